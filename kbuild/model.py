@@ -1,0 +1,196 @@
+"""The values that flow from a request to a release.
+
+Each stage takes the value that the stage before it makes, so nothing unproven can be released.
+Years are years of 365 days, as kubeadm counts them. Every time is UTC.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from packaging.version import Version
+
+ARCHES = ("amd64", "arm64", "arm", "ppc64le", "s390x")
+DAYS_A_YEAR = 365
+MAX_YEARS = 292  # time.Duration holds 292.47 years; duration365d * 293 does not compile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifetimes:
+    """The lifetimes asked for, in years of 365 days."""
+
+    ca_years: int
+    leaf_years: int
+
+    @property
+    def ca(self) -> timedelta:
+        """Return the lifetime of a CA."""
+        return timedelta(days=DAYS_A_YEAR * self.ca_years)
+
+    @property
+    def leaf(self) -> timedelta:
+        """Return the lifetime of a leaf, kubeconfigs' client certificates included."""
+        return timedelta(days=DAYS_A_YEAR * self.leaf_years)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRequest:
+    """Everything the user asked for, with every default filled in.
+
+    ``version`` is as typed (``v1.23.0``, ``1.23``); the tag it stands for is found by the source
+    stage. ``build_date`` is the only clock of the build: whole seconds, UTC.
+    """
+
+    version: str
+    lifetimes: Lifetimes
+    arches: tuple[str, ...]
+    source: str
+    commit: str | None
+    source_sha256: str | None
+    builder: str
+    image: str | None
+    golang_repository: str
+    go_version: str | None
+    go_root: Path | None
+    go_site: str
+    lock: Path
+    output: Path | None
+    build_date: datetime
+    tree_state: str
+    force: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tag:
+    """A version as the source names it; ``commit`` is None where only a whole tree can tell."""
+
+    name: str
+    commit: str | None
+
+    @property
+    def version(self) -> Version:
+        """Return the tag as a version that sorts as Kubernetes sorts."""
+        return Version(self.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceTree:
+    """A whole Kubernetes tree on disk: ``path`` holds ``cmd/kubeadm``."""
+
+    path: Path
+    tag: str
+    commit: str
+    origin: str
+    sha256: str | None = None
+
+    @property
+    def version(self) -> Version:
+        """Return the tag as a version."""
+        return Version(self.tag)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoPin:
+    """The Go version a tree asks for (``1.15.5``, without ``go``) and the files that say so."""
+
+    version: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toolchain:
+    """The one Go that builds: an image by digest, or a GOROOT on this machine.
+
+    ``go_version`` is what ``go version`` must print (``1.15.5``); it differs from the pin only
+    when the user overrode it.
+    """
+
+    builder: str
+    pin: GoPin
+    go_version: str
+    image: str | None = None
+    go_root: Path | None = None
+
+    @property
+    def overridden(self) -> bool:
+        """Tell whether the user asked for another Go than the tree does."""
+        return Version(self.go_version) != Version(self.pin.version)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppliedPatch:
+    """A patch as applied: ``sha256`` is of the rendered text."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchedTree:
+    """A source tree whose own text now computes to the lifetimes asked for.
+
+    ``note`` is what users of such a kubeadm must know, or empty.
+    """
+
+    source: SourceTree
+    toolchain: Toolchain
+    lifetimes: Lifetimes
+    patches: tuple[AppliedPatch, ...]
+    diff: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binary:
+    """A compiled kubeadm that nothing has been proven of yet."""
+
+    path: Path
+    arch: str
+    sha256: str
+    tree: PatchedTree
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuedCertificate:
+    """One certificate as read back.
+
+    ``case`` is ``fresh-ca`` or ``old-ca``, ``moment`` is ``issued`` or ``renewed``, ``kind`` is
+    ``ca``, ``leaf`` or ``kubeconfig``; ``path`` is relative to /etc/kubernetes.
+    """
+
+    case: str
+    moment: str
+    kind: str
+    path: str
+    subject: str
+    not_before: datetime
+    not_after: datetime
+    years: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What was seen of one binary.
+
+    ``ran`` tells how it was run: ``native``, ``qemu`` or None when only the static checks ran.
+    ``version`` holds the fields of ``kubeadm version -o json``.
+    """
+
+    path: Path
+    arch: str
+    sha256: str
+    ran: str | None
+    where: str
+    version: dict[str, str] = field(default_factory=dict)
+    certificates: tuple[IssuedCertificate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """The finished folder, the names of the files in it, and what it was made of."""
+
+    folder: Path
+    files: tuple[str, ...]
+    tree: PatchedTree
+    proofs: tuple[Proof, ...]

@@ -1,0 +1,186 @@
+"""Cache and work folders, locks, and make-then-move.
+
+Everything below one cache root (``~/.cache/kbuild`` unless told otherwise):
+
+    git/     object stores, one a source
+    go/      unpacked Go toolchains
+    gocache/ the Go build cache of the local builder
+    locks/   one file a shared thing
+    work/    one folder a run, gone when the run ends
+
+A work folder is alive while its lock is held. A run that was killed lets go of the lock, so the
+next run removes what it left.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from kbuild.errors import DiskFull, NotWritable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """The folders of one run: ``cache`` is shared, ``work`` is this run's own."""
+
+    cache: Path
+    work: Path
+
+    @property
+    def run_id(self) -> str:
+        """Return the name that marks what belongs to this run, containers included."""
+        return self.work.name
+
+
+@contextlib.contextmanager
+def open_workspace(cache: Path) -> Iterator[Workspace]:
+    """Make a work folder that is gone when the block ends, and sweep those of dead runs.
+
+    Raises NotWritable or DiskFull.
+    """
+    with disk_errors(cache):
+        (cache / "work").mkdir(parents=True, exist_ok=True)
+        (cache / "locks").mkdir(exist_ok=True)
+        sweep(cache)
+        work = cache / "work" / f"run-{uuid.uuid4().hex[:12]}"
+        lock = _run_lock(cache, work.name)
+        lock.acquire()  # before the folder exists, or a sweep might take it for a dead run's
+    try:
+        with disk_errors(cache):
+            work.mkdir()
+            yield Workspace(cache=cache, work=work)
+    finally:
+        remove(work)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def sweep(cache: Path) -> None:
+    """Remove the work folders of runs that are dead."""
+    for work in (cache / "work").iterdir():
+        if not is_alive(cache, work.name):
+            remove(work)
+            Path(_run_lock(cache, work.name).lock_file).unlink(missing_ok=True)
+
+
+def is_alive(cache: Path, run_id: str) -> bool:
+    """Tell whether the run of that name still holds its lock."""
+    try:
+        with _run_lock(cache, run_id).acquire(blocking=False):
+            return False
+    except Timeout:
+        return True
+
+
+@contextlib.contextmanager
+def shared(workspace: Workspace, name: str) -> Iterator[None]:
+    """Hold the lock of a shared thing, waiting for other runs to let go of it."""
+    with FileLock(_lock_path(workspace.cache, name)):
+        yield
+
+
+@contextlib.contextmanager
+def only_one(cache: Path, name: str, busy: Exception) -> Iterator[None]:
+    """Hold the lock of ``name``, or raise ``busy`` at once if another run holds it."""
+    try:
+        lock = FileLock(_lock_path(cache, name)).acquire(blocking=False)
+    except Timeout:
+        raise busy from None
+    with lock:
+        yield
+
+
+@contextlib.contextmanager
+def make_then_move(target: Path) -> Iterator[Path]:
+    """Give a new folder beside ``target`` that becomes ``target`` when the block ends well.
+
+    The caller holds the lock of ``target``. Whatever a killed run left beside it is removed
+    first; an existing ``target`` is replaced.
+    """
+    prefix = f".{target.name}.kbuild-"
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for left in target.parent.glob(f"{prefix}*"):
+            remove(left)
+        made = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+        made.chmod(0o777 & ~_umask())
+        try:
+            yield made
+            if target.exists():
+                old = made.with_name(f"{made.name}-old")
+                target.rename(old)
+                made.rename(target)
+                remove(old)
+            else:
+                made.rename(target)
+        except BaseException:
+            remove(made)
+            raise
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into an error of ours, wherever in the block it shows."""
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or path
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(path=place) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+            raise NotWritable(path=place, reason=os.strerror(error.errno)) from error
+        raise
+
+
+def remove(path: Path) -> None:
+    """Remove a folder or file, read-only folders inside it included; absence is fine."""
+
+    def unlock(function: object, name: str, _error: object) -> None:
+        Path(name).parent.chmod(0o700)
+        if function is os.scandir or function is os.open:
+            Path(name).chmod(0o700)
+            shutil.rmtree(name)
+        elif Path(name).is_dir():
+            Path(name).rmdir()
+        else:
+            Path(name).unlink(missing_ok=True)
+
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, onerror=unlock)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """Return the sha256 of a file as 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def key(text: str) -> str:
+    """Return a short name for ``text`` that is fit for a file."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _lock_path(cache: Path, name: str) -> Path:
+    (cache / "locks").mkdir(parents=True, exist_ok=True)
+    return cache / "locks" / f"{name}.lock"
+
+
+def _run_lock(cache: Path, run_id: str) -> FileLock:
+    return FileLock(_lock_path(cache, run_id))
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
