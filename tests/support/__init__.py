@@ -1,0 +1,1 @@
+"""What the tests need of the world around them: Debian's archive and servers on loopback."""
