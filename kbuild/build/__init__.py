@@ -1,0 +1,130 @@
+"""Compile kubeadm from a patched tree, with the builder that the toolchain is for."""
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from kbuild.build.recipe import COUNT_MARK, GoCommand, go_command
+from kbuild.errors import CompileFailed, DiskFull, NoBinary, OutOfMemory, WrongGo
+from kbuild.model import Binary, BuildRequest, PatchedTree
+from kbuild.progress import Progress
+from kbuild.workspace import Workspace, sha256
+
+_LAST_LINES = 15
+
+
+class RunningBuild(Protocol):
+    """One build under way; whichever builder runs it."""
+
+    def lines(self) -> Iterator[str]:
+        """Yield what it prints, until it ends."""
+
+    def exit_code(self) -> int:
+        """Return the exit code once it has ended, its output then stands in the out folder."""
+
+    def close(self) -> None:
+        """Stop it and remove what it used."""
+
+
+def compile_kubeadm(
+    patched: PatchedTree,
+    arch: str,
+    request: BuildRequest,
+    workspace: Workspace,
+    progress: Progress,
+) -> Binary:
+    """Compile kubeadm for one architecture.
+
+    Raises WrongGo when the toolchain is not the pinned Go, CompileFailed, OutOfMemory, NoBinary
+    and what the builder raises.
+    """
+    command = go_command(patched, arch, request)
+    out = workspace.work / "out"
+    out.mkdir(exist_ok=True)
+    log = workspace.cache / "logs" / f"{patched.source.tag}-{arch}.log"
+    log.parent.mkdir(exist_ok=True)
+    with contextlib.closing(_start(command, patched, workspace, out, progress)) as build:
+        last = _follow(build.lines(), patched, log, progress)
+        code = build.exit_code()
+    if code != 0:
+        raise _failure(last, arch, code, log)
+    path = out / f"kubeadm-{arch}"
+    if not path.is_file():
+        raise NoBinary(arch=arch, log=log)
+    return Binary(
+        path=path,
+        arch=arch,
+        sha256=sha256(path),
+        tree=patched,
+        command=("go", *command.arguments),
+    )
+
+
+def choose_builder(request: BuildRequest, progress: Progress) -> str:
+    """Return ``docker`` or ``local``; ``auto`` takes docker when an engine answers."""
+    if request.builder != "auto":
+        return request.builder
+    from kbuild import engine  # noqa: PLC0415  # the docker SDK is slow to import
+
+    if request.go_root is not None:
+        progress.say("builder: local, because --go-root names a Go")
+        return "local"
+    if reason := engine.why_unavailable():
+        progress.say(f"builder: local, because {reason}")
+        return "local"
+    progress.say("builder: docker, because an engine answers")
+    return "docker"
+
+
+def _start(
+    command: GoCommand, patched: PatchedTree, workspace: Workspace, out: Path, progress: Progress
+) -> RunningBuild:
+    if patched.toolchain.builder == "docker":
+        from kbuild.build.docker import DockerBuild  # noqa: PLC0415  # slow to import
+
+        return DockerBuild(command, patched, workspace, out, progress)
+    from kbuild.build.local import LocalBuild  # noqa: PLC0415  # not needed with docker
+
+    return LocalBuild(command, patched, workspace, out)
+
+
+def _follow(
+    lines: Iterator[str], patched: PatchedTree, log: Path, progress: Progress
+) -> deque[str]:
+    last: deque[str] = deque(maxlen=_LAST_LINES)
+    done, total = 0, None
+    with log.open("w") as file:
+        for line in lines:
+            print(line, file=file)
+            last.append(line)
+            if line.startswith("go version go"):
+                _check_go(line, patched)
+            elif line.startswith(COUNT_MARK):
+                total = int(line.removeprefix(COUNT_MARK))
+            elif " " not in line and ":" not in line:
+                done += 1
+                progress.advance("compile", done, total)
+            else:
+                progress.detail(line)
+    if total is not None:
+        progress.advance("compile", total, total)
+    return last
+
+
+def _check_go(line: str, patched: PatchedTree) -> None:
+    actual = line.split()[2].removeprefix("go")
+    toolchain = patched.toolchain
+    if actual != toolchain.go_version:
+        where = toolchain.image or str(toolchain.go_root)
+        raise WrongGo(where=where, actual=actual, expected=toolchain.go_version)
+
+
+def _failure(last: deque[str], arch: str, code: int, log: Path) -> Exception:
+    text = "\n".join(last)
+    if "signal: killed" in text or code == 137:  # noqa: PLR2004  # 128 + SIGKILL
+        return OutOfMemory(arch=arch)
+    if "no space left on device" in text:
+        return DiskFull(path=log.parent.parent)
+    return CompileFailed(arch=arch, code=code, log=log, details=text)

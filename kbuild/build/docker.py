@@ -1,0 +1,198 @@
+"""Compile in a container: no network, not root, no capabilities, all but the cache read-only.
+
+Files go in and out through volumes instead of bind mounts, so any engine that answers will do:
+this machine's, one on another host, or one that this job itself runs in.
+"""
+
+import contextlib
+import io
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from kbuild import engine
+from kbuild.build.recipe import CACHE, GOPATH, OUT, TREE, GoCommand
+from kbuild.engine import Client, Container
+from kbuild.model import PatchedTree
+from kbuild.progress import Progress
+from kbuild.workspace import Workspace, is_alive, key
+
+CACHE_VOLUME = "kbuild-gocache"
+RUN_LABEL = "kbuild.run"
+HOME_LABEL = "kbuild.home"
+_NOBODY = 65532
+_CHUNK = 1 << 20
+
+
+class DockerBuild:
+    """One build in a container: iterate its output lines, then read ``exit_code``."""
+
+    def __init__(
+        self,
+        command: GoCommand,
+        patched: PatchedTree,
+        workspace: Workspace,
+        out: Path,
+        progress: Progress,
+    ) -> None:
+        image = patched.toolchain.image
+        assert image is not None
+        self._client, self._image, self._host_out = engine.connect(), image, out
+        self._held = contextlib.ExitStack()
+        with engine.translate(image), contextlib.ExitStack() as held:
+            sweep(self._client, workspace.cache)
+            engine.pull(self._client, image, progress)
+            labels = run_labels(workspace)
+            source = held.enter_context(_volume(self._client, labels))
+            made = held.enter_context(_volume(self._client, labels))
+            self._volumes = {source: GOPATH, made: OUT.parent, CACHE_VOLUME: CACHE.parent}
+            self._load(patched.source.path, labels)
+            self._container = held.enter_context(self._create(command, labels))
+            self._container.start()
+            self._held = held.pop_all()
+
+    def lines(self) -> Iterator[str]:
+        """Yield what the build prints, a line each, until it ends."""
+        rest = b""
+        with engine.translate(self._image):
+            for chunk in self._container.logs(stream=True, follow=True):
+                *whole, rest = (rest + chunk).split(b"\n")
+                yield from (line.decode(errors="replace") for line in whole)
+        if rest:
+            yield rest.decode(errors="replace")
+
+    def exit_code(self) -> int:
+        """Wait for the end, and bring the binaries here if it went well."""
+        with engine.translate(self._image):
+            code = int(self._container.wait()["StatusCode"])
+            if code == 0:
+                unpack(self._container, OUT, self._host_out)
+        return code
+
+    def close(self) -> None:
+        """Remove the container and the volumes of this run."""
+        self._held.close()
+
+    def _load(self, tree: Path, labels: dict[str, str]) -> None:
+        # A container that never starts is enough to write into volumes.
+        with removed(
+            self._client.containers.create(
+                self._image,
+                entrypoint=["true"],
+                labels=labels,
+                volumes=_binds(self._volumes, read_only=None),
+            )
+        ) as loader:
+            loader.put_archive(str(GOPATH), pack(tree, TREE.relative_to(GOPATH)))
+            for folder in (OUT, CACHE):
+                loader.put_archive(str(folder.parent), _writable_folder(folder.name))
+
+    def _create(
+        self, command: GoCommand, labels: dict[str, str]
+    ) -> contextlib.AbstractContextManager[Container]:
+        return removed(
+            self._client.containers.create(
+                self._image,
+                entrypoint=["sh", "-euc"],
+                command=[command.script],
+                environment=command.environment,
+                user=f"{_NOBODY}:{_NOBODY}",
+                network_mode="none",
+                cap_drop=["ALL"],
+                security_opt=["no-new-privileges"],
+                read_only=True,
+                tmpfs={"/tmp": "exec,mode=1777"},
+                init=True,
+                labels=labels,
+                volumes=_binds(self._volumes, read_only=GOPATH),
+            )
+        )
+
+
+def run_labels(workspace: Workspace) -> dict[str, str]:
+    """Return the labels that mark what belongs to this run, and to this cache's runs."""
+    return {RUN_LABEL: workspace.run_id, HOME_LABEL: key(str(workspace.cache.absolute()))}
+
+
+def sweep(client: Client, cache: Path) -> None:
+    """Remove the containers and volumes that killed runs of the same cache left behind."""
+    ours = {"label": f"{HOME_LABEL}={key(str(cache.absolute()))}"}
+    for container in client.containers.list(all=True, filters=ours):
+        if not is_alive(cache, container.labels[RUN_LABEL]):
+            container.remove(force=True, v=True)
+    for volume in client.volumes.list(filters=ours):
+        if not is_alive(cache, volume.attrs["Labels"][RUN_LABEL]):
+            volume.remove(force=True)
+
+
+@contextlib.contextmanager
+def removed(container: Container) -> Iterator[Container]:
+    """Give a container that is gone when the block ends, whatever happened."""
+    try:
+        yield container
+    finally:
+        container.remove(force=True, v=True)
+
+
+def pack(folder: Path, prefix: PurePosixPath) -> Iterator[bytes]:
+    """Yield a tar stream of a folder below ``prefix``, owned by root and readable by all."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w|", format=tarfile.GNU_FORMAT) as tar:
+        for path in (folder, *sorted(folder.rglob("*"))):
+            member = tar.gettarinfo(path, str(prefix / path.relative_to(folder)))
+            member.uid = member.gid = 0
+            member.uname = member.gname = ""
+            member.mode |= 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+            if member.isreg():
+                with path.open("rb") as file:
+                    tar.addfile(member, file)
+            else:
+                tar.addfile(member)
+            if buffer.tell() >= _CHUNK:
+                yield buffer.getvalue()
+                buffer.seek(0)
+                buffer.truncate()
+    yield buffer.getvalue()
+
+
+def unpack(container: Container, source: PurePosixPath, target: Path) -> None:
+    """Copy the files of a container's folder into ``target``."""
+    stream, _ = container.get_archive(str(source))
+    with (target / "transfer.tar").open("w+b") as file:
+        for chunk in stream:
+            file.write(chunk)
+        file.seek(0)
+        with tarfile.open(fileobj=file) as tar:
+            for member in tar:
+                member.name = str(PurePosixPath(*PurePosixPath(member.name).parts[1:]))
+                tar.extract(member, target, filter="data")
+    (target / "transfer.tar").unlink()
+
+
+@contextlib.contextmanager
+def _volume(client: Client, labels: dict[str, str]) -> Iterator[str]:
+    volume = client.volumes.create(labels=labels)
+    try:
+        yield str(volume.name)
+    finally:
+        volume.remove(force=True)
+
+
+def _binds(
+    volumes: dict[str, PurePosixPath], *, read_only: PurePosixPath | None
+) -> dict[str, dict[str, str]]:
+    # nocopy: an image's own /go must not be copied into the volume.
+    return {
+        name: {"bind": str(target), "mode": "ro" if target == read_only else "rw,nocopy"}
+        for name, target in volumes.items()
+    }
+
+
+def _writable_folder(name: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        member = tarfile.TarInfo(name)
+        member.type, member.mode = tarfile.DIRTYPE, 0o755
+        member.uid = member.gid = _NOBODY
+        tar.addfile(member)
+    return buffer.getvalue()

@@ -1,0 +1,143 @@
+"""How upstream builds kubeadm in the era of a tag: the ``go build`` line and its environment.
+
+Both builders lay the build out alike (``GOROOT``, ``GOPATH`` and the tree at the same places), so
+the same Go gives the same bytes in a container and outside.
+"""
+
+import shlex
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import PurePosixPath
+
+from packaging.specifiers import SpecifierSet
+
+from kbuild.model import BuildRequest, PatchedTree, SourceTree
+
+GOROOT = PurePosixPath("/usr/local/go")
+GOPATH = PurePosixPath("/go")
+TREE = GOPATH / "src/k8s.io/kubernetes"
+CACHE = PurePosixPath("/cache/go")
+OUT = PurePosixPath("/out/bin")
+PACKAGE = "./cmd/kubeadm"
+COUNT_MARK = "kbuild: packages"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """One era's way to build; the fields are explained at the top of recipes.toml."""
+
+    versions: str
+    read: list[str]
+    mode: str
+    trim: str
+    all: bool
+    link: list[str]
+    tags: list[str]
+    stamp: list[str]
+
+    def serves(self, tree: SourceTree) -> bool:
+        """Tell whether the tree is of this era: its version fits, and go.work is as expected."""
+        fits = SpecifierSet(self.versions).contains(tree.version, prereleases=True)
+        return fits and (self.mode == "workspace") == (tree.path / "go.work").exists()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoCommand:
+    """What to run in the tree's folder: the arguments after ``go`` and the environment."""
+
+    arguments: tuple[str, ...]
+    environment: dict[str, str]
+
+    @property
+    def script(self) -> str:
+        """Return a POSIX shell script: the Go version, the package count, the build."""
+        build = " ".join(shlex.quote(argument) for argument in self.arguments)
+        flags = " ".join(shlex.quote(a) for a in self.arguments if a.startswith(("-mod", "-tags")))
+        return (
+            f"cd {TREE}\n"
+            "go version\n"
+            f'{{ count=$(go list -deps {flags} {PACKAGE} 2>/dev/null | wc -l); '
+            f'echo "{COUNT_MARK} $count"; }} &\n'
+            f"go {build}\n"
+            "wait\n"
+        )
+
+
+def recipes() -> tuple[Recipe, ...]:
+    """Return the shipped recipes, oldest first."""
+    text = resources.files("kbuild.build").joinpath("recipes.toml").read_text()
+    return tuple(Recipe(**entry) for entry in tomllib.loads(text)["recipe"])
+
+
+def recipe_for(tree: SourceTree) -> Recipe:
+    """Return the recipe of the tree's era; a tree newer than all takes the newest."""
+    known = recipes()
+    return next((recipe for recipe in known if recipe.serves(tree)), known[-1])
+
+
+def go_command(patched: PatchedTree, arch: str, request: BuildRequest) -> GoCommand:
+    """Return the build of kubeadm for one architecture."""
+    recipe = recipe_for(patched.source)
+    arguments = ["build", "-v", f"-o={OUT / f'kubeadm-{arch}'}", "-installsuffix=static"]
+    everywhere = "all=" if recipe.all else ""
+    if recipe.trim == "build":
+        arguments.append("-trimpath")
+    else:
+        trim = f"{everywhere}-trimpath={TREE}"
+        arguments += [f"-gcflags={trim}", f"-asmflags={trim}"]
+    if recipe.mode == "module":
+        arguments.append("-mod=vendor")
+    stamp = stamp_flags(recipe, patched.source, request)
+    link = [*stamp, *recipe.link] if recipe.all else [*recipe.link, *stamp]
+    arguments.append(f"-ldflags={everywhere}{' '.join(link)}")
+    if recipe.tags:
+        arguments.append(f"-tags={','.join(recipe.tags)}")
+    arguments.append(PACKAGE)
+    return GoCommand(arguments=tuple(arguments), environment=_environment(recipe, arch))
+
+
+def stamp_fields(source: SourceTree, request: BuildRequest) -> dict[str, str]:
+    """Return what the binary is to say of itself.
+
+    ``gitVersion`` is the tag itself, never ``-dirty``: to kubeadm a dirty version is older than
+    its own release (cmd/kubeadm/app/util/version.go).
+    """
+    version = source.version
+    return {
+        "buildDate": request.build_date.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "gitCommit": source.commit,
+        "gitTreeState": request.tree_state,
+        "gitVersion": source.tag,
+        "gitMajor": str(version.major),
+        "gitMinor": str(version.minor),
+    }
+
+
+def stamp_flags(recipe: Recipe, source: SourceTree, request: BuildRequest) -> list[str]:
+    """Return the linker's -X flags in the order of hack/lib/version.sh."""
+    fields = stamp_fields(source, request).items()
+    return [f"-X '{package}.{key}={value}'" for key, value in fields for package in recipe.stamp]
+
+
+def _environment(recipe: Recipe, arch: str) -> dict[str, str]:
+    mode = {"gopath": "off", "module": "on", "workspace": ""}[recipe.mode]
+    return {
+        "PATH": f"{GOROOT}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/tmp",
+        "LC_ALL": "C",
+        "GOROOT": str(GOROOT),
+        "GOPATH": str(GOPATH),
+        "GOCACHE": str(CACHE),
+        "GO111MODULE": mode,
+        "GOPROXY": "off",
+        "GOSUMDB": "off",
+        "GOFLAGS": "",
+        "GOENV": "off",
+        "GOTOOLCHAIN": "local",
+        "GOTELEMETRY": "off",
+        "CGO_ENABLED": "0",
+        "GOOS": "linux",
+        "GOARCH": arch,
+    }
+
