@@ -1,0 +1,135 @@
+"""Prove a kubeadm: what it says of itself, what it is made of, and every date that it issues."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from packaging.version import InvalidVersion, Version
+
+from kbuild import sandbox
+from kbuild.build.recipe import stamp_fields
+from kbuild.errors import CannotRun, WrongBinary, WrongVersion
+from kbuild.model import Binary, BuildRequest, IssuedCertificate, Lifetimes, Proof
+from kbuild.progress import Progress
+from kbuild.prove.elf import read_arch
+from kbuild.prove.pki import CASES, prove_pki
+from kbuild.prove.runner import Runner, host_arch, sandbox_runner
+from kbuild.workspace import Workspace, sha256
+
+
+def prove_binary(
+    binary: Binary, request: BuildRequest, workspace: Workspace, progress: Progress
+) -> Proof:
+    """Prove a binary of ours: it must be exactly what the request asks for.
+
+    A foreign architecture that nothing here can run is proven by its ELF file alone, and
+    ``Proof.ran`` is None. Raises the errors of exit codes 70 to 76.
+    """
+    tree = binary.tree
+    expected = {
+        **stamp_fields(tree.source, request),
+        "goVersion": f"go{tree.toolchain.go_version}",
+        "compiler": "gc",
+        "platform": f"linux/{binary.arch}",
+    }
+    arch = read_arch(binary.path)
+    if arch != binary.arch:
+        raise WrongBinary(path=binary.path, arch=binary.arch, reason=f"it is for {arch}")
+    return _prove(binary.path, arch, expected, tree.lifetimes, workspace, progress)
+
+
+def prove_file(
+    path: Path,
+    version: str | None,
+    lifetimes: Lifetimes,
+    workspace: Workspace,
+    progress: Progress,
+) -> Proof:
+    """Prove any kubeadm, whoever built it; ``version`` is the gitVersion it must report.
+
+    Raises the errors of exit codes 70 to 76, CannotRun when nothing here can run it.
+    """
+    arch = read_arch(path)
+    expected = {"platform": f"linux/{arch}"}
+    if version is not None:
+        expected["gitVersion"] = version
+    proof = _prove(path, arch, expected, lifetimes, workspace, progress)
+    if proof.ran is None:
+        raise CannotRun(path=path, reason=f"it is for {arch}, this machine is {host_arch()}")
+    return proof
+
+
+def _prove(
+    path: Path,
+    arch: str,
+    expected: Mapping[str, str],
+    lifetimes: Lifetimes,
+    workspace: Workspace,
+    progress: Progress,
+) -> Proof:
+    scratch = workspace.work / f"proof-{arch}"
+    digest = sha256(path)
+    with _runner(path, arch, workspace) as runner:
+        if runner is None:
+            progress.say(
+                f"{arch}: only the static checks ran, for want of qemu-user: no certificate seen"
+            )
+            return Proof(path=path, arch=arch, sha256=digest, ran=None, where="")
+        fields = _check_version(runner, expected, scratch)
+        certificates = _prove_pki(runner, _parse(fields["gitVersion"]), lifetimes, scratch)
+    progress.say(f"{arch}: {len(certificates)} certificates issued and renewed, each date right")
+    return Proof(
+        path=path,
+        arch=arch,
+        sha256=digest,
+        ran=runner.how,
+        where=runner.where,
+        version=fields,
+        certificates=certificates,
+    )
+
+
+def _prove_pki(
+    runner: Runner, version: Version, lifetimes: Lifetimes, scratch: Path
+) -> tuple[IssuedCertificate, ...]:
+    # Making keys takes the time, and each case makes its own: one processor each.
+    with ThreadPoolExecutor(len(CASES)) as pool:
+        cases = [
+            pool.submit(prove_pki, case, runner, version, lifetimes, scratch / case)
+            for case in CASES
+        ]
+        return tuple(certificate for case in cases for certificate in case.result())
+
+
+@contextlib.contextmanager
+def _runner(path: Path, arch: str, workspace: Workspace) -> Iterator[Runner | None]:
+    if sandbox.is_available():
+        yield sandbox_runner(path, arch, workspace.work / "root-proof")
+        return
+    from kbuild.prove.container import container_runner  # noqa: PLC0415  # slow to import
+
+    with container_runner(path, arch, workspace) as runner:
+        yield runner
+
+
+def _check_version(runner: Runner, expected: Mapping[str, str], scratch: Path) -> dict[str, str]:
+    empty = scratch / "version"
+    empty.mkdir(parents=True)
+    fields: dict[str, str] = json.loads(runner.run(("version", "-o", "json"), empty))[
+        "clientVersion"
+    ]
+    for name, value in expected.items():
+        if fields.get(name) != value:
+            raise WrongVersion(name=name, actual=fields.get(name), expected=value)
+    return fields
+
+
+def _parse(git_version: str) -> Version:
+    try:
+        return Version(git_version.removesuffix("-dirty"))
+    except InvalidVersion as error:
+        raise WrongVersion(
+            name="gitVersion", actual=git_version, expected="a Kubernetes version"
+        ) from error

@@ -1,0 +1,92 @@
+"""A kubeadm in Python for tests: it issues and renews like the real one, or wrongly on demand.
+
+It is a prove.runner.Runner. The names, the order and the dates are kubeadm's; the keys are
+elliptic, because they are made quickly.
+"""
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from kbuild.prove.certificates import CAS, KUBECONFIGS, LEAVES
+
+DAY = timedelta(days=1)
+RENEWED_KUBECONFIGS = ("admin.conf", "controller-manager.conf", "scheduler.conf")
+
+
+class FakeKubeadm:
+    """Issues CAs of ``ca`` and leaves of ``leaf``; ``wrong`` changes the lifetime of one path."""
+
+    how = "native"
+    where = "test"
+
+    def __init__(self, ca: timedelta, leaf: timedelta, version: str = "v1.20.2") -> None:
+        self.ca, self.leaf = ca, leaf
+        self.version = version
+        self.wrong: dict[tuple[str, str], timedelta] = {}
+        self.missing: set[str] = set()
+        self.unrenewed: set[str] = set()
+        self.counts_from_ca_birth = False
+        self.calls: list[tuple[str, ...]] = []
+
+    def run(self, arguments: tuple[str, ...], etc_kubernetes: Path) -> str:
+        self.calls.append(arguments)
+        if arguments[0] == "version":
+            return json.dumps({"clientVersion": {"gitVersion": self.version}})
+        if arguments[:4] == ("init", "phase", "certs", "all"):
+            for path in CAS:
+                self._write(etc_kubernetes, path, "issued", self.ca)
+            for path in LEAVES:
+                self._write(etc_kubernetes, path, "issued", self.leaf)
+        elif arguments[:4] == ("init", "phase", "kubeconfig", "all"):
+            for path in KUBECONFIGS:
+                self._write(etc_kubernetes, path, "issued", self.leaf)
+        elif "renew" in arguments:
+            for path in (*LEAVES, *RENEWED_KUBECONFIGS):
+                if path not in self.unrenewed:
+                    self._write(etc_kubernetes, path, "renewed", self.leaf)
+        return ""
+
+    def _write(self, folder: Path, name: str, moment: str, lifetime: timedelta) -> None:
+        path = folder / name
+        if name in self.missing or (name in CAS and path.exists()):
+            return
+        ca = x509.load_pem_x509_certificate((folder / "pki/ca.crt").read_bytes()) if (
+            name not in CAS
+        ) else None
+        now = datetime.now(UTC)
+        born = ca.not_valid_before_utc if ca and self.counts_from_ca_birth else now
+        ends = born + lifetime + self.wrong.get((name, moment), timedelta())
+        pem = certificate(name, now - timedelta(minutes=5), ends, ca=name in CAS)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".conf":
+            data = base64.b64encode(pem).decode()
+            user = {"name": "x", "user": {"client-certificate-data": data}}
+            pem = yaml.safe_dump({"users": [user]}).encode()
+        path.write_bytes(pem)
+
+
+def certificate(name: str, born: datetime, ends: datetime, *, ca: bool) -> bytes:
+    """Return a self-signed certificate as PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[-60:])])
+    builder = x509.CertificateBuilder(
+        issuer_name=subject,
+        subject_name=subject,
+        public_key=key.public_key(),
+        serial_number=x509.random_serial_number(),
+        not_valid_before=born,
+        not_valid_after=ends,
+    )
+    if ca:
+        builder = builder.add_extension(
+            x509.BasicConstraints(ca=True, path_length=None), critical=True
+        )
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
