@@ -1,0 +1,167 @@
+"""Write what goes beside the binaries, and put the whole folder in its place at once."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+
+from packaging.version import Version
+
+from kbuild import __version__
+from kbuild.errors import NotWritable, OutputBusy, OutputExists
+from kbuild.model import Binary, BuildRequest, PatchedTree, Proof, Release
+from kbuild.workspace import key, make_then_move, only_one, sha256
+
+SUMS = "SHA256SUMS"
+BUILD = "build.json"
+
+
+@contextlib.contextmanager
+def reserve(folder: Path, request: BuildRequest, cache: Path) -> Iterator[None]:
+    """Hold the output folder for this run; what is wrong with it shows before the work begins.
+
+    Raises OutputBusy, OutputExists or NotWritable.
+    """
+    name = f"output-{key(str(folder.absolute()))}"
+    with only_one(cache, name, OutputBusy(path=folder)):
+        _check_free(folder, force=request.force)
+        yield
+
+
+def publish(
+    proven: Mapping[Path, Proof],
+    binaries: tuple[Binary, ...],
+    request: BuildRequest,
+    folder: Path,
+    times: Mapping[str, float],
+) -> Release:
+    """Write the release into ``folder``, which appears whole or not at all.
+
+    ``times`` are the seconds that each stage took. Raises DiskFull or NotWritable.
+    """
+    tree = binaries[0].tree
+    proofs = tuple(proven[binary.path] for binary in binaries)
+    with make_then_move(folder) as made:
+        for binary in binaries:
+            shutil.copyfile(binary.path, made / binary_name(binary.arch))
+            (made / binary_name(binary.arch)).chmod(0o755)
+        (made / "kubeadm.patch").write_text(tree.diff)
+        _write_json(made / "proof.json", {"binaries": [proof_document(p) for p in proofs]})
+        _write_json(made / BUILD, build_document(binaries, request, times))
+        names = sorted(path.name for path in made.iterdir())
+        sums = "".join(f"{sha256(made / name)}  {name}\n" for name in names)
+        (made / SUMS).write_text(sums)
+    return Release(folder=folder, files=(*names, SUMS), tree=tree, proofs=proofs)
+
+
+def binary_name(arch: str) -> str:
+    """Return the file name of a binary in the release."""
+    return f"kubeadm-linux-{arch}"
+
+
+def proof_document(proof: Proof) -> dict[str, object]:
+    """Return one binary's part of proof.json."""
+    return {
+        "file": binary_name(proof.arch),
+        "arch": proof.arch,
+        "sha256": proof.sha256,
+        "ran": proof.ran,
+        "where": proof.where,
+        "version": proof.version,
+        "certificates": [
+            {
+                **dataclasses.asdict(certificate),
+                "not_before": rfc3339(certificate.not_before),
+                "not_after": rfc3339(certificate.not_after),
+            }
+            for certificate in proof.certificates
+        ],
+    }
+
+
+def build_document(
+    binaries: tuple[Binary, ...], request: BuildRequest, times: Mapping[str, float]
+) -> dict[str, object]:
+    """Return build.json: all that went into the binaries."""
+    tree = binaries[0].tree
+    return {
+        "kbuild": __version__,
+        "request": _plain(dataclasses.asdict(request)),
+        "source": source_document(tree),
+        "go": go_document(tree),
+        "patches": [dataclasses.asdict(patch) for patch in tree.patches],
+        "binaries": [
+            {
+                "file": binary_name(binary.arch),
+                "arch": binary.arch,
+                "sha256": binary.sha256,
+                "command": list(binary.command),
+            }
+            for binary in binaries
+        ],
+        "seconds": {stage: round(seconds, 3) for stage, seconds in times.items()},
+    }
+
+
+def source_document(tree: PatchedTree) -> dict[str, object]:
+    """Return where the source came from."""
+    source = tree.source
+    return {
+        "origin": source.origin,
+        "tag": source.tag,
+        "commit": source.commit,
+        "sha256": source.sha256,
+    }
+
+
+def go_document(tree: PatchedTree) -> dict[str, object]:
+    """Return which Go built and why that one."""
+    toolchain = tree.toolchain
+    return {
+        "version": toolchain.go_version,
+        "pin": toolchain.pin.version,
+        "pin_files": list(toolchain.pin.files),
+        "overridden": toolchain.overridden,
+        "builder": toolchain.builder,
+        "image": toolchain.image,
+    }
+
+
+def rfc3339(moment: datetime) -> str:
+    """Return a UTC moment as RFC 3339 with whole seconds."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _check_free(folder: Path, *, force: bool) -> None:
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise OutputExists(path=folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        if not force:
+            raise OutputExists(path=folder)
+        if not (folder / BUILD).is_file():
+            raise NotWritable(path=folder, reason="it holds what kbuild did not make")
+    parent = next(path for path in folder.absolute().parents if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise NotWritable(path=parent, reason="permission denied or read-only")
+
+
+def _write_json(path: Path, document: Mapping[str, object]) -> None:
+    path.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def _plain(value: object) -> object:
+    match value:
+        case dict():
+            return {name: _plain(item) for name, item in value.items()}
+        case tuple() | list():
+            return [_plain(item) for item in value]
+        case datetime():
+            return rfc3339(value)
+        case Path() | Version():
+            return str(value)
+        case _:
+            return value

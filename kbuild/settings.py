@@ -1,0 +1,266 @@
+"""Settings from one cascade: default, file, environment, flag; the last one that speaks wins.
+
+A name is the flag's (``ca-years``); in the environment it is ``KBUILD_CA_YEARS``. Unknown names
+are errors, so that a misspelt one is never without effect.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_path, user_config_path
+
+from kbuild.errors import BadSetting, BadSettingsFile, LeafOutlivesCA, UnknownSetting
+from kbuild.model import ARCHES, MAX_YEARS, BuildRequest, Lifetimes
+
+UPSTREAM = "https://github.com/kubernetes/kubernetes.git"
+GO_SITE = "https://go.dev/dl"
+FILE = Path("kbuild.toml")
+PREFIX = "KBUILD_"
+BUILDERS = ("auto", "docker", "local")
+TREE_STATES = ("dirty", "clean", "archive")
+
+Parse = Callable[[str, object], object]
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise BadSetting(name=name, value=value, reason="it must be some text", hint="see --help")
+    return value.strip()
+
+
+def _years(name: str, value: object) -> int:
+    digits = value if isinstance(value, int) and not isinstance(value, bool) else None
+    if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value.strip(), re.ASCII):
+        digits = int(value)
+    if digits is None or not 1 <= digits <= MAX_YEARS:
+        raise BadSetting(
+            name=name,
+            value=value,
+            reason=f"it must be a whole number of years from 1 to {MAX_YEARS}",
+            hint=f"a year has 365 days; Go's time.Duration ends at {MAX_YEARS} years",
+        )
+    return digits
+
+
+def _one_of(*choices: str) -> Parse:
+    def parse(name: str, value: object) -> str:
+        text = _text(name, value)
+        if text not in choices:
+            raise BadSetting(
+                name=name,
+                value=value,
+                reason=f"it must be one of {', '.join(choices)}",
+                hint=_suggestion(text, choices) or "see --help",
+            )
+        return text
+
+    return parse
+
+
+def _arches(name: str, value: object) -> tuple[str, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or not items:
+        raise BadSetting(name=name, value=value, reason="it must be a list", hint="see --help")
+    parse = _one_of(*ARCHES)
+    return tuple(dict.fromkeys(str(parse(name, item)) for item in items))
+
+
+def _hex(*, least: int, most: int) -> Parse:
+    def parse(name: str, value: object) -> str:
+        text = _text(name, value).lower()
+        if not re.fullmatch(rf"[0-9a-f]{{{least},{most}}}", text):
+            digits = str(most) if least == most else f"{least} to {most}"
+            reason = f"it must be {digits} hexadecimal digits"
+            raise BadSetting(name=name, value=value, reason=reason, hint="copy it whole")
+        return text
+
+    return parse
+
+
+def _path(name: str, value: object) -> Path:
+    return Path(value if isinstance(value, Path) else _text(name, value)).expanduser()
+
+
+def _moment(name: str, value: object) -> datetime:
+    try:
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    except ValueError:
+        moment = datetime.min  # noqa: DTZ901  # has no zone, so it is refused below
+    if moment.tzinfo is None:
+        raise BadSetting(
+            name=name,
+            value=value,
+            reason="it must be a date and time with a zone (RFC 3339)",
+            hint="write it like 2026-01-31T12:00:00Z",
+        )
+    return moment.astimezone(UTC).replace(microsecond=0)
+
+
+def _switch(name: str, value: object) -> bool:
+    known = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() not in known:
+        raise BadSetting(name=name, value=value, reason="it must be true or false", hint="")
+    return known[str(value).lower()]
+
+
+def _setting(parse: Parse, default: object = None) -> Any:  # noqa: ANN401  # as dataclasses.field
+    return field(default=default, metadata={"parse": parse})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every setting, parsed; None where nobody gave one and there is no default."""
+
+    version: str | None = _setting(_text)
+    ca_years: int | None = _setting(_years)
+    leaf_years: int | None = _setting(_years)
+    arch: tuple[str, ...] = _setting(_arches, ("amd64",))
+    source: str = _setting(_text, UPSTREAM)
+    commit: str | None = _setting(_hex(least=7, most=40))
+    source_sha256: str | None = _setting(_hex(least=64, most=64))
+    builder: str = _setting(_one_of(*BUILDERS), "auto")
+    image: str | None = _setting(_text)
+    golang_repository: str = _setting(_text, "golang")
+    go_version: str | None = _setting(_text)
+    go_root: Path | None = _setting(_path)
+    go_site: str = _setting(_text, GO_SITE)
+    lock: Path = _setting(_path, user_config_path("kbuild") / "golang-images.lock")
+    output: Path | None = _setting(_path)
+    build_date: datetime | None = _setting(_moment)
+    tree_state: str = _setting(_one_of(*TREE_STATES), "dirty")
+    cache_dir: Path = _setting(_path, user_cache_path("kbuild"))
+    force: bool = _setting(_switch, default=False)
+    dry_run: bool = _setting(_switch, default=False)
+    json: bool = _setting(_switch, default=False)
+    verbose: bool = _setting(_switch, default=False)
+    quiet: bool = _setting(_switch, default=False)
+
+    def required(self, name: str) -> Any:  # noqa: ANN401  # the field's own type
+        """Return a setting that has to be there, or raise BadSetting."""
+        value = getattr(self, name)
+        if value is None:
+            flag = _flag(name)
+            raise BadSetting(
+                name=flag, value="", reason="it must be given", hint=f"add --{flag} (see --help)"
+            )
+        return value
+
+    def lifetimes(self) -> Lifetimes:
+        """Return the lifetimes asked for; raises BadSetting or LeafOutlivesCA."""
+        ca_years, leaf_years = self.required("ca_years"), self.required("leaf_years")
+        if leaf_years > ca_years:
+            raise LeafOutlivesCA(ca_years=ca_years, leaf_years=leaf_years)
+        return Lifetimes(ca_years=ca_years, leaf_years=leaf_years)
+
+    def request(self, environment: Mapping[str, str]) -> BuildRequest:
+        """Return the build request; SOURCE_DATE_EPOCH is the clock unless a date was given."""
+        return BuildRequest(
+            version=self.required("version"),
+            lifetimes=self.lifetimes(),
+            arches=self.arch,
+            source=self.source,
+            commit=self.commit,
+            source_sha256=self.source_sha256,
+            builder=self.builder,
+            image=self.image,
+            golang_repository=self.golang_repository,
+            go_version=self.go_version,
+            go_root=self.go_root,
+            go_site=self.go_site,
+            lock=self.lock,
+            output=self.output,
+            build_date=self.build_date or _clock(environment),
+            tree_state=self.tree_state,
+            force=self.force,
+        )
+
+
+def read_settings(
+    flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None
+) -> Settings:
+    """Resolve the cascade; a flag of None was not given.
+
+    ``file`` None means the one that KBUILD_CONFIG names, else ``kbuild.toml`` in the current folder
+    if there is one. Raises
+    UnknownSetting, BadSettingsFile or BadSetting.
+    """
+    given = {
+        **_from_file(file or _named_file(environment)),
+        **_from_environment(environment),
+        **{name: value for name, value in flags.items() if value is not None},
+    }
+    parsers = {f.name: f.metadata["parse"] for f in fields(Settings)}
+    return Settings(**{name: parsers[name](_flag(name), value) for name, value in given.items()})
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all settings, as flags without the dashes."""
+    return tuple(_flag(f.name) for f in fields(Settings))
+
+
+def _from_file(file: Path | None) -> dict[str, object]:
+    path = file or FILE
+    try:
+        entries = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        if file is None:
+            return {}
+        raise BadSettingsFile(path=path, reason="it does not exist") from None
+    except (OSError, ValueError) as error:
+        raise BadSettingsFile(path=path, reason=error) from error
+    return {_known(name, names(), str(path)): value for name, value in entries.items()}
+
+
+def _named_file(environment: Mapping[str, str]) -> Path | None:
+    named = environment.get(f"{PREFIX}CONFIG")
+    return Path(named) if named else None
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
+    known = tuple(PREFIX + name.upper().replace("-", "_") for name in names())
+    config = f"{PREFIX}CONFIG"
+    return {
+        _known(name, (*known, config), "the environment").removeprefix(PREFIX).lower(): value
+        for name, value in environment.items()
+        if name.startswith(PREFIX) and name != config and value
+    }
+
+
+def _known(name: str, known: tuple[str, ...], where: str) -> str:
+    if name not in known:
+        suggestion = _suggestion(name, known) or f"the known ones are {', '.join(known)}"
+        raise UnknownSetting(where=where, name=name, suggestion=suggestion)
+    return name.replace("-", "_")
+
+
+def _suggestion(text: str, choices: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(text, choices, n=1)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _clock(environment: Mapping[str, str]) -> datetime:
+    epoch = environment.get("SOURCE_DATE_EPOCH")
+    if epoch is None:
+        return datetime.now(UTC).replace(microsecond=0)
+    try:
+        return datetime.fromtimestamp(int(epoch), UTC)
+    except (ValueError, OverflowError, OSError):
+        raise BadSetting(
+            name="SOURCE_DATE_EPOCH",
+            value=epoch,
+            reason="it must be seconds since 1970",
+            hint="unset it, or give the time with --build-date",
+        ) from None
+
