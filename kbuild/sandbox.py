@@ -6,6 +6,7 @@ network, not even loopback.
 """
 
 import os
+import platform
 import shlex
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from kbuild.errors import SandboxUnavailable
 
 SYSTEM = ("bin", "lib", "lib32", "lib64", "sbin")
 SYSTEM_USR = ("usr/bin", "usr/lib", "usr/lib32", "usr/lib64", "usr/sbin", "usr/share")
+_ARCHES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 _DEVICES = ("null", "zero", "random", "urandom")
 
 
@@ -32,6 +34,12 @@ class Bind:
 def is_available() -> bool:
     """Tell whether this machine gives namespaces to this user."""
     return _unshare() is not None
+
+
+def host_arch() -> str:
+    """Return this machine's architecture in Go's words."""
+    machine = platform.machine()
+    return _ARCHES.get(machine, machine)
 
 
 def popen(

@@ -263,4 +263,3 @@ def _clock(environment: Mapping[str, str]) -> datetime:
             reason="it must be seconds since 1970",
             hint="unset it, or give the time with --build-date",
         ) from None
-

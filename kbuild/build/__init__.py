@@ -66,7 +66,7 @@ def choose_builder(request: BuildRequest, progress: Progress) -> str:
     """Return ``docker`` or ``local``; ``auto`` takes docker when an engine answers."""
     if request.builder != "auto":
         return request.builder
-    from kbuild import engine  # noqa: PLC0415  # the docker SDK is slow to import
+    from kbuild import engine  # the docker SDK is slow to import
 
     if request.go_root is not None:
         progress.say("builder: local, because --go-root names a Go")
@@ -82,10 +82,10 @@ def _start(
     command: GoCommand, patched: PatchedTree, workspace: Workspace, out: Path, progress: Progress
 ) -> RunningBuild:
     if patched.toolchain.builder == "docker":
-        from kbuild.build.docker import DockerBuild  # noqa: PLC0415  # slow to import
+        from kbuild.build.docker import DockerBuild  # slow to import
 
         return DockerBuild(command, patched, workspace, out, progress)
-    from kbuild.build.local import LocalBuild  # noqa: PLC0415  # not needed with docker
+    from kbuild.build.local import LocalBuild  # not needed with docker
 
     return LocalBuild(command, patched, workspace, out)
 

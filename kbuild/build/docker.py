@@ -116,7 +116,9 @@ def run_labels(workspace: Workspace) -> dict[str, str]:
 
 def sweep(client: Client, cache: Path) -> None:
     """Remove the containers and volumes that killed runs of the same cache left behind."""
-    ours = {"label": f"{HOME_LABEL}={key(str(cache.absolute()))}"}
+    ours: dict[str, str | list[str] | bool] = {
+        "label": f"{HOME_LABEL}={key(str(cache.absolute()))}"
+    }
     for container in client.containers.list(all=True, filters=ours):
         if not is_alive(cache, container.labels[RUN_LABEL]):
             container.remove(force=True, v=True)

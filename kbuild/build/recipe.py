@@ -57,7 +57,7 @@ class GoCommand:
         return (
             f"cd {TREE}\n"
             "go version\n"
-            f'{{ count=$(go list -deps {flags} {PACKAGE} 2>/dev/null | wc -l); '
+            f"{{ count=$(go list -deps {flags} {PACKAGE} 2>/dev/null | wc -l); "
             f'echo "{COUNT_MARK} $count"; }} &\n'
             f"go {build}\n"
             "wait\n"
@@ -140,4 +140,3 @@ def _environment(recipe: Recipe, arch: str) -> dict[str, str]:
         "GOOS": "linux",
         "GOARCH": arch,
     }
-

@@ -46,7 +46,7 @@ def patch_tree(tree: SourceTree, toolchain: Toolchain, lifetimes: Lifetimes) -> 
 def _git_apply(tree: SourceTree, text: str, hunks: tuple[Hunk, ...]) -> None:
     # Loaded here: importing it looks for git, which most commands do not need.
     try:
-        from git import GitCommandError, GitCommandNotFound  # noqa: PLC0415
+        from git import GitCommandError, GitCommandNotFound
     except ImportError as error:
         raise GitMissing(details=str(error)) from error
     try:
@@ -66,7 +66,7 @@ def _git_apply(tree: SourceTree, text: str, hunks: tuple[Hunk, ...]) -> None:
 
 
 def _run_git(tree: SourceTree, text: str, *options: str) -> None:
-    from git import Git  # noqa: PLC0415
+    from git import Git
 
     git = Git(tree.path)
     # A repository around the tree and the user's settings decide which files git apply skips (with

@@ -39,8 +39,8 @@ def added_duration(source: str, function: str, field: str) -> int:
 
 def _parse(source: str) -> "Node":
     # Loaded here, so that commands which patch nothing do not wait for it.
-    import tree_sitter_go  # noqa: PLC0415
-    from tree_sitter import Language, Parser  # noqa: PLC0415
+    import tree_sitter_go
+    from tree_sitter import Language, Parser
 
     root = Parser(Language(tree_sitter_go.language())).parse(source.encode()).root_node
     if root.has_error:

@@ -15,8 +15,10 @@ from kbuild.model import Binary, BuildRequest, IssuedCertificate, Lifetimes, Pro
 from kbuild.progress import Progress
 from kbuild.prove.elf import read_arch
 from kbuild.prove.pki import CASES, prove_pki
-from kbuild.prove.runner import Runner, host_arch, sandbox_runner
+from kbuild.prove.runner import Runner, sandbox_runner
 from kbuild.workspace import Workspace, sha256
+
+_REPORTED = {"gitMajor": "major", "gitMinor": "minor"}  # as `kubeadm version -o json` names them
 
 
 def prove_binary(
@@ -29,7 +31,7 @@ def prove_binary(
     """
     tree = binary.tree
     expected = {
-        **stamp_fields(tree.source, request),
+        **{_REPORTED.get(k, k): v for k, v in stamp_fields(tree.source, request).items()},
         "goVersion": f"go{tree.toolchain.go_version}",
         "compiler": "gc",
         "platform": f"linux/{binary.arch}",
@@ -57,7 +59,9 @@ def prove_file(
         expected["gitVersion"] = version
     proof = _prove(path, arch, expected, lifetimes, workspace, progress)
     if proof.ran is None:
-        raise CannotRun(path=path, reason=f"it is for {arch}, this machine is {host_arch()}")
+        raise CannotRun(
+            path=path, reason=f"it is for {arch}, this machine is {sandbox.host_arch()}"
+        )
     return proof
 
 
@@ -108,7 +112,7 @@ def _runner(path: Path, arch: str, workspace: Workspace) -> Iterator[Runner | No
     if sandbox.is_available():
         yield sandbox_runner(path, arch, workspace.work / "root-proof")
         return
-    from kbuild.prove.container import container_runner  # noqa: PLC0415  # slow to import
+    from kbuild.prove.container import container_runner  # slow to import
 
     with container_runner(path, arch, workspace) as runner:
         yield runner

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import platform
 import shutil
 import signal
 import subprocess
@@ -17,7 +16,6 @@ ETC_KUBERNETES = PurePosixPath("/etc/kubernetes")
 KUBEADM = PurePosixPath("/kubeadm")
 _QEMU = PurePosixPath("/qemu")
 _QEMU_NAMES = {"amd64": "x86_64", "arm64": "aarch64", "arm": "arm"}
-_HOST_ARCHES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 _PATIENCE = {"native": 300, "qemu": 3600}
 
 
@@ -74,17 +72,11 @@ class SandboxRunner:
 
 def sandbox_runner(binary: Path, arch: str, scratch: Path) -> SandboxRunner | None:
     """Return a runner for a binary of that architecture, or None for want of its qemu-user."""
-    if arch == host_arch():
+    if arch == sandbox.host_arch():
         return SandboxRunner(binary, scratch, qemu=None)
     name = _QEMU_NAMES.get(arch, arch)
     qemu = shutil.which(f"qemu-{name}-static")
     return SandboxRunner(binary, scratch, qemu=Path(qemu).resolve()) if qemu else None
-
-
-def host_arch() -> str:
-    """Return this machine's architecture in Go's words."""
-    machine = platform.machine()
-    return _HOST_ARCHES.get(machine, machine)
 
 
 def _failed(arguments: tuple[str, ...], code: object, words: str) -> KubeadmFailed:

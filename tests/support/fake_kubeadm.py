@@ -58,9 +58,11 @@ class FakeKubeadm:
         path = folder / name
         if name in self.missing or (name in CAS and path.exists()):
             return
-        ca = x509.load_pem_x509_certificate((folder / "pki/ca.crt").read_bytes()) if (
-            name not in CAS
-        ) else None
+        ca = (
+            x509.load_pem_x509_certificate((folder / "pki/ca.crt").read_bytes())
+            if (name not in CAS)
+            else None
+        )
         now = datetime.now(UTC)
         born = ca.not_valid_before_utc if ca and self.counts_from_ca_birth else now
         ends = born + lifetime + self.wrong.get((name, moment), timedelta())

@@ -28,9 +28,7 @@ def tree_of(tag: str, path: Path, *, workspace: bool = False) -> PatchedTree:
     toolchain = Toolchain(
         builder="local", pin=GoPin(version="1.15.5", files=()), go_version="1.15.5"
     )
-    return PatchedTree(
-        source=source, toolchain=toolchain, lifetimes=LIFETIMES, patches=(), diff=""
-    )
+    return PatchedTree(source=source, toolchain=toolchain, lifetimes=LIFETIMES, patches=(), diff="")
 
 
 def flag(tree: PatchedTree, name: str) -> str | None:

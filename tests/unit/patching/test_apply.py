@@ -99,7 +99,9 @@ def test_the_patches_are_told_with_their_digests(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("own", [False, True])
 def test_a_repository_around_or_in_the_tree_changes_nothing(
-    tmp_path: Path, own: bool, monkeypatch: pytest.MonkeyPatch  # noqa: FBT001
+    tmp_path: Path,
+    own: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = tmp_path / "some/tree"
     make_tree(folder, "v1.20.2")

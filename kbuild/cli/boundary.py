@@ -1,0 +1,72 @@
+"""The one place where errors become text and exit codes."""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from kbuild.cli.console import Screen
+from kbuild.errors import InternalError, Interrupted, KbuildError
+from kbuild.settings import Settings, read_settings
+from kbuild.workspace import disk_errors
+
+
+@dataclass(slots=True)
+class _State:
+    """The screen of this call: plain until the settings say otherwise."""
+
+    screen: Screen
+
+
+class Boundary(TyperGroup):
+    """A Typer group whose errors end as text and an exit code, never as a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  # Typer's own signature
+        """Run the command that was typed."""
+        ctx.obj = _State(screen=Screen(verbose=False, quiet=False, as_json="--json" in sys.argv))
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            with disk_errors(Path.cwd()):
+                return super().invoke(ctx)
+        except KbuildError as error:
+            ctx.obj.screen.error(error)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            ctx.obj.screen.error(Interrupted())
+            raise typer.Exit(Interrupted.exit_code) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(InternalError.exit_code) from None
+        except Exception as error:
+            if type(error).__module__.startswith(("typer", "click")):
+                raise
+            _internal(ctx.obj.screen, error)
+            raise typer.Exit(InternalError.exit_code) from None
+
+
+def begin(
+    ctx: typer.Context, flags: Mapping[str, object], config: str | None
+) -> tuple[Settings, Screen]:
+    """Resolve the settings of a command and give it its screen."""
+    settings = read_settings(flags, os.environ, Path(config) if config else None)
+    screen = Screen(verbose=settings.verbose, quiet=settings.quiet, as_json=settings.json)
+    ctx.obj.screen = screen
+    return settings, screen
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _internal(screen: Screen, error: Exception) -> None:
+    screen.error(InternalError(kind=type(error).__name__, text=error))
+    for line in traceback.format_exception(error):
+        screen.detail(line.rstrip())

@@ -1,0 +1,123 @@
+"""What the user sees: results on standard output, everything else on standard error."""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+from rich.table import Table
+
+from kbuild.errors import KbuildError
+
+_WIDE = 160
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class Screen:
+    """Shows progress as a bar on a terminal and as plain lines elsewhere; a kbuild Progress."""
+
+    def __init__(self, *, verbose: bool, quiet: bool, as_json: bool) -> None:
+        self._out = _console(sys.stdout.isatty(), stderr=False)
+        self._err = _console(sys.stderr.isatty(), stderr=True)
+        self._verbose, self._quiet, self._json = verbose, quiet, as_json
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._what = ""
+        self._last_line = 0.0
+
+    def stage(self, title: str) -> None:
+        """Begin a stage."""
+        self.close()
+        if not self._quiet:
+            self._err.print(f"[bold]==> {escape(title)}[/bold]")
+
+    def say(self, text: str) -> None:
+        """Show one fact."""
+        if not self._quiet:
+            self._err.print(f"    {escape(text)}", soft_wrap=True)
+
+    def detail(self, text: str) -> None:
+        """Show a line that only --verbose wants."""
+        if self._verbose:
+            self._err.print(f"    [dim]{escape(text)}[/dim]", soft_wrap=True)
+
+    def advance(self, what: str, done: int, total: int | None) -> None:
+        """Move the bar, or print a line now and then where there is no terminal."""
+        if self._quiet:
+            return
+        if self._err.is_terminal:
+            self._move_bar(what, done, total)
+        elif (
+            what != self._what
+            or done == total
+            or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES
+        ):
+            self._what, self._last_line = what, time.monotonic()
+            self.say(f"{what}: {done}" + (f" of {total}" if total is not None else ""))
+
+    def close(self) -> None:
+        """Take the bar off the terminal."""
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar, self._task, self._what = None, None, ""
+
+    def result(self, document: Mapping[str, object], lines: Iterable[str | Table]) -> None:
+        """Print the result: one JSON document with --json, else the lines."""
+        self.close()
+        if self._json:
+            sys.stdout.write(json.dumps(document, indent=2) + "\n")
+            return
+        for line in lines:
+            self._out.print(line, soft_wrap=isinstance(line, str), markup=False)
+
+    def error(self, error: KbuildError) -> None:
+        """Print an error: what happened, what to do, and another program's last words."""
+        self.close()
+        self._err.print(f"[red]error:[/red] {escape(error.happened)}", soft_wrap=True)
+        if error.hint:
+            self._err.print(f"[yellow]hint:[/yellow] {escape(error.hint)}", soft_wrap=True)
+        for line in error.details.splitlines():
+            self._err.print(f"  | {escape(line)}", soft_wrap=True)
+        if self._json:
+            document = {
+                "kind": type(error).__name__,
+                "exit_code": error.exit_code,
+                "what": error.happened,
+                "todo": error.hint,
+                "details": error.details,
+            }
+            sys.stdout.write(json.dumps({"error": document}, indent=2) + "\n")
+
+    def _move_bar(self, what: str, done: int, total: int | None) -> None:
+        if self._bar is None or what != self._what:
+            self.close()
+            self._bar = Progress(
+                TextColumn("    {task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[count]}"),
+                console=self._err,
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(escape(what), total=total, count="")
+            self._what = what
+        assert self._task is not None
+        count = str(done) if total is None else f"{done} of {total}"
+        self._bar.update(self._task, completed=done, total=total, count=count)
+
+
+def plain_table(*headings: str) -> Table:
+    """Return a table without lines, which reads well in a pipe too."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    return table
+
+
+def _console(is_terminal: bool, *, stderr: bool) -> Console:  # noqa: FBT001
+    # A pipe has no width; a table must not be folded to 80 columns there.
+    return Console(stderr=stderr, highlight=False, width=None if is_terminal else _WIDE)

@@ -1,0 +1,123 @@
+"""``kbuild kubeadm``: from a tag and two lifetimes to a proven kubeadm."""
+
+import os
+from collections.abc import Iterator
+
+import typer
+from rich.table import Table
+
+from kbuild.cli import options
+from kbuild.cli.boundary import begin
+from kbuild.cli.console import plain_table
+from kbuild.model import BuildRequest, IssuedCertificate, Proof, Release
+from kbuild.pipeline import Plan, plan, run
+from kbuild.release import go_document, proof_document, rfc3339, source_document
+
+
+def kubeadm(
+    ctx: typer.Context,
+    version: options.Version = None,
+    ca_years: options.CaYears = None,
+    leaf_years: options.LeafYears = None,
+    arch: options.Arch = None,
+    source: options.Source = None,
+    commit: options.Commit = None,
+    source_sha256: options.SourceSha256 = None,
+    builder: options.Builder = None,
+    image: options.Image = None,
+    golang_repository: options.GolangRepository = None,
+    go_version: options.GoVersion = None,
+    go_root: options.GoRoot = None,
+    go_site: options.GoSite = None,
+    lock: options.Lock = None,
+    output: options.Output = None,
+    force: options.Force = None,
+    build_date: options.BuildDate = None,
+    tree_state: options.TreeState = None,
+    dry_run: options.DryRun = None,
+    json: options.Json = None,
+    verbose: options.Verbose = None,
+    quiet: options.Quiet = None,
+    config: options.Config = None,
+    cache_dir: options.CacheDir = None,
+) -> None:
+    """Build kubeadm with other certificate lifetimes, and prove it."""
+    flags = {name: value for name, value in locals().items() if name not in ("ctx", "config")}
+    settings, screen = begin(ctx, flags, config)
+    request = settings.request(os.environ)
+    if settings.dry_run:
+        planned = plan(request, settings.cache_dir, screen)
+        screen.result(_plan_document(planned, request), _plan_lines(planned, request))
+        return
+    release = run(request, settings.cache_dir, screen)
+    screen.result(_document(release), _lines(release))
+
+
+def certificate_table(proof: Proof) -> Table:
+    """Return the certificates of a proof: a row each, issued and renewed side by side."""
+    table = plain_table("certificate", "kind", "years", "NotAfter, issued", "NotAfter, renewed")
+    fresh = {(c.path, c.moment): c for c in proof.certificates if c.case == "fresh-ca"}
+    for (path, moment), issued in fresh.items():
+        if moment == "issued":
+            renewed = fresh.get((path, "renewed"))
+            table.add_row(
+                path, issued.kind, str(issued.years), _date(issued), _date(renewed) or "not renewed"
+            )
+    return table
+
+
+def proof_lines(proof: Proof) -> Iterator[str | Table]:
+    """Yield what a proof has to say on a terminal."""
+    if proof.ran is None:
+        yield f"{proof.arch}: static checks only; no certificate was seen (qemu-user is missing)"
+        return
+    old = sum(c.case == "old-ca" for c in proof.certificates)
+    yield certificate_table(proof)
+    yield f"With a CA three years old: {old} more, issued and renewed, each date right."
+
+
+def _date(certificate: IssuedCertificate | None) -> str:
+    return rfc3339(certificate.not_after) if certificate else ""
+
+
+def _lines(release: Release) -> Iterator[str | Table]:
+    for proof in release.proofs:
+        yield f"{release.tree.source.tag} {proof.arch} sha256:{proof.sha256}"
+        yield from proof_lines(proof)
+    if note := release.tree.note:
+        yield f"Note: {note}"
+    yield f"{release.folder}: {' '.join(release.files)}"
+
+
+def _document(release: Release) -> dict[str, object]:
+    return {
+        "folder": str(release.folder),
+        "files": list(release.files),
+        "source": source_document(release.tree),
+        "go": go_document(release.tree),
+        "binaries": [proof_document(proof) for proof in release.proofs],
+        "note": release.tree.note,
+    }
+
+
+def _plan_document(planned: Plan, request: BuildRequest) -> dict[str, object]:
+    return {
+        "dry_run": True,
+        "tag": planned.tag.name,
+        "commit": planned.tag.commit,
+        "series": [series.name for series in planned.series],
+        "ca_years": request.lifetimes.ca_years,
+        "leaf_years": request.lifetimes.leaf_years,
+        "arches": list(request.arches),
+        "builder": planned.builder,
+        "go": request.go_version,
+        "output": str(planned.output),
+    }
+
+
+def _plan_lines(planned: Plan, request: BuildRequest) -> Iterator[str]:
+    document = _plan_document(planned, request)
+    go = request.go_version or "the one that the tree pins, known once it is fetched"
+    for name, value in {**document, "go": go}.items():
+        text = ", ".join(value) if isinstance(value, list) else value
+        yield f"{name.replace('_', ' '):12} {text}"

@@ -1,0 +1,156 @@
+"""The flags that commands share. Each is text: the one parser of values is kbuild.settings."""
+
+from typing import Annotated
+
+import typer
+
+_BUILD, _SOURCE, _GO, _OUTPUT = "Build", "Source", "Go", "Output"
+
+Version = Annotated[
+    str | None,
+    typer.Option("--version", metavar="V", help="v1.23.0, or 1.23 for its newest patch release."),
+]
+CaYears = Annotated[
+    str | None,
+    typer.Option("--ca-years", metavar="N", help="Lifetime of the CAs, years of 365 days, 1-292."),
+]
+LeafYears = Annotated[
+    str | None,
+    typer.Option("--leaf-years", metavar="N", help="Lifetime of all others, up to --ca-years."),
+]
+Arch = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--arch", metavar="ARCH", help="amd64, arm64, arm, ppc64le or s390x; repeatable. [amd64]"
+    ),
+]
+Source = Annotated[
+    str | None,
+    typer.Option(
+        "--source",
+        metavar="SOURCE",
+        rich_help_panel=_SOURCE,
+        help="Git URL, local repository, or source archive (file or URL). [upstream's GitHub]",
+    ),
+]
+Commit = Annotated[
+    str | None,
+    typer.Option(
+        "--commit",
+        metavar="HEX",
+        rich_help_panel=_SOURCE,
+        help="The commit that the tag must stand for.",
+    ),
+]
+SourceSha256 = Annotated[
+    str | None,
+    typer.Option(
+        "--source-sha256",
+        metavar="HEX",
+        rich_help_panel=_SOURCE,
+        help="The sha256 that the source archive must have.",
+    ),
+]
+Builder = Annotated[
+    str | None,
+    typer.Option(
+        "--builder",
+        metavar="auto|docker|local",
+        rich_help_panel=_GO,
+        help="auto takes docker when an engine answers, else local. [auto]",
+    ),
+]
+Image = Annotated[
+    str | None,
+    typer.Option(
+        "--image",
+        metavar="REF@DIGEST",
+        rich_help_panel=_GO,
+        help="Build in this image; it must be named by its digest. [golang:<pin>]",
+    ),
+]
+GolangRepository = Annotated[
+    str | None,
+    typer.Option(
+        "--golang-repository",
+        metavar="NAME",
+        rich_help_panel=_GO,
+        help="A mirror of the golang image. [golang]",
+    ),
+]
+GoVersion = Annotated[
+    str | None,
+    typer.Option(
+        "--go-version",
+        metavar="V",
+        rich_help_panel=_GO,
+        help="Build with this Go instead of the one that the tag pins.",
+    ),
+]
+GoRoot = Annotated[
+    str | None,
+    typer.Option(
+        "--go-root",
+        metavar="DIR",
+        rich_help_panel=_GO,
+        help="A Go for the local builder. [go on PATH, else downloaded]",
+    ),
+]
+GoSite = Annotated[
+    str | None,
+    typer.Option(
+        "--go-site",
+        metavar="URL",
+        rich_help_panel=_GO,
+        help="Where the local builder downloads Go. [https://go.dev/dl]",
+    ),
+]
+Lock = Annotated[
+    str | None,
+    typer.Option(
+        "--lock",
+        metavar="FILE",
+        rich_help_panel=_GO,
+        help="Your own image digests, used before the shipped ones.",
+    ),
+]
+Output = Annotated[
+    str | None,
+    typer.Option("--output", metavar="DIR", rich_help_panel=_OUTPUT, help="[dist/<version>]"),
+]
+Force = Annotated[
+    bool | None,
+    typer.Option("--force", rich_help_panel=_OUTPUT, help="Replace an earlier release there."),
+]
+BuildDate = Annotated[
+    str | None,
+    typer.Option(
+        "--build-date",
+        metavar="RFC3339",
+        rich_help_panel=_OUTPUT,
+        help="The clock of the build. [SOURCE_DATE_EPOCH, else now]",
+    ),
+]
+TreeState = Annotated[
+    str | None,
+    typer.Option(
+        "--tree-state",
+        metavar="dirty|clean|archive",
+        rich_help_panel=_OUTPUT,
+        help="The gitTreeState that the binary reports. [dirty]",
+    ),
+]
+DryRun = Annotated[
+    bool | None, typer.Option("--dry-run", help="Tell what would be done, and do nothing.")
+]
+Json = Annotated[bool | None, typer.Option("--json", help="One JSON document on standard output.")]
+Verbose = Annotated[bool | None, typer.Option("--verbose", "-v", help="Show every detail.")]
+Quiet = Annotated[bool | None, typer.Option("--quiet", "-q", help="Show no progress.")]
+Config = Annotated[
+    str | None,
+    typer.Option("--config", metavar="FILE", help="Settings file. [kbuild.toml if it is there]"),
+]
+CacheDir = Annotated[
+    str | None,
+    typer.Option("--cache-dir", metavar="DIR", help="Clones, Go and its cache. [~/.cache/kbuild]"),
+]

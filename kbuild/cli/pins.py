@@ -1,0 +1,130 @@
+"""``kbuild pins``: the golang image digests that kbuild demands."""
+
+import difflib
+from typing import Annotated
+
+import typer
+
+from kbuild.cli import options
+from kbuild.cli.boundary import begin
+from kbuild.cli.console import plain_table
+from kbuild.errors import ImageNotFound, PinsDrifted
+from kbuild.toolchain import images
+from kbuild.toolchain.images import Pin
+from kbuild.toolchain.pin import go_name
+
+pins = typer.Typer(help="List, check and update the golang image digests.")
+
+Versions = Annotated[
+    list[str] | None, typer.Argument(metavar="[GO_VERSION]...", help="Such as 1.21.6; default all.")
+]
+
+
+@pins.callback(invoke_without_command=True)
+def _pins(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(list_pins, ctx)
+
+
+@pins.command(name="list")
+def list_pins(
+    ctx: typer.Context,
+    go_versions: Versions = None,
+    golang_repository: options.GolangRepository = None,
+    lock: options.Lock = None,
+    json: options.Json = None,
+    config: options.Config = None,
+) -> None:
+    """List the pins: your lock file's first, then the shipped ones."""
+    flags = {"golang_repository": golang_repository, "lock": lock, "json": json}
+    settings, screen = begin(ctx, flags, config)
+    known = [*images.load_lock(settings.lock), *images.shipped_pins()]
+    chosen = [pin for pin in known if _chosen(pin, go_versions)]
+    table = plain_table("go", "repository", "digest", "origin")
+    for pin in chosen:
+        table.add_row(pin.go_version, pin.repository, pin.digest, pin.origin)
+    screen.result({"pins": [_document(pin) for pin in chosen]}, [table])
+
+
+@pins.command()
+def check(
+    ctx: typer.Context,
+    go_versions: Versions = None,
+    golang_repository: options.GolangRepository = None,
+    lock: options.Lock = None,
+    json: options.Json = None,
+    config: options.Config = None,
+) -> None:
+    """Compare the pins with the registry; exit 39 when one differs."""
+    flags = {"golang_repository": golang_repository, "lock": lock, "json": json}
+    settings, screen = begin(ctx, flags, config)
+    versions = go_versions or [pin.go_version for pin in images.shipped_pins()]
+    table = plain_table("go", "pinned", "registry")
+    rows, drifted = [], 0
+    for done, version in enumerate(versions, start=1):
+        pin = images.find_pin(go_name(version), settings.golang_repository, settings.lock)
+        now = _registry(version, settings.golang_repository)
+        screen.advance("check", done, len(versions))
+        if pin is None or now != pin.digest:
+            drifted += 1
+            table.add_row(version, pin.digest if pin else "no pin", now or "no such tag")
+            rows.append({"go_version": version, "pinned": pin and pin.digest, "registry": now})
+    document = {"checked": len(versions), "different": rows}
+    if drifted:
+        screen.result(document, [table])
+        raise PinsDrifted(count=drifted, total=len(versions))
+    screen.result(document, [f"{len(versions)} pins agree with the registry"])
+
+
+@pins.command()
+def update(
+    ctx: typer.Context,
+    go_versions: Annotated[list[str], typer.Argument(metavar="GO_VERSION...")],
+    golang_repository: options.GolangRepository = None,
+    lock: options.Lock = None,
+    dry_run: options.DryRun = None,
+    json: options.Json = None,
+    config: options.Config = None,
+) -> None:
+    """Take the registry's digests into your lock file; the difference is printed first."""
+    flags = {
+        "golang_repository": golang_repository,
+        "lock": lock,
+        "json": json,
+        "dry_run": dry_run,
+    }
+    settings, screen = begin(ctx, flags, config)
+    new = [images.resolve(go_name(version), settings.golang_repository) for version in go_versions]
+    with images.locked(settings.lock):
+        old = list(images.load_lock(settings.lock))
+        before, after = images.lock_text(old) if old else "", images.lock_text([*old, *new])
+        diff = list(
+            difflib.unified_diff(
+                before.splitlines(), after.splitlines(), "before", "after", lineterm=""
+            )
+        )
+        document = {"pins": [_document(pin) for pin in new], "changed": bool(diff)}
+        screen.result(document, diff or ["nothing differs"])
+        if diff and not settings.dry_run:
+            images.write_lock(settings.lock, [*old, *new])
+            screen.say(f"written to {settings.lock}")
+
+
+def _registry(version: str, repository: str) -> str | None:
+    try:
+        return images.resolve(go_name(version), repository).digest
+    except ImageNotFound:
+        return None
+
+
+def _chosen(pin: Pin, go_versions: list[str] | None) -> bool:
+    return not go_versions or pin.go_version in map(go_name, go_versions)
+
+
+def _document(pin: Pin) -> dict[str, str]:
+    return {
+        "go_version": pin.go_version,
+        "repository": pin.repository,
+        "digest": pin.digest,
+        "origin": pin.origin,
+    }

@@ -1,0 +1,40 @@
+"""``kbuild verify``: the same proof for any kubeadm, whoever built it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kbuild.cli import options
+from kbuild.cli.boundary import begin
+from kbuild.cli.kubeadm import proof_lines
+from kbuild.errors import WrongBinary
+from kbuild.prove import prove_file
+from kbuild.release import proof_document
+from kbuild.workspace import open_workspace
+
+
+def verify(
+    ctx: typer.Context,
+    binary: Annotated[Path, typer.Argument(metavar="BINARY", help="A kubeadm for Linux.")],
+    ca_years: options.CaYears = None,
+    leaf_years: options.LeafYears = None,
+    version: options.Version = None,
+    json: options.Json = None,
+    verbose: options.Verbose = None,
+    quiet: options.Quiet = None,
+    config: options.Config = None,
+    cache_dir: options.CacheDir = None,
+) -> None:
+    """Prove what any kubeadm issues, whoever built it."""
+    flags = {
+        name: value for name, value in locals().items() if name not in ("ctx", "config", "binary")
+    }
+    settings, screen = begin(ctx, flags, config)
+    if not binary.is_file():
+        raise WrongBinary(path=binary, arch="any", reason="it is no file")
+    lifetimes = settings.lifetimes()
+    with open_workspace(settings.cache_dir) as workspace:
+        proof = prove_file(binary, settings.version, lifetimes, workspace, screen)
+    document = {**proof_document(proof), "file": str(binary)}
+    screen.result(document, [f"{binary} sha256:{proof.sha256}", *proof_lines(proof)])

@@ -1,0 +1,52 @@
+"""``kbuild versions``: the tags that the source offers, and how each would be patched."""
+
+from typing import Annotated
+
+import typer
+
+from kbuild.cli import options
+from kbuild.cli.boundary import begin
+from kbuild.cli.console import plain_table
+from kbuild.patching.series import patches_folder, read_index, series_for
+from kbuild.source import list_tags
+from kbuild.workspace import open_workspace
+
+
+def versions(
+    ctx: typer.Context,
+    source: options.Source = None,
+    pre_releases: Annotated[
+        bool, typer.Option("--pre-releases", help="List alphas, betas and release candidates too.")
+    ] = False,
+    json: options.Json = None,
+    verbose: options.Verbose = None,
+    quiet: options.Quiet = None,
+    config: options.Config = None,
+    cache_dir: options.CacheDir = None,
+) -> None:
+    """List the tags that the source offers, each with how it would be patched."""
+    flags = {
+        "source": source,
+        "json": json,
+        "verbose": verbose,
+        "quiet": quiet,
+        "cache_dir": cache_dir,
+    }
+    settings, screen = begin(ctx, flags, config)
+    oldest = read_index(patches_folder()).oldest
+    with open_workspace(settings.cache_dir) as workspace:
+        offered = list_tags(settings.source, workspace, screen)
+    tags = [
+        tag
+        for tag in offered
+        if tag.version >= oldest and (pre_releases or not tag.version.is_prerelease)
+    ]
+    table = plain_table("tag", "commit", "series", "what is patched")
+    entries = []
+    for tag in tags:
+        series = series_for(tag.version)
+        names = [one.name for one in series]
+        about = " or: ".join(one.about for one in series)
+        table.add_row(tag.name, (tag.commit or "")[:12], " or ".join(names), about)
+        entries.append({"tag": tag.name, "commit": tag.commit, "series": names})
+    screen.result({"source": settings.source, "versions": entries}, [table])

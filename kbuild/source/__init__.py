@@ -1,0 +1,61 @@
+"""From a version and a source to a whole Kubernetes tree whose tag and commit are known."""
+
+from kbuild.errors import CommitMismatch, WrongArchiveVersion
+from kbuild.model import BuildRequest, SourceTree, Tag
+from kbuild.progress import Progress
+from kbuild.source import archive, git
+from kbuild.source.versions import full_tag, missing, newest_of, stands_for
+from kbuild.workspace import Workspace
+
+TREE = "gopath/src/k8s.io/kubernetes"
+
+
+def list_tags(source: str, workspace: Workspace, progress: Progress) -> tuple[Tag, ...]:
+    """Return the tags that a source offers, oldest first; an archive offers one.
+
+    Raises the errors of exit codes 20 to 29.
+    """
+    if archive.is_archive(source):
+        path = archive.download(source, workspace, progress)
+        return (archive.identify(path, source),)
+    return git.list_tags(source, progress)
+
+
+def resolve(request: BuildRequest, workspace: Workspace, progress: Progress) -> Tag:
+    """Return the tag that the version asked for stands for, with its commit.
+
+    Raises BadVersion, UnsupportedVersion, TagNotFound, CommitMismatch, WrongArchiveVersion and
+    the errors of reaching the source.
+    """
+    wanted = full_tag(request.version)
+    if archive.is_archive(request.source):
+        [tag] = list_tags(request.source, workspace, progress)
+        if not stands_for(request.version, tag):
+            raise WrongArchiveVersion(
+                source=git.shown(request.source), actual=tag.name, version=request.version
+            )
+    elif wanted is None:
+        tags = git.list_tags(request.source, progress)
+        tag = newest_of(request.version, tags, git.shown(request.source))
+    else:
+        found = git.find_tag(request.source, wanted, progress)
+        if found is None:
+            tags = git.list_tags(request.source, progress)
+            raise missing(wanted, tags, git.shown(request.source))
+        tag = found
+    if request.commit and not str(tag.commit).startswith(request.commit):
+        raise CommitMismatch(tag=tag.name, actual=tag.commit, expected=request.commit)
+    return tag
+
+
+def fetch(request: BuildRequest, tag: Tag, workspace: Workspace, progress: Progress) -> SourceTree:
+    """Put the tree of a tag into the work folder, below a GOPATH of its own.
+
+    Raises the errors of exit codes 20 to 29.
+    """
+    target = workspace.work / TREE
+    target.parent.mkdir(parents=True)
+    if archive.is_archive(request.source):
+        path = archive.download(request.source, workspace, progress)
+        return archive.unpack(path, request.source, request.source_sha256, target, progress)
+    return git.fetch_tag(request.source, tag, target, workspace, progress)

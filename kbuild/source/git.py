@@ -1,0 +1,238 @@
+"""Clone one tag: a shallow fetch into an object store that all runs share, and a checkout.
+
+The store of a source is a bare repository in the cache. It holds every tag that was ever asked
+for, so a second run fetches nothing, and a second tag only what is new in it.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kbuild.errors import (
+    BrokenSource,
+    DiskFull,
+    GitMissing,
+    NotKubernetes,
+    SourceUnreachable,
+)
+from kbuild.model import SourceTree, Tag
+from kbuild.network import NetworkError, on_network_errors
+from kbuild.progress import Progress
+from kbuild.source.versions import is_tag
+from kbuild.workspace import Workspace, key, remove, shared
+
+if TYPE_CHECKING:
+    from git import RemoteProgress
+
+_NETWORK = re.compile(
+    r"could not resolve|couldn't resolve|connection (refused|reset|timed out|was reset)|timed out"
+    r"|unable to (connect|look up)|failed to connect|early eof|hung up|rpc failed|disconnect"
+    r"|network is unreachable|no route to host|operation too slow|empty reply|ssl_|gnutls"
+    r"|error: (429|5\d\d)|http (429|5\d\d)|temporary failure",
+    re.IGNORECASE,
+)
+_SETTINGS = (
+    "protocol.ext.allow=never",
+    "core.hooksPath=/dev/null",
+    "core.attributesFile=/dev/null",
+    "core.autocrlf=false",
+    "core.symlinks=true",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "advice.detachedHead=false",
+    "http.lowSpeedLimit=1000",
+    "http.lowSpeedTime=60",
+)
+# Set where kbuild is run by a git hook, and meant for another repository.
+_INHERITED = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE")
+
+
+def list_tags(source: str, progress: Progress, *patterns: str) -> tuple[Tag, ...]:
+    """Return the tags of a source that name Kubernetes versions, oldest first.
+
+    With ``patterns`` only those refs are asked for. Raises SourceUnreachable or BrokenSource.
+    """
+    words = ["ls-remote", "--tags", "--", _address(source), *patterns]
+    lines = _from_network(words, source, "its tags", progress)
+    commits = {}
+    for line in lines.splitlines():
+        commit, _, ref = line.partition("\t")
+        name = ref.removeprefix("refs/tags/")
+        # The peeled line of an annotated tag follows that of the tag object, so it wins.
+        if is_tag(name.removesuffix("^{}")):
+            commits[name.removesuffix("^{}")] = commit
+    tags = [Tag(name=name, commit=commit) for name, commit in commits.items()]
+    return tuple(sorted(tags, key=lambda tag: tag.version))
+
+
+def find_tag(source: str, name: str, progress: Progress) -> Tag | None:
+    """Return one tag with the commit that it stands for, or None."""
+    refs = (f"refs/tags/{name}", f"refs/tags/{name}^{{}}")
+    return next(iter(list_tags(source, progress, *refs)), None)
+
+
+def fetch_tag(
+    source: str, tag: Tag, target: Path, workspace: Workspace, progress: Progress
+) -> SourceTree:
+    """Put the tree of a tag into ``target``.
+
+    Raises SourceUnreachable, BrokenSource, NotKubernetes or DiskFull.
+    """
+    name = key(_address(source))
+    store = workspace.cache / "git" / f"{name}.git"
+    assert tag.commit is not None
+    with shared(workspace, f"git-{name}"):
+        _clean(store)
+        if not _has(store, tag.commit):
+            _fetch(source, tag, store, progress)
+        else:
+            progress.say(f"{tag.name} is in the cache already")
+        try:
+            _check_out(store, tag, target, source)
+        except BrokenSource as error:
+            progress.say(f"the cached clone is damaged ({error.details}), fetching anew")
+            remove(store)
+            remove(target)
+            _fetch(source, tag, store, progress)
+            _check_out(store, tag, target, source)
+    if not (target / "cmd/kubeadm").is_dir():
+        raise NotKubernetes(source=shown(source), reason=f"{tag.name} has no cmd/kubeadm")
+    return SourceTree(path=target, tag=tag.name, commit=tag.commit, origin=shown(source))
+
+
+def shown(source: str) -> str:
+    """Return a source without the credentials that its address may hold."""
+    return re.sub(r"(?<=://)[^/@]*@", "", source)
+
+
+def _fetch(source: str, tag: Tag, store: Path, progress: Progress) -> None:
+    if not (store / "HEAD").exists():
+        remove(store)
+        store.parent.mkdir(parents=True, exist_ok=True)
+        _git(["init", "--quiet", "--bare", "--", str(store)], source, tag.name)
+    ref = f"refs/tags/{tag.name}"
+    words = [
+        *("--git-dir", str(store), "fetch", "--progress", "--depth=1", "--no-tags"),
+        *("--no-write-fetch-head", "--", _address(source), f"+{ref}:{ref}"),
+    ]
+    _from_network(words, source, tag.name, progress)
+
+
+def _check_out(store: Path, tag: Tag, target: Path, source: str) -> None:
+    # An index of its own: the store is shared, and has no work tree.
+    target.mkdir(parents=True)
+    index = target.parent / "index"
+    words = ["--git-dir", str(store), "--work-tree", str(target)]
+    words += [
+        "-c",
+        "checkout.workers=0",
+        "checkout",
+        "--quiet",
+        "--force",
+        str(tag.commit),
+        "--",
+        ".",
+    ]
+    _git(words, source, tag.name, GIT_INDEX_FILE=str(index))
+    index.unlink()
+
+
+def _has(store: Path, commit: str) -> bool:
+    try:
+        _git(["--git-dir", str(store), "cat-file", "-e", f"{commit}^{{tree}}"], "", commit)
+    except BrokenSource:
+        return False
+    return True
+
+
+def _clean(store: Path) -> None:
+    # What a killed git leaves behind; nobody else is at it, for the store's lock is held.
+    for pattern in ("*.lock", "refs/tags/*.lock", "objects/pack/tmp_*", "objects/??/tmp_obj_*"):
+        for left in store.glob(pattern):
+            remove(left)
+
+
+def _from_network(words: Sequence[str], source: str, what: str, progress: Progress) -> str:
+    def once() -> str:
+        try:
+            return _git(words, source, what, progress)
+        except BrokenSource as error:
+            if _NETWORK.search(error.details):
+                raise NetworkError(error.details) from error
+            raise
+
+    try:
+        return on_network_errors(once, progress)
+    except NetworkError as error:
+        raise SourceUnreachable(source=shown(source), details=str(error)) from error
+
+
+def _git(
+    words: Sequence[str],
+    source: str,
+    what: str,
+    progress: Progress | None = None,
+    **environment: str,
+) -> str:
+    # Loaded here: importing it runs git, which most commands do not need.
+    try:
+        from git import Git, GitCommandNotFound
+        from git.cmd import handle_process_output
+    except ImportError as error:
+        raise GitMissing(details=str(error)) from error
+    for name in _INHERITED:
+        os.environ.pop(name, None)
+    settings = [word for setting in _SETTINGS for word in ("-c", setting)]
+    try:
+        process = Git().execute(
+            [Git.GIT_PYTHON_GIT_EXECUTABLE, *settings, *words],
+            env={"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "SSH_ASKPASS": "", **environment},
+            as_process=True,
+            universal_newlines=True,
+        )
+    except GitCommandNotFound as error:
+        raise GitMissing(details=str(error)) from error
+    out: list[str] = []
+    errors = _listener(progress)
+    child = process.proc
+    assert child is not None
+    try:
+        handle_process_output(
+            process, out.append, errors.new_message_handler(), decode_streams=False
+        )
+        code = child.wait()
+    except BaseException:
+        child.kill()
+        child.wait()
+        raise
+    if code != 0:
+        details = shown("\n".join([*errors.error_lines, *errors.other_lines][:15]))
+        if "No space left on device" in details:
+            raise DiskFull(path="the cache")
+        raise BrokenSource(tag=what, source=shown(source), details=details)
+    return "".join(out)
+
+
+def _listener(progress: Progress | None) -> "RemoteProgress":
+    from git import RemoteProgress  # see _git
+
+    class Listener(RemoteProgress):
+        def update(
+            self,
+            op_code: int,
+            cur_count: str | float,
+            max_count: str | float | None = None,
+            message: str = "",  # noqa: ARG002  # GitPython's signature
+        ) -> None:
+            if progress is not None and max_count and op_code & self.RECEIVING:
+                progress.advance("fetch", int(float(cur_count)), int(float(max_count)))
+
+    return Listener()
+
+
+def _address(source: str) -> str:
+    # A plain path would be copied whole; only a URL honours --depth.
+    path = Path(source).expanduser()
+    return path.resolve().as_uri() if path.is_dir() else source

@@ -1,0 +1,57 @@
+"""The one Go to build with: which version the tree asks for, and where to get exactly that."""
+
+from kbuild.errors import BadSetting, PinNotFound, PinsDisagree
+from kbuild.model import BuildRequest, GoPin, SourceTree, Toolchain
+from kbuild.progress import Progress
+from kbuild.toolchain import archives, images
+from kbuild.toolchain.pin import go_name, is_go_version, read_pin
+from kbuild.workspace import Workspace
+
+OVERRIDE = "--go-version"
+
+
+def choose_go(
+    tree: SourceTree,
+    request: BuildRequest,
+    builder: str,
+    workspace: Workspace,
+    progress: Progress,
+) -> Toolchain:
+    """Return the toolchain for a tree: an image by digest for docker, else a GOROOT.
+
+    Raises the errors of exit codes 30 to 39, and BadSetting for a nonsense --go-version.
+    """
+    pin = _pin(tree, request.go_version)
+    go_version = go_name(request.go_version) if request.go_version else pin.version
+    toolchain = Toolchain(
+        builder=builder,
+        pin=pin,
+        go_version=go_version,
+        image=images.image_for(go_version, request, progress) if builder == "docker" else None,
+        go_root=(
+            archives.find_go(go_version, request, workspace, progress)
+            if builder == "local"
+            else None
+        ),
+    )
+    if toolchain.overridden:
+        progress.say(f"Go {go_version}, as you said; the tag pins {pin.version}")
+    else:
+        progress.say(f"Go {go_version}, by {', '.join(pin.files)}")
+    return toolchain
+
+
+def _pin(tree: SourceTree, override: str | None) -> GoPin:
+    if override is not None and not is_go_version(override):
+        raise BadSetting(
+            name="go-version",
+            value=override,
+            reason="it must be a version of Go",
+            hint="write it like 1.15.5 or 1.21.0",
+        )
+    try:
+        return read_pin(tree)
+    except (PinNotFound, PinsDisagree):
+        if override is None:
+            raise
+        return GoPin(version=go_name(override), files=(OVERRIDE,))

@@ -1,0 +1,110 @@
+"""A Go for the local builder: one of this machine's, or a download with a known sha256."""
+
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+from kbuild import network
+from kbuild.errors import GoChecksumMismatch, GoDownloadFailed, GoNotFound, WrongGo
+from kbuild.model import BuildRequest
+from kbuild.progress import Progress
+from kbuild.sandbox import host_arch
+from kbuild.workspace import Workspace, make_then_move, sha256, shared
+
+
+def find_go(
+    go_version: str, request: BuildRequest, workspace: Workspace, progress: Progress
+) -> Path:
+    """Return a GOROOT of exactly that version.
+
+    The first of: ``--go-root``, ``go`` on PATH, an earlier download, a download. Raises WrongGo,
+    GoNotFound, GoDownloadFailed or GoChecksumMismatch.
+    """
+    if request.go_root is not None:
+        return _demanded(go_version, request.go_root)
+    if (found := _on_path(go_version, progress)) is not None:
+        return found
+    return _downloaded(go_version, request.go_site, workspace, progress)
+
+
+def version_of(go_root: Path) -> str | None:
+    """Return the version of a GOROOT (``1.15.5``) as its own ``go version`` says, or None."""
+    with tempfile.TemporaryDirectory() as home:
+        environment = {
+            "GOROOT": str(go_root.absolute()),
+            "GOTOOLCHAIN": "local",
+            "GOENV": "off",
+            "HOME": home,
+        }
+        try:
+            done = subprocess.run(
+                [go_root.absolute() / "bin/go", "version"],
+                env=environment,
+                cwd=home,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=60,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+    words = done.stdout.split()
+    right = done.returncode == 0 and words[:2] == ["go", "version"] and len(words) > 2  # noqa: PLR2004
+    return words[2].removeprefix("go") if right else None
+
+
+def _demanded(go_version: str, go_root: Path) -> Path:
+    actual = version_of(go_root)
+    if actual is None:
+        reason = f"{go_root} has no bin/go that runs"
+        raise GoNotFound(go_version=go_version, arch=host_arch(), reason=reason)
+    if actual != go_version:
+        raise WrongGo(where=go_root, actual=actual, expected=go_version)
+    return go_root.absolute()
+
+
+def _on_path(go_version: str, progress: Progress) -> Path | None:
+    if (go := shutil.which("go")) is None:
+        return None
+    go_root = Path(go).resolve().parent.parent
+    actual = version_of(go_root)
+    if actual == go_version:
+        return go_root
+    progress.detail(f"{go} is Go {actual}, not {go_version}")
+    return None
+
+
+def _downloaded(go_version: str, site: str, workspace: Workspace, progress: Progress) -> Path:
+    name, expected = _shipped_sum(go_version)
+    target = workspace.cache / "go" / f"go{go_version}"
+    with shared(workspace, target.name):
+        if target.is_dir():
+            return target
+        url = f"{site.rstrip('/')}/{name}"
+        archive = workspace.work / name
+        try:
+            network.download(url, archive, "download Go", progress)
+        except network.DownloadFailed as error:
+            raise GoDownloadFailed(url=url, reason=error) from error
+        actual = sha256(archive)
+        if actual != expected:
+            raise GoChecksumMismatch(url=url, actual=actual, expected=expected)
+        with make_then_move(target) as made, tarfile.open(archive) as tar:
+            tar.extractall(made, filter="data")
+            for entry in (made / "go").iterdir():
+                entry.rename(made / entry.name)
+            (made / "go").rmdir()
+    return target
+
+
+def _shipped_sum(go_version: str) -> tuple[str, str]:
+    text = resources.files("kbuild.toolchain").joinpath("go-archives.tsv").read_text()
+    rows = (line.split("\t") for line in text.splitlines() if not line.startswith("#"))
+    for version, arch, name, digest, *_ in rows:
+        if (version, arch) == (go_version, host_arch()):
+            return name, digest
+    reason = "kbuild ships no sha256 to check a download with"
+    raise GoNotFound(go_version=go_version, arch=host_arch(), reason=reason)

@@ -1,0 +1,149 @@
+"""The golang image of a Go version, always by digest.
+
+A pin is looked up in the user's lock file, then among the shipped ones, and else resolved once and
+written to the lock file. The lock file has a line a pin: repository, Go version and digest, with
+tabs between them; lines that begin with ``#`` are comments.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from filelock import FileLock
+from packaging.version import Version
+
+from kbuild import engine
+from kbuild.errors import BadPinsFile, ImageWithoutDigest
+from kbuild.model import BuildRequest
+from kbuild.progress import Progress
+from kbuild.toolchain.pin import go_name, is_go_version
+from kbuild.workspace import disk_errors
+
+OFFICIAL = "golang"
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+_HEADER = "# Image digests that kbuild demands: repository, Go version, digest.\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """A digest of the golang image; ``origin`` is ``shipped`` or ``lock``."""
+
+    repository: str
+    go_version: str
+    digest: str
+    origin: str
+
+    @property
+    def image(self) -> str:
+        """Return the image by its digest."""
+        return f"{self.repository}@{self.digest}"
+
+
+def image_for(go_version: str, request: BuildRequest, progress: Progress) -> str:
+    """Return the image to build in, as ``repository@sha256:…``.
+
+    Raises ImageWithoutDigest, BadPinsFile, and the engine's errors where a tag must be resolved.
+    """
+    if request.image is not None:
+        _, _, digest = request.image.rpartition("@")
+        if not _DIGEST.fullmatch(digest) or "@" not in request.image:
+            raise ImageWithoutDigest(image=request.image)
+        return request.image
+    repository = request.golang_repository
+    if pin := find_pin(go_version, repository, request.lock):
+        return pin.image
+    pin = resolve(go_version, repository)
+    with locked(request.lock):
+        write_lock(request.lock, [*load_lock(request.lock), pin])
+    progress.say(f"{pin.image} was resolved from its tag; {request.lock} demands it from now on")
+    return pin.image
+
+
+def find_pin(go_version: str, repository: str, lock: Path) -> Pin | None:
+    """Return the pin of a version: the lock file's for that repository, else the shipped one.
+
+    Mirrors of the official image have its digests, so the shipped ones serve any repository.
+    """
+    mine = (pin for pin in load_lock(lock) if pin.repository == repository)
+    shipped = (
+        Pin(repository=repository, go_version=p.go_version, digest=p.digest, origin=p.origin)
+        for p in shipped_pins()
+    )
+    pins = (pin for pin in (*mine, *shipped) if pin.go_version == go_version)
+    return next(pins, None)
+
+
+def shipped_pins() -> tuple[Pin, ...]:
+    """Return the pins that come with kbuild, oldest Go first."""
+    text = resources.files("kbuild.toolchain").joinpath("golang-images.tsv").read_text()
+    rows = [line.split("\t") for line in text.splitlines() if not line.startswith("#")]
+    return tuple(
+        Pin(repository=OFFICIAL, go_version=row[0], digest=row[1], origin="shipped")
+        for row in rows[1:]
+    )
+
+
+def load_lock(path: Path) -> tuple[Pin, ...]:
+    """Return the pins of a lock file, none if there is no such file.
+
+    Raises BadPinsFile.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        return ()
+    except (UnicodeDecodeError, IsADirectoryError) as error:
+        raise BadPinsFile(path=path, line=1) from error
+    pins = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        fields = line.split("\t")
+        if len(fields) != 3 or not is_go_version(fields[1]) or not _DIGEST.fullmatch(fields[2]):  # noqa: PLR2004
+            raise BadPinsFile(path=path, line=number)
+        pins.append(
+            Pin(repository=fields[0], go_version=fields[1], digest=fields[2], origin="lock")
+        )
+    return tuple(pins)
+
+
+def lock_text(pins: list[Pin]) -> str:
+    """Return the text of a lock file; of two pins for the same thing the later one stays."""
+    kept = {(pin.repository, pin.go_version): pin.digest for pin in pins}
+    order = sorted(kept, key=lambda name: (name[0], Version(name[1])))
+    return _HEADER + "".join(f"{name[0]}\t{name[1]}\t{kept[name]}\n" for name in order)
+
+
+def write_lock(path: Path, pins: list[Pin]) -> None:
+    """Write a lock file, whole or not at all."""
+    with disk_errors(path):
+        made = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            made.write_text(lock_text(pins))
+            made.replace(path)
+        finally:
+            made.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other runs from writing the lock file."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f"{path.name}.lock")):
+            yield
+
+
+def resolve(go_version: str, repository: str) -> Pin:
+    """Ask the registry which digest a version's tag has now.
+
+    Raises ImageNotFound, RegistryUnreachable or the engine's errors.
+    """
+    client = engine.connect()
+    with contextlib.closing(client):
+        digest = engine.registry_digest(client, f"{repository}:{go_name(go_version)}")
+    return Pin(repository=repository, go_version=go_version, digest=digest, origin="lock")

@@ -1,0 +1,84 @@
+"""Which Go a tree asks for.
+
+The files changed over time (read in the trees of v1.9.0 to v1.33.3).
+``build/build-image/cross/VERSION`` held ``v1.15.5-1`` up to v1.20 and holds
+``v1.21.0-go1.16.9-buster.0`` since, where only the part behind ``go`` counts;
+``build/dependencies.yaml`` has an entry since v1.17; ``.go-version`` came with v1.26, v1.25.8 and
+v1.24.12.
+"""
+
+import re
+from collections.abc import Iterator
+
+import yaml
+from packaging.version import Version
+
+from kbuild.errors import PinNotFound, PinsDisagree
+from kbuild.model import GoPin, SourceTree
+
+GO_VERSION = ".go-version"
+DEPENDENCIES = "build/dependencies.yaml"
+CROSS = "build/build-image/cross/VERSION"
+_ENTRIES = ("golang: upstream version", "golang")
+_VERSION = re.compile(r"1\.\d+(?:\.\d+)?(?:(?:rc|beta)\d+)?", re.ASCII)
+_CROSS = re.compile(rf"v(?:[\d.]+-go({_VERSION.pattern})-|({_VERSION.pattern})-)", re.ASCII)
+_NEW_NAMES = Version("1.21")  # from here on Go calls a minor's first release x.y.0
+
+
+def read_pin(tree: SourceTree) -> GoPin:
+    """Return the Go version that the tree is built with, in Go's own spelling.
+
+    Raises PinNotFound or PinsDisagree.
+    """
+    pins = dict(_pins(tree))
+    if not pins:
+        raise PinNotFound(tag=tree.tag)
+    if len({Version(version) for version in pins.values()}) > 1:
+        told = ", ".join(f"{version} in {file}" for file, version in pins.items())
+        raise PinsDisagree(tag=tree.tag, pins=told)
+    return GoPin(version=go_name(next(iter(pins.values()))), files=tuple(pins))
+
+
+def go_name(version: str) -> str:
+    """Return a version as Go spells it: ``1.19.0`` is go1.19, but ``1.21`` is go1.21.0."""
+    parsed = Version(version)
+    if parsed.is_prerelease or parsed.micro:
+        return version
+    minor = f"{parsed.major}.{parsed.minor}"
+    return f"{minor}.0" if parsed >= _NEW_NAMES else minor
+
+
+def is_go_version(text: str) -> bool:
+    """Tell whether a text is a version of Go, without the word go."""
+    return _VERSION.fullmatch(text) is not None
+
+
+def _pins(tree: SourceTree) -> Iterator[tuple[str, str]]:
+    readers = {GO_VERSION: _plain, DEPENDENCIES: _dependencies, CROSS: _cross}
+    for file, reader in readers.items():
+        path = tree.path / file
+        if path.is_file():
+            version = reader(path.read_text(errors="replace"))
+            if version is not None and is_go_version(version):
+                yield file, version
+            elif file != DEPENDENCIES or version is not None:
+                raise PinNotFound(tag=tree.tag, details=f"{file} holds no Go version")
+
+
+def _plain(text: str) -> str | None:
+    return text.strip()
+
+
+def _dependencies(text: str) -> str | None:
+    # Up to v1.16 the file has no entry for Go.
+    try:
+        entries = yaml.safe_load(text)["dependencies"]
+        found = [str(e["version"]) for e in entries if e["name"] in _ENTRIES]
+    except (yaml.YAMLError, KeyError, TypeError):
+        return ""
+    return found[0] if len(found) == 1 else "" if found else None
+
+
+def _cross(text: str) -> str | None:
+    match = _CROSS.match(text.strip())
+    return (match[1] or match[2]) if match else None
