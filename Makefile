@@ -1,0 +1,51 @@
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+CACHE := $(or $(DEMO_CACHE),.build)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup lint types check test e2e demo clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
+
+setup: $(READY) ## make .venv with kbuild and all that its tests need
+
+# Pip older than 25.1 knows no dependency groups.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	  f"kbuild needs Python 3.11 or newer, this is {sys.version.split()[0]}; name another with PYTHON=")'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	  { echo "$(PYTHON) cannot make virtual environments: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	@touch $@
+
+lint: $(READY) ## formatting, lint, and which module may import which
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(READY) ## mypy, strict
+	$(BIN)/mypy
+
+check: lint types ## everything that takes less than a minute
+	$(BIN)/pytest -n auto -m "not e2e and not docker"
+
+test: $(READY) ## set up, then every test that needs no container engine
+	$(BIN)/pytest -n auto -m "not e2e and not docker"
+
+e2e: $(READY) ## a real Kubernetes, engine, registry and git server; root starts an engine if none answers
+	$(BIN)/python -m tests.support.servers $(BIN)/pytest -p no:xdist -m "e2e or docker" --durations=15
+
+# v1.20.2 asks for Go 1.15.5; Debian's newest of that line is 1.15.15. Hence the override, which
+# kbuild shows and records.
+demo: $(READY) ## the main job on real input from Debian: a proven kubeadm in dist/v1.20.2
+	archive=$$($(BIN)/python -m tests.support.debian kubernetes $(CACHE)) && \
+	goroot=$$($(BIN)/python -m tests.support.debian golang 1.15 $(CACHE)) && \
+	$(BIN)/kbuild kubeadm --version v1.20.2 --ca-years 100 --leaf-years 100 --source "$$archive" \
+	  --builder local --go-root "$$goroot" --go-version 1.15.15 --output dist/v1.20.2 --force
+
+clean: ## remove what make and the tests made here
+	rm -rf .venv .build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

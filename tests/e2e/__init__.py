@@ -1,0 +1,1 @@
+"""The command as users type it, on a real Kubernetes, engine, registry and git server."""

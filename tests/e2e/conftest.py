@@ -1,0 +1,177 @@
+"""What the end-to-end tests share: real input, real servers, one warm cache."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+import pytest
+from docker import DockerClient
+
+from tests.e2e.command import GO_VERSION, VERSION, Kbuild
+from tests.e2e.golang_image import containers, imported, push, root_file_system
+from tests.e2e.released import ARCHIVE_DOCKER, ARCHIVE_LOCAL, GIT_DOCKER, Releases
+from tests.e2e.repository import write_tagged_repository
+from tests.support import debian, servers
+
+Options = tuple[str | Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GitServer:
+    """A repository on a git server, and the commit of its one tag."""
+
+    address: str
+    commit: str
+
+
+@pytest.fixture(scope="session")
+def downloads() -> Path:
+    return debian.default_cache()
+
+
+@pytest.fixture(scope="session")
+def kubernetes_archive(downloads: Path) -> Path:
+    return debian.kubernetes(downloads)
+
+
+@pytest.fixture(scope="session")
+def goroot(downloads: Path) -> Path:
+    return debian.golang(downloads, "1.15")
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[DockerClient]:
+    with servers.running_engine():
+        client = docker.from_env(timeout=300)
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("registry")
+    with servers.running_registry(folder) as address:
+        yield address
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def root_files(downloads: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return root_file_system(downloads, tmp_path_factory.mktemp("image") / "root")
+
+
+@pytest.fixture(scope="session")
+def golang_image(
+    engine: DockerClient, registry: str, root_files: Path, goroot: Path
+) -> Iterator[str]:
+    """Give a golang image by digest; only the registry has it when the tests begin."""
+    name = f"{registry}/library/golang:{GO_VERSION}"
+    with imported(engine, root_files, goroot, name):
+        by_digest = push(engine, name)
+    yield by_digest
+    remove_image(engine, by_digest)
+
+
+@pytest.fixture(scope="session")
+def git_server(
+    kubernetes_archive: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GitServer]:
+    folder = tmp_path_factory.mktemp("git")
+    scratch = tmp_path_factory.mktemp("tree")
+    repository = folder / "kubernetes.git"
+    commit = write_tagged_repository(kubernetes_archive, VERSION, repository, scratch)
+    shutil.rmtree(scratch)
+    with servers.running_git(folder) as address:
+        yield GitServer(f"{address}/kubernetes.git", commit)
+
+
+@pytest.fixture(scope="session")
+def warm_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("cache")
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def in_docker(golang_image: str) -> Options:
+    return ("--builder", "docker", "--image", golang_image)
+
+
+@pytest.fixture(scope="session")
+def locally(goroot: Path) -> Options:
+    return ("--builder", "local", "--go-root", goroot)
+
+
+@pytest.fixture(scope="session")
+def ways(
+    kubernetes_archive: Path, git_server: GitServer, in_docker: Options, locally: Options
+) -> dict[str, Options]:
+    return {
+        GIT_DOCKER: ("--source", git_server.address, *in_docker, "--json"),
+        ARCHIVE_DOCKER: ("--source", kubernetes_archive, *in_docker),
+        ARCHIVE_LOCAL: ("--source", kubernetes_archive, *locally),
+    }
+
+
+@pytest.fixture(scope="session")
+def releases(
+    tmp_path_factory: pytest.TempPathFactory, warm_cache: Path, ways: dict[str, Options]
+) -> Releases:
+    """Give the main job's releases, each made when it is first asked for."""
+    return Releases(Kbuild(tmp_path_factory.mktemp("releases"), warm_cache), ways)
+
+
+@pytest.fixture(scope="session")
+def containers_left(engine: DockerClient, golang_image: str) -> Callable[[], list[str]]:
+    """Give what names the containers of the golang image, running or not."""
+    return lambda: containers(engine, golang_image)
+
+
+@pytest.fixture
+def kbuild(tmp_path: Path, warm_cache: Path) -> Kbuild:
+    """Give kbuild with the cache that most tests share, in an empty folder."""
+    return Kbuild(tmp_path, warm_cache)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def etc_kubernetes() -> Iterator[Path]:
+    """Play a control plane where we may, and see that no run ever wrote to it."""
+    folder = Path("/etc/kubernetes")
+    ours = os.geteuid() == 0 and not folder.exists()
+    if ours:
+        (folder / "pki").mkdir(parents=True)
+        (folder / "admin.conf").write_text("not for kbuild to read\n")
+        (folder / "pki/ca.crt").write_text("not for kbuild to read\n")
+    before = fingerprint(folder)
+    try:
+        yield folder
+        assert fingerprint(folder) == before
+    finally:
+        if ours:
+            shutil.rmtree(folder)
+
+
+def fingerprint(folder: Path) -> str:
+    """Return a digest of names, modes, times and contents below a folder that may not exist."""
+    digest = hashlib.sha256()
+    for path in sorted([folder, *folder.rglob("*")]):
+        if path.exists():
+            status = path.stat()
+            facts = (path, status.st_mode, status.st_uid, status.st_mtime_ns, status.st_ino)
+            digest.update(repr(facts).encode())
+            digest.update(path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest()
+
+
+def remove_image(engine: DockerClient, name: str) -> None:
+    """Remove an image that may not be there."""
+    try:
+        engine.images.remove(name, force=True)
+    except docker.errors.ImageNotFound:
+        return

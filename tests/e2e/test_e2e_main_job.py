@@ -1,0 +1,167 @@
+"""The main job on the real v1.20.2, each way of building it, and what comes out."""
+
+import json
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from docker import DockerClient
+from unidiff.patch import PatchSet
+
+from tests.e2e.command import BUILD_DATE, COMMIT, GO_VERSION, VERSION, YEARS, Kbuild
+from tests.e2e.conftest import GitServer, Options
+from tests.e2e.released import (
+    ARCH,
+    ARCHIVE_DOCKER,
+    ARCHIVE_LOCAL,
+    BINARY,
+    CENTURY,
+    GIT_DOCKER,
+    Released,
+    Releases,
+    certificates,
+    release,
+)
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+# What kubeadm v1.20 makes: CAs of the cluster, of etcd and of the front proxy, their seven leaves,
+# and four kubeconfigs.
+KINDS = {"ca": 3, "leaf": 7, "kubeconfig": 4}
+
+
+@pytest.fixture(params=[GIT_DOCKER, ARCHIVE_DOCKER, ARCHIVE_LOCAL])
+def released(request: pytest.FixtureRequest, releases: Releases) -> Released:
+    return releases[request.param]
+
+
+def test_sums_are_accepted_in_the_folder(released: Released) -> None:
+    names = {path.name for path in released.folder.iterdir()}
+    assert names == {BINARY, "SHA256SUMS", "kubeadm.patch", "proof.json", "build.json"}
+    check = subprocess.run(
+        ("sha256sum", "--check", "--strict", "SHA256SUMS"),
+        cwd=released.folder,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert f"{BINARY}: OK" in check.stdout.splitlines()
+
+
+def test_every_certificate_of_the_proof_has_its_century(released: Released) -> None:
+    found = list(certificates(released.json("proof.json")))
+    for certificate in found:
+        if (certificate["case"], certificate["kind"]) != ("old-ca", "ca"):
+            assert released.issued_here(datetime.fromisoformat(certificate["not_after"]))
+    fresh = Counter((each["moment"], each["kind"]) for each in found if each["case"] == "fresh-ca")
+    for kind, count in KINDS.items():
+        assert fresh["issued", kind] == count
+    assert fresh["renewed", "leaf"] == KINDS["leaf"]
+    # The kubelet renews its own.
+    assert fresh["renewed", "kubeconfig"] >= KINDS["kubeconfig"] - 1
+    assert any(each["case"] == "old-ca" for each in found)
+
+
+def test_patch_changes_one_line_in_each_of_two_files(released: Released) -> None:
+    patch = PatchSet((released.folder / "kubeadm.patch").read_text())
+    assert sorted((file.path, file.added, file.removed) for file in patch) == [
+        ("cmd/kubeadm/app/constants/constants.go", 1, 1),
+        ("staging/src/k8s.io/client-go/util/cert/cert.go", 1, 1),
+    ]
+
+
+def test_binary_tells_what_it_is(
+    released: Released, releases: Releases, git_server: GitServer
+) -> None:
+    output = run(released.binary, "version", "--output", "json")
+    version = json.loads(output)["clientVersion"]
+    commit = git_server.commit if released == releases[GIT_DOCKER] else COMMIT
+    assert version["gitVersion"] == VERSION
+    assert version["gitCommit"] == commit
+    assert version["gitTreeState"] == "dirty"
+    assert version["buildDate"] == BUILD_DATE
+    assert version["goVersion"] == f"go{GO_VERSION}"
+    assert version["platform"] == f"linux/{ARCH}"
+
+
+def test_binary_issues_a_century(released: Released, tmp_path: Path) -> None:
+    began = datetime.now(UTC).replace(microsecond=0)
+    run(
+        released.binary,
+        *("init", "phase", "certs", "all", "--cert-dir", str(tmp_path)),
+        *("--kubernetes-version", VERSION, "--apiserver-advertise-address", "192.0.2.1"),
+    )
+    ended = datetime.now(UTC)
+    issued = [x509.load_pem_x509_certificate(p.read_bytes()) for p in tmp_path.rglob("*.crt")]
+    assert len(issued) == KINDS["ca"] + KINDS["leaf"]
+    assert all(began <= each.not_valid_after_utc - CENTURY <= ended for each in issued)
+
+
+def test_verify_agrees(released: Released, kbuild: Kbuild) -> None:
+    done = kbuild("verify", released.binary, *YEARS, "--version", VERSION)
+    assert done.code == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("years", "code"),
+    [
+        (("--ca-years", "99", "--leaf-years", "99"), 70),
+        (("--ca-years", "100", "--leaf-years", "99"), 70),
+        (("--ca-years", "101", "--leaf-years", "100"), 70),
+        ((*YEARS, "--version", "v1.20.3"), 71),
+    ],
+)
+def test_verify_refuses_what_was_not_built(
+    releases: Releases, kbuild: Kbuild, years: tuple[str, ...], code: int
+) -> None:
+    done = kbuild("verify", releases[ARCHIVE_LOCAL].binary, *years)
+    assert done.code == code, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_json_is_one_document(releases: Releases) -> None:
+    stdout = releases[GIT_DOCKER].done.stdout
+    assert isinstance(json.loads(stdout), dict)
+
+
+def test_git_run_records_its_commit_and_image(
+    releases: Releases, git_server: GitServer, golang_image: str
+) -> None:
+    build = (releases[GIT_DOCKER].folder / "build.json").read_text()
+    assert git_server.commit in build
+    assert golang_image in build
+
+
+def test_nothing_is_left(
+    released: Released,
+    kbuild: Kbuild,
+    engine: DockerClient,
+    containers_left: Callable[[], list[str]],
+) -> None:
+    assert released.folder.is_dir()
+    assert kbuild.work_left == []
+    assert containers_left() == []
+    # An anonymous volume is named by 64 hex digits.
+    assert [volume.name for volume in engine.volumes.list() if len(volume.name) == 64] == []
+
+
+def test_docker_and_local_give_the_same_bytes(releases: Releases) -> None:
+    docker_, local = releases[ARCHIVE_DOCKER], releases[ARCHIVE_LOCAL]
+    assert docker_.binary.read_bytes() == local.binary.read_bytes()
+
+
+def test_two_clean_builds_give_the_same_bytes(
+    releases: Releases, ways: dict[str, Options], tmp_path: Path
+) -> None:
+    clean = Kbuild(tmp_path, tmp_path / "cache")
+    again = release(clean, tmp_path / "out", *ways[ARCHIVE_LOCAL])
+    assert again.binary.read_bytes() == releases[ARCHIVE_LOCAL].binary.read_bytes()
+
+
+def run(*command: str | Path) -> str:
+    """Run a command and give what it printed."""
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
