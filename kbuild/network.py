@@ -31,7 +31,8 @@ def on_network_errors(what: Callable[[], T], progress: Progress) -> T:
         Retrying,
         retry_if_exception_type,
         stop_after_attempt,
-        wait_exponential_jitter,
+        wait_exponential,
+        wait_random,
     )
 
     def tell(state: RetryCallState) -> None:
@@ -40,7 +41,7 @@ def on_network_errors(what: Callable[[], T], progress: Progress) -> T:
 
     retrying = Retrying(
         stop=stop_after_attempt(ATTEMPTS),
-        wait=wait_exponential_jitter(initial=FIRST_WAIT, max=20 * FIRST_WAIT, jitter=FIRST_WAIT),
+        wait=wait_exponential(multiplier=FIRST_WAIT) + wait_random(0, FIRST_WAIT),
         retry=retry_if_exception_type(NetworkError),
         before_sleep=tell,
         reraise=True,

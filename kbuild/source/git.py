@@ -6,6 +6,7 @@ for, so a second run fetches nothing, and a second tag only what is new in it.
 
 import os
 import re
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ _NETWORK = re.compile(
     r"|error: (429|5\d\d)|http (429|5\d\d)|temporary failure",
     re.IGNORECASE,
 )
+_REFUSED = re.compile(r"denied|not found|not exported|not appear|host key", re.IGNORECASE)
 _SETTINGS = (
     "protocol.ext.allow=never",
     "core.hooksPath=/dev/null",
@@ -159,7 +161,7 @@ def _from_network(words: Sequence[str], source: str, what: str, progress: Progre
         try:
             return _git(words, source, what, progress)
         except BrokenSource as error:
-            if _NETWORK.search(error.details):
+            if _is_network_error(error.details):
                 raise NetworkError(error.details) from error
             raise
 
@@ -167,6 +169,12 @@ def _from_network(words: Sequence[str], source: str, what: str, progress: Progre
         return on_network_errors(once, progress)
     except NetworkError as error:
         raise SourceUnreachable(source=shown(source), details=str(error)) from error
+
+
+def _is_network_error(words: str) -> bool:
+    # A server that hangs up is told in the words of one that refuses, which say why, though.
+    hung_up = "Could not read from remote" in words and not _REFUSED.search(words)
+    return hung_up or _NETWORK.search(words) is not None
 
 
 def _git(
@@ -209,6 +217,8 @@ def _git(
         raise
     if code != 0:
         details = shown("\n".join([*errors.error_lines, *errors.other_lines][:15]))
+        if code == -signal.SIGPIPE:  # git had no time to say so itself
+            details = "the remote end hung up"
         if "No space left on device" in details:
             raise DiskFull(path="the cache")
         raise BrokenSource(tag=what, source=shown(source), details=details)
