@@ -6,6 +6,7 @@ Only this module imports the docker SDK, and only when something is asked of an 
 import contextlib
 import os
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -32,15 +33,19 @@ if TYPE_CHECKING:
     Container: TypeAlias = DockerContainer
 
 NEEDED_API = (1, 41)  # Docker 20.10
+_NEEDED = ".".join(map(str, NEEDED_API))
 _PROBE_SECONDS = 5
 _PATIENCE_SECONDS = 600
+# What engines say of a registry; of anything else the same words mean something else.
 _UNREACHABLE = re.compile(
-    r"connection refused|no such host|timeout|i/o timed out|temporary failure|tls handshake"
-    r"|network is unreachable|server misbehaving|unexpected eof|50[0-9] ",
+    r"connection re(?:fused|set)|no such host|timeout|timed out|deadline exceeded|tls handshake"
+    r"|temporary failure|unreachable|no route to host|server misbehaving|\beof\b"
+    r"|http status:? 5\d\d|too ?many ?requests",
     re.IGNORECASE,
 )
 _ABSENT = re.compile(
-    r"manifest unknown|not found|no such image|pull access denied|invalid reference"
+    r"manifest unknown|name unknown|not found|no such image|pull access denied|invalid reference",
+    re.IGNORECASE,
 )
 
 
@@ -53,13 +58,21 @@ def connect() -> "Client":
 
     address, options = _address()
     with _reaching(address):
-        client = DockerClient(base_url=address, timeout=_PROBE_SECONDS, **options)
-        version = client.version()
-    api = str(version["ApiVersion"])
-    if tuple(int(part) for part in api.split(".")) < NEEDED_API:
-        raise EngineTooOld(actual=api, needed=".".join(map(str, NEEDED_API)))
-    client.api.timeout = _PATIENCE_SECONDS
-    return client
+        _knock(address)
+        api = _spoken_api(address, options)
+        if tuple(int(part) for part in api.split(".")) < NEEDED_API:
+            raise EngineTooOld(actual=api, needed=_NEEDED)
+        return DockerClient(base_url=address, version=api, timeout=_PATIENCE_SECONDS, **options)
+
+
+def _spoken_api(address: str, options: Mapping[str, Any]) -> str:
+    from docker import DockerClient
+
+    # A client that was told a version asks nothing before it can be closed; the question itself
+    # goes without one, as engines refuse versions newer than theirs.
+    probe = DockerClient(base_url=address, version=_NEEDED, timeout=_PROBE_SECONDS, **options)
+    with contextlib.closing(probe):
+        return str(probe.api.version(api_version=False)["ApiVersion"])
 
 
 def why_unavailable() -> str | None:
@@ -80,18 +93,34 @@ def arch(client: "Client") -> str:
 def translate(image: str) -> Iterator[None]:
     """Turn the SDK's errors into ours; ``image`` is what the block works with.
 
-    Raises ImageNotFound, RegistryUnreachable, DiskFull or EngineFailed.
+    Raises ImageNotFound, DiskFull or EngineFailed.
     """
-    from docker.errors import DockerException
+    from docker.errors import APIError, DockerException, StreamParseError
     from docker.errors import ImageNotFound as NoImage
     from requests import RequestException
+    from urllib3.exceptions import HTTPError
 
     try:
         yield
     except NoImage as error:
         raise ImageNotFound(image=image, details=str(error)) from error
-    except (DockerException, RequestException) as error:
-        raise _failure(image, str(error)) from error
+    except APIError as error:
+        raise _failure(str(error.explanation or error)) from error
+    except DockerException as error:
+        raise EngineFailed(reason=error) from error
+    except (RequestException, HTTPError, StreamParseError) as error:
+        raise EngineFailed(reason="it stopped answering", details=str(error)) from error
+
+
+@contextlib.contextmanager
+def _asking_registry(image: str) -> Iterator[None]:
+    from docker.errors import APIError
+
+    with translate(image):
+        try:
+            yield
+        except APIError as error:
+            raise _registry_failure(image, str(error.explanation or error)) from error
 
 
 def pull(client: "Client", image: str, progress: Progress) -> None:
@@ -101,7 +130,7 @@ def pull(client: "Client", image: str, progress: Progress) -> None:
     """
     from docker.errors import ImageNotFound as NoImage
 
-    with translate(image):
+    with _asking_registry(image):
         try:
             client.images.get(image)
         except NoImage:
@@ -111,7 +140,7 @@ def pull(client: "Client", image: str, progress: Progress) -> None:
 
     def once() -> None:
         try:
-            with translate(image):
+            with _asking_registry(image):
                 _pull(client, image, progress)
         except RegistryUnreachable as error:
             raise NetworkError(error.details) from error
@@ -127,7 +156,7 @@ def registry_digest(client: "Client", reference: str) -> str:
 
     Raises ImageNotFound, RegistryUnreachable or EngineFailed.
     """
-    with translate(reference):
+    with _asking_registry(reference):
         return str(client.images.get_registry_data(reference).id)
 
 
@@ -135,46 +164,67 @@ def _pull(client: "Client", image: str, progress: Progress) -> None:
     layers: dict[str, tuple[int, int]] = {}
     for event in client.api.pull(image, stream=True, decode=True):
         if "error" in event:
-            raise _failure(image, str(event["error"]))
-        sizes = event.get("progressDetail") or {}
+            raise _registry_failure(image, str(event["error"]))
+        sizes, layer = event.get("progressDetail") or {}, event.get("id", "")
         if event.get("status") == "Downloading" and sizes.get("total"):
-            layers[event["id"]] = (sizes["current"], sizes["total"])
-            done, total = (sum(column) for column in zip(*layers.values(), strict=True))
-            progress.advance("pull", done, total)
+            layers[layer] = (sizes["current"], sizes["total"])
+        elif event.get("status") == "Download complete" and layer in layers:
+            layers[layer] = (layers[layer][1], layers[layer][1])
+        else:
+            continue
+        done, total = (sum(column) for column in zip(*layers.values(), strict=True))
+        progress.advance("pull", done, total)
 
 
-def _failure(image: str, words: str) -> KbuildError:
+def _failure(words: str) -> KbuildError:
     if "no space left on device" in words.lower():
         return DiskFull(path="the container engine")
-    if _ABSENT.search(words.lower()):
+    return EngineFailed(reason=words)
+
+
+def _registry_failure(image: str, words: str) -> KbuildError:
+    if _ABSENT.search(words):
         return ImageNotFound(image=image, details=words)
     if _UNREACHABLE.search(words):
         return RegistryUnreachable(image=image, details=words)
-    return EngineFailed(reason=words)
+    return _failure(words)
 
 
 def _address() -> tuple[str, Mapping[str, Any]]:
     from docker.context import ContextAPI
+    from docker.context.config import get_current_context_name
     from docker.utils import kwargs_from_env
 
-    if os.environ.get("DOCKER_HOST"):
-        options = kwargs_from_env()
+    if host := os.environ.get("DOCKER_HOST"):
+        with _reaching(host):  # the certificates it needs may be missing
+            options = kwargs_from_env()
         return str(options.pop("base_url")), options
-    context = ContextAPI.get_current_context()
-    if context.name != "default":
-        return str(context.Host), {"tls": context.TLSConfig}
-    return f"unix://{_socket()}", {}
+    # Older SDKs do not read DOCKER_CONTEXT themselves.
+    name = os.environ.get("DOCKER_CONTEXT") or get_current_context_name()
+    if name == "default":
+        return f"unix://{_socket()}", {}
+    context = ContextAPI.get_context(name)
+    if context is None:
+        raise EngineMissing(address=f"the docker context {name}, which does not exist")
+    return str(context.Host), {"tls": context.TLSConfig}
 
 
 def _socket() -> Path:
-    runtime = Path(os.environ.get("XDG_RUNTIME_DIR", "/run/user/0"))
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
     known = (
         Path("/var/run/docker.sock"),
         runtime / "docker.sock",
         runtime / "podman/podman.sock",
         Path("/run/podman/podman.sock"),
     )
-    return next((path for path in known if path.exists()), known[0])
+    return next((path for path in known if _is_there(path)), known[0])
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:  # a runtime folder that a su has left in the environment
+        return False
 
 
 @contextlib.contextmanager
@@ -184,10 +234,17 @@ def _reaching(address: str) -> Iterator[None]:
 
     try:
         yield
-    except (DockerException, RequestException, OSError, ValueError) as error:
-        words = repr(error)
-        if "FileNotFoundError" in words or "No such file" in words:
-            raise EngineMissing(address=address, details=str(error)) from error
-        if "PermissionError" in words or "Permission denied" in words:
-            raise EngineForbidden(address=address, details=str(error)) from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise EngineMissing(address=address, details=str(error)) from error
+    except PermissionError as error:
+        raise EngineForbidden(address=address, details=str(error)) from error
+    except (DockerException, RequestException, OSError, ValueError, KeyError, TypeError) as error:
         raise EngineDown(address=address, details=str(error)) from error
+
+
+def _knock(address: str) -> None:
+    # The SDK tells missing from forbidden in its texts only, and leaves its own socket open.
+    if address.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(_PROBE_SECONDS)
+            probe.connect("/" + address.removeprefix("unix://").lstrip("/"))

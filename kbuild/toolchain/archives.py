@@ -1,5 +1,6 @@
 """A Go for the local builder: one of this machine's, or a download with a known sha256."""
 
+import os
 import shutil
 import subprocess
 import tarfile
@@ -13,6 +14,8 @@ from kbuild.model import BuildRequest
 from kbuild.progress import Progress
 from kbuild.sandbox import host_arch
 from kbuild.workspace import Workspace, make_then_move, sha256, shared
+
+_VERSION_WORDS = 4  # go version go1.15.15 linux/amd64
 
 
 def find_go(
@@ -32,28 +35,32 @@ def find_go(
 
 def version_of(go_root: Path) -> str | None:
     """Return the version of a GOROOT (``1.15.5``) as its own ``go version`` says, or None."""
+    go = go_root.absolute() / "bin/go"
+    words = _ask(go, "version", {"GOROOT": str(go_root.absolute())}).split()
+    # gccgo names the Go that it is like; it is another compiler.
+    if words[:2] != ["go", "version"] or len(words) < _VERSION_WORDS or "gccgo" in words:
+        return None
+    return words[2].removeprefix("go")
+
+
+def _ask(go: Path, question: str, environment: dict[str, str]) -> str:
     with tempfile.TemporaryDirectory() as home:
-        environment = {
-            "GOROOT": str(go_root.absolute()),
-            "GOTOOLCHAIN": "local",
-            "GOENV": "off",
-            "HOME": home,
-        }
+        # Else the user's settings, or a newer toolchain that they name, would answer.
+        clean = {"GOTOOLCHAIN": "local", "GOENV": "off", "HOME": home, "PATH": os.defpath}
         try:
             done = subprocess.run(
-                [go_root.absolute() / "bin/go", "version"],
-                env=environment,
+                [go, *question.split()],
+                env={**clean, **environment},
                 cwd=home,
                 capture_output=True,
                 text=True,
+                errors="replace",
                 check=False,
                 timeout=60,
             )
         except (OSError, subprocess.TimeoutExpired):
-            return None
-    words = done.stdout.split()
-    right = done.returncode == 0 and words[:2] == ["go", "version"] and len(words) > 2  # noqa: PLR2004
-    return words[2].removeprefix("go") if right else None
+            return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _demanded(go_version: str, go_root: Path) -> Path:
@@ -69,11 +76,12 @@ def _demanded(go_version: str, go_root: Path) -> Path:
 def _on_path(go_version: str, progress: Progress) -> Path | None:
     if (go := shutil.which("go")) is None:
         return None
-    go_root = Path(go).resolve().parent.parent
-    actual = version_of(go_root)
+    # It may be a link or a script, so only itself can tell where its GOROOT is.
+    go_root = _ask(Path(go).absolute(), "env GOROOT", {})
+    actual = version_of(Path(go_root)) if go_root else None
     if actual == go_version:
-        return go_root
-    progress.detail(f"{go} is Go {actual}, not {go_version}")
+        return Path(go_root)
+    progress.detail(f"{go} is Go {actual or 'of no known version'}, not {go_version}")
     return None
 
 
@@ -82,7 +90,7 @@ def _downloaded(go_version: str, site: str, workspace: Workspace, progress: Prog
     target = workspace.cache / "go" / f"go{go_version}"
     with shared(workspace, target.name):
         if target.is_dir():
-            return target
+            return _demanded(go_version, target)
         url = f"{site.rstrip('/')}/{name}"
         archive = workspace.work / name
         try:
@@ -97,6 +105,7 @@ def _downloaded(go_version: str, site: str, workspace: Workspace, progress: Prog
             for entry in (made / "go").iterdir():
                 entry.rename(made / entry.name)
             (made / "go").rmdir()
+            _demanded(go_version, made)
     return target
 
 

@@ -49,15 +49,18 @@ def image_for(go_version: str, request: BuildRequest, progress: Progress) -> str
     Raises ImageWithoutDigest, BadPinsFile, and the engine's errors where a tag must be resolved.
     """
     if request.image is not None:
-        _, _, digest = request.image.rpartition("@")
-        if not _DIGEST.fullmatch(digest) or "@" not in request.image:
+        name, _, digest = request.image.rpartition("@")
+        if not name or not _DIGEST.fullmatch(digest):
             raise ImageWithoutDigest(image=request.image)
         return request.image
     repository = request.golang_repository
     if pin := find_pin(go_version, repository, request.lock):
         return pin.image
-    pin = resolve(go_version, repository)
     with locked(request.lock):
+        # Another run may have pinned it meanwhile, and what is pinned stays.
+        if known := find_pin(go_version, repository, request.lock):
+            return known.image
+        pin = resolve(go_version, repository)
         write_lock(request.lock, [*load_lock(request.lock), pin])
     progress.say(f"{pin.image} was resolved from its tag; {request.lock} demands it from now on")
     return pin.image
@@ -96,19 +99,30 @@ def load_lock(path: Path) -> tuple[Pin, ...]:
         lines = path.read_text().splitlines()
     except FileNotFoundError:
         return ()
-    except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise BadPinsFile(path=path, line=1) from error
-    pins = []
+    except (UnicodeDecodeError, OSError) as error:
+        raise BadPinsFile(path=path, line=1, details=str(error)) from error
+    pins: dict[tuple[str, str], Pin] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):
             continue
-        fields = line.split("\t")
-        if len(fields) != 3 or not is_go_version(fields[1]) or not _DIGEST.fullmatch(fields[2]):  # noqa: PLR2004
+        pin = _parse(line)
+        if pin is None:
             raise BadPinsFile(path=path, line=number)
-        pins.append(
-            Pin(repository=fields[0], go_version=fields[1], digest=fields[2], origin="lock")
-        )
-    return tuple(pins)
+        if pins.setdefault((pin.repository, pin.go_version), pin) != pin:
+            details = f"an earlier line has another digest for Go {pin.go_version}"
+            raise BadPinsFile(path=path, line=number, details=details)
+    return tuple(pins.values())
+
+
+def _parse(line: str) -> Pin | None:
+    match line.split("\t"):
+        case [repository, version, digest] if (
+            repository and is_go_version(version) and _DIGEST.fullmatch(digest)
+        ):
+            # The image's tags spell 1.20.0 what Go calls 1.20; either may stand here.
+            name = go_name(version)
+            return Pin(repository=repository, go_version=name, digest=digest, origin="lock")
+    return None
 
 
 def lock_text(pins: list[Pin]) -> str:
@@ -145,5 +159,13 @@ def resolve(go_version: str, repository: str) -> Pin:
     """
     client = engine.connect()
     with contextlib.closing(client):
-        digest = engine.registry_digest(client, f"{repository}:{go_name(go_version)}")
+        digest = engine.registry_digest(client, f"{repository}:{_tag(go_version)}")
     return Pin(repository=repository, go_version=go_version, digest=digest, origin="lock")
+
+
+def _tag(go_version: str) -> str:
+    # The tag 1.20 moves on to the newest 1.20.x; only 1.20.0 stays the release that Go calls 1.20.
+    version = Version(go_version)
+    if version.is_prerelease:
+        return go_version
+    return f"{version.major}.{version.minor}.{version.micro}"

@@ -21,7 +21,8 @@ DEPENDENCIES = "build/dependencies.yaml"
 CROSS = "build/build-image/cross/VERSION"
 _ENTRIES = ("golang: upstream version", "golang")
 _VERSION = re.compile(r"1\.\d+(?:\.\d+)?(?:(?:rc|beta)\d+)?", re.ASCII)
-_CROSS = re.compile(rf"v(?:[\d.]+-go({_VERSION.pattern})-|({_VERSION.pattern})-)", re.ASCII)
+_NEW_CROSS = re.compile(rf"v\d[\w.-]*?-go({_VERSION.pattern})-[\w.-]+", re.ASCII)
+_OLD_CROSS = re.compile(rf"v({_VERSION.pattern})-(?:[a-z]+-)?\d+", re.ASCII)
 _NEW_NAMES = Version("1.21")  # from here on Go calls a minor's first release x.y.0
 
 
@@ -58,7 +59,10 @@ def _pins(tree: SourceTree) -> Iterator[tuple[str, str]]:
     for file, reader in readers.items():
         path = tree.path / file
         if path.is_file():
-            version = reader(path.read_text(errors="replace"))
+            try:
+                version = reader(path.read_text(errors="replace"))
+            except OSError as error:
+                raise PinNotFound(tag=tree.tag, details=f"{file}: {error.strerror}") from error
             if version is not None and is_go_version(version):
                 yield file, version
             elif file != DEPENDENCIES or version is not None:
@@ -70,15 +74,16 @@ def _plain(text: str) -> str | None:
 
 
 def _dependencies(text: str) -> str | None:
-    # Up to v1.16 the file has no entry for Go.
+    # Up to v1.16 the file has no entry for Go. Versions stand there without quotes: BaseLoader, as
+    # safe as SafeLoader, leaves them text, where 1.20 would become the number 1.2.
     try:
-        entries = yaml.safe_load(text)["dependencies"]
+        entries = yaml.load(text, Loader=yaml.BaseLoader)["dependencies"]
         found = [str(e["version"]) for e in entries if e["name"] in _ENTRIES]
-    except (yaml.YAMLError, KeyError, TypeError):
+    except (yaml.YAMLError, KeyError, TypeError, RecursionError):
         return ""
     return found[0] if len(found) == 1 else "" if found else None
 
 
 def _cross(text: str) -> str | None:
-    match = _CROSS.match(text.strip())
-    return (match[1] or match[2]) if match else None
+    match = _NEW_CROSS.fullmatch(text.strip()) or _OLD_CROSS.fullmatch(text.strip())
+    return match[1] if match else None

@@ -1,0 +1,331 @@
+import http.server
+import shutil
+import tarfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from kbuild import network
+from kbuild.errors import GoChecksumMismatch, GoDownloadFailed, GoNotFound, WrongGo
+from kbuild.sandbox import host_arch
+from kbuild.toolchain import archives
+from kbuild.toolchain.archives import find_go, version_of
+from kbuild.toolchain.pin import go_name, is_go_version
+from kbuild.workspace import Workspace, sha256
+from tests.support.recorder import Recorder
+from tests.unit.toolchain.conftest import MakeGo, RequestFor
+
+NAME = "go1.15.5.linux-amd64.tar.gz"
+
+
+@dataclass
+class Site:
+    """A download site: bodies by name, status codes to give first, and what was asked."""
+
+    address: str
+    bodies: dict[str, bytes] = field(default_factory=dict)
+    failures: list[int] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            made.asked.append(self.path)
+            body = made.bodies.get(self.path.removeprefix("/dl/"))
+            code = made.failures.pop(0) if made.failures else 404 if body is None else 200
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(body or b"")))
+            self.end_headers()
+            if code == 200 and body is not None:
+                self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        made = Site(address=f"http://127.0.0.1:{server.server_address[1]}/dl/")
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield made
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the only folder of PATH, so that no Go of this machine is found."""
+    folder = tmp_path / "path"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+@pytest.fixture
+def shipped(site: Site, make_go: MakeGo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have an archive of Go 1.15.5 on the site, and its sum among the shipped ones."""
+    root = make_go("1.15.5", "official")
+    archive = tmp_path / NAME
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(root, "go")
+    shutil.rmtree(root)
+    site.bodies[NAME] = archive.read_bytes()
+    sums = {"1.15.5": (NAME, sha256(archive))}
+    monkeypatch.setattr(archives, "_shipped_sum", sums.__getitem__)
+    return archive
+
+
+def left_in(workspace: Workspace) -> list[str]:
+    return [entry.name for entry in (workspace.cache / "go").glob("*")]
+
+
+# --- what a GOROOT is --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["1.15.15", "1.19", "1.21.0", "1.22rc1"])
+def test_the_version_of_a_goroot(make_go: MakeGo, version: str) -> None:
+    assert version_of(make_go(version)) == version
+
+
+def test_a_user_setting_does_not_answer_for_it(
+    make_go: MakeGo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOTOOLCHAIN", "go1.99")
+    monkeypatch.setenv("GOENV", "/somewhere")
+    assert version_of(make_go("1.15.5")) == "1.15.5"
+
+
+@pytest.mark.parametrize("words", ["go{} gccgo (Debian 12.2.0-14) 12.2.0 linux/amd64", "", "go{}"])
+def test_another_compiler_is_no_go(make_go: MakeGo, words: str) -> None:
+    assert version_of(make_go("1.18", words=words)) is None
+
+
+def test_what_does_not_run_is_no_go(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    assert version_of(tmp_path) is None
+    (tmp_path / "bin/go").write_bytes(b"\x7fELF")
+    assert version_of(tmp_path) is None
+    (tmp_path / "bin/go").chmod(0o755)
+    assert version_of(tmp_path) is None
+
+
+# --- --go-root ---------------------------------------------------------------------------------
+
+
+def test_the_goroot_given(
+    make_go: MakeGo, request_for: RequestFor, workspace: Workspace, recorder: Recorder
+) -> None:
+    root = make_go("1.15.5")
+    assert find_go("1.15.5", request_for(go_root=root), workspace, recorder) == root
+
+
+def test_a_relative_goroot_is_made_absolute(
+    make_go: MakeGo,
+    request_for: RequestFor,
+    workspace: Workspace,
+    recorder: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = make_go("1.15.5")
+    monkeypatch.chdir(root.parent)
+    found = find_go("1.15.5", request_for(go_root=Path(root.name)), workspace, recorder)
+    assert found == root
+
+
+@pytest.mark.parametrize("actual", ["1.15.15", "1.15", "1.15.5rc1"])
+def test_a_goroot_of_another_version(
+    make_go: MakeGo,
+    request_for: RequestFor,
+    workspace: Workspace,
+    recorder: Recorder,
+    actual: str,
+) -> None:
+    with pytest.raises(WrongGo, match=f"is Go {actual}, but 1.15.5"):
+        find_go("1.15.5", request_for(go_root=make_go(actual)), workspace, recorder)
+
+
+def test_a_goroot_without_a_go(
+    request_for: RequestFor, workspace: Workspace, recorder: Recorder, tmp_path: Path
+) -> None:
+    with pytest.raises(GoNotFound, match="bin/go"):
+        find_go("1.15.5", request_for(go_root=tmp_path), workspace, recorder)
+
+
+# --- PATH --------------------------------------------------------------------------------------
+
+
+def test_a_link_on_the_path(
+    make_go: MakeGo, request_for: RequestFor, workspace: Workspace, recorder: Recorder, path: Path
+) -> None:
+    root = make_go("1.15.5")
+    (path / "go").symlink_to(root / "bin/go")
+    assert find_go("1.15.5", request_for(), workspace, recorder) == root
+
+
+def test_a_script_on_the_path(
+    make_go: MakeGo, request_for: RequestFor, workspace: Workspace, recorder: Recorder, path: Path
+) -> None:
+    # The folder above it is no GOROOT, though the script would tell the right version there.
+    root = make_go("1.15.5")
+    (path / "go").write_text(f'#!/bin/sh\nexec "{root}/bin/go" "$@"\n')
+    (path / "go").chmod(0o755)
+    assert find_go("1.15.5", request_for(), workspace, recorder) == root
+
+
+@pytest.mark.usefixtures("shipped")
+def test_another_go_on_the_path_is_passed_over(
+    make_go: MakeGo,
+    request_for: RequestFor,
+    workspace: Workspace,
+    recorder: Recorder,
+    path: Path,
+    site: Site,
+) -> None:
+    (path / "go").symlink_to(make_go("1.15.15") / "bin/go")
+    found = find_go("1.15.5", request_for(go_site=site.address), workspace, recorder)
+    assert version_of(found) == "1.15.5"
+    assert recorder.details == [f"{path}/go is Go 1.15.15, not 1.15.5"]
+    assert recorder.said == []
+
+
+# --- downloads ---------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("shipped")
+def test_a_download_is_kept_and_used_again(
+    request_for: RequestFor, workspace: Workspace, recorder: Recorder, site: Site
+) -> None:
+    request = request_for(go_site=site.address)
+    found = find_go("1.15.5", request, workspace, recorder)
+    assert version_of(found) == "1.15.5"
+    assert find_go("1.15.5", request, workspace, recorder) == found
+    assert site.asked == [f"/dl/{NAME}"]
+    assert left_in(workspace) == [found.name]
+    size = len(site.bodies[NAME])
+    assert recorder.advances[-1] == ("download Go", size, size)
+
+
+@pytest.mark.usefixtures("shipped")
+def test_a_kept_one_that_was_damaged_is_not_used(
+    request_for: RequestFor, workspace: Workspace, recorder: Recorder, site: Site
+) -> None:
+    request = request_for(go_site=site.address)
+    (find_go("1.15.5", request, workspace, recorder) / "bin/go").unlink()
+    with pytest.raises(GoNotFound):
+        find_go("1.15.5", request, workspace, recorder)
+
+
+@pytest.mark.usefixtures("shipped")
+def test_a_server_at_fault_is_asked_again(
+    request_for: RequestFor, workspace: Workspace, recorder: Recorder, site: Site
+) -> None:
+    site.failures = [503, 500]
+    find_go("1.15.5", request_for(go_site=site.address), workspace, recorder)
+    assert len(site.asked) == 3
+
+
+@pytest.mark.usefixtures("shipped")
+@pytest.mark.parametrize(
+    ("failures", "reason", "asked"),
+    [([404], "HTTP 404", 1), ([403], "HTTP 403", 1), ([502] * 9, "HTTP 502", network.ATTEMPTS)],
+)
+def test_a_site_that_does_not_give_it(
+    request_for: RequestFor,
+    workspace: Workspace,
+    recorder: Recorder,
+    site: Site,
+    failures: list[int],
+    reason: str,
+    asked: int,
+) -> None:
+    site.failures = failures
+    with pytest.raises(GoDownloadFailed, match=reason):
+        find_go("1.15.5", request_for(go_site=site.address), workspace, recorder)
+    assert len(site.asked) == asked
+    assert left_in(workspace) == []
+
+
+@pytest.mark.usefixtures("shipped")
+def test_a_site_that_is_down(
+    request_for: RequestFor, workspace: Workspace, recorder: Recorder
+) -> None:
+    with pytest.raises(GoDownloadFailed, match=f"http://127.0.0.1:1/{NAME}"):
+        find_go("1.15.5", request_for(go_site="http://127.0.0.1:1"), workspace, recorder)
+
+
+def test_an_archive_with_another_sum(
+    request_for: RequestFor, workspace: Workspace, recorder: Recorder, site: Site, shipped: Path
+) -> None:
+    site.bodies[NAME] = shipped.read_bytes() + b"\0"
+    with pytest.raises(GoChecksumMismatch, match=sha256(shipped)):
+        find_go("1.15.5", request_for(go_site=site.address), workspace, recorder)
+    assert left_in(workspace) == []
+
+
+def test_an_archive_of_another_go_is_not_kept(
+    request_for: RequestFor,
+    workspace: Workspace,
+    recorder: Recorder,
+    site: Site,
+    shipped: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(archives, "_shipped_sum", lambda _: (NAME, sha256(shipped)))
+    with pytest.raises(WrongGo):
+        find_go("1.15.6", request_for(go_site=site.address), workspace, recorder)
+    assert left_in(workspace) == []
+
+
+@pytest.mark.usefixtures("shipped")
+def test_several_runs_at_once_download_once(
+    request_for: RequestFor, workspace: Workspace, site: Site
+) -> None:
+    request, found = request_for(go_site=site.address), []
+
+    def run() -> None:
+        found.append(find_go("1.15.5", request, workspace, Recorder()))
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 3
+    assert len(set(found)) == 1
+    assert site.asked == [f"/dl/{NAME}"]
+
+
+# --- the shipped sums --------------------------------------------------------------------------
+
+
+def test_a_version_without_a_shipped_sum_is_not_downloaded(
+    request_for: RequestFor, workspace: Workspace, recorder: Recorder, site: Site
+) -> None:
+    with pytest.raises(GoNotFound, match="sha256"):
+        find_go("1.2.3", request_for(go_site=site.address), workspace, recorder)
+    assert site.asked == []
+
+
+def test_shipped_sums_are_whole() -> None:
+    text = resources.files("kbuild.toolchain").joinpath("go-archives.tsv").read_text()
+    head, *rows = [line.split("\t") for line in text.splitlines() if not line.startswith("#")]
+    assert head[:4] == ["go_version", "arch", "filename", "sha256"]
+    assert len({tuple(row[:2]) for row in rows}) == len(rows) > 400
+    for version, arch, name, digest, *_ in rows:
+        assert is_go_version(version)
+        assert go_name(version) == version
+        assert name == f"go{version}.linux-{arch}.tar.gz"
+        assert len(digest) == 64
+        assert int(digest, 16)
+
+
+@pytest.mark.skipif(host_arch() not in {"amd64", "arm64"}, reason="no sums for this machine")
+def test_a_shipped_sum_is_found_by_version() -> None:
+    name, digest = archives._shipped_sum("1.15.5")
+    assert name == f"go1.15.5.linux-{host_arch()}.tar.gz"
+    assert len(digest) == 64
