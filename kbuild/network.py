@@ -11,6 +11,7 @@ FIRST_WAIT = 1.0  # seconds; tests set it to nothing
 _CHUNK = 1 << 20
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERRORS = 500
+_AS_IT_IS = {"Accept-Encoding": "identity"}  # an archive is compressed already
 
 T = TypeVar("T")
 
@@ -64,7 +65,7 @@ def _download(url: str, target: Path, what: str, progress: Progress) -> None:
     import requests  # slow to import
 
     try:
-        with requests.get(url, stream=True, timeout=60) as answer:
+        with requests.get(url, stream=True, timeout=60, headers=_AS_IT_IS) as answer:
             _check_status(answer.status_code, str(answer.reason))
             total = int(answer.headers.get("Content-Length", 0)) or None
             done = 0

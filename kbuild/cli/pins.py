@@ -11,7 +11,7 @@ from kbuild.cli.console import plain_table
 from kbuild.errors import ImageNotFound, PinsDrifted
 from kbuild.toolchain import images
 from kbuild.toolchain.images import Pin
-from kbuild.toolchain.pin import go_name
+from kbuild.toolchain.pin import parse_go_version
 
 pins = typer.Typer(help="List, check and update the golang image digests.")
 
@@ -39,7 +39,8 @@ def list_pins(
     flags = {"golang_repository": golang_repository, "lock": lock, "json": json}
     settings, screen = begin(ctx, flags, config)
     known = [*images.load_lock(settings.lock), *images.shipped_pins()]
-    chosen = [pin for pin in known if _chosen(pin, go_versions)]
+    versions = _versions(go_versions)
+    chosen = [pin for pin in known if not versions or pin.go_version in versions]
     table = plain_table("go", "repository", "digest", "origin")
     for pin in chosen:
         table.add_row(pin.go_version, pin.repository, pin.digest, pin.origin)
@@ -58,11 +59,11 @@ def check(
     """Compare the pins with the registry; exit 39 when one differs."""
     flags = {"golang_repository": golang_repository, "lock": lock, "json": json}
     settings, screen = begin(ctx, flags, config)
-    versions = go_versions or [pin.go_version for pin in images.shipped_pins()]
+    versions = _versions(go_versions) or [pin.go_version for pin in images.shipped_pins()]
     table = plain_table("go", "pinned", "registry")
     rows, drifted = [], 0
     for done, version in enumerate(versions, start=1):
-        pin = images.find_pin(go_name(version), settings.golang_repository, settings.lock)
+        pin = images.find_pin(version, settings.golang_repository, settings.lock)
         now = _registry(version, settings.golang_repository)
         screen.advance("check", done, len(versions))
         if pin is None or now != pin.digest:
@@ -94,7 +95,8 @@ def update(
         "dry_run": dry_run,
     }
     settings, screen = begin(ctx, flags, config)
-    new = [images.resolve(go_name(version), settings.golang_repository) for version in go_versions]
+    versions = _versions(go_versions)
+    new = [images.resolve(version, settings.golang_repository) for version in versions]
     with images.locked(settings.lock):
         old = list(images.load_lock(settings.lock))
         before, after = images.lock_text(old) if old else "", images.lock_text([*old, *new])
@@ -112,13 +114,13 @@ def update(
 
 def _registry(version: str, repository: str) -> str | None:
     try:
-        return images.resolve(go_name(version), repository).digest
+        return images.resolve(version, repository).digest
     except ImageNotFound:
         return None
 
 
-def _chosen(pin: Pin, go_versions: list[str] | None) -> bool:
-    return not go_versions or pin.go_version in map(go_name, go_versions)
+def _versions(given: list[str] | None) -> list[str]:
+    return [parse_go_version(text) for text in given or []]
 
 
 def _document(pin: Pin) -> dict[str, str]:

@@ -31,6 +31,7 @@ ENDINGS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar")
 _VERSION_FILE = PurePosixPath("hack/lib/version.sh")
 _COMMIT = re.compile(r"KUBE_GIT_COMMIT='([0-9a-f]{40})'")
 _TAG = re.compile(r"if \[\[ '[^']*\btag: (v[^ ,']+)[^']*' =~")
+_CHUNK = 1 << 20
 _STEP = 2000  # members between two words of progress
 
 
@@ -87,6 +88,9 @@ def unpack(
     folder.mkdir(parents=True)
     with _reading(source), tarfile.open(path) as tar:
         tar.extractall(folder, members=_checked(tar, source, progress), filter="data")
+        # A tar ends before its compressed file does, whose own checksum stands last.
+        while tar.fileobj is not None and tar.fileobj.read(_CHUNK):
+            pass
     _root(folder, source).rename(target)
     tag = _identity((target / _VERSION_FILE).read_text(errors="replace"), source)
     assert tag.commit is not None

@@ -1,10 +1,10 @@
 """The one Go to build with: which version the tree asks for, and where to get exactly that."""
 
-from kbuild.errors import BadSetting, PinNotFound, PinsDisagree
+from kbuild.errors import PinNotFound, PinsDisagree
 from kbuild.model import BuildRequest, GoPin, SourceTree, Toolchain
 from kbuild.progress import Progress
 from kbuild.toolchain import archives, images
-from kbuild.toolchain.pin import go_name, is_go_version, read_pin
+from kbuild.toolchain.pin import parse_go_version, read_pin
 from kbuild.workspace import Workspace
 
 OVERRIDE = "--go-version"
@@ -21,8 +21,9 @@ def choose_go(
 
     Raises the errors of exit codes 30 to 39, and BadSetting for a nonsense --go-version.
     """
-    pin = _pin(tree, request.go_version)
-    go_version = go_name(request.go_version) if request.go_version else pin.version
+    override = parse_go_version(request.go_version) if request.go_version else None
+    pin = _pin(tree, override)
+    go_version = override or pin.version
     toolchain = Toolchain(
         builder=builder,
         pin=pin,
@@ -42,16 +43,9 @@ def choose_go(
 
 
 def _pin(tree: SourceTree, override: str | None) -> GoPin:
-    if override is not None and not is_go_version(override):
-        raise BadSetting(
-            name="go-version",
-            value=override,
-            reason="it must be a version of Go",
-            hint="write it like 1.15.5 or 1.21.0",
-        )
     try:
         return read_pin(tree)
     except (PinNotFound, PinsDisagree):
         if override is None:
             raise
-        return GoPin(version=go_name(override), files=(OVERRIDE,))
+        return GoPin(version=override, files=(OVERRIDE,))

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import yaml
 from packaging.version import Version
 
-from kbuild.errors import PinNotFound, PinsDisagree
+from kbuild.errors import BadSetting, PinNotFound, PinsDisagree
 from kbuild.model import GoPin, SourceTree
 
 GO_VERSION = ".go-version"
@@ -47,6 +47,18 @@ def go_name(version: str) -> str:
         return version
     minor = f"{parsed.major}.{parsed.minor}"
     return f"{minor}.0" if parsed >= _NEW_NAMES else minor
+
+
+def parse_go_version(text: str) -> str:
+    """Return a version that a user gave, in Go's own spelling; raises BadSetting."""
+    if not is_go_version(text):
+        raise BadSetting(
+            name="go-version",
+            value=text,
+            reason="it must be a version of Go",
+            hint="write it like 1.15.5 or 1.21.0",
+        )
+    return go_name(text)
 
 
 def is_go_version(text: str) -> bool:
