@@ -26,6 +26,7 @@ $(READY): pyproject.toml
 lint: $(READY) ## formatting, lint, and which module may import which
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 
 types: $(READY) ## mypy, strict
 	$(BIN)/mypy

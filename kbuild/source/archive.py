@@ -89,7 +89,7 @@ def unpack(
     with _reading(source), tarfile.open(path) as tar:
         tar.extractall(folder, members=_checked(tar, source, progress), filter="data")
         # A tar ends before its compressed file does, whose own checksum stands last.
-        while tar.fileobj is not None and tar.fileobj.read(_CHUNK):
+        while tar.fileobj.read(_CHUNK):
             pass
     _root(folder, source).rename(target)
     tag = _identity((target / _VERSION_FILE).read_text(errors="replace"), source)

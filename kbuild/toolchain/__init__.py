@@ -21,7 +21,7 @@ def choose_go(
 
     Raises the errors of exit codes 30 to 39, and BadSetting for a nonsense --go-version.
     """
-    override = parse_go_version(request.go_version) if request.go_version else None
+    override = parse_go_version(request.go_version) if request.go_version is not None else None
     pin = _pin(tree, override)
     go_version = override or pin.version
     toolchain = Toolchain(

@@ -1,0 +1,214 @@
+"""The command line as a user meets it: its own process, its own folder, nothing of the real home."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.repositories import make_repository
+from tests.support.servers import free_port
+
+KBUILD = Path(sys.executable).with_name("kbuild")
+YEARS = ("--ca-years", "100", "--leaf-years", "10")
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    home = tmp_path / "home"
+    home.mkdir()
+
+    def kbuild(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("KBUILD_", "XDG_"))}
+        return subprocess.run(
+            [KBUILD, *words],
+            cwd=home,
+            env={**clean, "HOME": str(home), **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=100,
+        )
+
+    return kbuild
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    folder = tmp_path_factory.mktemp("upstream") / "kubernetes"
+    return folder, make_repository(folder, ("v1.20.2", "v1.30.0", "v1.31.0-alpha.1", "v1.31.0"))
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "what"),
+    [
+        (("--ca-years", "293", "--leaf-years", "1"), 2, "ca-years cannot be '293'"),
+        (("--ca-years", "0", "--leaf-years", "1"), 2, "ca-years cannot be '0'"),
+        (("--ca-years", "-1", "--leaf-years", "1"), 2, "ca-years cannot be '-1'"),
+        (("--ca-years", "1.5", "--leaf-years", "1"), 2, "ca-years cannot be '1.5'"),
+        (("--ca-years", "10", "--leaf-years", "20"), 2, "would outlive their CA"),
+        (("--ca-years", "10"), 2, "leaf-years cannot be ''"),
+        ((*YEARS, "--version", "nonsense"), 2, "'nonsense' is not a Kubernetes version"),
+        ((*YEARS, "--version", "v1.12.0"), 2, "v1.12.0 is older than v1.13.0"),
+        ((*YEARS, "--arch", "riscv64"), 2, "arch cannot be 'riscv64'"),
+        ((*YEARS, "--builder", "podman"), 2, "builder cannot be 'podman'"),
+        ((*YEARS, "--build-date", "soon"), 2, "build-date cannot be 'soon'"),
+        ((*YEARS, "--config", "absent.toml"), 11, "absent.toml cannot be read"),
+    ],
+)
+def test_bad_input_is_told_in_a_line_with_a_hint(
+    words: tuple[str, ...], code: int, what: str, run: Run
+) -> None:
+    done = run("kubeadm", "--version", "v1.20.2", *words)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    first, second = done.stderr.splitlines()[:2]
+    assert first.startswith("error: ")
+    assert what in first
+    assert second.startswith("hint: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_variable_is_an_error(run: Run) -> None:
+    done = run("versions", KBUILD_SOURC="x")
+    assert done.returncode == 10
+    assert "did you mean KBUILD_SOURCE?" in done.stderr
+
+
+def test_an_unknown_flag_is_a_usage_error(run: Run) -> None:
+    assert run("kubeadm", "--yeras", "3").returncode == 2
+
+
+def test_a_missing_tag_and_a_dead_server_have_their_own_codes(
+    run: Run, repository: tuple[Path, dict[str, str]]
+) -> None:
+    missing = run("kubeadm", *YEARS, "--version", "v1.20.3", "--source", str(repository[0]))
+    assert missing.returncode == 21
+    assert "the nearest is v1.20.2" in missing.stderr
+
+
+def test_a_failure_with_json_is_one_document(run: Run) -> None:
+    done = run("kubeadm", *YEARS, "--version", "nonsense", "--json")
+    assert json.loads(done.stdout)["error"] == {
+        "kind": "BadVersion",
+        "exit_code": 2,
+        "what": "'nonsense' is not a Kubernetes version",
+        "todo": "give a tag such as v1.23.0, 1.23.0, v1.31.0-rc.1, or a minor such as 1.23",
+        "details": "",
+    }
+
+
+def test_a_failure_with_json_from_the_environment_is_one_document_too(run: Run) -> None:
+    done = run("kubeadm", *YEARS, "--version", "nonsense", KBUILD_JSON="1")
+    assert json.loads(done.stdout)["error"]["kind"] == "BadVersion"
+
+
+def test_versions_lists_the_tags_and_how_each_is_patched(
+    run: Run, repository: tuple[Path, dict[str, str]]
+) -> None:
+    folder, commits = repository
+    listed = json.loads(run("versions", "--source", str(folder), "--json").stdout)
+    assert [(v["tag"], v["series"]) for v in listed["versions"]] == [
+        ("v1.20.2", ["1.15"]),
+        ("v1.30.0", ["1.15"]),
+        ("v1.31.0", ["1.31"]),
+    ]
+    assert listed["versions"][0]["commit"] == commits["v1.20.2"]
+    text = run("versions", "--source", str(folder), "--pre-releases").stdout
+    assert "v1.31.0-alpha.1" in text
+    assert "1.15 or 1.31" in text
+
+
+def test_a_dry_run_tells_and_does_nothing(
+    run: Run, repository: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    folder, commits = repository
+    words = ("kubeadm", *YEARS, "--version", "1.20", "--source", str(folder), "--builder", "local")
+    done = run(*words, "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "dry_run": True,
+        "tag": "v1.20.2",
+        "commit": commits["v1.20.2"],
+        "series": ["1.15"],
+        "ca_years": 100,
+        "leaf_years": 10,
+        "arches": ["amd64"],
+        "builder": "local",
+        "go": None,
+        "output": "dist/v1.20.2",
+    }
+    assert not (tmp_path / "home/dist").exists()
+    assert list((tmp_path / "home/.cache/kbuild/work").iterdir()) == []
+    assert "the one that the tree pins" in run(*words, "--dry-run").stdout
+
+
+def test_the_settings_file_of_the_folder_is_read(
+    run: Run, repository: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    text = f'source = "{repository[0]}"\nca-years = 30\nleaf-years = 3\nbuilder = "local"\n'
+    (tmp_path / "home/kbuild.toml").write_text(text)
+    done = run("kubeadm", "--version", "1.30", "--dry-run", "--json", KBUILD_LEAF_YEARS="4")
+    plan = json.loads(done.stdout)
+    assert (plan["tag"], plan["ca_years"], plan["leaf_years"]) == ("v1.30.0", 30, 4)
+
+
+def test_an_edited_tree_is_refused_and_nothing_is_left(
+    run: Run, repository: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    copy = tmp_path / "edited"
+    subprocess.run(["cp", "-r", repository[0], copy], check=True)
+    subprocess.run(["git", "checkout", "-q", "v1.20.2"], cwd=copy, check=True)
+    cert = copy / "staging/src/k8s.io/client-go/util/cert/cert.go"
+    cert.write_text(cert.read_text().replace("duration365d * 10", "duration365d * 100"))
+    identity = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+    subprocess.run(["git", *identity, "commit", "-qam", "edit"], cwd=copy, check=True)
+    subprocess.run(["git", "tag", "-f", "v1.20.2"], cwd=copy, check=True, capture_output=True)
+    go_root = tmp_path / "go"
+    (go_root / "bin").mkdir(parents=True)
+    (go_root / "bin/go").write_text("#!/bin/sh\necho go version go1.15.5 linux/amd64\n")
+    (go_root / "bin/go").chmod(0o755)
+    done = run(
+        *("kubeadm", *YEARS, "--version", "v1.20.2", "--source", str(copy)),
+        *("--builder", "local", "--go-root", str(go_root)),
+    )
+    assert done.returncode == 40, done.stderr
+    assert "cert.go does not hold" in done.stderr
+    assert "duration365d * 10)" in done.stderr
+    assert not (tmp_path / "home/dist").exists()
+    assert list((tmp_path / "home/.cache/kbuild/work").iterdir()) == []
+
+
+def test_an_engine_that_is_not_there_is_told(run: Run, tmp_path: Path) -> None:
+    done = run(
+        *("kubeadm", *YEARS, "--version", "v1.20.2", "--builder", "docker"),
+        *("--source", f"git://127.0.0.1:{free_port()}/x"),
+        DOCKER_HOST=f"unix://{tmp_path}/absent.sock",
+    )
+    assert done.returncode == 50, done.stderr
+
+
+@pytest.mark.parametrize("kind", ["script", "absent", "folder"])
+def test_verify_refuses_what_is_no_kubeadm(kind: str, run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "kubeadm"
+    if kind == "script":
+        path.write_text("#!/bin/sh\necho v1.20.2\n")
+        path.chmod(0o755)
+    elif kind == "folder":
+        path.mkdir()
+    done = run("verify", str(path), *YEARS)
+    assert done.returncode == 72, done.stderr
+    assert "hint: " in done.stderr
+
+
+def test_no_colour_and_no_bars_in_a_pipe(run: Run, repository: tuple[Path, dict[str, str]]) -> None:
+    done = run("versions", "--source", str(repository[0]), TERM="xterm-256color")
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_the_own_version_is_told(run: Run) -> None:
+    assert run("--version").stdout.startswith("kbuild ")
