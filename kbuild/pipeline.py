@@ -14,6 +14,7 @@ from kbuild.progress import Progress
 from kbuild.prove import prove_binary
 from kbuild.release import publish, reserve
 from kbuild.source import fetch, resolve
+from kbuild.source.versions import full_tag
 from kbuild.toolchain import choose_go
 from kbuild.workspace import open_workspace
 
@@ -43,12 +44,13 @@ class _Stages:
 
 def plan(request: BuildRequest, cache: Path, progress: Progress) -> Plan:
     """Tell what ``run`` would do; asks the source for the tag and leaves nothing behind."""
+    builder = _check_first(request, progress)
     with open_workspace(cache) as workspace:
         tag = resolve(request, workspace, progress)
     return Plan(
         tag=tag,
         series=series_for(tag.version),
-        builder=choose_builder(request, progress),
+        builder=builder,
         output=_output(request, tag),
     )
 
@@ -56,6 +58,7 @@ def plan(request: BuildRequest, cache: Path, progress: Progress) -> Plan:
 def run(request: BuildRequest, cache: Path, progress: Progress) -> Release:
     """Build, prove and publish; raises any KbuildError and then leaves nothing behind."""
     stage = _Stages(progress)
+    builder = _check_first(request, progress)
     with contextlib.ExitStack() as held:
         workspace = held.enter_context(open_workspace(cache))
         with stage("source"):
@@ -64,7 +67,6 @@ def run(request: BuildRequest, cache: Path, progress: Progress) -> Release:
             held.enter_context(reserve(output, request, cache))
             source = fetch(request, tag, workspace, progress)
         with stage("toolchain"):
-            builder = choose_builder(request, progress)
             toolchain = choose_go(source, request, builder, workspace, progress)
         with stage("patch"):
             tree = patch_tree(source, toolchain, request.lifetimes)
@@ -76,6 +78,12 @@ def run(request: BuildRequest, cache: Path, progress: Progress) -> Release:
             proofs = {b.path: prove_binary(b, request, workspace, progress) for b in binaries}
         progress.stage("release")
         return publish(proofs, binaries, request, output, stage.seconds)
+
+
+def _check_first(request: BuildRequest, progress: Progress) -> str:
+    # What is wrong with the request or this machine shows before anything is fetched.
+    full_tag(request.version)
+    return choose_builder(request, progress)
 
 
 def _output(request: BuildRequest, tag: Tag) -> Path:

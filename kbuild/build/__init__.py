@@ -6,8 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+from kbuild import engine, sandbox
 from kbuild.build.recipe import COUNT_MARK, GoCommand, go_command
-from kbuild.errors import CompileFailed, DiskFull, NoBinary, OutOfMemory, WrongGo
+from kbuild.errors import (
+    CompileFailed,
+    DiskFull,
+    NoBinary,
+    OutOfMemory,
+    SandboxUnavailable,
+    WrongGo,
+)
 from kbuild.model import Binary, BuildRequest, PatchedTree
 from kbuild.progress import Progress
 from kbuild.workspace import Workspace, sha256
@@ -63,11 +71,16 @@ def compile_kubeadm(
 
 
 def choose_builder(request: BuildRequest, progress: Progress) -> str:
-    """Return ``docker`` or ``local``; ``auto`` takes docker when an engine answers."""
+    """Return ``docker`` or ``local``; ``auto`` takes docker when an engine answers.
+
+    Raises the engine's errors, or SandboxUnavailable, when the builder asked for cannot work here.
+    """
+    if request.builder == "docker":
+        engine.connect().close()
+    if request.builder == "local" and not sandbox.is_available():
+        raise SandboxUnavailable(purpose="the local builder")
     if request.builder != "auto":
         return request.builder
-    from kbuild import engine  # the docker SDK is slow to import
-
     if request.go_root is not None:
         progress.say("builder: local, because --go-root names a Go")
         return "local"

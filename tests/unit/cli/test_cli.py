@@ -1,4 +1,4 @@
-"""The command line as a user meets it: its own process, its own folder, nothing of the real home."""
+"""The command line as a user meets it: a process and a home of its own."""
 
 import json
 import os
