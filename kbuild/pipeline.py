@@ -16,6 +16,7 @@ from kbuild.release import publish, reserve
 from kbuild.source import fetch, resolve
 from kbuild.source.versions import full_tag
 from kbuild.toolchain import choose_go
+from kbuild.toolchain.images import demand_digest
 from kbuild.workspace import open_workspace
 
 
@@ -83,6 +84,8 @@ def run(request: BuildRequest, cache: Path, progress: Progress) -> Release:
 def _check_first(request: BuildRequest, progress: Progress) -> str:
     # What is wrong with the request or this machine shows before anything is fetched.
     full_tag(request.version)
+    if request.image is not None:
+        demand_digest(request.image)
     return choose_builder(request, progress)
 
 

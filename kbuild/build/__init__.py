@@ -49,7 +49,7 @@ def compile_kubeadm(
     and what the builder raises.
     """
     command = go_command(patched, arch, request)
-    out = workspace.work / "out"
+    out = workspace.work / f"out-{arch}"
     out.mkdir(exist_ok=True)
     log = workspace.cache / "logs" / f"{patched.source.tag}-{arch}.log"
     log.parent.mkdir(exist_ok=True)

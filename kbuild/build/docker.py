@@ -7,15 +7,20 @@ this machine's, one on another host, or one that this job itself runs in.
 import contextlib
 import io
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from kbuild import engine
 from kbuild.build.recipe import CACHE, GOPATH, OUT, TREE, GoCommand
-from kbuild.engine import Client, Container
 from kbuild.model import PatchedTree
 from kbuild.progress import Progress
-from kbuild.workspace import Workspace, is_alive, key
+from kbuild.unpack import unpack_all
+from kbuild.workspace import Workspace, is_alive, key, remove
+
+if TYPE_CHECKING:
+    from kbuild.engine import Client, Container
 
 CACHE_VOLUME = "kbuild-gocache"
 RUN_LABEL = "kbuild.run"
@@ -89,7 +94,7 @@ class DockerBuild:
 
     def _create(
         self, command: GoCommand, labels: dict[str, str]
-    ) -> contextlib.AbstractContextManager[Container]:
+    ) -> contextlib.AbstractContextManager["Container"]:
         return removed(
             self._client.containers.create(
                 self._image,
@@ -114,7 +119,7 @@ def run_labels(workspace: Workspace) -> dict[str, str]:
     return {RUN_LABEL: workspace.run_id, HOME_LABEL: key(str(workspace.cache.absolute()))}
 
 
-def sweep(client: Client, cache: Path) -> None:
+def sweep(client: "Client", cache: Path) -> None:
     """Remove the containers and volumes that killed runs of the same cache left behind."""
     ours: dict[str, str | list[str] | bool] = {
         "label": f"{HOME_LABEL}={key(str(cache.absolute()))}"
@@ -128,7 +133,7 @@ def sweep(client: Client, cache: Path) -> None:
 
 
 @contextlib.contextmanager
-def removed(container: Container) -> Iterator[Container]:
+def removed(container: "Container") -> Iterator["Container"]:
     """Give a container that is gone when the block ends, whatever happened."""
     try:
         yield container
@@ -157,22 +162,24 @@ def pack(folder: Path, prefix: PurePosixPath) -> Iterator[bytes]:
     yield buffer.getvalue()
 
 
-def unpack(container: Container, source: PurePosixPath, target: Path) -> None:
-    """Copy the files of a container's folder into ``target``."""
+def unpack(container: "Container", source: PurePosixPath, target: Path) -> None:
+    """Make ``target`` a copy of a container's folder."""
+    fresh = target.with_name(f"{target.name}-new")
+    fresh.mkdir()
     stream, _ = container.get_archive(str(source))
-    with (target / "transfer.tar").open("w+b") as file:
+    with tempfile.TemporaryFile(dir=fresh) as file:
         for chunk in stream:
             file.write(chunk)
         file.seek(0)
         with tarfile.open(fileobj=file) as tar:
-            for member in tar:
-                member.name = str(PurePosixPath(*PurePosixPath(member.name).parts[1:]))
-                tar.extract(member, target, filter="data")
-    (target / "transfer.tar").unlink()
+            unpack_all(tar, fresh)
+    remove(target)
+    (fresh / source.name).rename(target)
+    fresh.rmdir()
 
 
 @contextlib.contextmanager
-def _volume(client: Client, labels: dict[str, str]) -> Iterator[str]:
+def _volume(client: "Client", labels: dict[str, str]) -> Iterator[str]:
     volume = client.volumes.create(labels=labels)
     try:
         yield str(volume.name)

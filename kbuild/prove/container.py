@@ -8,13 +8,16 @@ import io
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from kbuild import engine
 from kbuild.build.docker import pack, removed, run_labels, sweep, unpack
-from kbuild.engine import Client
 from kbuild.errors import KubeadmFailed
 from kbuild.prove.runner import ETC_KUBERNETES, KUBEADM
 from kbuild.workspace import Workspace
+
+if TYPE_CHECKING:
+    from kbuild.engine import Client
 
 
 class ContainerRunner:
@@ -23,7 +26,7 @@ class ContainerRunner:
     how = "native"
     where = "container"
 
-    def __init__(self, client: Client, image: str, labels: dict[str, str]) -> None:
+    def __init__(self, client: "Client", image: str, labels: dict[str, str]) -> None:
         self._client, self._image, self._labels = client, image, labels
 
     def run(self, arguments: tuple[str, ...], etc_kubernetes: Path) -> str:
@@ -76,7 +79,7 @@ def container_runner(
         client.images.remove(image, force=True)
 
 
-def _import_image(client: Client, binary: Path, run_id: str) -> str:
+def _import_image(client: "Client", binary: Path, run_id: str) -> str:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for folder in ("tmp", *map(str, reversed(ETC_KUBERNETES.relative_to("/").parents))):

@@ -25,6 +25,7 @@ from kbuild.model import SourceTree, Tag
 from kbuild.progress import Progress
 from kbuild.source.git import shown
 from kbuild.source.versions import is_tag
+from kbuild.unpack import UnsafeMember, unpack_all
 from kbuild.workspace import Workspace, sha256
 
 ENDINGS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar")
@@ -87,7 +88,7 @@ def unpack(
     folder = target.parent / "unpacked"
     folder.mkdir(parents=True)
     with _reading(source), tarfile.open(path) as tar:
-        tar.extractall(folder, members=_checked(tar, source, progress), filter="data")
+        unpack_all(tar, folder, lambda count: _tell(count, progress))
         # A tar ends before its compressed file does, whose own checksum stands last.
         while tar.fileobj.read(_CHUNK):
             pass
@@ -99,22 +100,17 @@ def unpack(
     )
 
 
-def _checked(tar: tarfile.TarFile, source: str, progress: Progress) -> Iterator[tarfile.TarInfo]:
-    for count, member in enumerate(tar):
-        # The data filter would silently take an absolute name for a relative one.
-        if member.name.startswith("/"):
-            raise UnsafeArchive(source=shown(source), member=member.name)
-        if count % _STEP == 0:
-            progress.advance("unpack", count, None)
-        yield member
+def _tell(count: int, progress: Progress) -> None:
+    if count % _STEP == 0:
+        progress.advance("unpack", count, None)
 
 
 @contextlib.contextmanager
 def _reading(source: str) -> Iterator[None]:
     try:
         yield
-    except tarfile.FilterError as error:
-        raise UnsafeArchive(source=shown(source), member=error.tarinfo.name) from error
+    except UnsafeMember as error:
+        raise UnsafeArchive(source=shown(source), member=error) from error
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise BrokenArchive(source=shown(source), reason=error) from error
     except OSError as error:

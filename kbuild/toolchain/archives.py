@@ -13,6 +13,7 @@ from kbuild.errors import GoChecksumMismatch, GoDownloadFailed, GoNotFound, Wron
 from kbuild.model import BuildRequest
 from kbuild.progress import Progress
 from kbuild.sandbox import host_arch
+from kbuild.unpack import unpack_all
 from kbuild.workspace import Workspace, make_then_move, sha256, shared
 
 _VERSION_WORDS = 4  # go version go1.15.15 linux/amd64
@@ -101,7 +102,7 @@ def _downloaded(go_version: str, site: str, workspace: Workspace, progress: Prog
         if actual != expected:
             raise GoChecksumMismatch(url=url, actual=actual, expected=expected)
         with make_then_move(target) as made, tarfile.open(archive) as tar:
-            tar.extractall(made, filter="data")
+            unpack_all(tar, made)
             for entry in (made / "go").iterdir():
                 entry.rename(made / entry.name)
             (made / "go").rmdir()

@@ -49,10 +49,7 @@ def image_for(go_version: str, request: BuildRequest, progress: Progress) -> str
     Raises ImageWithoutDigest, BadPinsFile, and the engine's errors where a tag must be resolved.
     """
     if request.image is not None:
-        name, _, digest = request.image.rpartition("@")
-        if not name or not _DIGEST.fullmatch(digest):
-            raise ImageWithoutDigest(image=request.image)
-        return request.image
+        return demand_digest(request.image)
     repository = request.golang_repository
     if pin := find_pin(go_version, repository, request.lock):
         return pin.image
@@ -64,6 +61,14 @@ def image_for(go_version: str, request: BuildRequest, progress: Progress) -> str
         write_lock(request.lock, [*load_lock(request.lock), pin])
     progress.say(f"{pin.image} was resolved from its tag; {request.lock} demands it from now on")
     return pin.image
+
+
+def demand_digest(image: str) -> str:
+    """Return an image that is named by a digest; raises ImageWithoutDigest for any other."""
+    name, _, digest = image.rpartition("@")
+    if not name or not _DIGEST.fullmatch(digest):
+        raise ImageWithoutDigest(image=image)
+    return image
 
 
 def find_pin(go_version: str, repository: str, lock: Path) -> Pin | None:

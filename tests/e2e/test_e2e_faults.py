@@ -12,16 +12,22 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 
-from tests.e2e.command import Done, Kbuild, at_stage, main_job
+from tests.e2e.command import COMMIT, VERSION, Done, Kbuild, at_stage, main_job
 from tests.e2e.conftest import GitServer, Options, remove_image
 from tests.e2e.golang_image import containers, imported, push, root_file_system, write_fake_go
-from tests.e2e.released import ARCHIVE_LOCAL, GIT_DOCKER, Releases
+from tests.e2e.released import ARCHIVE_DOCKER, ARCHIVE_LOCAL, GIT_DOCKER, Releases
 from tests.support.servers import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 ZEROS = "0" * 64
+# Where an archive says what it is, with what `git archive` fills in.
+IDENTITY = "kubernetes/hack/lib/version.sh"
+IDENTITY_TEXT = f"""\
+    KUBE_GIT_COMMIT='{COMMIT}'
+  if [[ 'tag: {VERSION}' =~ tag:\\ (v[^ ,]+) ]]; then
+"""
 
 
 def assert_refused(kbuild: Kbuild, done: Done, code: int) -> None:
@@ -90,33 +96,34 @@ def test_truncated_archive(kbuild: Kbuild, kubernetes_archive: Path, tmp_path: P
 def test_archive_that_leaves_its_folder(kbuild: Kbuild, tmp_path: Path) -> None:
     evil = tmp_path / "evil.tar.gz"
     with tarfile.open(evil, "w:gz") as tar:
-        member = tarfile.TarInfo("kubernetes/../../escaped")
-        member.size = 4
-        tar.addfile(member, io.BytesIO(b"text"))
+        for name, text in ((IDENTITY, IDENTITY_TEXT), ("kubernetes/../../escaped", "text")):
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text.encode()))
     assert_refused(kbuild, kbuild.kubeadm("--source", evil), 24)
     assert list(kbuild.cache.parent.rglob("escaped")) == []
 
 
 def test_engine_missing(kbuild: Kbuild, ways: dict[str, Options]) -> None:
-    done = kbuild.kubeadm(*ways[GIT_DOCKER][:-1], DOCKER_HOST="unix:///nonexistent/docker.sock")
+    done = kbuild.kubeadm(*ways[ARCHIVE_DOCKER], DOCKER_HOST="unix:///nonexistent/docker.sock")
     assert_refused(kbuild, done, 50)
 
 
 def test_engine_down(kbuild: Kbuild, ways: dict[str, Options]) -> None:
     host = f"tcp://127.0.0.1:{free_port()}"
-    assert_refused(kbuild, kbuild.kubeadm(*ways[GIT_DOCKER][:-1], DOCKER_HOST=host), 52)
+    assert_refused(kbuild, kbuild.kubeadm(*ways[ARCHIVE_DOCKER], DOCKER_HOST=host), 52)
 
 
 def test_digest_that_does_not_exist(
     kbuild: Kbuild, ways: dict[str, Options], golang_image: str
 ) -> None:
     unknown = f"{golang_image.partition('@')[0]}@sha256:{ZEROS}"
-    assert_refused(kbuild, kbuild.kubeadm(*ways[GIT_DOCKER][:-1], "--image", unknown), 35)
+    assert_refused(kbuild, kbuild.kubeadm(*ways[ARCHIVE_DOCKER], "--image", unknown), 35)
 
 
 def test_image_without_digest(kbuild: Kbuild, ways: dict[str, Options], registry: str) -> None:
     image = f"{registry}/library/golang:1.15.15"
-    assert_refused(kbuild, kbuild.kubeadm(*ways[GIT_DOCKER][:-1], "--image", image), 34)
+    assert_refused(kbuild, kbuild.kubeadm(*ways[ARCHIVE_DOCKER], "--image", image), 34)
 
 
 @pytest.fixture
@@ -135,7 +142,7 @@ def image_of_another_go(
 def test_image_of_another_go(
     kbuild: Kbuild, ways: dict[str, Options], image_of_another_go: str, engine: DockerClient
 ) -> None:
-    done = kbuild.kubeadm(*ways[GIT_DOCKER][:-1], "--image", image_of_another_go)
+    done = kbuild.kubeadm(*ways[ARCHIVE_DOCKER], "--image", image_of_another_go)
     assert_refused(kbuild, done, 33)
     assert containers(engine, image_of_another_go) == []
 

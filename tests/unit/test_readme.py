@@ -1,0 +1,60 @@
+"""The README is true: its commands are understood, its tables are what the code says."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from kbuild import errors
+from kbuild.cli.app import app
+from kbuild.errors import KbuildError
+from kbuild.settings import names
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"^\$ (.+?)(?: +#.*)?$", README, re.MULTILINE)
+
+
+def test_the_first_two_commands_are_the_main_job_and_the_tests() -> None:
+    assert COMMANDS[:2] == ["make demo", "make test"]
+
+
+@pytest.mark.parametrize("command", sorted({c for c in COMMANDS if c.startswith("make ")}))
+def test_every_make_target_exists(command: str) -> None:
+    target = command.split()[1]
+    assert re.search(rf"^{target}:.* ## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", sorted({c for c in COMMANDS if c.startswith("kbuild ")}))
+def test_every_flag_exists(command: str) -> None:
+    words = shlex.split(command)[1:]
+    subcommands = [word for word in words[:2] if re.fullmatch(r"[a-z]+", word)]
+    shown = CliRunner().invoke(app, [*subcommands, "--help"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0
+    for flag in (word for word in words if word.startswith("--")):
+        assert flag in shown.stdout
+
+
+def test_every_setting_is_in_its_table() -> None:
+    table = README[README.index("| setting |") : README.index("`KBUILD_CONFIG` or")]
+    told = [n for row in re.findall(r"^\| (.+?) \|", table, re.MULTILINE) for n in row.split(", ")]
+    assert {name.strip("`") for name in told} - {"setting", "---"} == set(names())
+
+
+def test_the_exit_codes_are_in_their_table() -> None:
+    told = {
+        int(code): text for code, text in re.findall(r"^\| (\d+) \| (.+) \|$", README, re.MULTILINE)
+    }
+    classes = [
+        value
+        for value in vars(errors).values()
+        if isinstance(value, type) and issubclass(value, KbuildError) and value is not KbuildError
+    ]
+    expected = {c.exit_code: str(c.__doc__).splitlines()[0] for c in classes if c.exit_code != 2}
+    assert told == {
+        0: "Done.",
+        2: "A flag or a setting has a value that it cannot have.",
+        **expected,
+    }
