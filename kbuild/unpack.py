@@ -23,10 +23,13 @@ def unpack_all(
     """
     # Where Python has filters, this says that ours is enough.
     tar.extraction_filter = lambda member, _folder: member
-    tar.extractall(folder, members=_checked(tar, tell))
+    tar.extractall(folder, members=checked(tar, tell))
 
 
-def _checked(tar: tarfile.TarFile, tell: Callable[[int], None]) -> Iterator[tarfile.TarInfo]:
+def checked(
+    tar: tarfile.TarFile, tell: Callable[[int], None] = lambda _: None
+) -> Iterator[tarfile.TarInfo]:
+    """Yield every member that is safe to unpack, owned by us; see ``unpack_all``."""
     links: set[str] = set()
     for count, member in enumerate(tar):
         tell(count)

@@ -6,10 +6,12 @@ it was made on one. Upstream's kubernetes-src.tar.gz has no top folder; GitHub's
 
 import contextlib
 import lzma
+import posixpath
 import re
 import tarfile
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -23,9 +25,10 @@ from kbuild.errors import (
 )
 from kbuild.model import SourceTree, Tag
 from kbuild.progress import Progress
+from kbuild.source.closure import is_for_linux, needed_files
 from kbuild.source.git import shown
 from kbuild.source.versions import is_tag
-from kbuild.unpack import UnsafeMember, unpack_all
+from kbuild.unpack import UnsafeMember, checked
 from kbuild.workspace import Workspace, sha256
 
 ENDINGS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar")
@@ -85,19 +88,77 @@ def unpack(
     actual = sha256(path)
     if demanded not in (None, actual):
         raise SourceChecksumMismatch(source=shown(source), actual=actual, expected=demanded)
-    folder = target.parent / "unpacked"
-    folder.mkdir(parents=True)
     with _reading(source), tarfile.open(path) as tar:
-        unpack_all(tar, folder, lambda count: _tell(count, progress))
-        # A tar ends before its compressed file does, whose own checksum stands last.
-        while tar.fileobj.read(_CHUNK):
-            pass
-    _root(folder, source).rename(target)
-    tag = _identity((target / _VERSION_FILE).read_text(errors="replace"), source)
+        files = _read(tar, progress)
+    tree = _Tree.of(files, source)
+    tag = _identity(tree.files[str(_VERSION_FILE)].content.decode(errors="replace"), source)
+    tree.write(target)
     assert tag.commit is not None
     return SourceTree(
         path=target, tag=tag.name, commit=tag.commit, origin=shown(source), sha256=actual
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    content: bytes
+    mode: int
+    link: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """The files of a tree by their names in it, in memory: a few hundred MB."""
+
+    files: dict[str, _File]
+
+    @classmethod
+    def of(cls, files: dict[str, _File], source: str) -> "_Tree":
+        """Find the tree in an archive, with or without a top folder."""
+        ends = f"/{_VERSION_FILE}"
+        tops = {name.removesuffix(ends) for name in files if name.endswith(ends)} - {""}
+        tops = {f"{top}/" for top in tops if "/" not in top}
+        if str(_VERSION_FILE) in files:
+            tops = {""}
+        if len(tops) != 1:
+            raise NotKubernetes(source=shown(source), reason=f"it has no {_VERSION_FILE}")
+        [top] = tops
+        inside = {n.removeprefix(top): f for n, f in files.items() if n.startswith(top)}
+        if not any(name.startswith("cmd/kubeadm/") for name in inside):
+            raise NotKubernetes(source=shown(source), reason="it has no cmd/kubeadm")
+        return cls(inside)
+
+    def write(self, target: Path) -> None:
+        """Write what a build of kubeadm reads into the new folder ``target``."""
+        links = [name for name, file in self.files.items() if file.link]
+        needed = needed_files(
+            self.files, links, lambda names: {n: self.files[n].content for n in names}
+        )
+        for folder in {(target / name).parent for name in needed}:
+            folder.mkdir(parents=True, exist_ok=True)
+        for name in needed:
+            file = self.files[name]
+            if file.link:
+                (target / name).symlink_to(file.link)
+            else:
+                (target / name).write_bytes(file.content)
+                (target / name).chmod(file.mode)
+
+
+def _read(tar: tarfile.TarFile, progress: Progress) -> dict[str, _File]:
+    files = {}
+    for member in checked(tar, lambda count: _tell(count, progress)):
+        name = posixpath.normpath(member.name)
+        if member.issym():
+            files[name] = _File(b"", 0, member.linkname)
+        elif not member.isdir() and is_for_linux(name):
+            file = tar.extractfile(member)
+            assert file is not None
+            files[name] = _File(file.read(), member.mode)
+    # A tar ends before its compressed file does, whose own checksum stands last.
+    while tar.fileobj.read(_CHUNK):
+        pass
+    return files
 
 
 def _tell(count: int, progress: Progress) -> None:
@@ -117,13 +178,6 @@ def _reading(source: str) -> Iterator[None]:
         if error.errno is None:  # gzip and bz2 say so of damaged data
             raise BrokenArchive(source=shown(source), reason=error) from error
         raise
-
-
-def _root(folder: Path, source: str) -> Path:
-    found = [each for each in (folder, *folder.iterdir()) if (each / "cmd/kubeadm").is_dir()]
-    if len(found) != 1 or not (found[0] / _VERSION_FILE).is_file():
-        raise NotKubernetes(source=shown(source), reason=f"no cmd/kubeadm beside {_VERSION_FILE}")
-    return found[0]
 
 
 def _identity(text: str, source: str) -> Tag:

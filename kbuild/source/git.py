@@ -4,12 +4,14 @@ The store of a source is a bare repository in the cache. It holds every tag that
 for, so a second run fetches nothing, and a second tag only what is new in it.
 """
 
+import io
 import os
 import re
 import signal
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from kbuild.errors import (
     BrokenSource,
@@ -21,6 +23,7 @@ from kbuild.errors import (
 from kbuild.model import SourceTree, Tag
 from kbuild.network import NetworkError, on_network_errors
 from kbuild.progress import Progress
+from kbuild.source.closure import is_for_linux, needed_files
 from kbuild.source.versions import is_tag
 from kbuild.workspace import Workspace, key, remove, shared
 
@@ -49,6 +52,14 @@ _SETTINGS = (
 )
 # Set where kbuild is run by a git hook, and meant for another repository.
 _INHERITED = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE")
+
+
+_LINK = "120000"
+
+
+class _Entry(NamedTuple):
+    mode: str
+    oid: str
 
 
 def list_tags(source: str, progress: Progress, *patterns: str) -> tuple[Tag, ...]:
@@ -99,8 +110,6 @@ def fetch_tag(
             remove(target)
             _fetch(source, tag, store, progress)
             _check_out(store, tag, target, source)
-    if not (target / "cmd/kubeadm").is_dir():
-        raise NotKubernetes(source=shown(source), reason=f"{tag.name} has no cmd/kubeadm")
     return SourceTree(path=target, tag=tag.name, commit=tag.commit, origin=shown(source))
 
 
@@ -123,22 +132,49 @@ def _fetch(source: str, tag: Tag, store: Path, progress: Progress) -> None:
 
 
 def _check_out(store: Path, tag: Tag, target: Path, source: str) -> None:
+    entries = _entries(store, tag, source)
+    if not any(name.startswith("cmd/kubeadm/") for name in entries):
+        raise NotKubernetes(source=shown(source), reason=f"{tag.name} has no cmd/kubeadm")
+
+    def read(names: Collection[str]) -> dict[str, bytes]:
+        return _contents(store, {name: entries[name].oid for name in names}, tag, source)
+
+    links = [name for name, entry in entries.items() if entry.mode == _LINK]
+    needed = needed_files(entries, links, read)
     # An index of its own: the store is shared, and has no work tree.
     target.mkdir(parents=True)
     index = target.parent / "index"
-    words = ["--git-dir", str(store), "--work-tree", str(target)]
-    words += [
-        "-c",
-        "checkout.workers=0",
-        "checkout",
-        "--quiet",
-        "--force",
-        str(tag.commit),
-        "--",
-        ".",
-    ]
-    _git(words, source, tag.name, GIT_INDEX_FILE=str(index))
+    lines = (f"{entries[n].mode} {entries[n].oid}\t{n}\0" for n in needed)
+    here = ("--git-dir", str(store), "--work-tree", str(target))
+    where = {"GIT_INDEX_FILE": str(index)}
+    _feed([*here, "update-index", "-z", "--index-info"], "".join(lines), tag, source, where)
+    _feed([*here, "checkout-index", "--all", "--force"], "", tag, source, where)
     index.unlink()
+
+
+def _entries(store: Path, tag: Tag, source: str) -> dict[str, _Entry]:
+    words = ["--git-dir", str(store), "ls-tree", "-r", "-z", str(tag.commit)]
+    listed = _feed(words, "", tag, source).decode(errors="surrogateescape")
+    entries = {}
+    for line in filter(None, listed.split("\0")):
+        about, _, name = line.partition("\t")
+        mode, kind, oid = about.split(" ")
+        if kind == "blob" and is_for_linux(name):
+            entries[name] = _Entry(mode, oid)
+    return entries
+
+
+def _contents(store: Path, oids: Mapping[str, str], tag: Tag, source: str) -> dict[str, bytes]:
+    words = ["--git-dir", str(store), "cat-file", "--batch"]
+    answer = io.BytesIO(_feed(words, "\n".join(oids.values()), tag, source))
+    contents = {}
+    for name in oids:
+        header = answer.readline().split()
+        if len(header) != 3:  # noqa: PLR2004  # oid, type, size; or oid, "missing"
+            raise BrokenSource(tag=tag.name, source=shown(source), details=f"{name} is missing")
+        contents[name] = answer.read(int(header[2]))
+        answer.read(1)
+    return contents
 
 
 def _has(store: Path, commit: str) -> bool:
@@ -169,6 +205,37 @@ def _from_network(words: Sequence[str], source: str, what: str, progress: Progre
         return on_network_errors(once, progress)
     except NetworkError as error:
         raise SourceUnreachable(source=shown(source), details=str(error)) from error
+
+
+def _feed(
+    words: Sequence[str],
+    text: str,
+    tag: Tag,
+    source: str,
+    environment: Mapping[str, str] | None = None,
+) -> bytes:
+    """Run a local git command on some input and return its output as it is."""
+    from git import Git, GitCommandError
+
+    settings = [word for setting in _SETTINGS for word in ("-c", setting)]
+    with tempfile.TemporaryFile() as stdin:
+        stdin.write(text.encode(errors="surrogateescape"))
+        stdin.seek(0)
+        try:
+            output = Git().execute(
+                [Git.GIT_PYTHON_GIT_EXECUTABLE, *settings, *words],
+                istream=stdin,
+                env=environment,
+                stdout_as_string=False,
+                strip_newline_in_stdout=False,
+            )
+        except GitCommandError as error:
+            details = str(error.stderr).strip()
+            if "No space left on device" in details:
+                raise DiskFull(path="the cache") from error
+            raise BrokenSource(tag=tag.name, source=shown(source), details=details) from error
+    assert isinstance(output, bytes)
+    return output
 
 
 def _is_network_error(words: str) -> bool:
