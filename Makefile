@@ -5,7 +5,7 @@ CACHE := $(or $(DEMO_CACHE),.build)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lint types check test e2e demo clean
+.PHONY: help setup lint types check test e2e demo bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
@@ -47,6 +47,9 @@ demo: $(READY) ## the main job on real input from Debian: a proven kubeadm in di
 	goroot=$$($(BIN)/python -m tests.support.debian golang 1.15 $(CACHE)) && \
 	$(BIN)/kbuild kubeadm --version v1.20.2 --ca-years 100 --leaf-years 100 --source "$$archive" \
 	  --builder local --go-root "$$goroot" --go-version 1.15.15 --output dist/v1.20.2 --force
+
+bench: $(READY) ## what kbuild costs beside the compiler, as a ratio
+	$(BIN)/python -m tests.bench
 
 clean: ## remove what make and the tests made here
 	rm -rf .venv .build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
