@@ -37,7 +37,13 @@ def bare_build(archive: Path, go_root: Path, folder: Path) -> float:
         "GO111MODULE": "off",
         "CGO_ENABLED": "0",
     }
-    command: list[str | Path] = [go_root / "bin/go", "build", "-ldflags=-s -w", "-o", folder / "kubeadm"]
+    command: list[str | Path] = [
+        go_root / "bin/go",
+        "build",
+        "-ldflags=-s -w",
+        "-o",
+        folder / "kubeadm",
+    ]
     began = time.monotonic()
     subprocess.run([*command, "./cmd/kubeadm"], cwd=tree, env=environment, check=True)
     return time.monotonic() - began

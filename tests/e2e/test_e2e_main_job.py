@@ -10,8 +10,13 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from docker import DockerClient
+from packaging.version import Version
 from unidiff.patch import PatchSet
 
+from kbuild.model import Lifetimes
+from kbuild.prove.container import container_runner
+from kbuild.prove.pki import prove_pki
+from kbuild.workspace import open_workspace
 from tests.e2e.command import BUILD_DATE, COMMIT, GO_VERSION, VERSION, YEARS, Kbuild
 from tests.e2e.conftest import GitServer, Options
 from tests.e2e.released import (
@@ -149,6 +154,22 @@ def test_nothing_is_left(
     assert containers_left() == []
     # An anonymous volume is named by 64 hex digits.
     assert [volume.name for volume in engine.volumes.list() if len(volume.name) == 64] == []
+
+
+def test_the_proof_needs_no_namespaces_where_an_engine_is(
+    releases: Releases, engine: DockerClient, tmp_path: Path
+) -> None:
+    binary = releases[ARCHIVE_LOCAL].binary
+    with (
+        open_workspace(tmp_path) as workspace,
+        container_runner(binary, ARCH, workspace) as runner,
+    ):
+        assert runner is not None
+        lifetimes = Lifetimes(ca_years=100, leaf_years=100)
+        folder = workspace.work / "etc"
+        seen = prove_pki("old-ca", runner, Version(VERSION), lifetimes, folder)
+    assert Counter(each.moment for each in seen) == {"issued": 11, "renewed": 10}
+    assert [image for image in engine.images.list() if "kbuild-proof" in str(image.tags)] == []
 
 
 def test_docker_and_local_give_the_same_bytes(releases: Releases) -> None:
