@@ -454,11 +454,11 @@ class DiskFull(KbuildError):
 
 
 class NotWritable(KbuildError):
-    """A folder cannot be written."""
+    """A file or folder cannot be read or written."""
 
     exit_code = 81
-    what = "{path} cannot be written: {reason}"
-    todo = "choose another folder with --output, or mend its permissions"
+    what = "{path} cannot be used: {reason}"
+    todo = "choose another place, or mend its permissions"
 
 
 class OutputExists(KbuildError):

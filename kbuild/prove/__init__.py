@@ -104,7 +104,11 @@ def _prove_pki(
             pool.submit(prove_pki, case, runner, version, lifetimes, scratch / case)
             for case in CASES
         ]
-        return tuple(certificate for case in cases for certificate in case.result())
+        try:
+            return tuple(certificate for case in cases for certificate in case.result())
+        except BaseException:
+            runner.stop()  # else the other case is waited for
+            raise
 
 
 @contextlib.contextmanager

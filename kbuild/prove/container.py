@@ -28,9 +28,12 @@ class ContainerRunner:
 
     def __init__(self, client: "Client", image: str, labels: dict[str, str]) -> None:
         self._client, self._image, self._labels = client, image, labels
+        self._stopped = False
 
     def run(self, arguments: tuple[str, ...], etc_kubernetes: Path) -> str:
         """Run kubeadm; see Runner."""
+        if self._stopped:
+            raise KubeadmFailed(command="kubeadm", code="none", details="it was stopped")
         with (
             engine.translate(self._image),
             removed(
@@ -56,6 +59,10 @@ class ContainerRunner:
             unpack(container, ETC_KUBERNETES, etc_kubernetes)
             out: bytes = container.logs(stderr=False)
             return out.decode(errors="replace")
+
+    def stop(self) -> None:
+        """Run nothing more; what runs now takes a second or two."""
+        self._stopped = True
 
 
 @contextlib.contextmanager

@@ -31,6 +31,9 @@ class Runner(Protocol):
         Raises KubeadmFailed.
         """
 
+    def stop(self) -> None:
+        """End what runs now, and run nothing more."""
+
 
 class SandboxRunner:
     """Runs kubeadm in a sandbox of this machine, under qemu-user if it is a foreign one."""
@@ -40,6 +43,8 @@ class SandboxRunner:
     def __init__(self, binary: Path, scratch: Path, qemu: Path | None) -> None:
         self.how = "native" if qemu is None else "qemu"
         self._scratch = scratch
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
         self._binds = [Bind(source=binary.resolve(), target=KUBEADM)]
         self._argv = [str(KUBEADM)]
         if qemu is not None:
@@ -48,6 +53,8 @@ class SandboxRunner:
 
     def run(self, arguments: tuple[str, ...], etc_kubernetes: Path) -> str:
         """Run kubeadm; see Runner."""
+        if self._stopped:
+            raise _failed(arguments, "none", "it was stopped")
         etc = Bind(source=etc_kubernetes.resolve(), target=ETC_KUBERNETES, writable=True)
         process = sandbox.popen(
             [*self._argv, *arguments],
@@ -57,17 +64,29 @@ class SandboxRunner:
             purpose="the proof",
             merge=False,
         )
+        self._running.add(process)
         try:
             out, err = process.communicate(timeout=_PATIENCE[self.how])
         except subprocess.TimeoutExpired:
             raise _failed(arguments, "none", "it did not end in time") from None
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            self._running.discard(process)
+            _kill(process)
             process.communicate()
         if process.returncode != 0:
             raise _failed(arguments, process.returncode, err.decode(errors="replace"))
         return out.decode(errors="replace")
+
+    def stop(self) -> None:
+        """End what runs now; see Runner."""
+        self._stopped = True
+        for process in list(self._running):
+            _kill(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def sandbox_runner(binary: Path, arch: str, scratch: Path) -> SandboxRunner | None:

@@ -54,6 +54,9 @@ class FakeKubeadm:
                     self._write(etc_kubernetes, path, "renewed", self.leaf)
         return ""
 
+    def stop(self) -> None:
+        """Nothing of it runs on by itself."""
+
     def _write(self, folder: Path, name: str, moment: str, lifetime: timedelta) -> None:
         path = folder / name
         if name in self.missing or (name in CAS and path.exists()):
