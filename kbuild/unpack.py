@@ -34,21 +34,34 @@ def checked(
     for count, member in enumerate(tar):
         tell(count)
         name = posixpath.normpath(member.name)
-        if not _is_inside(member.name) or _passes_through(name, links):
+        if not _is_plain(member.name) or _passes_through(name, links):
             raise UnsafeMember(member.name)
         if member.issym():
             # Seen from where the link stands, and never passed through by a later member.
-            if not _is_inside(posixpath.join(posixpath.dirname(name), member.linkname)):
+            ends = posixpath.join(posixpath.dirname(name), member.linkname)
+            if not (_is_inside(ends) and _climbs_first(member.linkname)):
                 raise UnsafeMember(member.name)
             links.add(name)
         elif member.islnk():
-            if not _is_inside(member.linkname):
+            linked = posixpath.normpath(member.linkname)
+            if not _is_plain(member.linkname) or _passes_through(linked, links):
                 raise UnsafeMember(member.name)
         elif not member.isreg() and not member.isdir():
             raise UnsafeMember(member.name)
         member.uid, member.gid, member.uname, member.gname = os.geteuid(), os.getegid(), "", ""
         member.mode = (member.mode & 0o755) | (0o700 if member.isdir() else 0o600)
         yield member
+
+
+def _is_plain(path: str) -> bool:
+    # A file system follows the links before a "..", where normpath only drops a name.
+    return _is_inside(path) and ".." not in path.split("/")
+
+
+def _climbs_first(path: str) -> bool:
+    # The same: only above the link's own folder, where no link is, ".." means what it says.
+    names = [name for name in path.split("/") if name not in ("", ".")]
+    return names == sorted(names, key=lambda name: name != "..")
 
 
 def _is_inside(path: str) -> bool:

@@ -1,6 +1,6 @@
 """From a version and a source to a whole Kubernetes tree whose tag and commit are known."""
 
-from kbuild.errors import CommitMismatch, WrongArchiveVersion
+from kbuild.errors import BrokenArchive, CommitMismatch, WrongArchiveVersion
 from kbuild.model import BuildRequest, SourceTree, Tag
 from kbuild.progress import Progress
 from kbuild.source import archive, git
@@ -29,7 +29,9 @@ def resolve(request: BuildRequest, workspace: Workspace, progress: Progress) -> 
     """
     wanted = full_tag(request.version)
     if archive.is_archive(request.source):
-        [tag] = list_tags(request.source, workspace, progress)
+        path = archive.download(request.source, workspace, progress)
+        archive.check(path, request.source, request.source_sha256)
+        tag = archive.identify(path, request.source)
         if not stands_for(request.version, tag):
             raise WrongArchiveVersion(
                 source=git.shown(request.source), actual=tag.name, version=request.version
@@ -57,5 +59,10 @@ def fetch(request: BuildRequest, tag: Tag, workspace: Workspace, progress: Progr
     target.parent.mkdir(parents=True)
     if archive.is_archive(request.source):
         path = archive.download(request.source, workspace, progress)
-        return archive.unpack(path, request.source, request.source_sha256, target, progress)
+        tree = archive.unpack(path, request.source, request.source_sha256, target, progress)
+        if (tree.tag, tree.commit) != (tag.name, tag.commit):
+            # Only the first was held against what was asked for.
+            reason = f"it names itself {tag.name} ({tag.commit}) and {tree.tag} ({tree.commit})"
+            raise BrokenArchive(source=tree.origin, reason=reason)
+        return tree
     return git.fetch_tag(request.source, tag, target, workspace, progress)

@@ -5,6 +5,7 @@ it was made on one. Upstream's kubernetes-src.tar.gz has no top folder; GitHub's
 """
 
 import contextlib
+import errno
 import lzma
 import posixpath
 import re
@@ -35,14 +36,27 @@ ENDINGS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar")
 _VERSION_FILE = PurePosixPath("hack/lib/version.sh")
 _COMMIT = re.compile(r"KUBE_GIT_COMMIT='([0-9a-f]{40})'")
 _TAG = re.compile(r"if \[\[ '[^']*\btag: (v[^ ,']+)[^']*' =~")
+# Python's tarfile lets through what its parts raise of names, numbers and links that cannot be.
+_DAMAGE = (
+    *(tarfile.TarError, EOFError, zlib.error, lzma.LZMAError),
+    *(LookupError, ValueError, OverflowError),
+)
+# gzip and bz2 give no number for damaged data; the others are members in each other's place.
+_IMPOSSIBLE = (
+    *(None, errno.EEXIST, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ELOOP),
+    *(errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR),
+)
 _CHUNK = 1 << 20
 _STEP = 2000  # members between two words of progress
 
 
 def is_archive(source: str) -> bool:
     """Tell whether a source is an archive: a file, or an address that ends like one."""
-    path = urlsplit(source).path if "://" in source else source
-    return Path(source).is_file() or ("://" in source and path.endswith(ENDINGS))
+    if "://" in source:
+        return urlsplit(source).path.endswith(ENDINGS)
+    path = Path(source)
+    # A name with a colon and no such file is git's way of naming another host.
+    return path.is_file() or (source.endswith(ENDINGS) and ":" not in source and not path.is_dir())
 
 
 def download(source: str, workspace: Workspace, progress: Progress) -> Path:
@@ -52,7 +66,7 @@ def download(source: str, workspace: Workspace, progress: Progress) -> Path:
     """
     target = workspace.work / "source-archive"
     if "://" not in source:
-        return Path(source)
+        return _readable(source)
     if target.exists():  # the version was looked up in it
         return target
     try:
@@ -60,6 +74,14 @@ def download(source: str, workspace: Workspace, progress: Progress) -> Path:
     except network.DownloadFailed as error:
         raise SourceUnreachable(source=shown(source), details=shown(str(error))) from error
     return target
+
+
+def check(path: Path, source: str, demanded: str | None) -> str:
+    """Return the sha256 of an archive; raises SourceChecksumMismatch if another is demanded."""
+    actual = sha256(path)
+    if demanded not in (None, actual):
+        raise SourceChecksumMismatch(source=shown(source), actual=actual, expected=demanded)
+    return actual
 
 
 def identify(path: Path, source: str) -> Tag:
@@ -85,14 +107,13 @@ def unpack(
     ``demanded`` is the sha256 that the archive must have, if any. Raises SourceChecksumMismatch,
     BrokenArchive, UnsafeArchive or NotKubernetes.
     """
-    actual = sha256(path)
-    if demanded not in (None, actual):
-        raise SourceChecksumMismatch(source=shown(source), actual=actual, expected=demanded)
+    actual = check(path, source, demanded)
     with _reading(source), tarfile.open(path) as tar:
         files = _read(tar, progress)
     tree = _Tree.of(files, source)
     tag = _identity(tree.files[str(_VERSION_FILE)].content.decode(errors="replace"), source)
-    tree.write(target)
+    with _reading(source):
+        tree.write(target)
     assert tag.commit is not None
     return SourceTree(
         path=target, tag=tag.name, commit=tag.commit, origin=shown(source), sha256=actual
@@ -166,16 +187,24 @@ def _tell(count: int, progress: Progress) -> None:
         progress.advance("unpack", count, None)
 
 
+def _readable(source: str) -> Path:
+    try:
+        Path(source).open("rb").close()
+    except OSError as error:
+        raise SourceUnreachable(source=source, details=str(error.strerror)) from error
+    return Path(source)
+
+
 @contextlib.contextmanager
 def _reading(source: str) -> Iterator[None]:
     try:
         yield
     except UnsafeMember as error:
         raise UnsafeArchive(source=shown(source), member=error) from error
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except _DAMAGE as error:
         raise BrokenArchive(source=shown(source), reason=error) from error
     except OSError as error:
-        if error.errno is None:  # gzip and bz2 say so of damaged data
+        if error.errno in _IMPOSSIBLE:
             raise BrokenArchive(source=shown(source), reason=error) from error
         raise
 

@@ -7,6 +7,7 @@ for, so a second run fetches nothing, and a second tag only what is new in it.
 import io
 import os
 import re
+import shutil
 import signal
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
@@ -25,7 +26,7 @@ from kbuild.network import NetworkError, on_network_errors
 from kbuild.progress import Progress
 from kbuild.source.closure import is_for_linux, needed_files
 from kbuild.source.versions import is_tag
-from kbuild.workspace import Workspace, key, remove, shared
+from kbuild.workspace import Workspace, key, make_then_move, remove, shared
 
 if TYPE_CHECKING:
     from git import RemoteProgress
@@ -37,12 +38,18 @@ _NETWORK = re.compile(
     r"|error: (429|5\d\d)|http (429|5\d\d)|temporary failure",
     re.IGNORECASE,
 )
-_REFUSED = re.compile(r"denied|not found|not exported|not appear|host key", re.IGNORECASE)
+_REFUSED = re.compile(
+    r"denied|not found|not exported|not appear|host key|authentication|dubious ownership|bad owner",
+    re.IGNORECASE,
+)
 _SETTINGS = (
     "protocol.ext.allow=never",
     "core.hooksPath=/dev/null",
     "core.attributesFile=/dev/null",
     "core.autocrlf=false",
+    "core.eol=lf",
+    "core.fsmonitor=false",
+    "core.sparseCheckout=false",
     "core.symlinks=true",
     "gc.auto=0",
     "maintenance.auto=false",
@@ -50,11 +57,23 @@ _SETTINGS = (
     "http.lowSpeedLimit=1000",
     "http.lowSpeedTime=60",
 )
-# Set where kbuild is run by a git hook, and meant for another repository.
-_INHERITED = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE")
-
-
+# Set where kbuild is run by a git hook, and meant for another repository: what
+# `git rev-parse --local-env-vars` names, but for settings, which may hold a proxy.
+_INHERITED = (
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_INDEX_FILE",
+    "GIT_NAMESPACE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_QUARANTINE_PATH",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+)
 _LINK = "120000"
+_ROOM = 16 << 20  # bytes; with less left, a file may not have fitted
 
 
 class _Entry(NamedTuple):
@@ -94,35 +113,56 @@ def fetch_tag(
     Raises SourceUnreachable, BrokenSource, NotKubernetes or DiskFull.
     """
     name = key(_address(source))
-    store = workspace.cache / "git" / f"{name}.git"
+    # Git takes a path that is not absolute to begin in the work tree.
+    store, target = (workspace.cache / "git" / f"{name}.git").absolute(), target.absolute()
     assert tag.commit is not None
     with shared(workspace, f"git-{name}"):
-        _clean(store)
-        if not _has(store, tag.commit):
-            _fetch(source, tag, store, progress)
-        else:
-            progress.say(f"{tag.name} is in the cache already")
+        is_new = not (store / "HEAD").exists()
         try:
-            _check_out(store, tag, target, source)
+            _obtain(source, tag, store, target, progress)
         except BrokenSource as error:
+            _check_room(store)
+            if is_new:
+                raise
+            # Damage shows in many ways, some of them at the fetch already; a new store has none.
             progress.say(f"the cached clone is damaged ({error.details}), fetching anew")
             remove(store)
             remove(target)
-            _fetch(source, tag, store, progress)
-            _check_out(store, tag, target, source)
+            _obtain(source, tag, store, target, progress)
     return SourceTree(path=target, tag=tag.name, commit=tag.commit, origin=shown(source))
 
 
 def shown(source: str) -> str:
     """Return a source without the credentials that its address may hold."""
-    return re.sub(r"(?<=://)[^/@]*@", "", source)
+    return re.sub(r"(?<=://)[^/\s]*@", "", source)
+
+
+def _obtain(source: str, tag: Tag, store: Path, target: Path, progress: Progress) -> None:
+    if not (store / "HEAD").exists():
+        _make_store(store, source, tag)
+    _clean(store)
+    if _has(store, str(tag.commit)):
+        progress.say(f"{tag.name} is in the cache already")
+    else:
+        _fetch(source, tag, store, progress)
+    _check_out(store, tag, target, source)
+
+
+def _make_store(store: Path, source: str, tag: Tag) -> None:
+    # Not as the user's settings have it: a template may hold attributes, which change the tree.
+    words = ["init", "--quiet", "--bare", "--template=", "--object-format=sha1", "--"]
+    remove(store)
+    with make_then_move(store) as made:
+        _git([*words, str(made)], source, tag.name)
+
+
+def _check_room(store: Path) -> None:
+    # Git does not say why it could not write a file of the tree.
+    if shutil.disk_usage(store.parent).free < _ROOM:
+        raise DiskFull(path=store.parent)
 
 
 def _fetch(source: str, tag: Tag, store: Path, progress: Progress) -> None:
-    if not (store / "HEAD").exists():
-        remove(store)
-        store.parent.mkdir(parents=True, exist_ok=True)
-        _git(["init", "--quiet", "--bare", "--", str(store)], source, tag.name)
     ref = f"refs/tags/{tag.name}"
     words = [
         *("--git-dir", str(store), "fetch", "--progress", "--depth=1", "--no-tags"),

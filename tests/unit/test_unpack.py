@@ -40,6 +40,11 @@ def archive(*members: tarfile.TarInfo) -> tarfile.TarFile:
         (member("a", tarfile.SYMTYPE, "sub"), member("a/x")),
         (member("a", tarfile.SYMTYPE, "sub"), member("a")),
         (member("a", tarfile.SYMTYPE, "."), member("./a/x")),
+        # What looks inside by its text is outside for a file system, which follows links first.
+        (member("a/b", tarfile.SYMTYPE, ".."), member("a/b/../x")),
+        (member("a/b", tarfile.SYMTYPE, ".."), member("link", tarfile.SYMTYPE, "a/b/..")),
+        (member("a/b", tarfile.SYMTYPE, ".."), member("hard", tarfile.LNKTYPE, "a/b/../x")),
+        (member("a/b", tarfile.SYMTYPE, ".."), member("hard", tarfile.LNKTYPE, "a/b/x")),
     ],
     ids=lambda members: " ".join(f"{m.name}>{m.linkname}" for m in members),
 )
