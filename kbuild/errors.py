@@ -45,6 +45,14 @@ class BadSetting(KbuildError):
     todo = "{hint}"
 
 
+class MissingSetting(KbuildError):
+    """A setting that has no default was not given."""
+
+    exit_code = 2
+    what = "--{name} is missing"
+    todo = "give it as a flag, in kbuild.toml or in the environment; see --help"
+
+
 class LeafOutlivesCA(KbuildError):
     """The leaf lifetime asked for is longer than the CA's."""
 
@@ -124,10 +132,10 @@ class SourceChecksumMismatch(KbuildError):
 
 
 class UnsafeArchive(KbuildError):
-    """An archive member would be written outside its folder."""
+    """An archive member leaves its folder, or is no file, folder or link."""
 
     exit_code = 24
-    what = "{source} holds a member that leaves its folder: {member}"
+    what = "{source} holds a member that could do harm: {member}"
     todo = "do not use this archive"
 
 
@@ -406,7 +414,7 @@ class WrongBinary(KbuildError):
     """The file is no static Linux executable of the right machine."""
 
     exit_code = 72
-    what = "{path} is not a static Linux kubeadm for {arch}: {reason}"
+    what = "{path} is not a static Linux kubeadm: {reason}"
     todo = "give an unmodified kubeadm for Linux"
 
 

@@ -48,12 +48,9 @@ def plan(request: BuildRequest, cache: Path, progress: Progress) -> Plan:
     builder = _check_first(request, progress)
     with open_workspace(cache) as workspace:
         tag = resolve(request, workspace, progress)
-    return Plan(
-        tag=tag,
-        series=series_for(tag.version),
-        builder=builder,
-        output=_output(request, tag),
-    )
+        output = _output(request, tag)
+        with reserve(output, request, cache):
+            return Plan(tag=tag, series=series_for(tag.version), builder=builder, output=output)
 
 
 def run(request: BuildRequest, cache: Path, progress: Progress) -> Release:

@@ -15,7 +15,13 @@ from typing import Any
 
 from platformdirs import user_cache_path, user_config_path
 
-from kbuild.errors import BadSetting, BadSettingsFile, LeafOutlivesCA, UnknownSetting
+from kbuild.errors import (
+    BadSetting,
+    BadSettingsFile,
+    LeafOutlivesCA,
+    MissingSetting,
+    UnknownSetting,
+)
 from kbuild.model import ARCHES, MAX_YEARS, BuildRequest, Lifetimes
 
 UPSTREAM = "https://github.com/kubernetes/kubernetes.git"
@@ -30,7 +36,8 @@ Parse = Callable[[str, object], object]
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise BadSetting(name=name, value=value, reason="it must be some text", hint="see --help")
+        hint = "put it in quotes" if isinstance(value, int | float) else "see --help"
+        raise BadSetting(name=name, value=value, reason="it must be some text", hint=hint)
     return value.strip()
 
 
@@ -68,7 +75,8 @@ def _arches(name: str, value: object) -> tuple[str, ...]:
     if not isinstance(items, list | tuple) or not items:
         raise BadSetting(name=name, value=value, reason="it must be a list", hint="see --help")
     parse = _one_of(*ARCHES)
-    return tuple(dict.fromkeys(str(parse(name, item)) for item in items))
+    single = [part for item in items for part in str(item).split(",")]
+    return tuple(dict.fromkeys(str(parse(name, item)) for item in single))
 
 
 def _hex(*, least: int, most: int) -> Parse:
@@ -99,7 +107,11 @@ def _moment(name: str, value: object) -> datetime:
             reason="it must be a date and time with a zone (RFC 3339)",
             hint="write it like 2026-01-31T12:00:00Z",
         )
-    return moment.astimezone(UTC).replace(microsecond=0)
+    try:
+        return moment.astimezone(UTC).replace(microsecond=0)
+    except OverflowError:
+        reason, hint = "it is out of range", "give a time of this age"
+        raise BadSetting(name=name, value=value, reason=reason, hint=hint) from None
 
 
 def _switch(name: str, value: object) -> bool:
@@ -107,7 +119,9 @@ def _switch(name: str, value: object) -> bool:
     if isinstance(value, bool):
         return value
     if str(value).lower() not in known:
-        raise BadSetting(name=name, value=value, reason="it must be true or false", hint="")
+        raise BadSetting(
+            name=name, value=value, reason="it must be true or false", hint="write one"
+        )
     return known[str(value).lower()]
 
 
@@ -144,17 +158,14 @@ class Settings:
     quiet: bool = _setting(_switch, default=False)
 
     def required(self, name: str) -> Any:  # noqa: ANN401  # the field's own type
-        """Return a setting that has to be there, or raise BadSetting."""
+        """Return a setting that has to be there, or raise MissingSetting."""
         value = getattr(self, name)
         if value is None:
-            flag = _flag(name)
-            raise BadSetting(
-                name=flag, value="", reason="it must be given", hint=f"add --{flag} (see --help)"
-            )
+            raise MissingSetting(name=_flag(name))
         return value
 
     def lifetimes(self) -> Lifetimes:
-        """Return the lifetimes asked for; raises BadSetting or LeafOutlivesCA."""
+        """Return the lifetimes asked for; raises MissingSetting or LeafOutlivesCA."""
         ca_years, leaf_years = self.required("ca_years"), self.required("leaf_years")
         if leaf_years > ca_years:
             raise LeafOutlivesCA(ca_years=ca_years, leaf_years=leaf_years)

@@ -27,6 +27,8 @@ from filelock import FileLock, Timeout
 
 from kbuild.errors import DiskFull, NotWritable
 
+_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
@@ -48,8 +50,8 @@ def open_workspace(cache: Path) -> Iterator[Workspace]:
     Raises NotWritable or DiskFull.
     """
     with disk_errors(cache):
-        (cache / "work").mkdir(parents=True, exist_ok=True)
-        (cache / "locks").mkdir(exist_ok=True)
+        make_folder(cache / "work")
+        make_folder(cache / "locks")
         sweep(cache)
         work = cache / "work" / f"run-{uuid.uuid4().hex[:12]}"
         lock = _run_lock(cache, work.name)
@@ -127,6 +129,15 @@ def make_then_move(target: Path) -> Iterator[Path]:
             raise
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and what is above it; raises NotWritable or DiskFull."""
+    with disk_errors(path):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except (FileNotFoundError, FileExistsError) as error:  # below /proc, or below a file
+            raise NotWritable(path=path, reason=error.strerror) from error
+
+
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn a full or read-only disk into an error of ours, wherever in the block it shows."""
@@ -136,7 +147,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         place = error.filename or path
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(path=place) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+        if error.errno in _REFUSED:
             raise NotWritable(path=place, reason=os.strerror(error.errno)) from error
         raise
 

@@ -18,6 +18,8 @@ from kbuild.errors import InternalError, Interrupted, KbuildError
 from kbuild.settings import Settings, read_settings
 from kbuild.workspace import disk_errors
 
+_BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells have it
+
 
 @dataclass(slots=True)
 class _State:
@@ -32,9 +34,10 @@ class Boundary(TyperGroup):
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  # Typer's own signature
         """Run the command that was typed."""
         ctx.obj = _State(screen=Screen(verbose=False, quiet=False, as_json="--json" in sys.argv))
-        signal.signal(signal.SIGTERM, _interrupt)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _interrupt)
         try:
-            with disk_errors(Path.cwd()):
+            with disk_errors(Path()):
                 return super().invoke(ctx)
         except KbuildError as error:
             ctx.obj.screen.error(error)
@@ -43,10 +46,13 @@ class Boundary(TyperGroup):
             ctx.obj.screen.error(Interrupted())
             raise typer.Exit(Interrupted.exit_code) from None
         except BrokenPipeError:
+            # Who read us has gone, for example `head`; nobody is left to be told.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(InternalError.exit_code) from None
+            raise typer.Exit(_BROKEN_PIPE) from None
         except Exception as error:
             if type(error).__module__.startswith(("typer", "click")):
+                if isinstance(error, typer.TyperException):
+                    ctx.obj.screen.error_document("Usage", error.exit_code, error.format_message())
                 raise
             _internal(ctx.obj.screen, error)
             raise typer.Exit(InternalError.exit_code) from None

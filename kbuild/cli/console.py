@@ -1,16 +1,19 @@
 """What the user sees: results on standard output, everything else on standard error."""
 
+import contextlib
+import io
 import json
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from typing import TextIO
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Table
 
-from kbuild.errors import KbuildError
+from kbuild.errors import KbuildError, NotWritable
 
 _WIDE = 160
 _SECONDS_BETWEEN_LINES = 5.0
@@ -20,8 +23,8 @@ class Screen:
     """Shows progress as a bar on a terminal and as plain lines elsewhere; a kbuild Progress."""
 
     def __init__(self, *, verbose: bool, quiet: bool, as_json: bool) -> None:
-        self._out = _console(sys.stdout.isatty(), stderr=False)
-        self._err = _console(sys.stderr.isatty(), stderr=True)
+        self._out = _console(sys.stdout)
+        self._err = _console(sys.stderr)
         self._verbose, self._quiet, self._json = verbose, quiet, as_json
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -67,11 +70,17 @@ class Screen:
     def result(self, document: Mapping[str, object], lines: Iterable[str | Table]) -> None:
         """Print the result: one JSON document with --json, else the lines."""
         self.close()
-        if self._json:
-            sys.stdout.write(json.dumps(document, indent=2) + "\n")
-            return
-        for line in lines:
-            self._out.print(line, soft_wrap=isinstance(line, str), markup=False)
+        try:
+            if self._json:
+                self._out.file.write(json.dumps(document, indent=2) + "\n")
+            else:
+                for line in lines:
+                    self._out.print(line, soft_wrap=isinstance(line, str), markup=False)
+            self._out.file.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise NotWritable(path="standard output", reason=error.strerror) from error
 
     def error(self, error: KbuildError) -> None:
         """Print an error: what happened, what to do, and another program's last words."""
@@ -81,15 +90,25 @@ class Screen:
             self._err.print(f"[yellow]hint:[/yellow] {escape(error.hint)}", soft_wrap=True)
         for line in error.details.splitlines():
             self._err.print(f"  | {escape(line)}", soft_wrap=True)
+        self.error_document(
+            type(error).__name__, error.exit_code, error.happened, error.hint, error.details
+        )
+
+    def error_document(
+        self, kind: str, exit_code: int, what: str, todo: str = "see --help", details: str = ""
+    ) -> None:
+        """Print an error as the one JSON document, if there is to be one."""
         if self._json:
-            document = {
-                "kind": type(error).__name__,
-                "exit_code": error.exit_code,
-                "what": error.happened,
-                "todo": error.hint,
-                "details": error.details,
+            error = {
+                "kind": kind,
+                "exit_code": exit_code,
+                "what": what,
+                "todo": todo,
+                "details": details,
             }
-            sys.stdout.write(json.dumps({"error": document}, indent=2) + "\n")
+            with contextlib.suppress(OSError):  # it was said on standard error already
+                self._out.file.write(json.dumps({"error": error}, indent=2) + "\n")
+                self._out.file.flush()
 
     def _move_bar(self, what: str, done: int, total: int | None) -> None:
         if self._bar is None or what != self._what:
@@ -118,6 +137,8 @@ def plain_table(*headings: str) -> Table:
     return table
 
 
-def _console(is_terminal: bool, *, stderr: bool) -> Console:  # noqa: FBT001
+def _console(stream: TextIO | None) -> Console:
+    # A stream that was closed before we began is None; what is said there is lost.
+    file = stream or io.StringIO()
     # A pipe has no width; a table must not be folded to 80 columns there.
-    return Console(stderr=stderr, highlight=False, width=None if is_terminal else _WIDE)
+    return Console(file=file, highlight=False, width=None if file.isatty() else _WIDE)

@@ -1,5 +1,6 @@
 """``kbuild verify``: the same proof for any kubeadm, whoever built it."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -8,9 +9,10 @@ import typer
 from kbuild.cli import options
 from kbuild.cli.boundary import begin
 from kbuild.cli.kubeadm import proof_lines
-from kbuild.errors import WrongBinary
+from kbuild.errors import BadVersion, WrongBinary
 from kbuild.prove import prove_file
 from kbuild.release import proof_document
+from kbuild.source.versions import full_tag
 from kbuild.workspace import open_workspace
 
 
@@ -32,9 +34,19 @@ def verify(
     }
     settings, screen = begin(ctx, flags, config)
     if not binary.is_file():
-        raise WrongBinary(path=binary, arch="any", reason="it is no file")
+        raise WrongBinary(path=binary, reason="there is no such file")
+    if not os.access(binary, os.X_OK):
+        raise WrongBinary(path=binary, reason="it is not executable")
     lifetimes = settings.lifetimes()
+    expected = settings.version and _whole(settings.version)
     with open_workspace(settings.cache_dir) as workspace:
-        proof = prove_file(binary, settings.version, lifetimes, workspace, screen)
+        proof = prove_file(binary, expected, lifetimes, workspace, screen)
     document = {**proof_document(proof), "file": str(binary)}
     screen.result(document, [f"{binary} sha256:{proof.sha256}", *proof_lines(proof)])
+
+
+def _whole(version: str) -> str:
+    tag = full_tag(version)
+    if tag is None:
+        raise BadVersion(text=version)
+    return tag

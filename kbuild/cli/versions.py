@@ -9,6 +9,7 @@ from kbuild.cli.boundary import begin
 from kbuild.cli.console import plain_table
 from kbuild.patching.series import patches_folder, read_index, series_for
 from kbuild.source import list_tags
+from kbuild.source.git import shown
 from kbuild.workspace import open_workspace
 
 
@@ -41,6 +42,8 @@ def versions(
         for tag in offered
         if tag.version >= oldest and (pre_releases or not tag.version.is_prerelease)
     ]
+    if not tags:
+        screen.say("no tag of it is a Kubernetes version that kbuild patches")
     table = plain_table("tag", "commit", "series", "what is patched")
     entries = []
     for tag in tags:
@@ -49,4 +52,4 @@ def versions(
         about = " or: ".join(one.about for one in series)
         table.add_row(tag.name, (tag.commit or "")[:12], " or ".join(names), about)
         entries.append({"tag": tag.name, "commit": tag.commit, "series": names})
-    screen.result({"source": settings.source, "versions": entries}, [table])
+    screen.result({"source": shown(settings.source), "versions": entries}, [table])

@@ -38,7 +38,7 @@ def prove_binary(
     }
     arch = read_arch(binary.path)
     if arch != binary.arch:
-        raise WrongBinary(path=binary.path, arch=binary.arch, reason=f"it is for {arch}")
+        raise WrongBinary(path=binary.path, reason=f"it is for {arch}, not {binary.arch}")
     return _prove(binary.path, arch, expected, tree.lifetimes, workspace, progress)
 
 

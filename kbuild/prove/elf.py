@@ -29,12 +29,12 @@ def read_arch(path: Path) -> str:
             little = elf.little_endian
             dynamic = any(s["p_type"] in ("PT_INTERP", "PT_DYNAMIC") for s in elf.iter_segments())
     except ELFError as error:
-        raise WrongBinary(path=path, arch="any", reason="it is no ELF file") from error
+        raise WrongBinary(path=path, reason="it is no ELF file") from error
     arch = MACHINES.get(machine)
     if arch is None or little == (arch in _BIG_ENDIAN):
-        raise WrongBinary(path=path, arch="any", reason=f"its machine is {machine}")
+        raise WrongBinary(path=path, reason=f"its machine is {machine}")
     if kind != "ET_EXEC":
-        raise WrongBinary(path=path, arch=arch, reason=f"its ELF type is {kind}, not ET_EXEC")
+        raise WrongBinary(path=path, reason=f"its ELF type is {kind}, not ET_EXEC")
     if dynamic:
-        raise WrongBinary(path=path, arch=arch, reason="it is dynamically linked")
+        raise WrongBinary(path=path, reason="it is dynamically linked")
     return arch

@@ -3,8 +3,8 @@
 import contextlib
 import dataclasses
 import json
-import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from packaging.version import Version
 from kbuild import __version__
 from kbuild.errors import NotWritable, OutputBusy, OutputExists
 from kbuild.model import Binary, BuildRequest, PatchedTree, Proof, Release
-from kbuild.workspace import key, make_then_move, only_one, sha256
+from kbuild.workspace import disk_errors, key, make_then_move, only_one, sha256
 
 SUMS = "SHA256SUMS"
 BUILD = "build.json"
@@ -27,7 +27,7 @@ def reserve(folder: Path, request: BuildRequest, cache: Path) -> Iterator[None]:
     Raises OutputBusy, OutputExists or NotWritable.
     """
     name = f"output-{key(str(folder.absolute()))}"
-    with only_one(cache, name, OutputBusy(path=folder)):
+    with disk_errors(folder), only_one(cache, name, OutputBusy(path=folder)):
         _check_free(folder, force=request.force)
         yield
 
@@ -138,15 +138,19 @@ def rfc3339(moment: datetime) -> str:
 
 def _check_free(folder: Path, *, force: bool) -> None:
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise OutputExists(path=folder)
+        raise NotWritable(path=folder, reason="it is a link or a file, not a folder")
     if folder.is_dir() and any(folder.iterdir()):
         if not force:
             raise OutputExists(path=folder)
         if not (folder / BUILD).is_file():
             raise NotWritable(path=folder, reason="it holds what kbuild did not make")
     parent = next(path for path in folder.absolute().parents if path.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise NotWritable(path=parent, reason="permission denied or read-only")
+    # Only trying tells: root is asked for no permission, and /proc has no say in its mode bits.
+    with disk_errors(parent):
+        try:
+            tempfile.TemporaryDirectory(prefix=f".{folder.name}.kbuild-", dir=parent).cleanup()
+        except FileNotFoundError as error:
+            raise NotWritable(path=parent, reason="no folder can be made in it") from error
 
 
 def _write_json(path: Path, document: Mapping[str, object]) -> None:

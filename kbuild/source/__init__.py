@@ -1,6 +1,6 @@
 """From a version and a source to a whole Kubernetes tree whose tag and commit are known."""
 
-from kbuild.errors import BrokenArchive, CommitMismatch, WrongArchiveVersion
+from kbuild.errors import BadSetting, BrokenArchive, CommitMismatch, WrongArchiveVersion
 from kbuild.model import BuildRequest, SourceTree, Tag
 from kbuild.progress import Progress
 from kbuild.source import archive, git
@@ -36,6 +36,13 @@ def resolve(request: BuildRequest, workspace: Workspace, progress: Progress) -> 
             raise WrongArchiveVersion(
                 source=git.shown(request.source), actual=tag.name, version=request.version
             )
+    elif request.source_sha256 is not None:
+        raise BadSetting(
+            name="source-sha256",
+            value=request.source_sha256,
+            reason="the source is no archive",
+            hint="demand the commit of a git tag with --commit",
+        )
     elif wanted is None:
         tags = git.list_tags(request.source, progress)
         tag = newest_of(request.version, tags, git.shown(request.source))

@@ -202,11 +202,15 @@ def _reading(source: str) -> Iterator[None]:
     except UnsafeMember as error:
         raise UnsafeArchive(source=shown(source), member=error) from error
     except _DAMAGE as error:
-        raise BrokenArchive(source=shown(source), reason=error) from error
+        raise BrokenArchive(source=shown(source), reason=_first_line(error)) from error
     except OSError as error:
         if error.errno in _IMPOSSIBLE:
-            raise BrokenArchive(source=shown(source), reason=error) from error
+            raise BrokenArchive(source=shown(source), reason=_first_line(error)) from error
         raise
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or "it ends too early").splitlines()[0]
 
 
 def _identity(text: str, source: str) -> Tag:

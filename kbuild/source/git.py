@@ -352,4 +352,8 @@ def _listener(progress: Progress | None) -> "RemoteProgress":
 def _address(source: str) -> str:
     # A plain path would be copied whole; only a URL honours --depth.
     path = Path(source).expanduser()
-    return path.resolve().as_uri() if path.is_dir() else source
+    if path.is_dir():
+        return path.resolve().as_uri()
+    if ":" not in source:
+        raise NotKubernetes(source=source, reason="there is no such file or folder")
+    return source

@@ -1,6 +1,5 @@
 """Which tag a version stands for."""
 
-import difflib
 import re
 from collections.abc import Iterable
 
@@ -57,7 +56,11 @@ def newest_of(text: str, tags: Iterable[Tag], source: str) -> Tag:
 
 def missing(tag: str, tags: Iterable[Tag], source: str) -> TagNotFound:
     """Return the error for a tag that the source has not, with the name nearest to it."""
-    names = [each.name for each in tags]
-    close = difflib.get_close_matches(tag, names, n=1)
-    suggestion = f"; the nearest is {close[0]}" if close else ""
+    wanted = Version(tag)
+
+    def distance(each: Tag) -> tuple[int, int]:
+        return abs(each.version.minor - wanted.minor), abs(each.version.micro - wanted.micro)
+
+    nearest = min(tags, key=distance, default=None)
+    suggestion = f"; the nearest is {nearest.name}" if nearest else ""
     return TagNotFound(source=source, version=tag, suggestion=suggestion)

@@ -157,7 +157,7 @@ def test_an_output_that_is_no_folder_is_refused(
     else:
         (tmp_path / "out").symlink_to(tmp_path)
     forced = replace(request_made, force=True)
-    with pytest.raises(OutputExists), reserve(tmp_path / "out", forced, tmp_path):
+    with pytest.raises(NotWritable), reserve(tmp_path / "out", forced, tmp_path):
         pass
 
 

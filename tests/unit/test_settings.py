@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbuild.errors import BadSetting, BadSettingsFile, LeafOutlivesCA, UnknownSetting
+from kbuild.errors import (
+    BadSetting,
+    BadSettingsFile,
+    LeafOutlivesCA,
+    MissingSetting,
+    UnknownSetting,
+)
 from kbuild.settings import Settings, names, read_settings
 
 
@@ -81,7 +87,7 @@ def test_the_leaf_never_outlives_the_ca(ca_years: int, leaf_years: int) -> None:
 
 @pytest.mark.parametrize("name", ["version", "ca_years", "leaf_years"])
 def test_what_has_no_default_must_be_given(name: str) -> None:
-    with pytest.raises(BadSetting, match="must be given"):
+    with pytest.raises(MissingSetting, match="is missing"):
         read_settings(flags(**{name: None}), {}, None).request({})
 
 
@@ -94,6 +100,7 @@ def test_what_has_no_default_must_be_given(name: str) -> None:
         ("tree_state", "filthy"),
         ("commit", "abc"),
         ("source_sha256", "00"),
+        ("build_date", "0001-01-01T00:00:00+14:00"),
         ("build_date", "yesterday"),
         ("build_date", "2026-01-02T03:04:05"),
         ("json", "perhaps"),

@@ -51,7 +51,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str
         (("--ca-years", "-1", "--leaf-years", "1"), 2, "ca-years cannot be '-1'"),
         (("--ca-years", "1.5", "--leaf-years", "1"), 2, "ca-years cannot be '1.5'"),
         (("--ca-years", "10", "--leaf-years", "20"), 2, "would outlive their CA"),
-        (("--ca-years", "10"), 2, "leaf-years cannot be ''"),
+        (("--ca-years", "10"), 2, "--leaf-years is missing"),
         ((*YEARS, "--version", "nonsense"), 2, "'nonsense' is not a Kubernetes version"),
         ((*YEARS, "--version", "v1.12.0"), 2, "v1.12.0 is older than v1.13.0"),
         ((*YEARS, "--arch", "riscv64"), 2, "arch cannot be 'riscv64'"),
@@ -212,3 +212,37 @@ def test_no_colour_and_no_bars_in_a_pipe(run: Run, repository: tuple[Path, dict[
 
 def test_the_own_version_is_told(run: Run) -> None:
     assert run("--version").stdout.startswith("kbuild ")
+
+
+@pytest.mark.parametrize(
+    "words", [("kubeadm", "extra", "--json"), ("nosuch", "--json"), ("pins", "list", "--json", "x")]
+)
+def test_every_failure_with_json_is_one_document(words: tuple[str, ...], run: Run) -> None:
+    done = run(*words)
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"]["exit_code"] == 2
+
+
+def test_a_lost_standard_output_is_no_traceback(run: Run, tmp_path: Path) -> None:
+    shell = f'"{KBUILD}" pins list --json'
+    for where, code in ((">&-", 0), (">/dev/full", 81), ("| head -n 1", 0)):
+        done = subprocess.run(
+            ["bash", "-c", f"{shell} {where}"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+    assert run("pins", "list").returncode == 0
+
+
+@pytest.mark.parametrize("output", ["/proc/x", "n" * 300])
+def test_an_output_that_cannot_be_made_is_told_first(
+    output: str, run: Run, repository: tuple[Path, dict[str, str]]
+) -> None:
+    words = ("--version", "1.20", "--source", str(repository[0]), "--builder", "local")
+    done = run("kubeadm", *YEARS, *words, "--output", output)
+    assert done.returncode == 81, done.stderr
+    assert "==> toolchain" not in done.stderr

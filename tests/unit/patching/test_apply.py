@@ -124,7 +124,7 @@ def test_a_repository_around_or_in_the_tree_changes_nothing(
     [
         ("exit 0", NoPatchFits, r"duration365d \* 100"),
         ("echo 'error: x: No space left on device' >&2; exit 128", DiskFull, "no space is left"),
-        ("echo 'error: x: Permission denied' >&2; exit 128", NotWritable, "cannot be written"),
+        ("echo 'error: x: Permission denied' >&2; exit 128", NotWritable, "cannot be used"),
     ],
 )
 def test_a_git_that_changes_nothing_is_noticed(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kbuild.errors import (
+    BadSetting,
     BrokenSource,
     CommitMismatch,
     NotKubernetes,
@@ -160,15 +161,29 @@ def test_an_unreachable_source_is_tried_again_and_then_told(
     assert len(recorder.said) == 3
 
 
-@pytest.mark.parametrize("where", ["absent", "plain"])
 def test_what_is_no_repository_is_not_tried_again(
-    where: str, tmp_path: Path, workspace: Workspace, recorder: Recorder, request_for: RequestFor
+    tmp_path: Path, workspace: Workspace, recorder: Recorder, request_for: RequestFor
 ) -> None:
     (tmp_path / "plain").mkdir()
     with pytest.raises(BrokenSource) as caught:
-        resolve(request_for(tmp_path / where), workspace, recorder)
-    assert "fatal:" in caught.value.details or caught.value.details
+        resolve(request_for(tmp_path / "plain"), workspace, recorder)
+    assert "does not appear to be a git repository" in caught.value.details
     assert recorder.said == []
+
+
+@pytest.mark.parametrize("name", ["absent", "kubernetes-1.20.2"])
+def test_a_path_that_is_not_there_is_told(
+    name: str, tmp_path: Path, workspace: Workspace, recorder: Recorder, request_for: RequestFor
+) -> None:
+    with pytest.raises(NotKubernetes, match="no such file or folder"):
+        resolve(request_for(tmp_path / name), workspace, recorder)
+
+
+def test_a_checksum_is_not_for_git(
+    address: str, workspace: Workspace, recorder: Recorder, request_for: RequestFor
+) -> None:
+    with pytest.raises(BadSetting, match="source-sha256"):
+        resolve(request_for(address, source_sha256="0" * 64), workspace, recorder)
 
 
 def test_a_server_that_hangs_up_is_a_network_error(
