@@ -120,7 +120,9 @@ def test_an_archive_cut_near_its_end_is_refused(cut: int, archive: Path, obtain:
         obtain(archive)
 
 
-@pytest.mark.parametrize("content", [b"plain text\n", gzip.compress(b"plain text\n" * 100)])
+@pytest.mark.parametrize(
+    "content", [b"plain text\n", gzip.compress(b"plain text\n" * 100)], ids=["plain", "gzip"]
+)
 def test_what_is_no_archive_is_refused(content: bytes, tmp_path: Path, obtain: Obtain) -> None:
     path = tmp_path / "x.tar.gz"
     path.write_bytes(content)
