@@ -21,7 +21,9 @@ LeafYears = Annotated[
 Arch = Annotated[
     list[str] | None,
     typer.Option(
-        "--arch", metavar="ARCH", help="amd64, arm64, arm, ppc64le or s390x; repeatable. [amd64]"
+        "--arch",
+        metavar="ARCH",
+        help="amd64, arm64, arm, ppc64le or s390x; repeatable. Default: amd64.",
     ),
 ]
 Source = Annotated[
@@ -30,7 +32,7 @@ Source = Annotated[
         "--source",
         metavar="SOURCE",
         rich_help_panel=_SOURCE,
-        help="Git URL, local repository, or source archive (file or URL). [upstream's GitHub]",
+        help="Git URL, local repository, or source archive (file or URL). Default: upstream's GitHub.",
     ),
 ]
 Commit = Annotated[
@@ -57,7 +59,7 @@ Builder = Annotated[
         "--builder",
         metavar="auto|docker|local",
         rich_help_panel=_GO,
-        help="auto takes docker when an engine answers, else local. [auto]",
+        help="auto takes docker when an engine answers, else local. Default: auto.",
     ),
 ]
 Image = Annotated[
@@ -66,7 +68,7 @@ Image = Annotated[
         "--image",
         metavar="REF@DIGEST",
         rich_help_panel=_GO,
-        help="Build in this image; it must be named by its digest. [golang:<pin>]",
+        help="Build in this image; it must be named by its digest. Default: golang:<pin>.",
     ),
 ]
 GolangRepository = Annotated[
@@ -75,7 +77,7 @@ GolangRepository = Annotated[
         "--golang-repository",
         metavar="NAME",
         rich_help_panel=_GO,
-        help="A mirror of the golang image. [golang]",
+        help="A mirror of the golang image. Default: golang.",
     ),
 ]
 GoVersion = Annotated[
@@ -93,7 +95,7 @@ GoRoot = Annotated[
         "--go-root",
         metavar="DIR",
         rich_help_panel=_GO,
-        help="A Go for the local builder. [go on PATH, else downloaded]",
+        help="A Go for the local builder. Default: go on PATH, else downloaded.",
     ),
 ]
 GoSite = Annotated[
@@ -102,7 +104,7 @@ GoSite = Annotated[
         "--go-site",
         metavar="URL",
         rich_help_panel=_GO,
-        help="Where the local builder downloads Go. [https://go.dev/dl]",
+        help="Where the local builder downloads Go. Default: https://go.dev/dl.",
     ),
 ]
 Lock = Annotated[
@@ -116,7 +118,9 @@ Lock = Annotated[
 ]
 Output = Annotated[
     str | None,
-    typer.Option("--output", metavar="DIR", rich_help_panel=_OUTPUT, help="[dist/<version>]"),
+    typer.Option(
+        "--output", metavar="DIR", rich_help_panel=_OUTPUT, help="Default: dist/<version>."
+    ),
 ]
 Force = Annotated[
     bool | None,
@@ -128,7 +132,7 @@ BuildDate = Annotated[
         "--build-date",
         metavar="RFC3339",
         rich_help_panel=_OUTPUT,
-        help="The clock of the build. [SOURCE_DATE_EPOCH, else now]",
+        help="The clock of the build. Default: SOURCE_DATE_EPOCH, else now.",
     ),
 ]
 TreeState = Annotated[
@@ -137,7 +141,7 @@ TreeState = Annotated[
         "--tree-state",
         metavar="dirty|clean|archive",
         rich_help_panel=_OUTPUT,
-        help="The gitTreeState that the binary reports. [dirty]",
+        help="The gitTreeState that the binary reports. Default: dirty.",
     ),
 ]
 DryRun = Annotated[
@@ -148,9 +152,13 @@ Verbose = Annotated[bool | None, typer.Option("--verbose", "-v", help="Show ever
 Quiet = Annotated[bool | None, typer.Option("--quiet", "-q", help="Show no progress.")]
 Config = Annotated[
     str | None,
-    typer.Option("--config", metavar="FILE", help="Settings file. [kbuild.toml if it is there]"),
+    typer.Option(
+        "--config", metavar="FILE", help="Settings file. Default: kbuild.toml, if it is there."
+    ),
 ]
 CacheDir = Annotated[
     str | None,
-    typer.Option("--cache-dir", metavar="DIR", help="Clones, Go and its cache. [~/.cache/kbuild]"),
+    typer.Option(
+        "--cache-dir", metavar="DIR", help="Clones, Go and its cache. Default: ~/.cache/kbuild."
+    ),
 ]

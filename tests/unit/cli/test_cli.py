@@ -246,3 +246,9 @@ def test_an_output_that_cannot_be_made_is_told_first(
     done = run("kubeadm", *YEARS, *words, "--output", output)
     assert done.returncode == 81, done.stderr
     assert "==> toolchain" not in done.stderr
+
+
+def test_help_tells_the_defaults(run: Run) -> None:
+    shown = " ".join(run("kubeadm", "--help", COLUMNS="300").stdout.split())
+    for default in ("auto", "amd64", "golang:<pin>", "dist/<version>", "SOURCE_DATE_EPOCH"):
+        assert f"Default: {default}" in shown
