@@ -32,7 +32,7 @@ Source = Annotated[
         "--source",
         metavar="SOURCE",
         rich_help_panel=_SOURCE,
-        help="Git URL, local repository, or source archive (file or URL). Default: upstream's GitHub.",
+        help="Git URL, local repository, or archive (file or URL). Default: upstream's GitHub.",
     ),
 ]
 Commit = Annotated[
