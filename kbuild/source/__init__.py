@@ -4,6 +4,7 @@ from kbuild.errors import BadSetting, BrokenArchive, CommitMismatch, WrongArchiv
 from kbuild.model import BuildRequest, SourceTree, Tag
 from kbuild.progress import Progress
 from kbuild.source import archive, git
+from kbuild.source.store import fetch_tag
 from kbuild.source.versions import full_tag, missing, newest_of, stands_for
 from kbuild.workspace import Workspace
 
@@ -72,4 +73,4 @@ def fetch(request: BuildRequest, tag: Tag, workspace: Workspace, progress: Progr
             reason = f"it names itself {tag.name} ({tag.commit}) and {tree.tag} ({tree.commit})"
             raise BrokenArchive(source=tree.origin, reason=reason)
         return tree
-    return git.fetch_tag(request.source, tag, target, workspace, progress)
+    return fetch_tag(request.source, tag, target, workspace, progress)

@@ -1,18 +1,12 @@
-"""Clone one tag: a shallow fetch into an object store that all runs share, and a checkout.
+"""Run git, fenced from the user's own settings for working trees, and ask a source for its tags."""
 
-The store of a source is a bare repository in the cache. It holds every tag that was ever asked
-for, so a second run fetches nothing, and a second tag only what is new in it.
-"""
-
-import io
 import os
 import re
-import shutil
 import signal
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from kbuild.errors import (
     BrokenSource,
@@ -21,12 +15,10 @@ from kbuild.errors import (
     NotKubernetes,
     SourceUnreachable,
 )
-from kbuild.model import SourceTree, Tag
+from kbuild.model import Tag
 from kbuild.network import NetworkError, on_network_errors
 from kbuild.progress import Progress
-from kbuild.source.closure import is_for_linux, needed_files
 from kbuild.source.versions import is_tag
-from kbuild.workspace import Workspace, key, make_then_move, remove, shared
 
 if TYPE_CHECKING:
     from git import RemoteProgress
@@ -72,13 +64,6 @@ _INHERITED = (
     "GIT_SHALLOW_FILE",
     "GIT_WORK_TREE",
 )
-_LINK = "120000"
-_ROOM = 16 << 20  # bytes; with less left, a file may not have fitted
-
-
-class _Entry(NamedTuple):
-    mode: str
-    oid: str
 
 
 def list_tags(source: str, progress: Progress, *patterns: str) -> tuple[Tag, ...]:
@@ -86,8 +71,8 @@ def list_tags(source: str, progress: Progress, *patterns: str) -> tuple[Tag, ...
 
     With ``patterns`` only those refs are asked for. Raises SourceUnreachable or BrokenSource.
     """
-    words = ["ls-remote", "--tags", "--", _address(source), *patterns]
-    lines = _from_network(words, source, "its tags", progress)
+    words = ["ls-remote", "--tags", "--", address(source), *patterns]
+    lines = ask(words, source, "its tags", progress)
     commits = {}
     for line in lines.splitlines():
         commit, _, ref = line.partition("\t")
@@ -105,137 +90,20 @@ def find_tag(source: str, name: str, progress: Progress) -> Tag | None:
     return next(iter(list_tags(source, progress, *refs)), None)
 
 
-def fetch_tag(
-    source: str, tag: Tag, target: Path, workspace: Workspace, progress: Progress
-) -> SourceTree:
-    """Put the tree of a tag into ``target``.
-
-    Raises SourceUnreachable, BrokenSource, NotKubernetes or DiskFull.
-    """
-    name = key(_address(source))
-    # Git takes a path that is not absolute to begin in the work tree.
-    store, target = (workspace.cache / "git" / f"{name}.git").absolute(), target.absolute()
-    assert tag.commit is not None
-    with shared(workspace, f"git-{name}"):
-        is_new = not (store / "HEAD").exists()
-        try:
-            _obtain(source, tag, store, target, progress)
-        except BrokenSource as error:
-            _check_room(store)
-            if is_new:
-                raise
-            # Damage shows in many ways, some of them at the fetch already; a new store has none.
-            progress.say(f"the cached clone is damaged ({error.details}), fetching anew")
-            remove(store)
-            remove(target)
-            _obtain(source, tag, store, target, progress)
-    return SourceTree(path=target, tag=tag.name, commit=tag.commit, origin=shown(source))
-
-
 def shown(source: str) -> str:
     """Return a source without the credentials that its address may hold."""
     return re.sub(r"(?<=://)[^/\s]*@", "", source)
 
 
-def _obtain(source: str, tag: Tag, store: Path, target: Path, progress: Progress) -> None:
-    if not (store / "HEAD").exists():
-        _make_store(store, source, tag)
-    _clean(store)
-    if _has(store, str(tag.commit)):
-        progress.say(f"{tag.name} is in the cache already")
-    else:
-        _fetch(source, tag, store, progress)
-    _check_out(store, tag, target, source)
+def ask(words: Sequence[str], source: str, what: str, progress: Progress) -> str:
+    """Run a git command that needs the network, again and again on network errors.
 
+    Raises SourceUnreachable or BrokenSource; ``what`` is what git was asked for.
+    """
 
-def _make_store(store: Path, source: str, tag: Tag) -> None:
-    # Not as the user's settings have it: a template may hold attributes, which change the tree.
-    words = ["init", "--quiet", "--bare", "--template=", "--object-format=sha1", "--"]
-    remove(store)
-    with make_then_move(store) as made:
-        _git([*words, str(made)], source, tag.name)
-
-
-def _check_room(store: Path) -> None:
-    # Git does not say why it could not write a file of the tree.
-    if shutil.disk_usage(store.parent).free < _ROOM:
-        raise DiskFull(path=store.parent)
-
-
-def _fetch(source: str, tag: Tag, store: Path, progress: Progress) -> None:
-    ref = f"refs/tags/{tag.name}"
-    words = [
-        *("--git-dir", str(store), "fetch", "--progress", "--depth=1", "--no-tags"),
-        *("--no-write-fetch-head", "--", _address(source), f"+{ref}:{ref}"),
-    ]
-    _from_network(words, source, tag.name, progress)
-
-
-def _check_out(store: Path, tag: Tag, target: Path, source: str) -> None:
-    entries = _entries(store, tag, source)
-    if not any(name.startswith("cmd/kubeadm/") for name in entries):
-        raise NotKubernetes(source=shown(source), reason=f"{tag.name} has no cmd/kubeadm")
-
-    def read(names: Collection[str]) -> dict[str, bytes]:
-        return _contents(store, {name: entries[name].oid for name in names}, tag, source)
-
-    links = [name for name, entry in entries.items() if entry.mode == _LINK]
-    needed = needed_files(entries, links, read)
-    # An index of its own: the store is shared, and has no work tree.
-    target.mkdir(parents=True)
-    index = target.parent / "index"
-    lines = (f"{entries[n].mode} {entries[n].oid}\t{n}\0" for n in needed)
-    here = ("--git-dir", str(store), "--work-tree", str(target))
-    where = {"GIT_INDEX_FILE": str(index)}
-    _feed([*here, "update-index", "-z", "--index-info"], "".join(lines), tag, source, where)
-    _feed([*here, "checkout-index", "--all", "--force"], "", tag, source, where)
-    index.unlink()
-
-
-def _entries(store: Path, tag: Tag, source: str) -> dict[str, _Entry]:
-    words = ["--git-dir", str(store), "ls-tree", "-r", "-z", str(tag.commit)]
-    listed = _feed(words, "", tag, source).decode(errors="surrogateescape")
-    entries = {}
-    for line in filter(None, listed.split("\0")):
-        about, _, name = line.partition("\t")
-        mode, kind, oid = about.split(" ")
-        if kind == "blob" and is_for_linux(name):
-            entries[name] = _Entry(mode, oid)
-    return entries
-
-
-def _contents(store: Path, oids: Mapping[str, str], tag: Tag, source: str) -> dict[str, bytes]:
-    words = ["--git-dir", str(store), "cat-file", "--batch"]
-    answer = io.BytesIO(_feed(words, "\n".join(oids.values()), tag, source))
-    contents = {}
-    for name in oids:
-        header = answer.readline().split()
-        if len(header) != 3:  # noqa: PLR2004  # oid, type, size; or oid, "missing"
-            raise BrokenSource(tag=tag.name, source=shown(source), details=f"{name} is missing")
-        contents[name] = answer.read(int(header[2]))
-        answer.read(1)
-    return contents
-
-
-def _has(store: Path, commit: str) -> bool:
-    try:
-        _git(["--git-dir", str(store), "cat-file", "-e", f"{commit}^{{tree}}"], "", commit)
-    except BrokenSource:
-        return False
-    return True
-
-
-def _clean(store: Path) -> None:
-    # What a killed git leaves behind; nobody else is at it, for the store's lock is held.
-    for pattern in ("*.lock", "refs/tags/*.lock", "objects/pack/tmp_*", "objects/??/tmp_obj_*"):
-        for left in store.glob(pattern):
-            remove(left)
-
-
-def _from_network(words: Sequence[str], source: str, what: str, progress: Progress) -> str:
     def once() -> str:
         try:
-            return _git(words, source, what, progress)
+            return run(words, source, what, progress)
         except BrokenSource as error:
             if _is_network_error(error.details):
                 raise NetworkError(error.details) from error
@@ -247,14 +115,17 @@ def _from_network(words: Sequence[str], source: str, what: str, progress: Progre
         raise SourceUnreachable(source=shown(source), details=str(error)) from error
 
 
-def _feed(
+def feed(
     words: Sequence[str],
     text: str,
     tag: Tag,
     source: str,
     environment: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Run a local git command on some input and return its output as it is."""
+    """Run a local git command on some input and return its output as it is.
+
+    Raises BrokenSource or DiskFull.
+    """
     from git import Git, GitCommandError
 
     settings = [word for setting in _SETTINGS for word in ("-c", setting)]
@@ -284,13 +155,17 @@ def _is_network_error(words: str) -> bool:
     return hung_up or _NETWORK.search(words) is not None
 
 
-def _git(
+def run(
     words: Sequence[str],
     source: str,
     what: str,
     progress: Progress | None = None,
     **environment: str,
 ) -> str:
+    """Run a git command and return its output; progress of receiving is passed on.
+
+    Raises BrokenSource with git's words in its details, DiskFull or GitMissing.
+    """
     # Loaded here: importing it runs git, which most commands do not need.
     try:
         from git import Git, GitCommandNotFound
@@ -333,7 +208,7 @@ def _git(
 
 
 def _listener(progress: Progress | None) -> "RemoteProgress":
-    from git import RemoteProgress  # see _git
+    from git import RemoteProgress  # see run
 
     class Listener(RemoteProgress):
         def update(
@@ -349,7 +224,8 @@ def _listener(progress: Progress | None) -> "RemoteProgress":
     return Listener()
 
 
-def _address(source: str) -> str:
+def address(source: str) -> str:
+    """Return what git is to be given for a source; raises NotKubernetes for an absent path."""
     # A plain path would be copied whole; only a URL honours --depth.
     path = Path(source).expanduser()
     if path.is_dir():

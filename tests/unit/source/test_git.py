@@ -21,7 +21,8 @@ from kbuild.errors import (
 )
 from kbuild.model import Tag
 from kbuild.source import fetch, list_tags, resolve
-from kbuild.source.git import fetch_tag, shown
+from kbuild.source.git import shown
+from kbuild.source.store import fetch_tag
 from kbuild.workspace import Workspace, open_workspace
 from tests.support import servers
 from tests.support.recorder import Recorder
@@ -246,7 +247,7 @@ FETCH = """
 import sys
 from pathlib import Path
 from kbuild.model import Tag
-from kbuild.source.git import fetch_tag
+from kbuild.source.store import fetch_tag
 from kbuild.workspace import open_workspace
 sys.path.insert(0, ".")
 from tests.support.recorder import Recorder

@@ -8,7 +8,8 @@ import pytest
 from kbuild.errors import BrokenSource, DiskFull
 from kbuild.model import Tag
 from kbuild.source import fetch, resolve
-from kbuild.source.git import fetch_tag, shown
+from kbuild.source.git import shown
+from kbuild.source.store import fetch_tag
 from kbuild.workspace import Workspace, open_workspace
 from tests.support.recorder import Recorder
 from tests.support.repositories import git, make_repository
@@ -146,7 +147,7 @@ def test_a_full_disk_is_told_and_costs_no_cache(
         fetch(request, tag, workspace, Recorder())
     [store] = (tmp_path / "cache/git").iterdir()
     shutil.rmtree(store / "objects")
-    monkeypatch.setattr("kbuild.source.git._ROOM", 1 << 60)
+    monkeypatch.setattr("kbuild.source.store._ROOM", 1 << 60)
     with open_workspace(tmp_path / "cache") as workspace, pytest.raises(DiskFull):
         fetch(request, tag, workspace, Recorder())
     assert store.exists()
