@@ -26,7 +26,7 @@ from kbuild.errors import (
 )
 from kbuild.model import SourceTree, Tag
 from kbuild.progress import Progress
-from kbuild.source.closure import is_for_linux, needed_files
+from kbuild.source import closure
 from kbuild.source.git import shown
 from kbuild.source.versions import is_tag
 from kbuild.unpack import UnsafeMember, checked
@@ -109,11 +109,14 @@ def unpack(
     """
     actual = check(path, source, demanded)
     with _reading(source), tarfile.open(path) as tar:
-        files = _read(tar, progress)
-    tree = _Tree.of(files, source)
-    tag = _identity(tree.files[str(_VERSION_FILE)].content.decode(errors="replace"), source)
+        whole = _read(tar, progress)
+    tree = whole.below(whole.top(source))
+    if not any(name.startswith("cmd/kubeadm/") for name in tree.modes):
+        raise NotKubernetes(source=shown(source), reason="it has no cmd/kubeadm")
+    tag = _identity(tree.contents[str(_VERSION_FILE)].decode(errors="replace"), source)
+    found = closure.gather(tree.modes, lambda names: {n: tree.contents[n] for n in names})
     with _reading(source):
-        tree.write(target)
+        closure.write(target, tree.modes, found.contents)
     assert tag.commit is not None
     return SourceTree(
         path=target, tag=tag.name, commit=tag.commit, origin=shown(source), sha256=actual
@@ -121,65 +124,48 @@ def unpack(
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
-    content: bytes
-    mode: int
-    link: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class _Tree:
-    """The files of a tree by their names in it, in memory: a few hundred MB."""
+    """What a tree holds, in memory: a few hundred MB. Names are those in the tree."""
 
-    files: dict[str, _File]
+    modes: dict[str, int]
+    contents: dict[str, bytes]
 
-    @classmethod
-    def of(cls, files: dict[str, _File], source: str) -> "_Tree":
-        """Find the tree in an archive, with or without a top folder."""
+    def below(self, top: str) -> "_Tree":
+        """Return what is below a folder, whose name ends with a slash or is empty."""
+        inside = [name for name in self.modes if name.startswith(top)]
+        return _Tree(
+            {name.removeprefix(top): self.modes[name] for name in inside},
+            {name.removeprefix(top): self.contents[name] for name in inside},
+        )
+
+    def top(self, source: str) -> str:
+        """Return the folder of the tree in the archive; empty if it is the archive itself."""
         ends = f"/{_VERSION_FILE}"
-        tops = {name.removesuffix(ends) for name in files if name.endswith(ends)} - {""}
+        tops = {name.removesuffix(ends) for name in self.modes if name.endswith(ends)} - {""}
         tops = {f"{top}/" for top in tops if "/" not in top}
-        if str(_VERSION_FILE) in files:
+        if str(_VERSION_FILE) in self.modes:
             tops = {""}
         if len(tops) != 1:
             raise NotKubernetes(source=shown(source), reason=f"it has no {_VERSION_FILE}")
-        [top] = tops
-        inside = {n.removeprefix(top): f for n, f in files.items() if n.startswith(top)}
-        if not any(name.startswith("cmd/kubeadm/") for name in inside):
-            raise NotKubernetes(source=shown(source), reason="it has no cmd/kubeadm")
-        return cls(inside)
-
-    def write(self, target: Path) -> None:
-        """Write what a build of kubeadm reads into the new folder ``target``."""
-        links = [name for name, file in self.files.items() if file.link]
-        needed = needed_files(
-            self.files, links, lambda names: {n: self.files[n].content for n in names}
-        )
-        for folder in {(target / name).parent for name in needed}:
-            folder.mkdir(parents=True, exist_ok=True)
-        for name in needed:
-            file = self.files[name]
-            if file.link:
-                (target / name).symlink_to(file.link)
-            else:
-                (target / name).write_bytes(file.content)
-                (target / name).chmod(file.mode)
+        return tops.pop()
 
 
-def _read(tar: tarfile.TarFile, progress: Progress) -> dict[str, _File]:
-    files = {}
+def _read(tar: tarfile.TarFile, progress: Progress) -> _Tree:
+    tree = _Tree({}, {})
     for member in checked(tar, lambda count: _tell(count, progress)):
         name = posixpath.normpath(member.name)
         if member.issym():
-            files[name] = _File(b"", 0, member.linkname)
-        elif not member.isdir() and is_for_linux(name):
+            tree.modes[name] = closure.LINK
+            tree.contents[name] = member.linkname.encode(errors="surrogateescape")
+        elif not member.isdir():
             file = tar.extractfile(member)
             assert file is not None
-            files[name] = _File(file.read(), member.mode)
+            tree.modes[name] = member.mode
+            tree.contents[name] = file.read()
     # A tar ends before its compressed file does, whose own checksum stands last.
     while tar.fileobj.read(_CHUNK):
         pass
-    return files
+    return tree
 
 
 def _tell(count: int, progress: Progress) -> None:

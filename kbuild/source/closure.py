@@ -1,15 +1,17 @@
-"""Which files of a tree kubeadm is built from.
+"""Which files of a tree kubeadm is built from: its import closure.
 
-Of the 22,700 files of v1.20.2, kubeadm's import closure holds some 3,900: nothing else has to be
-written, packed or removed. What Go would take for another system is left out by the rule that Go
-has for file names (https://pkg.go.dev/cmd/go#hdr-Build_constraints); constraints inside files are
-not read, so this is rather more than Go will compile, never less.
+Of the 22,700 files of v1.20.2, kubeadm's import closure holds some 3,400: nothing else has to be
+fetched, written, packed or removed. What Go would not read is left out by the rules that it has for
+file names (https://pkg.go.dev/cmd/go#hdr-File_types and #hdr-Build_constraints); constraints inside
+files are not read, so this is rather more than Go will compile, never less.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
-from pathlib import PurePosixPath
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
 
 Read = Callable[[Collection[str]], Mapping[str, bytes]]
 
@@ -17,60 +19,124 @@ ROOT = "cmd/kubeadm"
 MODULE = "k8s.io/kubernetes/"
 STAGING = "staging/src/"
 VENDOR = "vendor/"
+LINK = 0o120000  # the mode that git gives a symbolic link; its content is what it points at
 
-# Read by Go itself, by the patches, or to learn what the tree is and which Go it pins.
+# Read by Go itself, or to learn what the tree is and which Go it pins.
 _ALWAYS = re.compile(
     r"(go\.(mod|sum|work|work\.sum)|\.go-version|vendor/modules\.txt"
     r"|staging/src/k8s\.io/[^/]+/go\.(mod|sum)"
-    r"|cmd/kubeadm/.+|staging/src/k8s\.io/client-go/util/cert/[^/]+"
     r"|build/dependencies\.yaml|build/build-image/cross/VERSION|hack/lib/version\.sh)"
 )
+_PATCHED = ("cmd/kubeadm/", "staging/src/k8s.io/client-go/util/cert/")
 _OTHER_SYSTEMS = (
     "aix|android|darwin|dragonfly|freebsd|hurd|illumos|ios|js|nacl|netbsd|openbsd|plan9|solaris"
     "|wasip1|windows|zos"
 )
-_NOT_FOR_LINUX = re.compile(rf"_(test|({_OTHER_SYSTEMS})(_[a-z0-9]+)?)\.go")
-_IMPORTS = re.compile(rb"^import\s*(?:\((.*?)^\s*\)|(.*?)$)", re.MULTILINE | re.DOTALL)
+_GO_READS = re.compile(r"\.(go|[sS]|sx|c|cc|cpp|cxx|m|h|hh|hpp|hxx|f|F|for|f90|swig|swigcxx|syso)$")
+_OTHER_ARCHES = (
+    "386|amd64p32|arm64be|armbe|mips|mips64|mips64le|mips64p32|mips64p32le|mipsle|ppc|ppc64|riscv"
+    "|riscv64|s390|sparc|sparc64|wasm"
+)
+_NOT_FOR_US = re.compile(rf"_(test|({_OTHER_SYSTEMS})(_[a-z0-9]+)?|({_OTHER_ARCHES}))\.(go|[sS])$")
+_IMPORTS = re.compile(rb"\nimport\s*(?:\((.*?)^\s*\)|(.*?)$)", re.MULTILINE | re.DOTALL)
 _PATH = re.compile(rb'^\s*(?:[\w.]+\s+)?"([^"]+)"', re.MULTILINE)
 
 
-def needed_files(names: Collection[str], links: Collection[str], read: Read) -> set[str]:
-    """Return the files that a build of kubeadm reads, of all ``names`` in the tree.
+class Closure(NamedTuple):
+    """The content of each file that is needed, and the folders of the packages."""
 
-    ``links`` are the tree's symbolic links, which are all kept. ``read`` gives the content of the
-    files that it is asked for, many at once.
+    contents: dict[str, bytes]
+    folders: set[str]
+
+
+def gather(modes: Mapping[str, int], read: Read, likely: Iterable[str] = ()) -> Closure:
+    """Read the files that a build of kubeadm needs.
+
+    ``modes`` names everything in the tree; its links are all kept. ``read`` gives the content of
+    the files that it is asked for, many at once. It is called as rarely as can be: once for what is
+    always needed and the folders that are ``likely`` (no harm if they are not), then once for each
+    step further into what is not there yet.
     """
     folders: defaultdict[str, list[str]] = defaultdict(list)
-    for name in names:
-        folders[str(PurePosixPath(name).parent)].append(name)
-    always = (name for name in names if _ALWAYS.fullmatch(name) and is_for_linux(name))
-    needed = {*always, *links}
-    seen, frontier = {ROOT}, {ROOT}
-    while frontier:
-        files = [f for folder in frontier for f in folders[folder] if is_for_linux(f)]
-        needed.update(files)
-        contents = read([name for name in files if name.endswith(".go")])
-        for name, content in contents.items():
-            if b"//go:embed" in content:
-                inside = f"{PurePosixPath(name).parent}/"
-                needed.update(each for each in names if each.startswith(inside))
-        found = {folder for content in contents.values() for folder in _imports(content, folders)}
-        frontier = found - seen
-        seen |= found
-    return needed
+    for name in filter(is_for_go, modes):
+        folders[_folder(name)].append(name)
+    contents: dict[str, bytes] = {}
+
+    def load(wanted: Iterable[str]) -> None:
+        if new := {name for name in wanted if name not in contents}:
+            contents.update(read(new))
+
+    needed = {name for name, mode in modes.items() if mode == LINK or _ALWAYS.fullmatch(name)}
+    needed.update(name for name in modes if name.startswith(_PATCHED) and is_for_go(name))
+    load([*needed, *(name for folder in likely for name in folders.get(folder, ()))])
+    seen: set[str] = set()
+    todo = {ROOT}
+    while todo:
+        here = {f for f in todo if all(name in contents for name in folders[f])}
+        if not here:
+            load([*needed, *(name for folder in todo for name in folders[folder])])
+            here = todo
+        seen |= here
+        files = [name for folder in here for name in folders[folder]]
+        needed.update(files, _embedded(files, contents, modes))
+        todo |= {path for name in files for path in _imports(contents[name], folders)}
+        todo -= seen
+    load(needed)
+    return Closure({name: contents[name] for name in needed}, seen)
 
 
-def is_for_linux(name: str) -> bool:
-    """Tell whether Go would read a file of that name on Linux, outside of tests."""
-    return _NOT_FOR_LINUX.search(name) is None
+def write(target: Path, modes: Mapping[str, int], contents: Mapping[str, bytes]) -> None:
+    """Write files into the new folder ``target``, as git would; links come last.
+
+    The caller has seen that no name and no link leads out of the folder.
+    """
+    for folder in {_folder(name) for name in contents}:
+        (target / folder).mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        if modes[name] != LINK:
+            path = target / name
+            path.write_bytes(content)
+            if modes[name] & 0o100:
+                path.chmod(0o755)
+    for name, content in contents.items():
+        if modes[name] == LINK:
+            (target / name).symlink_to(content.decode(errors="surrogateescape"))
+
+
+def shipped() -> set[str]:
+    """Return the folders that the closure of some tag held, of those that kbuild was tried on."""
+    text = resources.files("kbuild.source").joinpath("closure.txt").read_text(encoding="utf-8")
+    return {line for line in text.splitlines() if not line.startswith("#")}
+
+
+def is_for_go(name: str) -> bool:
+    """Tell whether Go would read a file of that name for a Linux of ours, outside of tests."""
+    return _GO_READS.search(name) is not None and _NOT_FOR_US.search(name) is None
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _embedded(
+    files: Iterable[str], contents: Mapping[str, bytes], names: Collection[str]
+) -> Iterator[str]:
+    for file in files:
+        if b"//go:embed" in contents[file]:
+            inside = f"{_folder(file)}/"
+            yield from (name for name in names if name.startswith(inside))
 
 
 def _imports(content: bytes, folders: Mapping[str, object]) -> Iterator[str]:
-    for block, line in _IMPORTS.findall(content):
-        for path in _PATH.findall(block or line):
-            name = path.decode(errors="replace")
-            places = [STAGING + name, VENDOR + name]
-            if name.startswith(MODULE):
-                places = [name.removeprefix(MODULE)]
-            # What is in none of the places is of Go's own library.
-            yield from (place for place in places if place in folders)
+    # Looking for the word first is many times faster than the expression is at it.
+    start = content.find(b"\nimport")
+    while start != -1:
+        if match := _IMPORTS.match(content, start):
+            for path in _PATH.findall(match[1] or match[2]):
+                name = path.decode(errors="replace")
+                places = [STAGING + name, VENDOR + name]
+                if name.startswith(MODULE):
+                    places = [name.removeprefix(MODULE)]
+                # What is in none of the places is of Go's own library.
+                yield from (place for place in places if place in folders)
+        start = content.find(b"\nimport", start + 1)

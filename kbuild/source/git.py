@@ -1,12 +1,13 @@
 """Run git, fenced from the user's own settings for working trees, and ask a source for its tags."""
 
+import contextlib
 import os
 import re
 import signal
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from kbuild.errors import (
     BrokenSource,
@@ -36,6 +37,7 @@ _REFUSED = re.compile(
 )
 _SETTINGS = (
     "protocol.ext.allow=never",
+    "protocol.version=2",  # a server of version 0 lists every ref, and gives no object by its name
     "core.hooksPath=/dev/null",
     "core.attributesFile=/dev/null",
     "core.autocrlf=false",
@@ -95,15 +97,16 @@ def shown(source: str) -> str:
     return re.sub(r"(?<=://)[^/\s]*@", "", source)
 
 
-def ask(words: Sequence[str], source: str, what: str, progress: Progress) -> str:
+def ask(words: Sequence[str], source: str, what: str, progress: Progress, text: str = "") -> str:
     """Run a git command that needs the network, again and again on network errors.
 
-    Raises SourceUnreachable or BrokenSource; ``what`` is what git was asked for.
+    ``text`` is its input, ``what`` is what git was asked for. Raises SourceUnreachable or
+    BrokenSource.
     """
 
     def once() -> str:
         try:
-            return run(words, source, what, progress)
+            return run(words, source, what, progress, text)
         except BrokenSource as error:
             if _is_network_error(error.details):
                 raise NetworkError(error.details) from error
@@ -115,13 +118,7 @@ def ask(words: Sequence[str], source: str, what: str, progress: Progress) -> str
         raise SourceUnreachable(source=shown(source), details=str(error)) from error
 
 
-def feed(
-    words: Sequence[str],
-    text: str,
-    tag: Tag,
-    source: str,
-    environment: Mapping[str, str] | None = None,
-) -> bytes:
+def feed(words: Sequence[str], text: str, tag: Tag, source: str) -> bytes:
     """Run a local git command on some input and return its output as it is.
 
     Raises BrokenSource or DiskFull.
@@ -129,14 +126,11 @@ def feed(
     from git import Git, GitCommandError
 
     settings = [word for setting in _SETTINGS for word in ("-c", setting)]
-    with tempfile.TemporaryFile() as stdin:
-        stdin.write(text.encode(errors="surrogateescape"))
-        stdin.seek(0)
+    with _input(text) as stdin:
         try:
             output = Git().execute(
                 [Git.GIT_PYTHON_GIT_EXECUTABLE, *settings, *words],
                 istream=stdin,
-                env=environment,
                 stdout_as_string=False,
                 strip_newline_in_stdout=False,
             )
@@ -147,6 +141,14 @@ def feed(
             raise BrokenSource(tag=tag.name, source=shown(source), details=details) from error
     assert isinstance(output, bytes)
     return output
+
+
+@contextlib.contextmanager
+def _input(text: str) -> Iterator[BinaryIO]:
+    with tempfile.TemporaryFile() as file:
+        file.write(text.encode(errors="surrogateescape"))
+        file.seek(0)
+        yield file
 
 
 def _is_network_error(words: str) -> bool:
@@ -160,9 +162,9 @@ def run(
     source: str,
     what: str,
     progress: Progress | None = None,
-    **environment: str,
+    text: str = "",
 ) -> str:
-    """Run a git command and return its output; progress of receiving is passed on.
+    """Run a git command on some input and return its output; progress of receiving is passed on.
 
     Raises BrokenSource with git's words in its details, DiskFull or GitMissing.
     """
@@ -176,12 +178,14 @@ def run(
         os.environ.pop(name, None)
     settings = [word for setting in _SETTINGS for word in ("-c", setting)]
     try:
-        process = Git().execute(
-            [Git.GIT_PYTHON_GIT_EXECUTABLE, *settings, *words],
-            env={"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "SSH_ASKPASS": "", **environment},
-            as_process=True,
-            universal_newlines=True,
-        )
+        with _input(text) as stdin:  # git has a copy of it
+            process = Git().execute(
+                [Git.GIT_PYTHON_GIT_EXECUTABLE, *settings, *words],
+                istream=stdin,
+                env={"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "SSH_ASKPASS": ""},
+                as_process=True,
+                universal_newlines=True,
+            )
     except GitCommandNotFound as error:
         raise GitMissing(details=str(error)) from error
     out: list[str] = []

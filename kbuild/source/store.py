@@ -1,144 +1,205 @@
-"""The object store of a source: one shallow fetch a tag, and the files of a tag written out.
+"""The object store of a source: only what kubeadm's import closure needs is ever fetched.
 
-The store is a bare repository in the cache that all runs share. It holds every tag that was ever
-asked for, so a second run fetches nothing, and a second tag only what is new in it.
+The store is a bare repository in the cache that all runs share. A tag's commit and trees come
+first, by a shallow fetch that leaves the files out (a partial clone), then the files of the import
+closure, in a few batches. All that was ever fetched stays, so a second run fetches nothing and a
+second tag only its difference. Beside the objects stands the closure of each minor, which tells
+for the next tag of it what to ask for at once.
+
+To git the store is a partial clone only while it fetches (``_PARTIAL``), and is told so in no file:
+else a local command would fetch each file that is missing, by itself, one request a file.
 """
 
 import io
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from kbuild.errors import BrokenSource, DiskFull, NotKubernetes
 from kbuild.model import SourceTree, Tag
 from kbuild.progress import Progress
-from kbuild.source.closure import is_for_linux, needed_files
+from kbuild.source import closure
 from kbuild.source.git import address, ask, feed, run, shown
 from kbuild.workspace import Workspace, key, make_then_move, remove, shared
 
-_LINK = "120000"
 _ROOM = 16 << 20  # bytes; with less left, a file may not have fitted
+_PARTIAL = ("remote.kbuild.promisor=true", "remote.kbuild.partialCloneFilter=blob:none")
+_REFUSAL = "unadvertised object"
 
 
 class _Entry(NamedTuple):
-    mode: str
+    mode: int
     oid: str
+
+
+class _Files(NamedTuple):
+    modes: dict[str, int]
+    contents: dict[str, bytes]
 
 
 def fetch_tag(
     source: str, tag: Tag, target: Path, workspace: Workspace, progress: Progress
 ) -> SourceTree:
-    """Put the tree of a tag into ``target``.
+    """Put the files of a tag that kubeadm is built from into ``target``.
 
     Raises SourceUnreachable, BrokenSource, NotKubernetes or DiskFull.
     """
-    name = key(address(source))
-    # Git takes a path that is not absolute to begin in the work tree.
-    store, target = (workspace.cache / "git" / f"{name}.git").absolute(), target.absolute()
+    path = workspace.cache / "git" / f"{key(address(source))}.git"
+    store = _Store(path.absolute(), source, tag, progress)
     assert tag.commit is not None
-    with shared(workspace, f"git-{name}"):
-        is_new = not (store / "HEAD").exists()
-        try:
-            _obtain(source, tag, store, target, progress)
-        except BrokenSource as error:
-            _check_room(store)
-            if is_new:
-                raise
-            # Damage shows in many ways, some of them at the fetch already; a new store has none.
-            progress.say(f"the cached clone is damaged ({error.details}), fetching anew")
-            remove(store)
-            remove(target)
-            _obtain(source, tag, store, target, progress)
+    with shared(workspace, f"git-{path.stem}"):
+        files = store.obtain()
+    closure.write(target, files.modes, files.contents)
     return SourceTree(path=target, tag=tag.name, commit=tag.commit, origin=shown(source))
 
 
-def _obtain(source: str, tag: Tag, store: Path, target: Path, progress: Progress) -> None:
-    if not (store / "HEAD").exists():
-        _make_store(store, source, tag)
-    _clean(store)
-    if _has(store, str(tag.commit)):
-        progress.say(f"{tag.name} is in the cache already")
-    else:
-        _fetch(source, tag, store, progress)
-    _check_out(store, tag, target, source)
+@dataclass(frozen=True, slots=True)
+class _Store:
+    path: Path
+    source: str
+    tag: Tag
+    progress: Progress
 
+    def obtain(self) -> _Files:
+        """Return the files of the closure, fetching what is not there; the caller holds the lock.
 
-def _make_store(store: Path, source: str, tag: Tag) -> None:
-    # Not as the user's settings have it: a template may hold attributes, which change the tree.
-    words = ["init", "--quiet", "--bare", "--template=", "--object-format=sha1", "--"]
-    remove(store)
-    with make_then_move(store) as made:
-        run([*words, str(made)], source, tag.name)
+        What git says of damage differs much, so whatever it is, it is tried once more, anew.
+        """
+        is_new = not (self.path / "HEAD").exists()
+        try:
+            return self._obtain()
+        except BrokenSource as error:
+            _check_room(self.path)
+            refused = _REFUSAL in error.details
+            if is_new and not refused:
+                raise
+            if refused:
+                self.progress.say("the source gives no single files, fetching the whole tree")
+            else:
+                details = error.details
+                self.progress.say(f"the cached clone is damaged ({details}), fetching anew")
+            remove(self.path)
+        return self._obtain(partial=not refused)
+
+    def _obtain(self, *, partial: bool = True) -> _Files:
+        if not (self.path / "HEAD").exists():
+            self._make()
+        _clean(self.path)
+        if self._has_trees():
+            self.progress.say(f"{self.tag.name} is in the cache already")
+        elif partial:
+            self._fetch("--depth=1", f"+{self.tag.commit}:{self._ref}", settings=_PARTIAL)
+        else:
+            self._fetch("--depth=1", f"+{self._ref}:{self._ref}")
+        return self._files()
+
+    def _files(self) -> _Files:
+        entries = self._entries()
+        if not any(name.startswith("cmd/kubeadm/") for name in entries):
+            reason = f"{self.tag.name} has no cmd/kubeadm"
+            raise NotKubernetes(source=shown(self.source), reason=reason)
+
+        def read(names: Collection[str]) -> Mapping[str, bytes]:
+            return self._read({name: entries[name].oid for name in names})
+
+        modes = {name: entry.mode for name, entry in entries.items()}
+        found = closure.gather(modes, read, self._likely())
+        self._remember(found.folders)
+        return _Files(modes, found.contents)
+
+    def _make(self) -> None:
+        # Not as the user's settings have it: a template may hold attributes, which change the tree.
+        words = ["init", "--quiet", "--bare", "--template=", "--object-format=sha1", "--"]
+        remove(self.path)
+        with make_then_move(self.path) as made:
+            run([*words, str(made)], self.source, self.tag.name)
+
+    def _fetch(self, option: str, *refs: str, settings: Sequence[str] = (), text: str = "") -> None:
+        all_settings = (f"remote.kbuild.url={address(self.source)}", *settings)
+        words = [
+            *("--git-dir", str(self.path)),
+            *(word for setting in all_settings for word in ("-c", setting)),
+            *("fetch", "--progress", "--no-tags", "--no-write-fetch-head"),
+            *("--recurse-submodules=no", option, "kbuild", *refs),
+        ]
+        ask(words, self.source, self.tag.name, self.progress, text)
+
+    def _entries(self) -> dict[str, _Entry]:
+        words = ["--git-dir", str(self.path), "ls-tree", "-r", "-z", str(self.tag.commit)]
+        listed = feed(words, "", self.tag, self.source).decode(errors="surrogateescape")
+        entries = {}
+        for line in filter(None, listed.split("\0")):
+            about, _, name = line.partition("\t")
+            mode, kind, oid = about.split(" ")
+            if not {"", ".", "..", ".git"}.isdisjoint(name.split("/")):
+                raise self._broken(name, "would leave its folder")
+            if kind == "blob":
+                entries[name] = _Entry(int(mode, 8), oid)
+        return entries
+
+    def _read(self, oids: Mapping[str, str]) -> dict[str, bytes]:
+        contents = self._contents(oids)
+        if missing := {name: oid for name, oid in oids.items() if name not in contents}:
+            # No negotiation: what else is here has nothing to do with what is asked for.
+            settings = (*_PARTIAL, "fetch.negotiationAlgorithm=noop")
+            text = "".join(f"{oid}\n" for oid in {*missing.values()})
+            self._fetch("--stdin", settings=settings, text=text)
+            contents |= self._contents(missing)
+        if lost := oids.keys() - contents.keys():
+            raise self._broken(min(lost), "is missing")
+        return contents
+
+    def _contents(self, oids: Mapping[str, str]) -> dict[str, bytes]:
+        words = ["--git-dir", str(self.path), "cat-file", "--batch", "--buffer"]
+        answer = io.BytesIO(feed(words, "\n".join(oids.values()), self.tag, self.source))
+        contents = {}
+        for name in oids:
+            header = answer.readline().split()
+            if len(header) == 3:  # noqa: PLR2004  # oid, type, size; else oid, "missing"
+                contents[name] = answer.read(int(header[2]))
+                answer.read(1)
+        return contents
+
+    def _has_trees(self) -> bool:
+        commit = str(self.tag.commit)
+        try:
+            run(["--git-dir", str(self.path), "cat-file", "-e", f"{commit}^{{tree}}"], "", commit)
+        except BrokenSource:
+            return False
+        return True
+
+    def _likely(self) -> set[str]:
+        """Return the folders of this minor's closure as it was last time, or a good guess."""
+        remembered = self._closure_file()
+        if not remembered.is_file():
+            return closure.shipped()
+        return set(remembered.read_text(errors="replace").splitlines())
+
+    def _remember(self, folders: Collection[str]) -> None:
+        file = self._closure_file()
+        file.parent.mkdir(exist_ok=True)
+        new = file.with_suffix(".new")
+        new.write_text("".join(f"{folder}\n" for folder in sorted(folders)), errors="replace")
+        new.replace(file)
+
+    def _closure_file(self) -> Path:
+        version = self.tag.version
+        return self.path / "closures" / f"{version.major}.{version.minor}.txt"
+
+    @property
+    def _ref(self) -> str:
+        return f"refs/tags/{self.tag.name}"
+
+    def _broken(self, file: str, how: str) -> BrokenSource:
+        return BrokenSource(tag=self.tag.name, source=shown(self.source), details=f"{file} {how}")
 
 
 def _check_room(store: Path) -> None:
     # Git does not say why it could not write a file of the tree.
     if shutil.disk_usage(store.parent).free < _ROOM:
         raise DiskFull(path=store.parent)
-
-
-def _fetch(source: str, tag: Tag, store: Path, progress: Progress) -> None:
-    ref = f"refs/tags/{tag.name}"
-    words = [
-        *("--git-dir", str(store), "fetch", "--progress", "--depth=1", "--no-tags"),
-        *("--no-write-fetch-head", "--", address(source), f"+{ref}:{ref}"),
-    ]
-    ask(words, source, tag.name, progress)
-
-
-def _check_out(store: Path, tag: Tag, target: Path, source: str) -> None:
-    entries = _entries(store, tag, source)
-    if not any(name.startswith("cmd/kubeadm/") for name in entries):
-        raise NotKubernetes(source=shown(source), reason=f"{tag.name} has no cmd/kubeadm")
-
-    def read(names: Collection[str]) -> dict[str, bytes]:
-        return _contents(store, {name: entries[name].oid for name in names}, tag, source)
-
-    links = [name for name, entry in entries.items() if entry.mode == _LINK]
-    needed = needed_files(entries, links, read)
-    # An index of its own: the store is shared, and has no work tree.
-    target.mkdir(parents=True)
-    index = target.parent / "index"
-    lines = (f"{entries[n].mode} {entries[n].oid}\t{n}\0" for n in needed)
-    here = ("--git-dir", str(store), "--work-tree", str(target))
-    where = {"GIT_INDEX_FILE": str(index)}
-    feed([*here, "update-index", "-z", "--index-info"], "".join(lines), tag, source, where)
-    feed([*here, "checkout-index", "--all", "--force"], "", tag, source, where)
-    index.unlink()
-
-
-def _entries(store: Path, tag: Tag, source: str) -> dict[str, _Entry]:
-    words = ["--git-dir", str(store), "ls-tree", "-r", "-z", str(tag.commit)]
-    listed = feed(words, "", tag, source).decode(errors="surrogateescape")
-    entries = {}
-    for line in filter(None, listed.split("\0")):
-        about, _, name = line.partition("\t")
-        mode, kind, oid = about.split(" ")
-        if kind == "blob" and is_for_linux(name):
-            entries[name] = _Entry(mode, oid)
-    return entries
-
-
-def _contents(store: Path, oids: Mapping[str, str], tag: Tag, source: str) -> dict[str, bytes]:
-    words = ["--git-dir", str(store), "cat-file", "--batch"]
-    answer = io.BytesIO(feed(words, "\n".join(oids.values()), tag, source))
-    contents = {}
-    for name in oids:
-        header = answer.readline().split()
-        if len(header) != 3:  # noqa: PLR2004  # oid, type, size; or oid, "missing"
-            raise BrokenSource(tag=tag.name, source=shown(source), details=f"{name} is missing")
-        contents[name] = answer.read(int(header[2]))
-        answer.read(1)
-    return contents
-
-
-def _has(store: Path, commit: str) -> bool:
-    try:
-        run(["--git-dir", str(store), "cat-file", "-e", f"{commit}^{{tree}}"], "", commit)
-    except BrokenSource:
-        return False
-    return True
 
 
 def _clean(store: Path) -> None:

@@ -1,9 +1,12 @@
+import os
+import re
 from collections.abc import Collection
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbuild.source.closure import is_for_linux, needed_files
+from kbuild.source.closure import LINK, gather, is_for_go, shipped, write
 
 MAIN = b"""// Package main. import "not/this"
 package main
@@ -45,49 +48,93 @@ TREE = {
     "pkg/version/data/deep/text": b"",
     "pkg/versionother/x.go": b"package versionother\n",
     "build/dependencies.yaml": b"",
+    "vendor/github.com/spf13/pflag/README.md": b'import "github.com/never/imported"\n',
     "test/utils/pki_helpers.go": b"package utils\n",
     "go.mod": b"",
 }
-LINK = "vendor/k8s.io/client-go"
+CLIENT_GO = "vendor/k8s.io/client-go"
+MODES = {**dict.fromkeys(TREE, 0o100644), CLIENT_GO: LINK}
 
 
 def read(names: Collection[str]) -> dict[str, bytes]:
-    return {name: TREE[name] for name in names}
+    return {name: TREE.get(name, b"") for name in names}
+
+
+class Steps:
+    """A source that counts how often it is asked, and refuses to be asked twice for a file."""
+
+    def __init__(self) -> None:
+        self.asked: list[set[str]] = []
+
+    def __call__(self, names: Collection[str]) -> dict[str, bytes]:
+        assert not any(step & set(names) for step in self.asked)
+        self.asked.append(set(names))
+        return read(names)
 
 
 def test_what_kubeadm_imports_is_needed_and_nothing_else() -> None:
-    needed = needed_files([*TREE, LINK], [LINK], read)
-    assert set(TREE) - needed == {
+    needed = gather(MODES, read).contents
+    assert set(TREE) - needed.keys() == {
         "cmd/kubeadm/app/app_test.go",
         "cmd/kubeadm/app/app_windows.go",
         "staging/src/k8s.io/client-go/rest/rest.go",
         "vendor/github.com/only/tests/x.go",
         "vendor/github.com/only/windows/x.go",
         "vendor/github.com/never/imported/x.go",
+        "vendor/github.com/spf13/pflag/README.md",
         "pkg/versionother/x.go",
         "test/utils/pki_helpers.go",
     }
-    assert LINK in needed
+    assert CLIENT_GO in needed
 
 
-def test_a_cycle_ends_and_each_file_is_read_once() -> None:
-    asked: list[str] = []
+def test_a_cycle_ends_and_each_step_goes_as_far_as_it_can() -> None:
+    steps = Steps()
+    gather(MODES, steps)
+    # All of cmd/kubeadm at once, then what it imports, then what that imports or embeds.
+    assert len(steps.asked) == 3
 
-    def counting(names: Collection[str]) -> dict[str, bytes]:
-        asked.extend(names)
-        return read(names)
 
-    needed_files(list(TREE), [], counting)
-    assert len(asked) == len(set(asked))
+def test_what_is_likely_is_read_at_once_and_needed_only_if_it_is_imported() -> None:
+    steps = Steps()
+    found = gather(MODES, steps)
+    again = Steps()
+    guess = [*found.folders, "vendor/github.com/never/imported", "no/such/folder", ""]
+    assert gather(MODES, again, guess) == found
+    assert len(again.asked) == 2  # the second is for what is embedded
+    assert "vendor/github.com/never/imported/x.go" in again.asked[0]
+
+
+def test_files_are_written_as_git_would(tmp_path: Path) -> None:
+    modes = {"a/run.sh": 0o100755, "a/text": 0o100644, "b/link": LINK}
+    contents = {"b/link": b"../a", "a/run.sh": b"#!", "a/text": b"x"}
+    write(tmp_path / "tree", modes, contents)
+    assert (tmp_path / "tree/b/link/text").read_bytes() == b"x"
+    assert (tmp_path / "tree/b/link").readlink() == Path("../a")
+    assert os.access(tmp_path / "tree/a/run.sh", os.X_OK)
+    assert not (tmp_path / "tree/a/text").stat().st_mode & 0o111
+
+
+def test_the_shipped_folders_are_folders() -> None:
+    folders = shipped()
+    assert "staging/src/k8s.io/client-go/rest" in folders
+    assert all(re.fullmatch(r"[\w.~-]+(/[\w.~-]+)*", folder) for folder in folders)
 
 
 def test_names_follow_gos_rule() -> None:
-    read_by_go = ("a.go", "a_linux.go", "a_linux_arm64.go", "a_unix.go", "a_arm64.s", "windows.go")
-    not_read = ("a_test.go", "a_windows.go", "a_windows_amd64.go", "a_darwin.go", "a_js_wasm.go")
-    assert all(is_for_linux(f"x/{name}") for name in read_by_go)
-    assert not any(is_for_linux(f"x/{name}") for name in not_read)
+    read_by_go = (
+        *("a.go", "a_linux.go", "a_linux_arm64.go", "a_unix.go", "a_arm64.s", "windows.go"),
+        *("a.c", "a.S", "386.go", "a_mips_x.go"),
+    )
+    not_read = (
+        *("a_test.go", "a_windows.go", "a_windows_amd64.go", "a_darwin.go", "a_js_wasm.go"),
+        *("a_386.s", "a_linux_mips64.go", "README.md", "go", "a.go.txt", "BUILD"),
+    )
+    assert all(is_for_go(f"x/{name}") for name in read_by_go)
+    assert not any(is_for_go(f"x/{name}") for name in not_read)
 
 
 @given(st.binary(max_size=300))
 def test_no_content_breaks_the_reader(content: bytes) -> None:
-    needed_files(["cmd/kubeadm/kubeadm.go"], [], lambda names: dict.fromkeys(names, content))
+    modes = {"cmd/kubeadm/kubeadm.go": 0o100644}
+    gather(modes, lambda names: dict.fromkeys(names, content))

@@ -89,7 +89,7 @@ def test_a_second_run_fetches_nothing(
     assert recorder.said == ["v1.20.2 is in the cache already"]
 
 
-def test_a_damaged_cache_is_fetched_anew(
+def test_a_file_that_is_lost_from_the_cache_is_fetched_again(
     address: str, tmp_path: Path, recorder: Recorder, request_for: RequestFor
 ) -> None:
     request = request_for(address)
@@ -109,7 +109,7 @@ def test_a_damaged_cache_is_fetched_anew(
     with open_workspace(tmp_path / "cache") as workspace:
         tree = fetch(request, tag, workspace, recorder)
         assert (tree.path / "cmd/kubeadm/kubeadm.go").is_file()
-    assert any("fetching anew" in text for text in recorder.said)
+    assert recorder.said == ["v1.20.2 is in the cache already"]
 
 
 def test_what_a_killed_git_left_does_not_matter(

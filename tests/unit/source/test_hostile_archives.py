@@ -36,8 +36,8 @@ def link(tar: tarfile.TarFile, name: str, target: str, kind: bytes) -> None:
 
 
 def put_file_over_folder(tar: tarfile.TarFile) -> None:
-    put(tar, "k/cmd/kubeadm/app/x")
-    put(tar, "k/cmd/kubeadm/app")
+    put(tar, "k/cmd/kubeadm/app.go/x.go")
+    put(tar, "k/cmd/kubeadm/app.go")
 
 
 def write(path: Path, add: Add = lambda _: None) -> Path:
@@ -75,8 +75,8 @@ def test_an_archive_that_names_itself_twice_is_refused(
     "add",
     [
         put_file_over_folder,
-        lambda tar: put(tar, "k/cmd/kubeadm/kubeadm.go/below"),
-        lambda tar: put(tar, "k/cmd/kubeadm/" + "x" * 300),
+        lambda tar: put(tar, "k/cmd/kubeadm/kubeadm.go/below.go"),
+        lambda tar: put(tar, "k/cmd/kubeadm/" + "x" * 300 + ".go"),
         lambda tar: link(tar, "k/hard", "k/absent", tarfile.LNKTYPE),
     ],
     ids=["file over folder", "folder over file", "long name", "link to nothing"],
