@@ -35,6 +35,7 @@ _REFUSED = re.compile(
     r"denied|not found|not exported|not appear|host key|authentication|dubious ownership|bad owner",
     re.IGNORECASE,
 )
+_NO_FILTER = "filtering not recognized by server"
 _SETTINGS = (
     "protocol.ext.allow=never",
     "protocol.version=2",  # a server of version 0 lists every ref, and gives no object by its name
@@ -208,6 +209,8 @@ def run(
         if "No space left on device" in details:
             raise DiskFull(path="the cache")
         raise BrokenSource(tag=what, source=shown(source), details=details)
+    if progress is not None and any(_NO_FILTER in line for line in errors.other_lines):
+        progress.say("the source cannot leave files out, so the whole tree was fetched")
     return "".join(out)
 
 

@@ -35,6 +35,7 @@ def make_repository(folder: Path, tags: Iterable[str]) -> dict[str, str]:
     """Make a repository with a commit a tag, the tag annotated; return the commits by tag."""
     folder.mkdir(parents=True)
     git(folder, "init", "--quiet", "-b", "master")
+    git(folder, "config", "uploadpack.allowFilter", "true")
     commits = {}
     for tag in tags:
         for entry in folder.iterdir():
