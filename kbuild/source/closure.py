@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 Read = Callable[[Collection[str]], Mapping[str, bytes]]
+Put = Callable[[Path, str, bytes], None]
 
 ROOT = "cmd/kubeadm"
 MODULE = "k8s.io/kubernetes/"
@@ -47,6 +48,11 @@ class Closure(NamedTuple):
 
     contents: dict[str, bytes]
     folders: set[str]
+
+
+def put_new(path: Path, _name: str, content: bytes) -> None:
+    """Write a file; see ``write``."""
+    path.write_bytes(content)
 
 
 def gather(modes: Mapping[str, int], read: Read, likely: Iterable[str] = ()) -> Closure:
@@ -85,19 +91,24 @@ def gather(modes: Mapping[str, int], read: Read, likely: Iterable[str] = ()) -> 
     return Closure({name: contents[name] for name in needed}, seen)
 
 
-def write(target: Path, modes: Mapping[str, int], contents: Mapping[str, bytes]) -> None:
+def write(
+    target: Path, modes: Mapping[str, int], contents: Mapping[str, bytes], put: Put = put_new
+) -> None:
     """Write files into the new folder ``target``, as git would; links come last.
 
-    The caller has seen that no name and no link leads out of the folder.
+    ``put`` writes one that is not executable. The caller has seen that no name and no link leads
+    out of the folder.
     """
     for folder in {_folder(name) for name in contents}:
         (target / folder).mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         if modes[name] != LINK:
             path = target / name
-            path.write_bytes(content)
             if modes[name] & 0o100:
+                path.write_bytes(content)
                 path.chmod(0o755)
+            else:
+                put(path, name, content)
     for name, content in contents.items():
         if modes[name] == LINK:
             (target / name).symlink_to(content.decode(errors="surrogateescape"))
