@@ -28,9 +28,11 @@ from kbuild.progress import Progress
 if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container as DockerContainer
+    from docker.models.volumes import Volume as DockerVolume
 
     Client: TypeAlias = DockerClient
     Container: TypeAlias = DockerContainer
+    Volume: TypeAlias = DockerVolume
 
 NEEDED_API = (1, 41)  # Docker 20.10
 _NEEDED = ".".join(map(str, NEEDED_API))

@@ -485,6 +485,14 @@ class OutputBusy(KbuildError):
     todo = "wait for it, or choose another --output"
 
 
+class CacheInUse(KbuildError):
+    """Another kbuild is using the cache that is to be pruned or cleared."""
+
+    exit_code = 84
+    what = "another kbuild is using the cache {path}"
+    todo = "wait until it has ended, then try again"
+
+
 class Interrupted(KbuildError):
     """The user or the system asked to stop."""
 

@@ -38,7 +38,8 @@ class BuildRequest:
     """Everything the user asked for, with every default filled in.
 
     ``version`` is as typed (``v1.23.0``, ``1.23``); the tag it stands for is found by the source
-    stage. ``build_date`` is the only clock of the build: whole seconds, UTC.
+    stage. ``build_date`` is the only clock of the build: whole seconds, UTC; None until it begins
+    where nobody gave one.
     """
 
     version: str
@@ -55,7 +56,7 @@ class BuildRequest:
     go_site: str
     lock: Path
     output: Path | None
-    build_date: datetime
+    build_date: datetime | None
     tree_state: str
     force: bool
 
@@ -188,9 +189,13 @@ class Proof:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """The finished folder, the names of the files in it, and what it was made of."""
+    """The finished folder, the names of the files in it, and what it was made of.
+
+    ``unchanged`` tells that all that goes into the binaries is as it was when they were built.
+    """
 
     folder: Path
     files: tuple[str, ...]
     tree: PatchedTree
     proofs: tuple[Proof, ...]
+    unchanged: bool

@@ -1,90 +1,175 @@
-"""From a request to a release: the stages in their order, and nothing else."""
+"""From requests to releases: the stages in their order, and nothing else."""
 
 import contextlib
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from kbuild.build import choose_builder, compile_kubeadm
-from kbuild.model import BuildRequest, Release, Tag
+from kbuild.ahead import prepared
+from kbuild.build import choose_builder, compile_kubeadm, provide
+from kbuild.build.built import find_built, keep_built
+from kbuild.model import (
+    Binary,
+    BuildRequest,
+    PatchedTree,
+    Release,
+    SourceTree,
+    Tag,
+    Toolchain,
+)
 from kbuild.patching.apply import patch_tree
 from kbuild.patching.series import Series, series_for
 from kbuild.progress import Progress
 from kbuild.prove import prove_binary
-from kbuild.release import publish, reserve
-from kbuild.source import fetch, resolve
+from kbuild.release import demand_free, publish, reserve
+from kbuild.source import fetch, git, resolve
 from kbuild.source.versions import full_tag
 from kbuild.toolchain import choose_go
 from kbuild.toolchain.images import demand_digest
-from kbuild.workspace import open_workspace
+from kbuild.workspace import Workspace, open_workspace, remove
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What a request would do, as far as it can be told without a side effect."""
 
+    request: BuildRequest
     tag: Tag
     series: tuple[Series, ...]
     builder: str
     output: Path
 
 
-@dataclass(frozen=True, slots=True)
-class _Stages:
-    progress: Progress
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    request: BuildRequest
+    tag: Tag
+    output: Path
+    workspace: Workspace
+    label: str
     seconds: dict[str, float] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        return self.tag.name
+
     @contextlib.contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        self.progress.stage(name)
+    def stage(self, name: str, progress: Progress) -> Iterator[None]:
+        progress.stage(self.label + name)
+        with self.timed(name):
+            yield
+
+    @contextlib.contextmanager
+    def timed(self, name: str) -> Iterator[None]:
         began = time.monotonic()
         yield
-        self.seconds[name] = time.monotonic() - began
+        self.seconds[name] = self.seconds.get(name, 0) + time.monotonic() - began
 
 
-def plan(request: BuildRequest, cache: Path, progress: Progress) -> Plan:
-    """Tell what ``run`` would do; asks the source for the tag and leaves nothing behind."""
-    builder = _check_first(request, progress)
-    with open_workspace(cache) as workspace:
-        tag = resolve(request, workspace, progress)
-        output = _output(request, tag)
-        with reserve(output, request, cache):
-            return Plan(tag=tag, series=series_for(tag.version), builder=builder, output=output)
+def plan(requests: Sequence[BuildRequest], cache: Path, progress: Progress) -> tuple[Plan, ...]:
+    """Tell what ``run`` would do; asks the source for the tags and leaves nothing behind."""
+    builder = _check_first(requests, progress)
+    with open_workspace(cache) as workspace, contextlib.ExitStack() as held:
+        return tuple(
+            Plan(
+                request=job.request,
+                tag=job.tag,
+                series=series_for(job.tag.version),
+                builder=builder,
+                output=job.output,
+            )
+            for job in _jobs(requests, workspace, held, progress)
+        )
 
 
-def run(request: BuildRequest, cache: Path, progress: Progress) -> Release:
-    """Build, prove and publish; raises any KbuildError and then leaves nothing behind."""
-    stage = _Stages(progress)
-    builder = _check_first(request, progress)
+def run(requests: Sequence[BuildRequest], cache: Path, progress: Progress) -> tuple[Release, ...]:
+    """Build, prove and publish each request, in their order.
+
+    What the next one needs is downloaded while one is compiled. Raises any KbuildError; the
+    releases before it stay, and of its own nothing is left behind.
+    """
+    builder = _check_first(requests, progress)
     with contextlib.ExitStack() as held:
         workspace = held.enter_context(open_workspace(cache))
-        with stage("source"):
-            tag = resolve(request, workspace, progress)
-            output = _output(request, tag)
-            held.enter_context(reserve(output, request, cache))
-            source = fetch(request, tag, workspace, progress)
-        with stage("toolchain"):
-            toolchain = choose_go(source, request, builder, workspace, progress)
-        with stage("patch"):
-            tree = patch_tree(source, toolchain, request.lifetimes)
-        with stage("build"):
-            binaries = tuple(
-                compile_kubeadm(tree, arch, request, workspace, progress) for arch in request.arches
-            )
-        with stage("prove"):
-            proofs = {b.path: prove_binary(b, request, workspace, progress) for b in binaries}
-        progress.stage("release")
-        return publish(proofs, binaries, request, output, stage.seconds)
+        progress.stage("source")
+        jobs = _jobs(requests, workspace, held, progress)
+        ready = prepared(jobs, partial(_prepare, builder), progress, git.stop)
+        trees = held.enter_context(ready)
+        return tuple(_release(job, *next(trees), progress) for job in jobs)
 
 
-def _check_first(request: BuildRequest, progress: Progress) -> str:
+def _check_first(requests: Sequence[BuildRequest], progress: Progress) -> str:
     # What is wrong with the request or this machine shows before anything is fetched.
-    full_tag(request.version)
-    if request.image is not None:
-        demand_digest(request.image)
-    return choose_builder(request, progress)
+    for request in requests:
+        full_tag(request.version)
+    if requests[0].image is not None:
+        demand_digest(requests[0].image)
+    return choose_builder(requests[0], progress)
 
 
-def _output(request: BuildRequest, tag: Tag) -> Path:
-    return request.output or Path("dist") / tag.name
+def _jobs(
+    requests: Sequence[BuildRequest],
+    workspace: Workspace,
+    held: contextlib.ExitStack,
+    progress: Progress,
+) -> list[_Job]:
+    jobs: dict[str, _Job] = {}
+    for number, request in enumerate(requests):
+        part = workspace.part(str(number))
+        began = time.monotonic()
+        tag = resolve(request, part, progress)
+        if tag.name not in jobs:  # 1.20 and v1.20.2 may be the same
+            output = request.output or Path("dist") / tag.name
+            if request.output is not None and len(requests) > 1:
+                output = request.output / tag.name
+            held.enter_context(reserve(output, request, workspace.cache))
+            label = f"{tag.name} " if len(requests) > 1 else ""
+            job = _Job(request=request, tag=tag, output=output, workspace=part, label=label)
+            job.seconds["source"] = time.monotonic() - began
+            jobs[tag.name] = job
+    return list(jobs.values())
+
+
+def _prepare(builder: str, job: _Job, progress: Progress) -> tuple[SourceTree, Toolchain]:
+    with job.timed("source"):
+        source = fetch(job.request, job.tag, job.workspace, progress)
+    with job.stage("toolchain", progress):
+        toolchain = choose_go(source, job.request, builder, job.workspace, progress)
+        provide(toolchain, progress)
+    return source, toolchain
+
+
+def _release(job: _Job, source: SourceTree, toolchain: Toolchain, progress: Progress) -> Release:
+    with job.stage("patch", progress):
+        tree = patch_tree(source, toolchain, job.request.lifetimes)
+    with job.stage("build", progress):
+        found = find_built(tree, job.request, job.workspace)
+        if found is None:
+            demand_free(job.output, job.request)
+            date = job.request.build_date or datetime.now(UTC).replace(microsecond=0)
+            request = replace(job.request, build_date=date)
+            binaries = _compile(tree, request, job.workspace, progress)
+        else:
+            progress.say("nothing changed since the last time, so there is nothing to compile")
+            date, binaries = found
+            request = replace(job.request, build_date=date)
+    with job.stage("prove", progress):
+        proofs = {b.path: prove_binary(b, request, job.workspace, progress) for b in binaries}
+    progress.stage(f"{job.label}release")
+    released = publish(
+        proofs, binaries, request, job.output, job.seconds, unchanged=found is not None
+    )
+    remove(job.workspace.work)
+    return released
+
+
+def _compile(
+    tree: PatchedTree, request: BuildRequest, workspace: Workspace, progress: Progress
+) -> tuple[Binary, ...]:
+    binaries = tuple(
+        compile_kubeadm(tree, arch, request, workspace, progress) for arch in request.arches
+    )
+    keep_built(binaries, request, workspace)
+    return binaries

@@ -70,13 +70,17 @@ def _one_of(*choices: str) -> Parse:
     return parse
 
 
-def _arches(name: str, value: object) -> tuple[str, ...]:
-    items = value.split(",") if isinstance(value, str) else value
-    if not isinstance(items, list | tuple) or not items:
-        raise BadSetting(name=name, value=value, reason="it must be a list", hint="see --help")
-    parse = _one_of(*ARCHES)
-    single = [part for item in items for part in str(item).split(",")]
-    return tuple(dict.fromkeys(str(parse(name, item)) for item in single))
+def _several(parse: Parse) -> Parse:
+    def parse_all(name: str, value: object) -> tuple[object, ...]:
+        items = [value] if not isinstance(value, list | tuple) else value
+        if not items:
+            raise BadSetting(name=name, value=value, reason="it must be a list", hint="see --help")
+        single = [
+            i for item in items for i in (item.split(",") if isinstance(item, str) else [item])
+        ]
+        return tuple(dict.fromkeys(parse(name, item) for item in single))
+
+    return parse_all
 
 
 def _hex(*, least: int, most: int) -> Parse:
@@ -133,10 +137,10 @@ def _setting(parse: Parse, default: object = None) -> Any:  # noqa: ANN401  # as
 class Settings:
     """Every setting, parsed; None where nobody gave one and there is no default."""
 
-    version: str | None = _setting(_text)
+    version: tuple[str, ...] | None = _setting(_several(_text))
     ca_years: int | None = _setting(_years)
     leaf_years: int | None = _setting(_years)
-    arch: tuple[str, ...] = _setting(_arches, ("amd64",))
+    arch: tuple[str, ...] = _setting(_several(_one_of(*ARCHES)), ("amd64",))
     source: str = _setting(_text, UPSTREAM)
     commit: str | None = _setting(_hex(least=7, most=40))
     source_sha256: str | None = _setting(_hex(least=64, most=64))
@@ -171,10 +175,25 @@ class Settings:
             raise LeafOutlivesCA(ca_years=ca_years, leaf_years=leaf_years)
         return Lifetimes(ca_years=ca_years, leaf_years=leaf_years)
 
-    def request(self, environment: Mapping[str, str]) -> BuildRequest:
-        """Return the build request; SOURCE_DATE_EPOCH is the clock unless a date was given."""
+    def requests(self, environment: Mapping[str, str]) -> tuple[BuildRequest, ...]:
+        """Return a build request a version; SOURCE_DATE_EPOCH is the clock if no date is given.
+
+        Raises MissingSetting, LeafOutlivesCA or BadSetting.
+        """
+        versions = self.required("version")
+        for name in ("commit", "source_sha256"):
+            if len(versions) > 1 and getattr(self, name) is not None:
+                raise BadSetting(
+                    name=_flag(name),
+                    value=getattr(self, name),
+                    reason="it is of one version, and several are asked for",
+                    hint="ask for each version by itself",
+                )
+        return tuple(self._request(version, environment) for version in versions)
+
+    def _request(self, version: str, environment: Mapping[str, str]) -> BuildRequest:
         return BuildRequest(
-            version=self.required("version"),
+            version=version,
             lifetimes=self.lifetimes(),
             arches=self.arch,
             source=self.source,
@@ -261,10 +280,10 @@ def _flag(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _clock(environment: Mapping[str, str]) -> datetime:
+def _clock(environment: Mapping[str, str]) -> datetime | None:
     epoch = environment.get("SOURCE_DATE_EPOCH")
     if epoch is None:
-        return datetime.now(UTC).replace(microsecond=0)
+        return None
     try:
         return datetime.fromtimestamp(int(epoch), UTC)
     except (ValueError, OverflowError, OSError):

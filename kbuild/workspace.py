@@ -3,8 +3,11 @@
 Everything below one cache root (``~/.cache/kbuild`` unless told otherwise):
 
     git/     object stores, one a source
+    files/   files of trees, by the names of their objects
     go/      unpacked Go toolchains
     gocache/ the Go build cache of the local builder
+    built/   binaries of earlier runs
+    logs/    what the last compile of each tag said
     locks/   one file a shared thing
     work/    one folder a run, gone when the run ends
 
@@ -20,27 +23,33 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from kbuild.errors import DiskFull, NotWritable
+from kbuild.errors import CacheInUse, DiskFull, NotWritable
 
+_ALONE = "alone"
 _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
-    """The folders of one run: ``cache`` is shared, ``work`` is this run's own."""
+    """The folders of one run: ``cache`` is shared, ``work`` is this run's own.
+
+    ``run_id`` marks what belongs to this run, containers included.
+    """
 
     cache: Path
     work: Path
+    run_id: str
 
-    @property
-    def run_id(self) -> str:
-        """Return the name that marks what belongs to this run, containers included."""
-        return self.work.name
+    def part(self, name: str) -> "Workspace":
+        """Return the same with a new work folder inside this one."""
+        work = self.work / name
+        work.mkdir()
+        return replace(self, work=work)
 
 
 @contextlib.contextmanager
@@ -56,14 +65,32 @@ def open_workspace(cache: Path) -> Iterator[Workspace]:
         work = cache / "work" / f"run-{uuid.uuid4().hex[:12]}"
         lock = _run_lock(cache, work.name)
         lock.acquire()  # before the folder exists, or a sweep might take it for a dead run's
+        with FileLock(_lock_path(cache, _ALONE)):
+            pass  # who had it was to be alone
     try:
         with disk_errors(cache):
             work.mkdir()
-            yield Workspace(cache=cache, work=work)
+            yield Workspace(cache=cache, work=work, run_id=work.name)
     finally:
         remove(work)
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
+
+
+@contextlib.contextmanager
+def alone(cache: Path) -> Iterator[None]:
+    """Be the only one at the cache: runs that begin wait.
+
+    Raises CacheInUse, NotWritable or DiskFull.
+    """
+    with disk_errors(cache):
+        make_folder(cache / "work")
+        make_folder(cache / "locks")
+        with only_one(cache, _ALONE, CacheInUse(path=cache)):
+            sweep(cache)
+            if any((cache / "work").iterdir()):
+                raise CacheInUse(path=cache)
+            yield
 
 
 def sweep(cache: Path) -> None:

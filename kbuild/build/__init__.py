@@ -16,7 +16,7 @@ from kbuild.errors import (
     SandboxUnavailable,
     WrongGo,
 )
-from kbuild.model import Binary, BuildRequest, PatchedTree
+from kbuild.model import Binary, BuildRequest, PatchedTree, Toolchain
 from kbuild.progress import Progress
 from kbuild.workspace import Workspace, sha256
 
@@ -53,7 +53,7 @@ def compile_kubeadm(
     out.mkdir(exist_ok=True)
     log = workspace.cache / "logs" / f"{patched.source.tag}-{arch}.log"
     log.parent.mkdir(exist_ok=True)
-    with contextlib.closing(_start(command, patched, workspace, out, progress)) as build:
+    with contextlib.closing(_start(command, patched, workspace, out)) as build:
         last = _follow(build.lines(), patched, log, progress)
         code = build.exit_code()
     if code != 0:
@@ -91,13 +91,23 @@ def choose_builder(request: BuildRequest, progress: Progress) -> str:
     return "docker"
 
 
+def provide(toolchain: Toolchain, progress: Progress) -> None:
+    """Bring the image of a toolchain here, if it is one.
+
+    Raises the errors of exit codes 35 and 50 to 56.
+    """
+    if toolchain.image is not None:
+        with contextlib.closing(engine.connect()) as client, engine.translate(toolchain.image):
+            engine.pull(client, toolchain.image, progress)
+
+
 def _start(
-    command: GoCommand, patched: PatchedTree, workspace: Workspace, out: Path, progress: Progress
+    command: GoCommand, patched: PatchedTree, workspace: Workspace, out: Path
 ) -> RunningBuild:
     if patched.toolchain.builder == "docker":
         from kbuild.build.docker import DockerBuild  # slow to import
 
-        return DockerBuild(command, patched, workspace, out, progress)
+        return DockerBuild(command, patched, workspace, out)
     from kbuild.build.local import LocalBuild  # not needed with docker
 
     return LocalBuild(command, patched, workspace, out)

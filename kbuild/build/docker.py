@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from kbuild import engine
 from kbuild.build.recipe import CACHE, GOPATH, OUT, TREE, GoCommand
 from kbuild.model import PatchedTree
-from kbuild.progress import Progress
 from kbuild.unpack import unpack_all
 from kbuild.workspace import Workspace, is_alive, key, remove
 
@@ -38,7 +37,6 @@ class DockerBuild:
         patched: PatchedTree,
         workspace: Workspace,
         out: Path,
-        progress: Progress,
     ) -> None:
         image = patched.toolchain.image
         assert image is not None
@@ -46,7 +44,6 @@ class DockerBuild:
         self._held = contextlib.ExitStack()
         with engine.translate(image), contextlib.ExitStack() as held:
             sweep(self._client, workspace.cache)
-            engine.pull(self._client, image, progress)
             labels = run_labels(workspace)
             source = held.enter_context(_volume(self._client, labels))
             made = held.enter_context(_volume(self._client, labels))

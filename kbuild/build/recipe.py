@@ -104,6 +104,7 @@ def stamp_fields(source: SourceTree, request: BuildRequest) -> dict[str, str]:
     its own release (cmd/kubeadm/app/util/version.go).
     """
     version = source.version
+    assert request.build_date is not None
     return {
         "buildDate": request.build_date.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "gitCommit": source.commit,

@@ -1,35 +1,65 @@
-"""The Typer app and its commands."""
+"""The commands, each loaded when it is called: most of what they need takes long to import."""
 
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from kbuild import __version__
 from kbuild.cli.boundary import Boundary
-from kbuild.cli.kubeadm import kubeadm
-from kbuild.cli.pins import pins
-from kbuild.cli.verify import verify
-from kbuild.cli.versions import versions
+
+# The help of each; a module of that name in kbuild.cli has its `app`.
+COMMANDS = {
+    "kubeadm": "Build kubeadm with other certificate lifetimes, and prove it.",
+    "verify": "Prove what any kubeadm issues, whoever built it.",
+    "versions": "List the tags of the source, and how each would be patched.",
+    "pins": "List, check and update the golang image digests.",
+    "cache": "Show what the cache holds, prune it, or clear it.",
+}
+
+
+class Commands(Boundary):
+    """A group that knows of its commands only what --help shows, until one is called."""
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401  # Typer's own signature
+        stubs = {name: TyperCommand(name, help=about) for name, about in COMMANDS.items()}
+        super().__init__(**{**settings, "commands": stubs})
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401  # as above
+        """Load the command that is called."""
+        name, _, rest = super().resolve_command(ctx, args)
+        command = typer.main.get_command(import_module(f"kbuild.cli.{name}").app)
+        command.name = name
+        return name, command, rest
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kbuild {__version__}")
+        raise typer.Exit
+
 
 app = typer.Typer(
-    cls=Boundary,
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich takes longer to import than all the rest of --help
     help="Build kubeadm with the certificate lifetimes you ask for, and prove what it issues.",
 )
-app.command()(kubeadm)
-app.command()(verify)
-app.command()(versions)
-app.add_typer(pins, name="pins")
 
 
-@app.callback(invoke_without_command=True)
+@app.callback()
 def _kbuild(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print kbuild's own version.", is_eager=True)
+    version: Annotated[  # noqa: ARG001  # its callback does it
+        bool,
+        typer.Option(
+            "--version",
+            help="Print kbuild's own version.",
+            is_eager=True,
+            callback=_print_version,
+        ),
     ] = False,
 ) -> None:
-    if version:
-        typer.echo(f"kbuild {__version__}")
-        raise typer.Exit
+    return

@@ -3,20 +3,21 @@
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperGroup
 
-from kbuild.cli.console import Screen
 from kbuild.errors import InternalError, Interrupted, KbuildError
-from kbuild.settings import Settings, read_settings
-from kbuild.workspace import disk_errors
+
+# What is loaded where it is used would slow down --help, which needs none of it.
+if TYPE_CHECKING:
+    from kbuild.cli.console import Screen
+    from kbuild.settings import Settings
 
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells have it
 
@@ -25,7 +26,7 @@ _BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells have it
 class _State:
     """The screen of this call: plain until the settings say otherwise."""
 
-    screen: Screen
+    screen: "Screen"
 
 
 class Boundary(TyperGroup):
@@ -33,6 +34,9 @@ class Boundary(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  # Typer's own signature
         """Run the command that was typed."""
+        from kbuild.cli.console import Screen
+        from kbuild.workspace import disk_errors
+
         ctx.obj = _State(screen=Screen(verbose=False, quiet=False, as_json="--json" in sys.argv))
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _interrupt)
@@ -58,10 +62,18 @@ class Boundary(TyperGroup):
             raise typer.Exit(InternalError.exit_code) from None
 
 
+def command_app(about: str | None = None) -> typer.Typer:
+    """Return the app of a command, or of a group of commands, to be loaded by ``Commands``."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=about)
+
+
 def begin(
     ctx: typer.Context, flags: Mapping[str, object], config: str | None
-) -> tuple[Settings, Screen]:
+) -> tuple["Settings", "Screen"]:
     """Resolve the settings of a command and give it its screen."""
+    from kbuild.cli.console import Screen
+    from kbuild.settings import read_settings
+
     settings = read_settings(flags, os.environ, Path(config) if config else None)
     screen = Screen(verbose=settings.verbose, quiet=settings.quiet, as_json=settings.json)
     ctx.obj.screen = screen
@@ -72,7 +84,9 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _internal(screen: Screen, error: Exception) -> None:
+def _internal(screen: "Screen", error: Exception) -> None:
+    import traceback
+
     screen.error(InternalError(kind=type(error).__name__, text=error))
     for line in traceback.format_exception(error):
         screen.detail(line.rstrip())

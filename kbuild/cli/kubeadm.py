@@ -7,16 +7,19 @@ import typer
 from rich.table import Table
 
 from kbuild.cli import options
-from kbuild.cli.boundary import begin
+from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.console import plain_table
-from kbuild.model import BuildRequest, IssuedCertificate, Proof, Release
+from kbuild.model import IssuedCertificate, Proof, Release
 from kbuild.pipeline import Plan, plan, run
 from kbuild.release import go_document, proof_document, rfc3339, source_document
 
+app = command_app()
 
+
+@app.command()
 def kubeadm(
     ctx: typer.Context,
-    version: options.Version = None,
+    version: options.Versions = None,
     ca_years: options.CaYears = None,
     leaf_years: options.LeafYears = None,
     arch: options.Arch = None,
@@ -44,13 +47,18 @@ def kubeadm(
     """Build kubeadm with other certificate lifetimes, and prove it."""
     flags = {name: value for name, value in locals().items() if name not in ("ctx", "config")}
     settings, screen = begin(ctx, flags, config)
-    request = settings.request(os.environ)
+    requests = settings.requests(os.environ)
+    lines: list[str | Table]
     if settings.dry_run:
-        planned = plan(request, settings.cache_dir, screen)
-        screen.result(_plan_document(planned, request), _plan_lines(planned, request))
-        return
-    release = run(request, settings.cache_dir, screen)
-    screen.result(_document(release), _lines(release))
+        plans = plan(requests, settings.cache_dir, screen)
+        documents = [_plan_document(planned) for planned in plans]
+        lines = [line for planned in plans for line in _plan_lines(planned)]
+    else:
+        releases = run(requests, settings.cache_dir, screen)
+        documents = [_document(release) for release in releases]
+        lines = [line for release in releases for line in _lines(release)]
+    several = {"releases": documents}
+    screen.result(documents[0] if len(requests) == 1 else several, lines)
 
 
 def certificate_table(proof: Proof) -> Table:
@@ -84,6 +92,9 @@ def _lines(release: Release) -> Iterator[str | Table]:
     for proof in release.proofs:
         yield f"{release.tree.source.tag} {proof.arch} sha256:{proof.sha256}"
         yield from proof_lines(proof)
+    if release.unchanged:
+        date = release.proofs[0].version.get("buildDate", "the last time")
+        yield f"Nothing changed since {date}: it is the same binary, proven again."
     if note := release.tree.note:
         yield f"Note: {note}"
     yield f"{release.folder}: {' '.join(release.files)}"
@@ -97,10 +108,12 @@ def _document(release: Release) -> dict[str, object]:
         "go": go_document(release.tree),
         "binaries": [proof_document(proof) for proof in release.proofs],
         "note": release.tree.note,
+        "unchanged": release.unchanged,
     }
 
 
-def _plan_document(planned: Plan, request: BuildRequest) -> dict[str, object]:
+def _plan_document(planned: Plan) -> dict[str, object]:
+    request = planned.request
     return {
         "dry_run": True,
         "tag": planned.tag.name,
@@ -115,9 +128,9 @@ def _plan_document(planned: Plan, request: BuildRequest) -> dict[str, object]:
     }
 
 
-def _plan_lines(planned: Plan, request: BuildRequest) -> Iterator[str]:
-    document = _plan_document(planned, request)
-    go = request.go_version or "the one that the tree pins, known once it is fetched"
+def _plan_lines(planned: Plan) -> Iterator[str]:
+    document = _plan_document(planned)
+    go = planned.request.go_version or "the one that the tree pins, known once it is fetched"
     for name, value in {**document, "go": go}.items():
         text = ", ".join(value) if isinstance(value, list) else value
         yield f"{name.replace('_', ' '):12} {text}"

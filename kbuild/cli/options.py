@@ -6,9 +6,11 @@ import typer
 
 _BUILD, _SOURCE, _GO, _OUTPUT = "Build", "Source", "Go", "Output"
 
-Version = Annotated[
-    str | None,
-    typer.Option("--version", metavar="V", help="v1.23.0, or 1.23 for its newest patch release."),
+_VERSION_HELP = "v1.23.0, or 1.23 for its newest patch release"
+Version = Annotated[str | None, typer.Option("--version", metavar="V", help=f"{_VERSION_HELP}.")]
+Versions = Annotated[
+    list[str] | None,
+    typer.Option("--version", metavar="V", help=f"{_VERSION_HELP}; repeatable."),
 ]
 CaYears = Annotated[
     str | None,
@@ -119,7 +121,10 @@ Lock = Annotated[
 Output = Annotated[
     str | None,
     typer.Option(
-        "--output", metavar="DIR", rich_help_panel=_OUTPUT, help="Default: dist/<version>."
+        "--output",
+        metavar="DIR",
+        rich_help_panel=_OUTPUT,
+        help="Default: dist/<version>. Of several versions each has a folder in it.",
     ),
 ]
 Force = Annotated[

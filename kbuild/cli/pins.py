@@ -6,27 +6,27 @@ from typing import Annotated
 import typer
 
 from kbuild.cli import options
-from kbuild.cli.boundary import begin
+from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.console import plain_table
 from kbuild.errors import ImageNotFound, PinsDrifted
 from kbuild.toolchain import images
 from kbuild.toolchain.images import Pin
 from kbuild.toolchain.pin import parse_go_version
 
-pins = typer.Typer(help="List, check and update the golang image digests.")
+app = command_app("List, check and update the golang image digests.")
 
 Versions = Annotated[
     list[str] | None, typer.Argument(metavar="[GO_VERSION]...", help="Such as 1.21.6; default all.")
 ]
 
 
-@pins.callback(invoke_without_command=True)
+@app.callback(invoke_without_command=True)
 def _pins(ctx: typer.Context) -> None:
     if ctx.invoked_subcommand is None:
         ctx.invoke(list_pins, ctx)
 
 
-@pins.command(name="list")
+@app.command(name="list")
 def list_pins(
     ctx: typer.Context,
     go_versions: Versions = None,
@@ -47,7 +47,7 @@ def list_pins(
     screen.result({"pins": [_document(pin) for pin in chosen]}, [table])
 
 
-@pins.command()
+@app.command()
 def check(
     ctx: typer.Context,
     go_versions: Versions = None,
@@ -77,7 +77,7 @@ def check(
     screen.result(document, [f"{len(versions)} pins agree with the registry"])
 
 
-@pins.command()
+@app.command()
 def update(
     ctx: typer.Context,
     go_versions: Annotated[list[str], typer.Argument(metavar="GO_VERSION...")],

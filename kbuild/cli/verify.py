@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from kbuild.cli import options
-from kbuild.cli.boundary import begin
+from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.kubeadm import proof_lines
 from kbuild.errors import BadVersion, WrongBinary
 from kbuild.prove import prove_file
@@ -15,7 +15,10 @@ from kbuild.release import proof_document
 from kbuild.source.versions import full_tag
 from kbuild.workspace import open_workspace
 
+app = command_app()
 
+
+@app.command()
 def verify(
     ctx: typer.Context,
     binary: Annotated[Path, typer.Argument(metavar="BINARY", help="A kubeadm for Linux.")],
@@ -38,15 +41,15 @@ def verify(
     if not os.access(binary, os.X_OK):
         raise WrongBinary(path=binary, reason="it is not executable")
     lifetimes = settings.lifetimes()
-    expected = settings.version and _whole(settings.version)
+    expected = _whole(settings.version) if settings.version else None
     with open_workspace(settings.cache_dir) as workspace:
         proof = prove_file(binary, expected, lifetimes, workspace, screen)
     document = {**proof_document(proof), "file": str(binary)}
     screen.result(document, [f"{binary} sha256:{proof.sha256}", *proof_lines(proof)])
 
 
-def _whole(version: str) -> str:
-    tag = full_tag(version)
+def _whole(versions: tuple[str, ...]) -> str:
+    tag = full_tag(versions[0]) if len(versions) == 1 else None
     if tag is None:
-        raise BadVersion(text=version)
+        raise BadVersion(text=",".join(versions))
     return tag

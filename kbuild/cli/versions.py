@@ -5,14 +5,17 @@ from typing import Annotated
 import typer
 
 from kbuild.cli import options
-from kbuild.cli.boundary import begin
+from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.console import plain_table
 from kbuild.patching.series import patches_folder, read_index, series_for
 from kbuild.source import list_tags
 from kbuild.source.git import shown
 from kbuild.workspace import open_workspace
 
+app = command_app()
 
+
+@app.command()
 def versions(
     ctx: typer.Context,
     source: options.Source = None,
@@ -25,7 +28,7 @@ def versions(
     config: options.Config = None,
     cache_dir: options.CacheDir = None,
 ) -> None:
-    """List the tags that the source offers, each with how it would be patched."""
+    """List the tags of the source, and how each would be patched."""
     flags = {
         "source": source,
         "json": json,

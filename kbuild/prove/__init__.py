@@ -14,7 +14,6 @@ from kbuild.errors import CannotRun, WrongBinary, WrongVersion
 from kbuild.model import Binary, BuildRequest, IssuedCertificate, Lifetimes, Proof
 from kbuild.progress import Progress
 from kbuild.prove.elf import read_arch
-from kbuild.prove.pki import CASES, prove_pki
 from kbuild.prove.runner import Runner, sandbox_runner
 from kbuild.workspace import Workspace, sha256
 
@@ -98,6 +97,8 @@ def _prove(
 def _prove_pki(
     runner: Runner, version: Version, lifetimes: Lifetimes, scratch: Path
 ) -> tuple[IssuedCertificate, ...]:
+    from kbuild.prove.pki import CASES, prove_pki  # slow to import, for it needs cryptography
+
     # Making keys takes the time, and each case makes its own: one processor each.
     with ThreadPoolExecutor(len(CASES)) as pool:
         cases = [

@@ -24,12 +24,20 @@ BUILD = "build.json"
 def reserve(folder: Path, request: BuildRequest, cache: Path) -> Iterator[None]:
     """Hold the output folder for this run; what is wrong with it shows before the work begins.
 
+    A release of the same request may be there: nothing may have changed since.
+
     Raises OutputBusy, OutputExists or NotWritable.
     """
     name = f"output-{key(str(folder.absolute()))}"
     with disk_errors(folder), only_one(cache, name, OutputBusy(path=folder)):
-        _check_free(folder, force=request.force)
+        _check_folder(folder, request)
         yield
+
+
+def demand_free(folder: Path, request: BuildRequest) -> None:
+    """Raise OutputExists unless the folder is empty, absent or to be replaced."""
+    if _is_occupied(folder, request):
+        raise OutputExists(path=folder)
 
 
 def publish(
@@ -38,13 +46,23 @@ def publish(
     request: BuildRequest,
     folder: Path,
     times: Mapping[str, float],
+    *,
+    unchanged: bool,
 ) -> Release:
     """Write the release into ``folder``, which appears whole or not at all.
 
-    ``times`` are the seconds that each stage took. Raises DiskFull or NotWritable.
+    ``times`` are the seconds that each stage took. A folder that holds these very binaries already
+    is left as it is, unless it is to be replaced. Raises OutputExists, DiskFull or NotWritable.
     """
     tree = binaries[0].tree
     proofs = tuple(proven[binary.path] for binary in binaries)
+    if _is_occupied(folder, request):
+        if not _holds(folder, binaries):
+            raise OutputExists(path=folder)
+        names = sorted(path.name for path in folder.iterdir() if path.name != SUMS)
+        return Release(
+            folder=folder, files=(*names, SUMS), tree=tree, proofs=proofs, unchanged=unchanged
+        )
     with make_then_move(folder) as made:
         for binary in binaries:
             shutil.copyfile(binary.path, made / binary_name(binary.arch))
@@ -55,7 +73,9 @@ def publish(
         names = sorted(path.name for path in made.iterdir())
         sums = "".join(f"{sha256(made / name)}  {name}\n" for name in names)
         (made / SUMS).write_text(sums)
-    return Release(folder=folder, files=(*names, SUMS), tree=tree, proofs=proofs)
+    return Release(
+        folder=folder, files=(*names, SUMS), tree=tree, proofs=proofs, unchanged=unchanged
+    )
 
 
 def binary_name(arch: str) -> str:
@@ -136,11 +156,11 @@ def rfc3339(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _check_free(folder: Path, *, force: bool) -> None:
+def _check_folder(folder: Path, request: BuildRequest) -> None:
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise NotWritable(path=folder, reason="it is a link or a file, not a folder")
     if folder.is_dir() and any(folder.iterdir()):
-        if not force:
+        if not request.force and not _is_of(folder, request):
             raise OutputExists(path=folder)
         if not (folder / BUILD).is_file():
             raise NotWritable(path=folder, reason="it holds what kbuild did not make")
@@ -151,6 +171,36 @@ def _check_free(folder: Path, *, force: bool) -> None:
             tempfile.TemporaryDirectory(prefix=f".{folder.name}.kbuild-", dir=parent).cleanup()
         except FileNotFoundError as error:
             raise NotWritable(path=parent, reason="no folder can be made in it") from error
+
+
+def _is_occupied(folder: Path, request: BuildRequest) -> bool:
+    return not request.force and folder.is_dir() and any(folder.iterdir())
+
+
+def _is_of(folder: Path, request: BuildRequest) -> bool:
+    """Tell whether a folder holds a release of the same request, whenever that was."""
+    free = {"force", "output", *(["build_date"] if request.build_date is None else [])}
+    wanted = _plain({k: v for k, v in dataclasses.asdict(request).items() if k not in free})
+    try:
+        made = json.loads((folder / BUILD).read_text())["request"]
+        return wanted == {name: value for name, value in made.items() if name not in free}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _holds(folder: Path, binaries: tuple[Binary, ...]) -> bool:
+    """Tell whether a release is whole and has these very binaries."""
+    try:
+        lines = (folder / SUMS).read_text().splitlines()
+        sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+        return (
+            {path.name for path in folder.iterdir()} == {*sums, SUMS}
+            and all(sha256(folder / name) == digest for name, digest in sums.items())
+            and {binary_name(binary.arch): binary.sha256 for binary in binaries}.items()
+            <= sums.items()
+        )
+    except OSError:
+        return False
 
 
 def _write_json(path: Path, document: Mapping[str, object]) -> None:

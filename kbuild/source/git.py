@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -67,6 +68,15 @@ _INHERITED = (
     "GIT_SHALLOW_FILE",
     "GIT_WORK_TREE",
 )
+
+
+_running: "set[subprocess.Popen[bytes]]" = set()
+
+
+def stop() -> None:
+    """End every git that runs for another thread, which then fails."""
+    for child in list(_running):
+        child.kill()
 
 
 def list_tags(source: str, progress: Progress, *patterns: str) -> tuple[Tag, ...]:
@@ -193,6 +203,7 @@ def run(
     errors = _listener(progress)
     child = process.proc
     assert child is not None
+    _running.add(child)
     try:
         handle_process_output(
             process, out.append, errors.new_message_handler(), decode_streams=False
@@ -202,6 +213,8 @@ def run(
         child.kill()
         child.wait()
         raise
+    finally:
+        _running.discard(child)
     if code != 0:
         details = shown("\n".join([*errors.error_lines, *errors.other_lines][:15]))
         if code == -signal.SIGPIPE:  # git had no time to say so itself

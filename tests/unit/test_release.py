@@ -3,6 +3,7 @@ import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from kbuild.model import (
     SourceTree,
     Toolchain,
 )
-from kbuild.release import publish, reserve
+from kbuild.release import demand_free, publish, reserve
 from kbuild.settings import Settings
 from kbuild.workspace import sha256
 
@@ -29,8 +30,8 @@ NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 @pytest.fixture
 def request_made() -> BuildRequest:
-    settings = Settings(version="1.20", ca_years=100, leaf_years=10, build_date=NOON)
-    return settings.request({})
+    settings = Settings(version=("1.20",), ca_years=100, leaf_years=10, build_date=NOON)
+    return settings.requests({})[0]
 
 
 @pytest.fixture
@@ -88,7 +89,9 @@ def test_the_folder_holds_everything_and_its_sums_verify(
     binaries: tuple[Binary, ...], request_made: BuildRequest, tmp_path: Path
 ) -> None:
     folder = tmp_path / "dist" / "v1.20.2"
-    release = publish(proofs(binaries), binaries, request_made, folder, {"build": 1.23456})
+    release = publish(
+        proofs(binaries), binaries, request_made, folder, {"build": 1.23456}, unchanged=False
+    )
     assert sorted(path.name for path in folder.iterdir()) == sorted(release.files)
     assert sorted(release.files) == [
         "SHA256SUMS",
@@ -109,7 +112,7 @@ def test_the_documents_say_what_was_asked_made_and_seen(
     binaries: tuple[Binary, ...], request_made: BuildRequest, tmp_path: Path
 ) -> None:
     folder = tmp_path / "out"
-    publish(proofs(binaries), binaries, request_made, folder, {"build": 1.23456})
+    publish(proofs(binaries), binaries, request_made, folder, {"build": 1.23456}, unchanged=False)
     build = json.loads((folder / "build.json").read_text())
     assert build["request"]["build_date"] == "2026-01-02T12:00:00Z"
     assert build["request"]["lifetimes"] == {"ca_years": 100, "leaf_years": 10}
@@ -148,6 +151,65 @@ def test_force_replaces_a_release_and_nothing_else(
         pass
 
 
+def test_a_release_of_the_same_request_and_binaries_is_left_as_it_is(
+    binaries: tuple[Binary, ...], request_made: BuildRequest, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    publish(proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
+    before = {path: path.stat().st_ino for path in folder.iterdir()}
+    for again in (request_made, replace(request_made, build_date=None)):
+        with reserve(folder, again, tmp_path):
+            release = publish(proofs(binaries), binaries, again, folder, {}, unchanged=True)
+            with pytest.raises(OutputExists):
+                demand_free(folder, again)
+        assert release.unchanged
+        assert sorted(release.files) == sorted(path.name for path in folder.iterdir())
+    assert {path: path.stat().st_ino for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lifetimes": Lifetimes(ca_years=99, leaf_years=10)},
+        {"build_date": NOON.replace(hour=13)},
+        {"arches": ("arm64",)},
+        {"tree_state": "clean"},
+    ],
+    ids=str,
+)
+def test_a_release_of_another_request_is_told_before_the_work(
+    change: dict[str, Any],
+    binaries: tuple[Binary, ...],
+    request_made: BuildRequest,
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "out"
+    publish(proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
+    with (
+        pytest.raises(OutputExists),
+        reserve(folder, replace(request_made, **change), tmp_path),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("damage", ["other binary", "extra", "lost", "edited"])
+def test_a_release_that_is_not_what_was_made_is_never_called_unchanged(
+    damage: str, binaries: tuple[Binary, ...], request_made: BuildRequest, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    publish(proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
+    if damage == "other binary":
+        binaries = (replace(binaries[0], sha256="0" * 64), binaries[1])
+    elif damage == "extra":
+        (folder / "extra").touch()
+    elif damage == "lost":
+        (folder / "proof.json").unlink()
+    else:
+        (folder / "kubeadm-linux-amd64").write_text("edited")
+    with pytest.raises(OutputExists):
+        publish(proofs(binaries), binaries, request_made, folder, {}, unchanged=True)
+
+
 @pytest.mark.parametrize("kind", ["file", "link"])
 def test_an_output_that_is_no_folder_is_refused(
     kind: str, request_made: BuildRequest, tmp_path: Path
@@ -182,5 +244,5 @@ def test_a_failure_while_publishing_leaves_nothing(
     monkeypatch.setattr("shutil.copyfile", full)
     folder = tmp_path / "dist" / "out"
     with pytest.raises(DiskFull):
-        publish(proofs(binaries), binaries, request_made, folder, {})
+        publish(proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
     assert list((tmp_path / "dist").iterdir()) == []

@@ -88,7 +88,7 @@ def test_the_leaf_never_outlives_the_ca(ca_years: int, leaf_years: int) -> None:
 @pytest.mark.parametrize("name", ["version", "ca_years", "leaf_years"])
 def test_what_has_no_default_must_be_given(name: str) -> None:
     with pytest.raises(MissingSetting, match="is missing"):
-        read_settings(flags(**{name: None}), {}, None).request({})
+        read_settings(flags(**{name: None}), {}, None).requests({})[0]
 
 
 @pytest.mark.parametrize(
@@ -115,15 +115,15 @@ def test_bad_values_are_refused_by_name(name: str, value: object) -> None:
 def test_build_date_is_utc_in_whole_seconds_and_beats_source_date_epoch() -> None:
     epoch = {"SOURCE_DATE_EPOCH": "86400"}
     given_date = read_settings(flags(build_date="2026-01-02T03:04:05.9+01:00"), epoch, None)
-    assert given_date.request(epoch).build_date == datetime(2026, 1, 2, 2, 4, 5, tzinfo=UTC)
-    assert read_settings(flags(), epoch, None).request(epoch).build_date == datetime(
+    assert given_date.requests(epoch)[0].build_date == datetime(2026, 1, 2, 2, 4, 5, tzinfo=UTC)
+    assert read_settings(flags(), epoch, None).requests(epoch)[0].build_date == datetime(
         1970, 1, 2, tzinfo=UTC
     )
 
 
 def test_a_nonsense_epoch_is_an_error() -> None:
     with pytest.raises(BadSetting, match="SOURCE_DATE_EPOCH"):
-        read_settings(flags(), {}, None).request({"SOURCE_DATE_EPOCH": "soon"})
+        read_settings(flags(), {}, None).requests({"SOURCE_DATE_EPOCH": "soon"})
 
 
 def test_the_names_are_flags() -> None:

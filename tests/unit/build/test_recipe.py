@@ -16,9 +16,9 @@ LIFETIMES = Lifetimes(ca_years=100, leaf_years=10)
 
 
 def request_of(**changes: object) -> BuildRequest:
-    settings = Settings(version="v1.20.2", ca_years=100, leaf_years=10)
+    settings = Settings(version=("v1.20.2",), ca_years=100, leaf_years=10)
     date = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    return replace(settings.request({}), build_date=date, **changes)  # type: ignore[arg-type]
+    return replace(settings.requests({})[0], build_date=date, **changes)  # type: ignore[arg-type]
 
 
 def tree_of(tag: str, path: Path, *, workspace: bool = False) -> PatchedTree:

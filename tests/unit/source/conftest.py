@@ -32,7 +32,7 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 @pytest.fixture
 def request_for() -> RequestFor:
     def make(source: str | Path, version: str = "v1.20.2", **changes: object) -> BuildRequest:
-        settings = Settings(version=version, ca_years=10, leaf_years=1, source=str(source))
-        return replace(settings.request({}), **changes)  # type: ignore[arg-type]
+        settings = Settings(version=(version,), ca_years=10, leaf_years=1, source=str(source))
+        return replace(settings.requests({})[0], **changes)  # type: ignore[arg-type]
 
     return make

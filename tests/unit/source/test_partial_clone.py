@@ -1,4 +1,4 @@
-"""What is fetched, in how many requests, and what happens where a server gives no part of a tree."""
+"""What is fetched, in how many requests, and from servers that give no part of a tree."""
 
 import subprocess
 from pathlib import Path

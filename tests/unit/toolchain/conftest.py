@@ -44,8 +44,8 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 @pytest.fixture
 def request_for(tmp_path: Path) -> RequestFor:
     def make(**changes: object) -> BuildRequest:
-        settings = Settings(version="v1.20.2", ca_years=10, leaf_years=1, lock=tmp_path / "lock")
-        return replace(settings.request({}), **changes)  # type: ignore[arg-type]
+        settings = Settings(version=("v1.20.2",), ca_years=10, leaf_years=1, lock=tmp_path / "lock")
+        return replace(settings.requests({})[0], **changes)  # type: ignore[arg-type]
 
     return make
 

@@ -1,0 +1,115 @@
+"""What the cache holds: how much, how old, and removing it by age and size.
+
+The Go cache of the docker builder is a volume of the engine. It is shown and cleared, but not
+pruned: nothing but Go looks into it, and Go removes what it has not used for five days.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kbuild import engine
+from kbuild.build.docker import CACHE_VOLUME
+from kbuild.workspace import alone, remove
+
+_BLOCK = 512  # st_blocks counts these, whatever the disk's own are
+# The folders of the cache, and how deep below them stands what is removed as one.
+_DEPTHS = {"git": 1, "files": 1, "go": 1, "gocache": 2, "built": 1, "logs": 1}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """What is kept or removed as one: ``used`` is seconds since 1970."""
+
+    kind: str
+    path: Path
+    size: int
+    used: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """What a pruning did, in bytes of disk."""
+
+    removed: int
+    freed: int
+    left: int
+
+
+def items(cache: Path) -> tuple[Item, ...]:
+    """Return all that the cache holds for later runs."""
+    return tuple(item for kind in _DEPTHS for item in _items_of(cache, kind))
+
+
+def prune(cache: Path, *, age: float | None, size: int | None) -> Pruned:
+    """Remove what was not used for ``age`` seconds, then the oldest until ``size`` bytes are left.
+
+    Raises CacheInUse.
+    """
+    with alone(cache):
+        found = sorted(items(cache), key=lambda item: item.used)
+        left = sum(item.size for item in found)
+        oldest = time.time() - age if age is not None else 0
+        freed = removed = 0
+        for item in found:
+            if item.used < oldest or (size is not None and left - freed > size):
+                remove(item.path)
+                freed, removed = freed + item.size, removed + 1
+        return Pruned(removed=removed, freed=freed, left=left - freed)
+
+
+def clear(cache: Path) -> Pruned:
+    """Remove everything, the engine's volume too if one answers.
+
+    Raises CacheInUse or EngineFailed.
+    """
+    with alone(cache):
+        found = items(cache)
+        for kind in _DEPTHS:
+            remove(cache / kind)
+        volume = _on_volume(lambda found: found.remove())
+        freed = sum(item.size for item in found) + (volume or 0)
+    return Pruned(removed=len(found), freed=freed, left=0)
+
+
+def volume_size() -> int | None:
+    """Return the bytes of the engine's Go cache; None where there is no engine or no cache."""
+    return _on_volume(lambda _found: None)
+
+
+def _on_volume(do: "Callable[[engine.Volume], object]") -> int | None:
+    if engine.why_unavailable() is not None:
+        return None
+    with contextlib.closing(engine.connect()) as client, engine.translate(CACHE_VOLUME):
+        for about in client.df()["Volumes"] or []:
+            if about["Name"] == CACHE_VOLUME:
+                do(client.volumes.get(CACHE_VOLUME))
+                return int(about["UsageData"]["Size"])
+    return None
+
+
+def _items_of(cache: Path, kind: str) -> Iterator[Item]:
+    paths: Iterable[Path] = [cache / kind]
+    for _ in range(_DEPTHS[kind]):
+        paths = [entry for path in paths if path.is_dir() for entry in path.iterdir()]
+    for path in paths:
+        sizes = [_size(path)]
+        times = [_used(path)]
+        if path.is_dir():
+            inside = list(path.rglob("*"))
+            sizes += [_size(each) for each in inside]
+            times += [_used(each) for each in inside if kind == "git"]
+        yield Item(kind=kind, path=path, size=sum(sizes), used=max(times))
+
+
+def _size(path: Path) -> int:
+    return path.lstat().st_blocks * _BLOCK
+
+
+def _used(path: Path) -> float:
+    # Linking a file sets its ctime, writing to it both.
+    status = os.lstat(path)
+    return max(status.st_mtime, status.st_ctime)
