@@ -39,6 +39,7 @@ class Era:
     config: str
     renew: list[str]
     renewed: list[str]
+    ecdsa: str
 
 
 def eras() -> tuple[Era, ...]:
@@ -59,12 +60,13 @@ def prove_pki(
 ) -> tuple[IssuedCertificate, ...]:
     """Issue and renew a whole PKI in the empty folder and return every certificate seen.
 
-    ``case`` is ``fresh-ca`` (kubeadm makes the CAs too) or ``old-ca`` (they are three years old
-    already). Raises WrongLifetime, MissingCertificate, NotRenewed or KubeadmFailed.
+    ``case`` is ``fresh-ca`` (kubeadm makes the CAs too, and all keys are RSA) or ``old-ca`` (they
+    are three years old already, and the keys of the others are ECDSA where kubeadm can make such,
+    which takes less time). Raises WrongLifetime, MissingCertificate, NotRenewed or KubeadmFailed.
     """
     era = era_of(version)
     etc_kubernetes.mkdir(parents=True)
-    (etc_kubernetes / _CONFIG).write_text(_config(era, version))
+    (etc_kubernetes / _CONFIG).write_text(_config(era, version, case))
     config = f"--config={ETC_KUBERNETES / _CONFIG}"
     now = datetime.now(UTC).replace(microsecond=0)
     if case == "old-ca":
@@ -136,7 +138,7 @@ def _check(
     return tuple(seen)
 
 
-def _config(era: Era, version: Version) -> str:
+def _config(era: Era, version: Version, case: str) -> str:
     # 192.0.2.1 is a documentation address (RFC 5737): nothing here is ever connected to.
     return f"""\
 apiVersion: {era.config}
@@ -149,4 +151,5 @@ nodeRegistration:
 apiVersion: {era.config}
 kind: ClusterConfiguration
 kubernetesVersion: v{version.base_version}
+{era.ecdsa if case == "old-ca" else ""}
 """

@@ -44,7 +44,7 @@ def fake_engine(answers: dict[str, list[Answer]], api: str = "1.41") -> Iterator
         def do_GET(self) -> None:
             self._answer(*engine.answer(f"{self.command} {self._plain_path()}"))
 
-        do_POST = do_GET
+        do_POST = do_DELETE = do_GET
 
         def _plain_path(self) -> str:
             first, _, rest = self.path.removeprefix("/").partition("/")

@@ -96,6 +96,9 @@ def test_what_has_no_default_must_be_given(name: str) -> None:
     [
         ("arch", ["riscv64"]),
         ("arch", []),
+        ("version", []),
+        ("version", ["v1.20.2", 1.21]),
+        ("version", 1.21),
         ("builder", "podman"),
         ("tree_state", "filthy"),
         ("commit", "abc"),
@@ -119,6 +122,18 @@ def test_build_date_is_utc_in_whole_seconds_and_beats_source_date_epoch() -> Non
     assert read_settings(flags(), epoch, None).requests(epoch)[0].build_date == datetime(
         1970, 1, 2, tzinfo=UTC
     )
+
+
+def test_nobody_gave_a_date() -> None:
+    assert read_settings(flags(), {}, None).requests({})[0].build_date is None
+
+
+@pytest.mark.parametrize(
+    "value", ["v1.20.2,1.21", ["v1.20.2", "1.21"], ["v1.20.2,1.21", "v1.20.2"]]
+)
+def test_each_version_is_a_request(value: object) -> None:
+    requests = read_settings(flags(version=value), {}, None).requests({})
+    assert [request.version for request in requests] == ["v1.20.2", "1.21"]
 
 
 def test_a_nonsense_epoch_is_an_error() -> None:

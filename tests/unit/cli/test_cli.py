@@ -252,3 +252,60 @@ def test_help_tells_the_defaults(run: Run) -> None:
     shown = " ".join(run("kubeadm", "--help", COLUMNS="300").stdout.split())
     for default in ("auto", "amd64", "golang:<pin>", "dist/<version>", "SOURCE_DATE_EPOCH"):
         assert f"Default: {default}" in shown
+
+
+def test_several_versions_are_one_plan(run: Run, repository: tuple[Path, dict[str, str]]) -> None:
+    folder, commits = repository
+    words = ("kubeadm", *YEARS, "--source", str(folder), "--builder", "local", "--dry-run")
+    several = ("--version", "1.20", "--version", "v1.31.0,v1.20.2", "--arch", "arm64,amd64")
+    done = run(*words, *several, "--json")
+    releases = json.loads(done.stdout)["releases"]
+    assert [(r["tag"], r["output"], r["arches"]) for r in releases] == [
+        ("v1.20.2", "dist/v1.20.2", ["arm64", "amd64"]),
+        ("v1.31.0", "dist/v1.31.0", ["arm64", "amd64"]),
+    ]
+    assert releases[0]["commit"] == commits["v1.20.2"]
+    into = run(*words, *several, "--output", "out", "--json")
+    assert [r["output"] for r in json.loads(into.stdout)["releases"]] == [
+        "out/v1.20.2",
+        "out/v1.31.0",
+    ]
+    missing = run(*words, "--version", "v1.20.2", "--version", "v1.20.9")
+    assert missing.returncode == 21, missing.stderr
+
+
+@pytest.mark.parametrize(
+    "demand", [("--commit", "0" * 40), ("--source-sha256", "0" * 64)], ids=lambda pair: pair[0]
+)
+def test_what_is_of_one_version_is_not_for_several(demand: tuple[str, str], run: Run) -> None:
+    done = run("kubeadm", *YEARS, "--version", "v1.20.2,v1.21.0", *demand)
+    assert done.returncode == 2
+    assert "several are asked for" in done.stderr
+
+
+def test_the_cache_is_shown_pruned_and_cleared(run: Run, tmp_path: Path) -> None:
+    engine = {"DOCKER_HOST": f"unix://{tmp_path}/absent.sock"}
+    cache = tmp_path / "home/.cache/kbuild"
+    (cache / "logs").mkdir(parents=True)
+    (cache / "logs/v1.20.2-amd64.log").write_text("x" * 5000)
+    shown = run("cache", "--json", **engine)
+    document = json.loads(shown.stdout)
+    assert document["cache_dir"] == str(cache)
+    assert {e["kind"]: e["items"] for e in document["entries"]}["logs"] == 1
+    assert "logs" in run("cache", **engine).stdout
+    assert json.loads(run("cache", "prune", "--json", **engine).stdout)["removed_items"] == 0
+    pruned = run("cache", "prune", "--max-size", "1kB", **engine)
+    assert pruned.stdout.startswith("1 items removed"), pruned.stderr
+    (cache / "logs/v1.log").write_text("x")
+    assert json.loads(run("cache", "clear", "--json", **engine).stdout)["left_bytes"] == 0
+    assert not (cache / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--older-than", "30"), ("--older-than", "-1d"), ("--max-size", "5"), ("--max-size", "")],
+)
+def test_a_nonsense_age_or_size_is_refused(words: tuple[str, str], run: Run) -> None:
+    done = run("cache", "prune", *words)
+    assert done.returncode == 2, done.stderr
+    assert "write it like" in done.stderr

@@ -42,6 +42,7 @@ class Obtain:
     ) -> None:
         self.source, self.cache = source, folder / "cache"
         self.said: list[str] = []
+        self.contents: dict[str, bytes] = {}
         self._trace, self._request_for = folder / "trace", request_for
         monkeypatch.setenv("GIT_TRACE_PACKET", str(self._trace))
 
@@ -51,6 +52,11 @@ class Obtain:
         with open_workspace(self.cache) as workspace:
             tree = fetch(request, resolve(request, workspace, recorder), workspace, recorder)
             names = {str(path.relative_to(tree.path)) for path in tree.path.rglob("*")}
+            self.contents = {
+                name: (tree.path / name).read_bytes()
+                for name in names
+                if (tree.path / name).is_file()
+            }
         self.said = recorder.said
         return names
 
@@ -103,6 +109,42 @@ def test_another_run_asks_for_the_tag_alone(obtain: Obtain) -> None:
     first = obtain("v1.20.2")
     assert obtain("v1.20.2") == first
     assert obtain.requests == 1
+
+
+def test_files_are_kept_and_linked_into_the_next_tree(obtain: Obtain) -> None:
+    first = obtain("v1.20.1")
+    kept = {path.name: path.stat().st_ino for path in (obtain.cache / "files").iterdir()}
+    assert obtain("v1.20.1") == first
+    assert obtain("v1.20.2") == first
+    now = {path.name: path.stat().st_ino for path in (obtain.cache / "files").iterdir()}
+    assert kept.items() <= now.items()
+    blob = repositories.git(obtain.source, "rev-parse", f"v1.20.2:{CLOSURE}")
+    assert (obtain.cache / "files" / blob).stat().st_mode & 0o222 == 0
+
+
+@pytest.mark.parametrize("damage", ["edited", "empty", "gone"])
+def test_a_kept_file_that_is_not_whole_is_mended(damage: str, obtain: Obtain) -> None:
+    obtain("v1.20.2")
+    blob = repositories.git(obtain.source, "rev-parse", f"v1.20.2:{CLOSURE}")
+    kept = obtain.cache / "files" / blob
+    whole = kept.read_bytes()
+    kept.unlink()
+    if damage != "gone":
+        kept.write_bytes(b"package evil" if damage == "edited" else b"")
+    obtain("v1.20.2")
+    assert kept.read_bytes() == whole == obtain.contents[CLOSURE]
+
+
+def test_where_no_links_can_be_made_files_are_written(
+    obtain: Obtain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = obtain("v1.20.2")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    assert obtain("v1.20.2") == first
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff\xfe\x00nonsense", b"../../etc\n/etc\n"])
