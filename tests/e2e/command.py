@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import IO
 
 KBUILD = Path(sys.executable).with_name("kbuild")
 VERSION = "v1.20.2"
+NEXT_VERSION = "v1.20.9"  # the same, but for a line; the repository alone has it
 GO_VERSION = "1.15.15"
 COMMIT = "faecb196815e248d3ecfb03c680a4507229c2a56"  # of v1.20.2, as its own archive names it
 BUILD_DATE = "2026-01-02T03:04:05Z"
@@ -61,6 +63,10 @@ class Kbuild:
     def kubeadm(self, *args: str | Path, **environment: str) -> Done:
         """Run the main job for v1.20.2, 100/100 years and Debian's Go, and these options."""
         return self(*main_job(*args), **environment)
+
+    def forget_built(self) -> None:
+        """Make the next run compile, however often this was built before."""
+        shutil.rmtree(self.cache / "built", ignore_errors=True)
 
     @property
     def work_left(self) -> list[Path]:

@@ -12,10 +12,10 @@ import docker
 import pytest
 from docker import DockerClient
 
-from tests.e2e.command import GO_VERSION, VERSION, Kbuild
+from tests.e2e.command import GO_VERSION, NEXT_VERSION, VERSION, Kbuild
 from tests.e2e.golang_image import containers, imported, push, root_file_system
 from tests.e2e.released import ARCHIVE_DOCKER, ARCHIVE_LOCAL, GIT_DOCKER, Releases
-from tests.e2e.repository import write_tagged_repository
+from tests.e2e.repository import add_tag, write_tagged_repository
 from tests.support import debian, servers
 
 Options = tuple[str | Path, ...]
@@ -24,7 +24,7 @@ DECOY = "not for kbuild to read\n"
 
 @dataclass(frozen=True, slots=True)
 class GitServer:
-    """A repository on a git server, and the commit of its one tag."""
+    """A repository on a git server, and the commit of v1.20.2 in it."""
 
     address: str
     commit: str
@@ -95,6 +95,7 @@ def git_server(
     repository = folder / "kubernetes.git"
     commit = write_tagged_repository(kubernetes_archive, VERSION, repository, scratch)
     shutil.rmtree(scratch)
+    add_tag(repository, NEXT_VERSION, "cmd/kubeadm/kubeadm.go", "// a line more")
     with servers.running_git(folder) as address:
         yield GitServer(f"{address}/kubernetes.git", commit)
 

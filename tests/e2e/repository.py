@@ -37,9 +37,33 @@ def write_tagged_repository(archive: Path, tag: str, folder: Path, scratch: Path
     return git("rev-parse", "HEAD", cwd=folder)
 
 
-def git(*args: str, cwd: Path) -> str:
-    """Run git and give what it printed."""
+def add_tag(folder: Path, tag: str, name: str, line: str) -> None:
+    """Add a commit with a line more in a file of the newest one, and a tag for it."""
+    blob = git(
+        "hash-object",
+        "-w",
+        "--stdin",
+        cwd=folder,
+        text=git("show", f"HEAD:{name}", cwd=folder) + f"\n{line}\n",
+    )
+    index = {"GIT_INDEX_FILE": str(folder / "index")}
+    git("read-tree", "HEAD", cwd=folder, **index)
+    git("update-index", "--cacheinfo", f"100644,{blob},{name}", cwd=folder, **index)
+    tree = git("write-tree", cwd=folder, **index)
+    commit = git("commit-tree", "-p", "HEAD", "-m", f"Kubernetes {tag}", tree, cwd=folder)
+    git("tag", "-a", "-m", f"Kubernetes release {tag}", tag, commit, cwd=folder)
+    (folder / "index").unlink()
+
+
+def git(*args: str, cwd: Path, text: str = "", **environment: str) -> str:
+    """Run git on some input and give what it printed."""
     done = subprocess.run(
-        ("git", *args), cwd=cwd, env=ENVIRONMENT, check=True, stdout=subprocess.PIPE, text=True
+        ("git", *args),
+        cwd=cwd,
+        env=ENVIRONMENT | environment,
+        check=True,
+        input=text,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     return done.stdout.strip()
