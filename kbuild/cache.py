@@ -17,7 +17,7 @@ from kbuild.workspace import alone, remove
 
 _BLOCK = 512  # st_blocks counts these, whatever the disk's own are
 # The folders of the cache, and how deep below them stands what is removed as one.
-_DEPTHS = {"git": 1, "files": 1, "go": 1, "gocache": 2, "built": 1, "logs": 1}
+_DEPTHS = {"git": 1, "trees": 1, "go": 1, "gocache": 2, "built": 1, "logs": 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

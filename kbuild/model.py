@@ -76,13 +76,18 @@ class Tag:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceTree:
-    """A whole Kubernetes tree on disk: ``path`` holds ``cmd/kubeadm``."""
+    """A Kubernetes tree: ``path`` holds what kbuild reads and patches.
+
+    ``packed`` is a tar of all that the compiler reads, where ``path`` does not hold that too; what
+    is in both counts as it is in ``path``.
+    """
 
     path: Path
     tag: str
     commit: str
     origin: str
     sha256: str | None = None
+    packed: Path | None = None
 
     @property
     def version(self) -> Version:

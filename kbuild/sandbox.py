@@ -31,6 +31,18 @@ class Bind:
     writable: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layers:
+    """A folder of the sandbox's own memory, read-only once it is made.
+
+    It holds what is in ``tar``, if that is given, and over it what is in ``folder``.
+    """
+
+    tar: Path | None
+    folder: Path
+    target: PurePosixPath
+
+
 def is_available() -> bool:
     """Tell whether this machine gives namespaces to this user."""
     return _unshare() is not None
@@ -49,6 +61,7 @@ def popen(
     binds: Iterable[Bind],
     environment: Mapping[str, str],
     purpose: str,
+    layers: Layers | None = None,
     merge: bool = True,
 ) -> subprocess.Popen[bytes]:
     """Start ``argv`` in a sandbox whose root is mounted on the empty folder ``root``.
@@ -60,7 +73,10 @@ def popen(
     if unshare is None:
         raise SandboxUnavailable(purpose=purpose)
     root.mkdir(parents=True, exist_ok=True)
-    script = _mount_script(root, binds) + f"exec chroot {shlex.quote(str(root))} " + '"$@"'
+    script = _mount_script(root, binds)
+    if layers is not None:
+        script += _layers_script(root, layers)
+    script += f"exec chroot {shlex.quote(str(root))} " + '"$@"'
     return subprocess.Popen(
         ["setpriv", "--pdeathsig", "KILL", *unshare, "sh", "-euc", script, "sh", *argv],
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **environment},
@@ -101,6 +117,16 @@ def _mount_script(root: Path, binds: Iterable[Bind]) -> str:
         lines.append(f"mount --bind {source} {target}")
         if not bind.writable:
             lines.append(f"mount -o remount,bind,ro {target}")
+    return "\n".join(lines) + "\n"
+
+
+def _layers_script(root: Path, layers: Layers) -> str:
+    target = shlex.quote(f"{root}{layers.target}")
+    lines = [f"mkdir -p {target}", f"mount -t tmpfs -o mode=755 kbuild {target}"]
+    if layers.tar is not None:
+        lines.append(f"tar -xf {shlex.quote(str(layers.tar))} --no-same-owner -C {target}")
+    lines.append(f"cp -RP {shlex.quote(str(layers.folder))}/. {target}")
+    lines.append(f"mount -o remount,ro {target}")
     return "\n".join(lines) + "\n"
 
 

@@ -3,7 +3,7 @@
 Everything below one cache root (``~/.cache/kbuild`` unless told otherwise):
 
     git/     object stores, one a source
-    files/   files of trees, by the names of their objects
+    trees/   what kubeadm is built from, a tar a tag
     go/      unpacked Go toolchains
     gocache/ the Go build cache of the local builder
     built/   binaries of earlier runs

@@ -1,8 +1,10 @@
 """Compile kubeadm from a patched tree, with the builder that the toolchain is for."""
 
 import contextlib
+import re
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -48,11 +50,11 @@ def compile_kubeadm(
     Raises WrongGo when the toolchain is not the pinned Go, CompileFailed, OutOfMemory, NoBinary
     and what the builder raises.
     """
-    command = go_command(patched, arch, request)
     out = workspace.work / f"out-{arch}"
     out.mkdir(exist_ok=True)
     log = workspace.cache / "logs" / f"{patched.source.tag}-{arch}.log"
     log.parent.mkdir(exist_ok=True)
+    command = replace(go_command(patched, arch, request), packages=_counted(log))
     with contextlib.closing(_start(command, patched, workspace, out)) as build:
         last = _follow(build.lines(), patched, log, progress)
         code = build.exit_code()
@@ -111,6 +113,15 @@ def _start(
     from kbuild.build.local import LocalBuild  # not needed with docker
 
     return LocalBuild(command, patched, workspace, out)
+
+
+def _counted(log: Path) -> int | None:
+    """Return how many packages the last compile of the same tag counted."""
+    with contextlib.suppress(OSError):
+        for line in log.read_text(errors="replace").splitlines():
+            if re.fullmatch(rf"{COUNT_MARK} [1-9]\d{{0,5}}", line):
+                return int(line.removeprefix(COUNT_MARK))
+    return None
 
 
 def _follow(

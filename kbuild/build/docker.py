@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kbuild import engine
 from kbuild.build.recipe import CACHE, GOPATH, OUT, TREE, GoCommand
-from kbuild.model import PatchedTree
+from kbuild.model import PatchedTree, SourceTree
 from kbuild.unpack import unpack_all
 from kbuild.workspace import Workspace, is_alive, key, remove
 
@@ -48,7 +48,7 @@ class DockerBuild:
             source = held.enter_context(_volume(self._client, labels))
             made = held.enter_context(_volume(self._client, labels))
             self._volumes = {source: GOPATH, made: OUT.parent, CACHE_VOLUME: CACHE.parent}
-            self._load(patched.source.path, labels)
+            self._load(patched.source, labels)
             self._container = held.enter_context(self._create(command, labels))
             self._container.start()
             self._held = held.pop_all()
@@ -75,7 +75,7 @@ class DockerBuild:
         """Remove the container and the volumes of this run."""
         self._held.close()
 
-    def _load(self, tree: Path, labels: dict[str, str]) -> None:
+    def _load(self, source: SourceTree, labels: dict[str, str]) -> None:
         # A container that never starts is enough to write into volumes.
         with removed(
             self._client.containers.create(
@@ -85,7 +85,13 @@ class DockerBuild:
                 volumes=_binds(self._volumes, read_only=None),
             )
         ) as loader:
-            loader.put_archive(str(GOPATH), pack(tree, TREE.relative_to(GOPATH)))
+            # What is patched goes over the rest.
+            over = pack(source.path, TREE.relative_to(GOPATH))
+            if source.packed is not None:
+                loader.put_archive(str(GOPATH), pack_folders(TREE.relative_to(GOPATH)))
+                with source.packed.open("rb") as packed:
+                    loader.put_archive(str(TREE), packed)
+            loader.put_archive(str(GOPATH), over)
             for folder in (OUT, CACHE):
                 loader.put_archive(str(folder.parent), _writable_folder(folder.name))
 
@@ -159,6 +165,18 @@ def pack(folder: Path, prefix: PurePosixPath) -> Iterator[bytes]:
     yield buffer.getvalue()
 
 
+def pack_folders(path: PurePosixPath, owner: int = 0) -> bytes:
+    """Return a tar of a folder and those above it, all empty."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for folder in [*reversed(path.parents[:-1]), path]:
+            member = tarfile.TarInfo(str(folder))
+            member.type, member.mode = tarfile.DIRTYPE, 0o755
+            member.uid = member.gid = owner
+            tar.addfile(member)
+    return buffer.getvalue()
+
+
 def unpack(container: "Container", source: PurePosixPath, target: Path) -> None:
     """Make ``target`` a copy of a container's folder."""
     fresh = target.with_name(f"{target.name}-new")
@@ -195,10 +213,4 @@ def _binds(
 
 
 def _writable_folder(name: str) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        member = tarfile.TarInfo(name)
-        member.type, member.mode = tarfile.DIRTYPE, 0o755
-        member.uid = member.gid = _NOBODY
-        tar.addfile(member)
-    return buffer.getvalue()
+    return pack_folders(PurePosixPath(name), owner=_NOBODY)

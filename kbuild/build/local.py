@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from kbuild import sandbox
 from kbuild.build.recipe import CACHE, GOROOT, OUT, TREE, GoCommand
 from kbuild.model import PatchedTree
-from kbuild.sandbox import Bind
+from kbuild.sandbox import Bind, Layers
 from kbuild.workspace import Workspace
 
 
@@ -22,16 +22,17 @@ class LocalBuild:
         gocache.mkdir(exist_ok=True)
         go_root = patched.toolchain.go_root
         assert go_root is not None
+        source = patched.source
         self._process = sandbox.popen(
             ["sh", "-euc", command.script],
             root=workspace.work / "root",
             binds=[
                 *sandbox.system_binds(),
                 *_go_binds(go_root),
-                Bind(source=patched.source.path, target=TREE),
                 Bind(source=gocache, target=CACHE, writable=True),
                 Bind(source=out, target=OUT, writable=True),
             ],
+            layers=Layers(tar=source.packed, folder=source.path, target=TREE),
             environment=command.environment,
             purpose="the local builder",
         )

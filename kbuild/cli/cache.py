@@ -17,7 +17,7 @@ from kbuild.release import rfc3339
 
 _ABOUT = {
     "git": "objects of each source",
-    "files": "files of trees",
+    "trees": "what kubeadm is built from, a tar a tag",
     "go": "downloaded Go",
     "gocache": "Go's cache of the local builder",
     "built": "binaries of earlier runs",

@@ -27,7 +27,6 @@ CASES = ("fresh-ca", "old-ca")
 # v1.28.0); from v1.31 NotAfter counts from there. X.509 drops what is less than a second.
 SLACK = timedelta(minutes=5, seconds=1)
 _OLD_CA_AGE = timedelta(days=3 * 365)
-_CONFIG = "kbuild-proof.yaml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,28 +59,33 @@ def prove_pki(
 ) -> tuple[IssuedCertificate, ...]:
     """Issue and renew a whole PKI in the empty folder and return every certificate seen.
 
-    ``case`` is ``fresh-ca`` (kubeadm makes the CAs too, and all keys are RSA) or ``old-ca`` (they
-    are three years old already, and the keys of the others are ECDSA where kubeadm can make such,
-    which takes less time). Raises WrongLifetime, MissingCertificate, NotRenewed or KubeadmFailed.
+    ``case`` is ``fresh-ca`` (kubeadm makes the CAs too) or ``old-ca`` (they are three years old
+    already). Where kubeadm can make ECDSA keys, which takes less time than RSA, those that renew in
+    the first case and those that issue in the second are such. Raises WrongLifetime,
+    MissingCertificate, NotRenewed or KubeadmFailed.
     """
     era = era_of(version)
     etc_kubernetes.mkdir(parents=True)
-    (etc_kubernetes / _CONFIG).write_text(_config(era, version, case))
-    config = f"--config={ETC_KUBERNETES / _CONFIG}"
+    configs = []
+    for moment, ecdsa in (("issue", case == "old-ca"), ("renew", case == "fresh-ca")):
+        name = f"kbuild-{moment}.yaml"
+        (etc_kubernetes / name).write_text(_config(era, version, ecdsa=ecdsa))
+        configs.append(f"--config={ETC_KUBERNETES / name}")
+    issue, renew = configs
     now = datetime.now(UTC).replace(microsecond=0)
     if case == "old-ca":
         born = now - _OLD_CA_AGE
         write_old_cas(etc_kubernetes, born=born, ends=born + timedelta(days=292 * 365))
     check = partial(_check, case, lifetimes)
 
-    runner.run(("init", "phase", "certs", "all", config), etc_kubernetes)
-    runner.run(("init", "phase", "kubeconfig", "all", config), etc_kubernetes)
+    runner.run(("init", "phase", "certs", "all", issue), etc_kubernetes)
+    runner.run(("init", "phase", "kubeconfig", "all", issue), etc_kubernetes)
     issued = _read(etc_kubernetes, case, "issued", [*CAS, *LEAVES, *KUBECONFIGS, *era.renewed])
     ours = [c for c in issued.values() if case == "fresh-ca" or c.kind != "ca"]
     seen = check("issued", now, ours)
 
     began = datetime.now(UTC)
-    runner.run((*era.renew, config), etc_kubernetes)
+    runner.run((*era.renew, renew), etc_kubernetes)
     renewed = _read(etc_kubernetes, case, "renewed", list(issued))
     expected = [*LEAVES, *era.renewed]
     for path in expected:
@@ -138,7 +142,7 @@ def _check(
     return tuple(seen)
 
 
-def _config(era: Era, version: Version, case: str) -> str:
+def _config(era: Era, version: Version, *, ecdsa: bool) -> str:
     # 192.0.2.1 is a documentation address (RFC 5737): nothing here is ever connected to.
     return f"""\
 apiVersion: {era.config}
@@ -151,5 +155,5 @@ nodeRegistration:
 apiVersion: {era.config}
 kind: ClusterConfiguration
 kubernetesVersion: v{version.base_version}
-{era.ecdsa if case == "old-ca" else ""}
+{era.ecdsa if ecdsa else ""}
 """

@@ -8,8 +8,6 @@ from kbuild.source.store import fetch_tag
 from kbuild.source.versions import full_tag, missing, newest_of, stands_for
 from kbuild.workspace import Workspace
 
-TREE = "gopath/src/k8s.io/kubernetes"
-
 
 def list_tags(source: str, workspace: Workspace, progress: Progress) -> tuple[Tag, ...]:
     """Return the tags that a source offers, oldest first; an archive offers one.
@@ -18,7 +16,7 @@ def list_tags(source: str, workspace: Workspace, progress: Progress) -> tuple[Ta
     """
     if archive.is_archive(source):
         path = archive.download(source, workspace, progress)
-        return (archive.identify(path, source),)
+        return (archive.identify(path, source, workspace),)
     return git.list_tags(source, progress)
 
 
@@ -32,7 +30,7 @@ def resolve(request: BuildRequest, workspace: Workspace, progress: Progress) -> 
     if archive.is_archive(request.source):
         path = archive.download(request.source, workspace, progress)
         archive.check(path, request.source, request.source_sha256)
-        tag = archive.identify(path, request.source)
+        tag = archive.identify(path, request.source, workspace)
         if not stands_for(request.version, tag):
             raise WrongArchiveVersion(
                 source=git.shown(request.source), actual=tag.name, version=request.version
@@ -59,15 +57,16 @@ def resolve(request: BuildRequest, workspace: Workspace, progress: Progress) -> 
 
 
 def fetch(request: BuildRequest, tag: Tag, workspace: Workspace, progress: Progress) -> SourceTree:
-    """Put the tree of a tag into the work folder, below a GOPATH of its own.
+    """Get the tree of a tag; what kbuild itself reads of it is put into the work folder.
 
     Raises the errors of exit codes 20 to 29.
     """
-    target = workspace.work / TREE
-    target.parent.mkdir(parents=True)
+    target = workspace.work / "tree"
     if archive.is_archive(request.source):
         path = archive.download(request.source, workspace, progress)
-        tree = archive.unpack(path, request.source, request.source_sha256, target, progress)
+        tree = archive.unpack(
+            path, request.source, request.source_sha256, target, workspace, progress
+        )
         if (tree.tag, tree.commit) != (tag.name, tag.commit):
             # Only the first was held against what was asked for.
             reason = f"it names itself {tag.name} ({tag.commit}) and {tree.tag} ({tree.commit})"

@@ -28,9 +28,10 @@ from kbuild.model import SourceTree, Tag
 from kbuild.progress import Progress
 from kbuild.source import closure
 from kbuild.source.git import shown
+from kbuild.source.packed import PackedTree, find, keep
 from kbuild.source.versions import is_tag
 from kbuild.unpack import UnsafeMember, checked
-from kbuild.workspace import Workspace, sha256
+from kbuild.workspace import Workspace, sha256, shared
 
 ENDINGS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar")
 _VERSION_FILE = PurePosixPath("hack/lib/version.sh")
@@ -84,11 +85,13 @@ def check(path: Path, source: str, demanded: str | None) -> str:
     return actual
 
 
-def identify(path: Path, source: str) -> Tag:
+def identify(path: Path, source: str, workspace: Workspace) -> Tag:
     """Return the tag and commit that an archive says it is, reading no further than needed.
 
     Raises BrokenArchive or NotKubernetes.
     """
+    if (packed := find(sha256(path), workspace)) is not None:
+        return packed.tag
     with _reading(source), tarfile.open(path) as tar:
         for member in tar:
             name = PurePosixPath(member.name)
@@ -100,14 +103,31 @@ def identify(path: Path, source: str) -> Tag:
 
 
 def unpack(
-    path: Path, source: str, demanded: str | None, target: Path, progress: Progress
+    path: Path,
+    source: str,
+    demanded: str | None,
+    target: Path,
+    workspace: Workspace,
+    progress: Progress,
 ) -> SourceTree:
-    """Unpack an archive so that ``target`` becomes the folder that holds cmd/kubeadm.
+    """Have the files of an archive that kubeadm is built from, and what kbuild reads in ``target``.
 
     ``demanded`` is the sha256 that the archive must have, if any. Raises SourceChecksumMismatch,
     BrokenArchive, UnsafeArchive or NotKubernetes.
     """
     actual = check(path, source, demanded)
+    with shared(workspace, f"tree-{actual[:16]}"):
+        packed = find(actual, workspace)
+        if packed is None:
+            packed = _pack(path, source, actual, workspace, progress)
+        else:
+            progress.say("the archive is in the cache already")
+    return packed.open(target, shown(source), actual)
+
+
+def _pack(
+    path: Path, source: str, identity: str, workspace: Workspace, progress: Progress
+) -> PackedTree:
     with _reading(source), tarfile.open(path) as tar:
         whole = _read(tar, progress)
     tree = whole.below(whole.top(source))
@@ -116,11 +136,7 @@ def unpack(
     tag = _identity(tree.contents[str(_VERSION_FILE)].decode(errors="replace"), source)
     found = closure.gather(tree.modes, lambda names: {n: tree.contents[n] for n in names})
     with _reading(source):
-        closure.write(target, tree.modes, found.contents)
-    assert tag.commit is not None
-    return SourceTree(
-        path=target, tag=tag.name, commit=tag.commit, origin=shown(source), sha256=actual
-    )
+        return keep(identity, tag, tree.modes, found.contents, workspace)
 
 
 @dataclass(frozen=True, slots=True)

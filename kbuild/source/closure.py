@@ -1,7 +1,7 @@
 """Which files of a tree kubeadm is built from: its import closure.
 
 Of the 22,700 files of v1.20.2, kubeadm's import closure holds some 3,400: nothing else has to be
-fetched, written, packed or removed. What Go would not read is left out by the rules that it has for
+fetched, kept or packed. What Go would not read is left out by the rules that it has for
 file names (https://pkg.go.dev/cmd/go#hdr-File_types and #hdr-Build_constraints); constraints inside
 files are not read, so this is rather more than Go will compile, never less.
 """
@@ -10,11 +10,9 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from importlib import resources
-from pathlib import Path
 from typing import NamedTuple
 
 Read = Callable[[Collection[str]], Mapping[str, bytes]]
-Put = Callable[[Path, str, bytes], None]
 
 ROOT = "cmd/kubeadm"
 MODULE = "k8s.io/kubernetes/"
@@ -28,7 +26,13 @@ _ALWAYS = re.compile(
     r"|staging/src/k8s\.io/[^/]+/go\.(mod|sum)"
     r"|build/dependencies\.yaml|build/build-image/cross/VERSION|hack/lib/version\.sh)"
 )
-_PATCHED = ("cmd/kubeadm/", "staging/src/k8s.io/client-go/util/cert/")
+# Where patches/ reads or changes something, or must find no copy.
+_PATCHED = (
+    "cmd/kubeadm/app/constants/",
+    "cmd/kubeadm/app/util/pkiutil/",
+    "staging/src/k8s.io/client-go/util/cert/",
+    "vendor/k8s.io/client-go/util/cert/",
+)
 _OTHER_SYSTEMS = (
     "aix|android|darwin|dragonfly|freebsd|hurd|illumos|ios|js|nacl|netbsd|openbsd|plan9|solaris"
     "|wasip1|windows|zos"
@@ -50,11 +54,6 @@ class Closure(NamedTuple):
     folders: set[str]
 
 
-def put_new(path: Path, _name: str, content: bytes) -> None:
-    """Write a file; see ``write``."""
-    path.write_bytes(content)
-
-
 def gather(modes: Mapping[str, int], read: Read, likely: Iterable[str] = ()) -> Closure:
     """Read the files that a build of kubeadm needs.
 
@@ -72,9 +71,9 @@ def gather(modes: Mapping[str, int], read: Read, likely: Iterable[str] = ()) -> 
         if new := {name for name in wanted if name not in contents}:
             contents.update(read(new))
 
-    needed = {name for name, mode in modes.items() if mode == LINK or _ALWAYS.fullmatch(name)}
-    needed.update(name for name in modes if name.startswith(_PATCHED) and is_for_go(name))
-    load([*needed, *(name for folder in likely for name in folders.get(folder, ()))])
+    needed = {name for name, mode in modes.items() if is_for_kbuild(name, mode)}
+    kubeadm = [name for name in modes if name.startswith(f"{ROOT}/") and is_for_go(name)]
+    load([*needed, *kubeadm, *(name for folder in likely for name in folders.get(folder, ()))])
     seen: set[str] = set()
     todo = {ROOT}
     while todo:
@@ -91,33 +90,19 @@ def gather(modes: Mapping[str, int], read: Read, likely: Iterable[str] = ()) -> 
     return Closure({name: contents[name] for name in needed}, seen)
 
 
-def write(
-    target: Path, modes: Mapping[str, int], contents: Mapping[str, bytes], put: Put = put_new
-) -> None:
-    """Write files into the new folder ``target``, as git would; links come last.
-
-    ``put`` writes one that is not executable. The caller has seen that no name and no link leads
-    out of the folder.
-    """
-    for folder in {_folder(name) for name in contents}:
-        (target / folder).mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        if modes[name] != LINK:
-            path = target / name
-            if modes[name] & 0o100:
-                path.write_bytes(content)
-                path.chmod(0o755)
-            else:
-                put(path, name, content)
-    for name, content in contents.items():
-        if modes[name] == LINK:
-            (target / name).symlink_to(content.decode(errors="surrogateescape"))
-
-
 def shipped() -> set[str]:
     """Return the folders that the closure of some tag held, of those that kbuild was tried on."""
     text = resources.files("kbuild.source").joinpath("closure.txt").read_text(encoding="utf-8")
     return {line for line in text.splitlines() if not line.startswith("#")}
+
+
+def is_for_kbuild(name: str, mode: int) -> bool:
+    """Tell whether kbuild itself reads, patches or follows what is there, or needs it to build."""
+    return (
+        mode == LINK
+        or _ALWAYS.fullmatch(name) is not None
+        or (name.startswith(_PATCHED) and is_for_go(name))
+    )
 
 
 def is_for_go(name: str) -> bool:

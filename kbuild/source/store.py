@@ -6,20 +6,14 @@ closure, in a few batches. All that was ever fetched stays, so a second run fetc
 second tag only its difference. Beside the objects stands the closure of each minor, which tells
 for the next tag of it what to ask for at once.
 
-The files themselves are kept too, each by the name of its object, and linked into the tree: making
-a file is what takes the time of a checkout, and most files are the same from tag to tag.
-
 To git the store is a partial clone only while it fetches (``_PARTIAL``), and is told so in no file:
 else a local command would fetch each file that is missing, by itself, one request a file.
 """
 
-import contextlib
-import hashlib
 import io
-import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +22,8 @@ from kbuild.model import SourceTree, Tag
 from kbuild.progress import Progress
 from kbuild.source import closure
 from kbuild.source.git import address, ask, feed, run, shown
-from kbuild.workspace import Workspace, key, make_folder, make_then_move, remove, shared
+from kbuild.source.packed import find, keep
+from kbuild.workspace import Workspace, key, make_then_move, remove, shared
 
 _ROOM = 16 << 20  # bytes; with less left, a file may not have fitted
 _PARTIAL = ("remote.kbuild.promisor=true", "remote.kbuild.partialCloneFilter=blob:none")
@@ -40,74 +35,40 @@ class _Entry(NamedTuple):
     oid: str
 
 
-_Entries = dict[str, _Entry]
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """Files by the names of their objects, read-only, which trees hold as hard links."""
-
-    folder: Path
-    whole: set[str] = field(default_factory=set)
-
-    def read(self, oids: Mapping[str, str]) -> dict[str, bytes]:
-        """Return those that are here and whole."""
-        contents = {}
-        for name, oid in oids.items():
-            with contextlib.suppress(OSError):
-                content = (self.folder / oid).read_bytes()
-                if _object_name(content) == oid:
-                    contents[name] = content
-                    self.whole.add(oid)
-        return contents
-
-    def put(self, path: Path, content: bytes, oid: str) -> None:
-        """Make the file ``path``, a link if there is one to link to and links can be made."""
-        kept = self.folder / oid
-        with contextlib.suppress(OSError):
-            if oid in self.whole:
-                os.link(kept, path)
-                return
-        path.write_bytes(content)
-        path.chmod(0o444)
-        with contextlib.suppress(OSError):
-            kept.unlink(missing_ok=True)
-            os.link(path, kept)
-            self.whole.add(oid)
-
-
 def fetch_tag(
     source: str, tag: Tag, target: Path, workspace: Workspace, progress: Progress
 ) -> SourceTree:
-    """Put the files of a tag that kubeadm is built from into ``target``.
+    """Have the files of a tag that kubeadm is built from, and what kbuild reads in ``target``.
 
     Raises SourceUnreachable, BrokenSource, NotKubernetes or DiskFull.
     """
     assert tag.commit is not None
     path = workspace.cache / "git" / f"{key(address(source))}.git"
-    kept = _Kept(workspace.cache / "files")
-    make_folder(kept.folder)
-    store = _Store(path.absolute(), kept, source, tag, progress)
+    store = _Store(path.absolute(), source, tag, progress)
     with shared(workspace, f"git-{path.stem}"):
-        entries, contents = store.obtain()
-
-    def put(path: Path, name: str, content: bytes) -> None:
-        kept.put(path, content, entries[name].oid)
-
-    closure.write(target, _modes(entries), contents, put)
-    return SourceTree(path=target, tag=tag.name, commit=tag.commit, origin=shown(source))
+        packed = find(tag.commit, workspace)
+        if packed is None:
+            modes, contents = store.obtain()
+            try:
+                packed = keep(tag.commit, tag, modes, contents, workspace)
+            except ValueError as error:
+                raise BrokenSource(
+                    tag=tag.name, source=shown(source), details=str(error)
+                ) from error
+        else:
+            progress.say(f"{tag.name} is in the cache already")
+    return packed.open(target, shown(source))
 
 
 @dataclass(frozen=True, slots=True)
 class _Store:
     path: Path
-    kept: _Kept
     source: str
     tag: Tag
     progress: Progress
 
-    def obtain(self) -> tuple[_Entries, dict[str, bytes]]:
-        """Return what the tag holds, and the content of the closure's files.
+    def obtain(self) -> tuple[dict[str, int], dict[str, bytes]]:
+        """Return the modes of all that the tag holds, and the content of the closure's files.
 
         What is not there is fetched; the caller holds the lock.
 
@@ -129,19 +90,19 @@ class _Store:
             remove(self.path)
         return self._obtain(partial=not refused)
 
-    def _obtain(self, *, partial: bool = True) -> tuple[_Entries, dict[str, bytes]]:
+    def _obtain(self, *, partial: bool = True) -> tuple[dict[str, int], dict[str, bytes]]:
         if not (self.path / "HEAD").exists():
             self._make()
         _clean(self.path)
         if self._has_trees():
-            self.progress.say(f"{self.tag.name} is in the cache already")
+            self.progress.detail(f"the trees of {self.tag.name} are in the cache already")
         elif partial:
             self._fetch("--depth=1", f"+{self.tag.commit}:{self._ref}", settings=_PARTIAL)
         else:
             self._fetch("--depth=1", f"+{self._ref}:{self._ref}")
         return self._files()
 
-    def _files(self) -> tuple[_Entries, dict[str, bytes]]:
+    def _files(self) -> tuple[dict[str, int], dict[str, bytes]]:
         entries = self._entries()
         if not any(name.startswith("cmd/kubeadm/") for name in entries):
             reason = f"{self.tag.name} has no cmd/kubeadm"
@@ -150,9 +111,10 @@ class _Store:
         def read(names: Collection[str]) -> Mapping[str, bytes]:
             return self._read({name: entries[name].oid for name in names})
 
-        found = closure.gather(_modes(entries), read, self._likely())
+        modes = {name: entry.mode for name, entry in entries.items()}
+        found = closure.gather(modes, read, self._likely())
         self._remember(found.folders)
-        return entries, found.contents
+        return modes, found.contents
 
     def _make(self) -> None:
         # Not as the user's settings have it: a template may hold attributes, which change the tree.
@@ -171,7 +133,7 @@ class _Store:
         ]
         ask(words, self.source, self.tag.name, self.progress, text)
 
-    def _entries(self) -> _Entries:
+    def _entries(self) -> dict[str, _Entry]:
         words = ["--git-dir", str(self.path), "ls-tree", "-r", "-z", str(self.tag.commit)]
         listed = feed(words, "", self.tag, self.source).decode(errors="surrogateescape")
         entries = {}
@@ -185,8 +147,7 @@ class _Store:
         return entries
 
     def _read(self, oids: Mapping[str, str]) -> dict[str, bytes]:
-        contents = self.kept.read(oids)
-        contents |= self._contents(_without(oids, contents))
+        contents = self._contents(oids)
         if missing := _without(oids, contents):
             # No negotiation: what else is here has nothing to do with what is asked for.
             settings = (*_PARTIAL, "fetch.negotiationAlgorithm=noop")
@@ -198,8 +159,6 @@ class _Store:
         return contents
 
     def _contents(self, oids: Mapping[str, str]) -> dict[str, bytes]:
-        if not oids:
-            return {}
         words = ["--git-dir", str(self.path), "cat-file", "--batch", "--buffer"]
         answer = io.BytesIO(feed(words, "\n".join(oids.values()), self.tag, self.source))
         contents = {}
@@ -244,16 +203,8 @@ class _Store:
         return BrokenSource(tag=self.tag.name, source=shown(self.source), details=f"{file} {how}")
 
 
-def _modes(entries: _Entries) -> dict[str, int]:
-    return {name: entry.mode for name, entry in entries.items()}
-
-
 def _without(oids: Mapping[str, str], contents: Mapping[str, bytes]) -> dict[str, str]:
     return {name: oid for name, oid in oids.items() if name not in contents}
-
-
-def _object_name(content: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def _check_room(store: Path) -> None:

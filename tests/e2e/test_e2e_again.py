@@ -13,7 +13,6 @@ from kbuild.build import compile_kubeadm
 from kbuild.model import GoPin, Lifetimes, SourceTree, Toolchain
 from kbuild.patching.apply import patch_tree
 from kbuild.settings import Settings
-from kbuild.source import TREE
 from kbuild.workspace import open_workspace
 from tests.e2e.command import BUILD_DATE, COMMIT, GO_VERSION, NEXT_VERSION, VERSION, YEARS, Kbuild
 from tests.e2e.conftest import GitServer, Options
@@ -60,7 +59,9 @@ def test_a_third_of_the_bytes_are_fetched(
     subprocess.run((*clone, git_server.address, tmp_path / "whole"), check=True)
     [store] = (fetched[0].cache / "git").iterdir()
     assert size(store) <= size(tmp_path / "whole") / 3
-    assert len(list((fetched[0].cache / "files").iterdir())) < FILES
+    [tar] = (fetched[0].cache / "trees").glob("*/tree.tar")
+    with tarfile.open(tar) as packed:
+        assert len(packed.getnames()) < FILES
 
 
 def size(repository: Path) -> int:
@@ -79,7 +80,7 @@ def test_the_closure_gives_the_same_bytes_as_the_whole_tree(
     )
     [request] = settings.requests({})
     with open_workspace(warm_cache) as workspace:
-        parent = (workspace.work / TREE).parent
+        parent = workspace.work / "whole"
         with tarfile.open(kubernetes_archive) as tar:
             tar.extractall(parent)
         [path] = parent.iterdir()

@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import io
+import shutil
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from kbuild.source.archive import is_archive
 from kbuild.workspace import Workspace
 from tests.support.eras import make_tree
 from tests.support.recorder import Recorder
+from tests.support.trees import files_of
 from tests.unit.source.conftest import RequestFor
 
 COMMIT = "faecb196815e248d3ecfb03c680a4507229c2a56"
@@ -65,9 +67,17 @@ def test_an_archive_knows_what_it_is(version: str, archive: Path, obtain: Obtain
     tree = obtain(archive, version)
     assert (tree.tag, tree.commit) == ("v1.20.2", COMMIT)
     assert tree.sha256 == hashlib.sha256(archive.read_bytes()).hexdigest()
-    assert (tree.path / "cmd/kubeadm/kubeadm.go").is_file()
+    assert "cmd/kubeadm/kubeadm.go" in files_of(tree)
     assert (tree.path / "vendor/k8s.io/client-go").is_symlink()
-    assert tree.path.parts[-3:] == ("src", "k8s.io", "kubernetes")
+
+
+def test_an_archive_is_read_once(archive: Path, obtain: Obtain, recorder: Recorder) -> None:
+    tree = obtain(archive)
+    first = files_of(tree)
+    shutil.rmtree(tree.path)
+    assert files_of(obtain(archive)) == first
+    assert (tree.tag, tree.commit) == ("v1.20.2", COMMIT)
+    assert recorder.said == ["the archive is in the cache already"]
 
 
 @pytest.mark.parametrize("prefix", [".", "kubernetes", "kubernetes-1.20.2/"])

@@ -1,12 +1,12 @@
-import os
 import re
+import tomllib
 from collections.abc import Collection
-from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbuild.source.closure import LINK, gather, is_for_go, shipped, write
+from kbuild.patching.series import INDEX, patches_folder
+from kbuild.source.closure import LINK, gather, is_for_go, is_for_kbuild, shipped
 
 MAIN = b"""// Package main. import "not/this"
 package main
@@ -105,14 +105,11 @@ def test_what_is_likely_is_read_at_once_and_needed_only_if_it_is_imported() -> N
     assert "vendor/github.com/never/imported/x.go" in again.asked[0]
 
 
-def test_files_are_written_as_git_would(tmp_path: Path) -> None:
-    modes = {"a/run.sh": 0o100755, "a/text": 0o100644, "b/link": LINK}
-    contents = {"b/link": b"../a", "a/run.sh": b"#!", "a/text": b"x"}
-    write(tmp_path / "tree", modes, contents)
-    assert (tmp_path / "tree/b/link/text").read_bytes() == b"x"
-    assert (tmp_path / "tree/b/link").readlink() == Path("../a")
-    assert os.access(tmp_path / "tree/a/run.sh", os.X_OK)
-    assert not (tmp_path / "tree/a/text").stat().st_mode & 0o111
+def test_what_the_patches_look_at_is_for_kbuild() -> None:
+    index = tomllib.loads((patches_folder() / INDEX).read_text())
+    looked_at = set(re.findall(r"[\w./-]+/\w+\.go", str(index)))
+    assert looked_at
+    assert all(is_for_kbuild(name, 0o100644) for name in looked_at)
 
 
 def test_the_shipped_folders_are_folders() -> None:

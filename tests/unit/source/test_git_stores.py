@@ -13,6 +13,7 @@ from kbuild.source.store import fetch_tag
 from kbuild.workspace import Workspace, open_workspace
 from tests.support.recorder import Recorder
 from tests.support.repositories import git, make_repository
+from tests.support.trees import files_of
 from tests.unit.source.conftest import RequestFor
 
 
@@ -59,7 +60,8 @@ def test_a_store_mends_itself_however_it_was_damaged(
         with open_workspace(tmp_path / "cache") as workspace:
             tag = resolve(request, workspace, Recorder())
             tree = fetch(request, tag, workspace, Recorder())
-            assert (tree.path / "cmd/kubeadm/kubeadm.go").stat().st_size > 0
+            assert files_of(tree)["cmd/kubeadm/kubeadm.go"]
+        shutil.rmtree(tmp_path / "cache/trees")
         [store] = (tmp_path / "cache/git").iterdir()
         DAMAGES[damage](store)
 
@@ -89,7 +91,7 @@ def test_the_users_settings_do_not_change_the_tree(
     )
     request = request_for(upstream)
     tree = fetch(request, resolve(request, workspace, recorder), workspace, recorder)
-    assert b"\r" not in (tree.path / "cmd/kubeadm/kubeadm.go").read_bytes()
+    assert b"\r" not in files_of(tree)["cmd/kubeadm/kubeadm.go"]
 
 
 @pytest.mark.parametrize("name", ["GIT_COMMON_DIR", "GIT_QUARANTINE_PATH", "GIT_SHALLOW_FILE"])
@@ -147,6 +149,7 @@ def test_a_full_disk_is_told_and_costs_no_cache(
         fetch(request, tag, workspace, Recorder())
     [store] = (tmp_path / "cache/git").iterdir()
     shutil.rmtree(store / "objects")
+    shutil.rmtree(tmp_path / "cache/trees")
     monkeypatch.setattr("kbuild.source.store._ROOM", 1 << 60)
     with open_workspace(tmp_path / "cache") as workspace, pytest.raises(DiskFull):
         fetch(request, tag, workspace, Recorder())
@@ -161,4 +164,4 @@ def test_a_cache_may_be_named_from_here(
     with open_workspace(Path("cache")) as workspace:
         tag = resolve(request, workspace, Recorder())
         tree = fetch(request, tag, workspace, Recorder())
-        assert (tree.path / "cmd/kubeadm/kubeadm.go").is_file()
+        assert "cmd/kubeadm/kubeadm.go" in files_of(tree)

@@ -35,9 +35,14 @@ def link(tar: tarfile.TarFile, name: str, target: str, kind: bytes) -> None:
     tar.addfile(info)
 
 
+def put_folder_over_file(tar: tarfile.TarFile) -> None:
+    put(tar, "k/cmd/kubeadm/app/constants/a.go")
+    put(tar, "k/cmd/kubeadm/app/constants/a.go/b.go")
+
+
 def put_file_over_folder(tar: tarfile.TarFile) -> None:
-    put(tar, "k/cmd/kubeadm/app.go/x.go")
-    put(tar, "k/cmd/kubeadm/app.go")
+    put(tar, "k/cmd/kubeadm/app/constants/a.go/b.go")
+    put(tar, "k/cmd/kubeadm/app/constants/a.go")
 
 
 def write(path: Path, add: Add = lambda _: None) -> Path:
@@ -75,7 +80,7 @@ def test_an_archive_that_names_itself_twice_is_refused(
     "add",
     [
         put_file_over_folder,
-        lambda tar: put(tar, "k/cmd/kubeadm/kubeadm.go/below.go"),
+        put_folder_over_file,
         lambda tar: put(tar, "k/cmd/kubeadm/" + "x" * 300 + ".go"),
         lambda tar: link(tar, "k/hard", "k/absent", tarfile.LNKTYPE),
     ],

@@ -1,5 +1,6 @@
 """What is fetched, in how many requests, and from servers that give no part of a tree."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from kbuild.workspace import open_workspace
 from tests.support import repositories
 from tests.support.recorder import Recorder
 from tests.support.repositories import make_repository
+from tests.support.trees import files_of
 from tests.unit.source.conftest import RequestFor
 
 TAGS = ("v1.20.1", "v1.20.2", "v1.21.0")
@@ -42,23 +44,17 @@ class Obtain:
     ) -> None:
         self.source, self.cache = source, folder / "cache"
         self.said: list[str] = []
-        self.contents: dict[str, bytes] = {}
         self._trace, self._request_for = folder / "trace", request_for
         monkeypatch.setenv("GIT_TRACE_PACKET", str(self._trace))
 
-    def __call__(self, version: str) -> set[str]:
+    def __call__(self, version: str) -> dict[str, bytes]:
         self._trace.unlink(missing_ok=True)
         recorder, request = Recorder(), self._request_for(self.source, version)
         with open_workspace(self.cache) as workspace:
             tree = fetch(request, resolve(request, workspace, recorder), workspace, recorder)
-            names = {str(path.relative_to(tree.path)) for path in tree.path.rglob("*")}
-            self.contents = {
-                name: (tree.path / name).read_bytes()
-                for name in names
-                if (tree.path / name).is_file()
-            }
+            files = files_of(tree)
         self.said = recorder.said
-        return names
+        return files
 
     @property
     def requests(self) -> int:
@@ -109,48 +105,39 @@ def test_another_run_asks_for_the_tag_alone(obtain: Obtain) -> None:
     first = obtain("v1.20.2")
     assert obtain("v1.20.2") == first
     assert obtain.requests == 1
+    assert obtain.said == ["v1.20.2 is in the cache already"]
 
 
-def test_files_are_kept_and_linked_into_the_next_tree(obtain: Obtain) -> None:
-    first = obtain("v1.20.1")
-    kept = {path.name: path.stat().st_ino for path in (obtain.cache / "files").iterdir()}
-    assert obtain("v1.20.1") == first
-    assert obtain("v1.20.2") == first
-    now = {path.name: path.stat().st_ino for path in (obtain.cache / "files").iterdir()}
-    assert kept.items() <= now.items()
-    blob = repositories.git(obtain.source, "rev-parse", f"v1.20.2:{CLOSURE}")
-    assert (obtain.cache / "files" / blob).stat().st_mode & 0o222 == 0
-
-
-@pytest.mark.parametrize("damage", ["edited", "empty", "gone"])
-def test_a_kept_file_that_is_not_whole_is_mended(damage: str, obtain: Obtain) -> None:
-    obtain("v1.20.2")
-    blob = repositories.git(obtain.source, "rev-parse", f"v1.20.2:{CLOSURE}")
-    kept = obtain.cache / "files" / blob
-    whole = kept.read_bytes()
-    kept.unlink()
-    if damage != "gone":
-        kept.write_bytes(b"package evil" if damage == "edited" else b"")
-    obtain("v1.20.2")
-    assert kept.read_bytes() == whole == obtain.contents[CLOSURE]
-
-
-def test_where_no_links_can_be_made_files_are_written(
-    obtain: Obtain, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("damage", ["cut", "no document", "nonsense", "another"])
+def test_a_packed_tree_that_is_not_whole_is_packed_again(damage: str, obtain: Obtain) -> None:
     first = obtain("v1.20.2")
-
-    def refuse(*_: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr("os.link", refuse)
+    [folder] = (obtain.cache / "trees").iterdir()
+    whole = (folder / "tree.tar").read_bytes()
+    if damage == "cut":
+        (folder / "tree.tar").write_bytes(whole[:1000])
+    elif damage == "another":
+        (folder / "tree.tar").write_bytes(whole.replace(b"duration365d", b"duration999d"))
+    elif damage == "no document":
+        (folder / "tree.json").unlink()
+    else:
+        (folder / "tree.json").write_text("[1]")
     assert obtain("v1.20.2") == first
+    assert (folder / "tree.tar").read_bytes() == whole
+    assert obtain.requests == 1  # the objects are all there
+
+
+def test_other_rules_make_another_tree(obtain: Obtain, monkeypatch: pytest.MonkeyPatch) -> None:
+    obtain("v1.20.2")
+    monkeypatch.setattr("kbuild.source.closure.__file__", __file__)
+    obtain("v1.20.2")
+    assert len(list((obtain.cache / "trees").iterdir())) == 2
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff\xfe\x00nonsense", b"../../etc\n/etc\n"])
 def test_a_remembered_closure_is_only_a_hint(obtain: Obtain, damage: bytes) -> None:
     first = obtain("v1.20.2")
     (obtain.store / "closures/1.20.txt").write_bytes(damage)
+    shutil.rmtree(obtain.cache / "trees")
     assert obtain("v1.20.2") == first
 
 
@@ -161,6 +148,7 @@ def test_a_server_without_filters_gives_the_whole_tree_and_it_is_said(obtain: Ob
     assert obtain("v1.21.0") == expected
     assert obtain.has("v1.21.0", UNNEEDED)
     assert obtain.said == ["the source cannot leave files out, so the whole tree was fetched"]
+    shutil.rmtree(obtain.cache / "trees")
     assert obtain("v1.21.0") == expected
     assert obtain.requests == 1
 
