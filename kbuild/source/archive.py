@@ -28,10 +28,10 @@ from kbuild.model import SourceTree, Tag
 from kbuild.progress import Progress
 from kbuild.source import closure
 from kbuild.source.git import shown
-from kbuild.source.packed import PackedTree, find, keep
+from kbuild.source.packed import PackedTree, find, held, keep
 from kbuild.source.versions import is_tag
 from kbuild.unpack import UnsafeMember, checked
-from kbuild.workspace import Workspace, sha256, shared
+from kbuild.workspace import Workspace, sha256
 
 ENDINGS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar")
 _VERSION_FILE = PurePosixPath("hack/lib/version.sh")
@@ -116,7 +116,7 @@ def unpack(
     BrokenArchive, UnsafeArchive or NotKubernetes.
     """
     actual = check(path, source, demanded)
-    with shared(workspace, f"tree-{actual[:16]}"):
+    with held(actual, workspace):
         packed = find(actual, workspace)
         if packed is None:
             packed = _pack(path, source, actual, workspace, progress)

@@ -6,19 +6,20 @@
 The key stands for where the tree comes from and for the rules that choose its files.
 """
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from kbuild.model import SourceTree, Tag
 from kbuild.source import closure
-from kbuild.workspace import Workspace, key, make_then_move, sha256
+from kbuild.workspace import Workspace, key, make_then_move, sha256, shared
 
 _LONGEST = 255
 
@@ -54,8 +55,15 @@ class PackedTree:
         )
 
 
+@contextlib.contextmanager
+def held(identity: str, workspace: Workspace) -> Iterator[None]:
+    """Hold the lock of what is kept for an identity: a tag's name and commit, or a sha256."""
+    with shared(workspace, f"tree-{_folder(identity, workspace).name}"):
+        yield
+
+
 def find(identity: str, workspace: Workspace) -> PackedTree | None:
-    """Return what was kept for that identity (a commit, or an archive's sha256), if it is whole."""
+    """Return what was kept for that identity, if it is whole."""
     folder = _folder(identity, workspace)
     tar = folder / "tree.tar"
     try:
@@ -76,7 +84,7 @@ def keep(
     contents: Mapping[str, bytes],
     workspace: Workspace,
 ) -> PackedTree:
-    """Pack the files of a closure; the caller holds a lock for that identity.
+    """Pack the files of a closure; the caller holds the lock of that identity.
 
     No name leads out of the folder, and no link: the caller has seen to that. Raises ValueError if
     the files cannot be together in a file system.

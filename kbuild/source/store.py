@@ -22,7 +22,7 @@ from kbuild.model import SourceTree, Tag
 from kbuild.progress import Progress
 from kbuild.source import closure
 from kbuild.source.git import address, ask, feed, run, shown
-from kbuild.source.packed import find, keep
+from kbuild.source.packed import find, held, keep
 from kbuild.workspace import Workspace, key, make_then_move, remove, shared
 
 _ROOM = 16 << 20  # bytes; with less left, a file may not have fitted
@@ -42,15 +42,16 @@ def fetch_tag(
 
     Raises SourceUnreachable, BrokenSource, NotKubernetes or DiskFull.
     """
-    assert tag.commit is not None
+    # A commit may have several tags, and a binary says which one it is of.
+    identity = f"{tag.name} {tag.commit}"
     path = workspace.cache / "git" / f"{key(address(source))}.git"
     store = _Store(path.absolute(), source, tag, progress)
-    with shared(workspace, f"git-{path.stem}"):
-        packed = find(tag.commit, workspace)
+    with shared(workspace, f"git-{path.stem}"), held(identity, workspace):
+        packed = find(identity, workspace)
         if packed is None:
             modes, contents = store.obtain()
             try:
-                packed = keep(tag.commit, tag, modes, contents, workspace)
+                packed = keep(identity, tag, modes, contents, workspace)
             except ValueError as error:
                 raise BrokenSource(
                     tag=tag.name, source=shown(source), details=str(error)

@@ -59,9 +59,9 @@ def test_a_third_of_the_bytes_are_fetched(
     subprocess.run((*clone, git_server.address, tmp_path / "whole"), check=True)
     [store] = (fetched[0].cache / "git").iterdir()
     assert size(store) <= size(tmp_path / "whole") / 3
-    [tar] = (fetched[0].cache / "trees").glob("*/tree.tar")
-    with tarfile.open(tar) as packed:
-        assert len(packed.getnames()) < FILES
+    for tar in (fetched[0].cache / "trees").glob("*/tree.tar"):
+        with tarfile.open(tar) as packed:
+            assert 0 < sum(member.isfile() for member in packed) < FILES
 
 
 def size(repository: Path) -> int:

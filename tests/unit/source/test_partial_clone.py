@@ -44,6 +44,7 @@ class Obtain:
     ) -> None:
         self.source, self.cache = source, folder / "cache"
         self.said: list[str] = []
+        self.tag = ""
         self._trace, self._request_for = folder / "trace", request_for
         monkeypatch.setenv("GIT_TRACE_PACKET", str(self._trace))
 
@@ -53,6 +54,7 @@ class Obtain:
         with open_workspace(self.cache) as workspace:
             tree = fetch(request, resolve(request, workspace, recorder), workspace, recorder)
             files = files_of(tree)
+            self.tag = tree.tag
         self.said = recorder.said
         return files
 
@@ -124,6 +126,14 @@ def test_a_packed_tree_that_is_not_whole_is_packed_again(damage: str, obtain: Ob
     assert obtain("v1.20.2") == first
     assert (folder / "tree.tar").read_bytes() == whole
     assert obtain.requests == 1  # the objects are all there
+
+
+def test_two_tags_of_a_commit_keep_their_names(obtain: Obtain) -> None:
+    repositories.git(obtain.source, "tag", "v1.20.5", "v1.20.2^{}")
+    assert obtain("v1.20.2") == obtain("v1.20.5")
+    assert obtain.tag == "v1.20.5"
+    obtain("v1.20.2")
+    assert obtain.tag == "v1.20.2"
 
 
 def test_other_rules_make_another_tree(obtain: Obtain, monkeypatch: pytest.MonkeyPatch) -> None:
