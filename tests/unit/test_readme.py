@@ -1,7 +1,9 @@
 """The README is true: its commands are understood, its tables are what the code says."""
 
+import json
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from kbuild import errors
 from kbuild.cli.app import app
 from kbuild.errors import KbuildError
 from kbuild.settings import names
+from tests.bench import Figure, row
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -35,6 +38,16 @@ def test_every_flag_exists(command: str) -> None:
     assert shown.exit_code == 0
     for flag in (word for word in words if word.startswith("--")):
         assert flag in shown.stdout
+
+
+def test_the_figures_are_those_of_the_last_bench() -> None:
+    latest = json.loads((ROOT / "bench/latest.json").read_text())
+    names_of = [field.name for field in fields(Figure)]
+    figures = [Figure(**{name: one[name] for name in names_of}) for one in latest["figures"]]
+    assert "\n".join(row(figure) for figure in figures) in README
+    assert f"{latest['machine']}; {latest['date']}" in README
+    past = [figure.what for figure in figures if not figure.is_good]
+    assert all(one["is_good"] is (one["what"] not in past) for one in latest["figures"])
 
 
 def test_every_setting_is_in_its_table() -> None:
