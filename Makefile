@@ -48,7 +48,7 @@ demo: $(READY) ## the main job on real input from Debian: a proven kubeadm in di
 	$(BIN)/kbuild kubeadm --version v1.20.2 --ca-years 100 --leaf-years 100 --source "$$archive" \
 	  --builder local --go-root "$$goroot" --go-version 1.15.15 --output dist/v1.20.2 --force
 
-bench: $(READY) ## what kbuild costs beside the compiler, as a ratio
+bench: $(READY) ## kbuild beside the usual recipe and the compiler, as ratios; needs rsync
 	$(BIN)/python -m tests.bench
 
 clean: ## remove what make and the tests made here
