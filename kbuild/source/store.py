@@ -80,11 +80,13 @@ class _Store:
             return self._obtain()
         except BrokenSource as error:
             _check_room(self.path)
-            refused = _REFUSAL in error.details
+            # Servers and proxies refuse in many words; the trees came, so the source is right.
+            refused = _REFUSAL in error.details or (is_new and self._has_trees())
             if is_new and not refused:
                 raise
             if refused:
                 self.progress.say("the source gives no single files, fetching the whole tree")
+                self.progress.detail(error.details)
             else:
                 details = error.details
                 self.progress.say(f"the cached clone is damaged ({details}), fetching anew")

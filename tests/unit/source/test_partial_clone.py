@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -171,6 +172,23 @@ def test_an_old_server_gives_the_whole_tree_and_it_is_said(
     obtain.cache = obtain.cache.with_name("other")
     assert obtain("v1.20.1") == expected
     assert obtain.has("v1.20.1", UNNEEDED)
+    assert obtain.said == ["the source gives no single files, fetching the whole tree"]
+
+
+def test_a_server_that_fails_at_single_files_is_asked_for_the_whole_tree(
+    obtain: Obtain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = obtain("v1.20.1")
+    ask = git.ask
+
+    def refuse(words: list[str], source: str, *rest: Any) -> str:
+        if "--stdin" in words:
+            raise BrokenSource(tag="x", source=source, details="HTTP 413 too much asked")
+        return ask(words, source, *rest)
+
+    monkeypatch.setattr("kbuild.source.store.ask", refuse)
+    obtain.cache = obtain.cache.with_name("other")
+    assert obtain("v1.20.1") == expected
     assert obtain.said == ["the source gives no single files, fetching the whole tree"]
 
 
