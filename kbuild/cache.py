@@ -68,9 +68,9 @@ def clear(cache: Path) -> Pruned:
     """
     with alone(cache):
         found = items(cache)
+        volume = _on_volume(lambda found: found.remove())  # first: it may be in use
         for kind in _DEPTHS:
             remove(cache / kind)
-        volume = _on_volume(lambda found: found.remove())
         freed = sum(item.size for item in found) + (volume or 0)
     return Pruned(removed=len(found), freed=freed, left=0)
 

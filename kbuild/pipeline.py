@@ -124,7 +124,7 @@ def _jobs(
             output = request.output or Path("dist") / tag.name
             if request.output is not None and len(requests) > 1:
                 output = request.output / tag.name
-            held.enter_context(reserve(output, request, workspace.cache))
+            held.enter_context(reserve(output, request, tag, workspace.cache))
             label = f"{tag.name} " if len(requests) > 1 else ""
             job = _Job(request=request, tag=tag, output=output, workspace=part, label=label)
             job.seconds["source"] = time.monotonic() - began

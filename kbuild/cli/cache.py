@@ -43,9 +43,13 @@ def show(
     settings, screen = begin(ctx, {"json": json, "cache_dir": cache_dir}, config)
     found = cache.items(settings.cache_dir)
     rows = [_row(kind, [item for item in found if item.kind == kind]) for kind in _ABOUT]
-    if (size := cache.volume_size()) is not None:
-        rows.append({"kind": _VOLUME, "items": 1, "bytes": size, "last_used": None})
-    total = sum(int(str(row["bytes"])) for row in rows)
+    here = sum(item.size for item in found)
+    summary = f"{_human(here)} in {settings.cache_dir}"
+    volume = cache.volume_size()
+    if volume is not None:
+        rows.append({"kind": _VOLUME, "items": 1, "bytes": volume, "last_used": None})
+        summary += f", {_human(volume)} in the container engine"
+    total = here + (volume or 0)
     table = plain_table("what", "size", "items", "last used", "about")
     for row in rows:
         kind = str(row["kind"])
@@ -53,7 +57,7 @@ def show(
         size_text = _human(int(str(row["bytes"])))
         table.add_row(kind, size_text, str(row["items"]), str(row["last_used"] or "-"), about)
     document = {"cache_dir": str(settings.cache_dir), "entries": rows, "bytes": total}
-    screen.result(document, [table, f"{_human(total)} in {settings.cache_dir}"])
+    screen.result(document, [table, summary])
 
 
 @app.command()

@@ -13,7 +13,7 @@ from packaging.version import Version
 
 from kbuild import __version__
 from kbuild.errors import NotWritable, OutputBusy, OutputExists
-from kbuild.model import Binary, BuildRequest, PatchedTree, Proof, Release
+from kbuild.model import Binary, BuildRequest, PatchedTree, Proof, Release, Tag
 from kbuild.workspace import disk_errors, key, make_then_move, only_one, sha256
 
 SUMS = "SHA256SUMS"
@@ -21,16 +21,16 @@ BUILD = "build.json"
 
 
 @contextlib.contextmanager
-def reserve(folder: Path, request: BuildRequest, cache: Path) -> Iterator[None]:
+def reserve(folder: Path, request: BuildRequest, tag: Tag, cache: Path) -> Iterator[None]:
     """Hold the output folder for this run; what is wrong with it shows before the work begins.
 
-    A release of the same request may be there: nothing may have changed since.
+    A release of the same tag and request may be there: nothing may have changed since.
 
     Raises OutputBusy, OutputExists or NotWritable.
     """
     name = f"output-{key(str(folder.absolute()))}"
     with disk_errors(folder), only_one(cache, name, OutputBusy(path=folder)):
-        _check_folder(folder, request)
+        _check_folder(folder, request, tag)
         yield
 
 
@@ -156,11 +156,11 @@ def rfc3339(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _check_folder(folder: Path, request: BuildRequest) -> None:
+def _check_folder(folder: Path, request: BuildRequest, tag: Tag) -> None:
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise NotWritable(path=folder, reason="it is a link or a file, not a folder")
     if folder.is_dir() and any(folder.iterdir()):
-        if not request.force and not _is_of(folder, request):
+        if not request.force and not _is_of(folder, request, tag):
             raise OutputExists(path=folder)
         if not (folder / BUILD).is_file():
             raise NotWritable(path=folder, reason="it holds what kbuild did not make")
@@ -177,13 +177,15 @@ def _is_occupied(folder: Path, request: BuildRequest) -> bool:
     return not request.force and folder.is_dir() and any(folder.iterdir())
 
 
-def _is_of(folder: Path, request: BuildRequest) -> bool:
-    """Tell whether a folder holds a release of the same request, whenever that was."""
-    free = {"force", "output", *(["build_date"] if request.build_date is None else [])}
+def _is_of(folder: Path, request: BuildRequest, tag: Tag) -> bool:
+    """Tell whether a folder holds a release of the same tag and request, whenever that was."""
+    free = {"force", "output", "version", *(["build_date"] if request.build_date is None else [])}
     wanted = _plain({k: v for k, v in dataclasses.asdict(request).items() if k not in free})
     try:
-        made = json.loads((folder / BUILD).read_text())["request"]
-        return wanted == {name: value for name, value in made.items() if name not in free}
+        build = json.loads((folder / BUILD).read_text())
+        made = {name: value for name, value in build["request"].items() if name not in free}
+        source = build["source"]
+        return wanted == made and (source["tag"], source["commit"]) == (tag.name, tag.commit)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 

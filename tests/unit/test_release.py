@@ -18,6 +18,7 @@ from kbuild.model import (
     PatchedTree,
     Proof,
     SourceTree,
+    Tag,
     Toolchain,
 )
 from kbuild.release import demand_free, publish, reserve
@@ -25,6 +26,7 @@ from kbuild.settings import Settings
 from kbuild.workspace import sha256
 
 LIFETIMES = Lifetimes(ca_years=100, leaf_years=10)
+TAG = Tag(name="v1.20.2", commit="f" * 40)
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 
@@ -128,12 +130,12 @@ def test_the_documents_say_what_was_asked_made_and_seen(
 
 def test_a_full_output_folder_is_refused(request_made: BuildRequest, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with reserve(tmp_path / "out", request_made, tmp_path):
+    with reserve(tmp_path / "out", request_made, TAG, tmp_path):
         pass
     (tmp_path / "out" / "mine").write_text("x")
     with (
         pytest.raises(OutputExists, match="out"),
-        reserve(tmp_path / "out", request_made, tmp_path),
+        reserve(tmp_path / "out", request_made, TAG, tmp_path),
     ):
         pass
 
@@ -144,10 +146,10 @@ def test_force_replaces_a_release_and_nothing_else(
     forced = replace(request_made, force=True)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("x")
-    with pytest.raises(NotWritable), reserve(tmp_path / "out", forced, tmp_path):
+    with pytest.raises(NotWritable), reserve(tmp_path / "out", forced, TAG, tmp_path):
         pass
     (tmp_path / "out" / "build.json").write_text("{}")
-    with reserve(tmp_path / "out", forced, tmp_path):
+    with reserve(tmp_path / "out", forced, TAG, tmp_path):
         pass
 
 
@@ -157,8 +159,12 @@ def test_a_release_of_the_same_request_and_binaries_is_left_as_it_is(
     folder = tmp_path / "out"
     publish(proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
     before = {path: path.stat().st_ino for path in folder.iterdir()}
-    for again in (request_made, replace(request_made, build_date=None)):
-        with reserve(folder, again, tmp_path):
+    for again in (
+        request_made,
+        replace(request_made, build_date=None),
+        replace(request_made, version="v1.20.2"),
+    ):
+        with reserve(folder, again, TAG, tmp_path):
             release = publish(proofs(binaries), binaries, again, folder, {}, unchanged=True)
             with pytest.raises(OutputExists):
                 demand_free(folder, again)
@@ -187,7 +193,23 @@ def test_a_release_of_another_request_is_told_before_the_work(
     publish(proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
     with (
         pytest.raises(OutputExists),
-        reserve(folder, replace(request_made, **change), tmp_path),
+        reserve(folder, replace(request_made, **change), TAG, tmp_path),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("change", [{"name": "v1.20.3"}, {"commit": "e" * 40}], ids=str)
+def test_a_release_of_another_tag_is_told_before_the_work(
+    change: dict[str, str],
+    binaries: tuple[Binary, ...],
+    request_made: BuildRequest,
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "out"
+    publish(proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
+    with (
+        pytest.raises(OutputExists),
+        reserve(folder, request_made, replace(TAG, **change), tmp_path),
     ):
         pass
 
@@ -219,15 +241,15 @@ def test_an_output_that_is_no_folder_is_refused(
     else:
         (tmp_path / "out").symlink_to(tmp_path)
     forced = replace(request_made, force=True)
-    with pytest.raises(NotWritable), reserve(tmp_path / "out", forced, tmp_path):
+    with pytest.raises(NotWritable), reserve(tmp_path / "out", forced, TAG, tmp_path):
         pass
 
 
 def test_the_same_output_is_held_by_one_run(request_made: BuildRequest, tmp_path: Path) -> None:
     with (
-        reserve(tmp_path / "out", request_made, tmp_path),
+        reserve(tmp_path / "out", request_made, TAG, tmp_path),
         pytest.raises(OutputBusy),
-        reserve(tmp_path / "out", request_made, tmp_path),
+        reserve(tmp_path / "out", request_made, TAG, tmp_path),
     ):
         pass
 
