@@ -1,7 +1,8 @@
 """Every way to fail: what happened, what to do about it, and its exit code.
 
 Exit codes go by family: 2 usage, 10 settings, 20 source, 30 toolchain, 40 patch, 50 engine and
-sandbox, 60 build, 70 proof, 80 output and disk. 1 is an internal error, 130 an interrupt.
+sandbox, 60 build, 70 proof, 80 output and disk, 90 releases. 1 is an internal error, 130 an
+interrupt.
 This module imports nothing of kbuild, so anything may raise anything.
 """
 
@@ -450,6 +451,30 @@ class CannotRun(KbuildError):
     todo = "run this on a machine of its own architecture, or install qemu-user-static"
 
 
+class StockDiffers(KbuildError):
+    """A patched binary differs from the stock one where no lifetime is."""
+
+    exit_code = 77
+    what = "kubeadm for {arch} differs from the stock one in {symbols}"
+    todo = "something else than the patch went into it; do not use it"
+
+
+class NotAsPublished(KbuildError):
+    """A stock binary is not byte for byte the publisher's."""
+
+    exit_code = 78
+    what = "this stock kubeadm has sha256 {actual}; the publisher's {url} has {expected}"
+    todo = "see below what they say of themselves; the same Go and build date give the same bytes"
+
+
+class PublisherFailed(KbuildError):
+    """The publisher's site did not answer, or its files do not fit each other."""
+
+    exit_code = 79
+    what = "{url} cannot be used: {reason}"
+    todo = "check the network, or name another site with --release-site"
+
+
 # --- 80: output and disk ----------------------------------------------------------------------
 
 
@@ -491,6 +516,73 @@ class CacheInUse(KbuildError):
     exit_code = 84
     what = "another kbuild is using the cache {path}"
     todo = "wait until it has ended, then try again"
+
+
+class PackagerMissing(KbuildError):
+    """What makes a deb or an rpm is not installed."""
+
+    exit_code = 85
+    what = "{tool} was not found, so no {kind} can be made"
+    todo = "install it (Debian: apt-get install {package}), or leave out --package {kind}"
+
+
+class PackagerFailed(KbuildError):
+    """dpkg-deb or rpmbuild failed."""
+
+    exit_code = 86
+    what = "{tool} failed with exit code {code}"
+    todo = "see its last words below"
+
+
+# --- 90: releases -----------------------------------------------------------------------------
+
+
+class ReleaseBroken(KbuildError):
+    """A file of a release is missing, extra or different."""
+
+    exit_code = 90
+    what = "{folder} is not as it was published: {count}"
+    todo = "do not use it; get it again from a source that you trust"
+
+
+class NotARelease(KbuildError):
+    """A folder holds no release of kbuild's."""
+
+    exit_code = 91
+    what = "{path} holds no release: {reason}"
+    todo = "name a folder that `kbuild kubeadm` has made"
+
+
+class BadProvenance(KbuildError):
+    """A provenance cannot be read, or is of another kind of build."""
+
+    exit_code = 92
+    what = "{path} is no provenance of kbuild's: {reason}"
+    todo = "give the provenance.json of a release"
+
+
+class RebuildDiffers(KbuildError):
+    """A rebuild gave other bytes than the provenance names."""
+
+    exit_code = 93
+    what = "the rebuild differs from {path} in {files}"
+    todo = "see below which inputs are not the same"
+
+
+class BadKey(KbuildError):
+    """A key cannot be read, or is of a kind that sigstore does not sign with."""
+
+    exit_code = 94
+    what = "the key {path} cannot be used: {reason}"
+    todo = "give a PEM key of the curve P-256, with its password in COSIGN_PASSWORD if it has one"
+
+
+class KeylessFailed(KbuildError):
+    """There is no OIDC identity here, or sigstore's services refused it."""
+
+    exit_code = 95
+    what = "keyless signing failed: {reason}"
+    todo = "it works where an OIDC identity is (CI with id-token: write); else sign with --key"
 
 
 class Interrupted(KbuildError):

@@ -13,6 +13,7 @@ from packaging.version import Version
 ARCHES = ("amd64", "arm64", "arm", "ppc64le", "s390x")
 DAYS_A_YEAR = 365
 MAX_YEARS = 292  # time.Duration holds 292.47 years; duration365d * 293 does not compile
+STOCK_CA_YEARS, STOCK_LEAF_YEARS = 10, 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,11 @@ class BuildRequest:
     output: Path | None
     build_date: datetime | None
     tree_state: str
+    stock: bool
+    against_stock: bool
+    release_site: str
+    layout: str
+    package: tuple[str, ...]
     force: bool
 
 
@@ -147,6 +153,28 @@ class PatchedTree:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """The publisher's own binary of a tag: where it is, and what it says of itself."""
+
+    url: str
+    sha256: str
+    version: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StockDifference:
+    """What in a binary is other than in the one built alike from the unpatched tree.
+
+    ``functions`` are the symbols whose code differs. ``moved`` tells that the linker has put
+    something elsewhere; then the data was compared only where code leads to it.
+    """
+
+    stock_sha256: str
+    functions: tuple[str, ...]
+    moved: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Binary:
     """A compiled kubeadm that nothing has been proven of yet."""
 
@@ -180,7 +208,8 @@ class Proof:
     """What was seen of one binary.
 
     ``ran`` tells how it was run: ``native``, ``qemu`` or None when only the static checks ran.
-    ``version`` holds the fields of ``kubeadm version -o json``.
+    ``version`` holds the fields of ``kubeadm version -o json``. ``published`` is the publisher's
+    binary, byte for byte the same.
     """
 
     path: Path
@@ -190,6 +219,8 @@ class Proof:
     where: str
     version: dict[str, str] = field(default_factory=dict)
     certificates: tuple[IssuedCertificate, ...] = ()
+    against_stock: StockDifference | None = None
+    published: Published | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

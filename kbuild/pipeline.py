@@ -1,6 +1,7 @@
 """From requests to releases: the stages in their order, and nothing else."""
 
 import contextlib
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,11 +21,14 @@ from kbuild.model import (
     Tag,
     Toolchain,
 )
-from kbuild.patching.apply import patch_tree
+from kbuild.patching.apply import leave_stock, patch_tree
 from kbuild.patching.series import Series, series_for
 from kbuild.progress import Progress
 from kbuild.prove import prove_binary
+from kbuild.prove.published import as_published, build_date_of, find_published
+from kbuild.prove.stock import against_stock
 from kbuild.release import demand_free, publish, reserve
+from kbuild.release.packages import demand_tools
 from kbuild.source import fetch, git, resolve
 from kbuild.source.versions import full_tag
 from kbuild.toolchain import choose_go
@@ -104,6 +108,7 @@ def _check_first(requests: Sequence[BuildRequest], progress: Progress) -> str:
     # What is wrong with the request or this machine shows before anything is fetched.
     for request in requests:
         full_tag(request.version)
+        demand_tools(request.package)
     if requests[0].image is not None:
         demand_digest(requests[0].image)
     return choose_builder(requests[0], progress)
@@ -121,15 +126,22 @@ def _jobs(
         began = time.monotonic()
         tag = resolve(request, part, progress)
         if tag.name not in jobs:  # 1.20 and v1.20.2 may be the same
-            output = request.output or Path("dist") / tag.name
-            if request.output is not None and len(requests) > 1:
-                output = request.output / tag.name
+            output = _output(request, tag, several=len(requests) > 1)
             held.enter_context(reserve(output, request, tag, workspace.cache))
             label = f"{tag.name} " if len(requests) > 1 else ""
             job = _Job(request=request, tag=tag, output=output, workspace=part, label=label)
             job.seconds["source"] = time.monotonic() - began
             jobs[tag.name] = job
     return list(jobs.values())
+
+
+def _output(request: BuildRequest, tag: Tag, *, several: bool) -> Path:
+    name = f"{tag.name}-stock" if request.stock else tag.name
+    if request.layout == "tree":
+        name = tag.name  # what is above it is an address to download from
+    elif request.output is not None and not several:
+        return request.output
+    return (request.output or Path("dist")) / name
 
 
 def _prepare(builder: str, job: _Job, progress: Progress) -> tuple[SourceTree, Toolchain]:
@@ -142,21 +154,38 @@ def _prepare(builder: str, job: _Job, progress: Progress) -> tuple[SourceTree, T
 
 
 def _release(job: _Job, source: SourceTree, toolchain: Toolchain, progress: Progress) -> Release:
+    request, published = job.request, None
+    if request.stock:
+        with job.stage("publisher", progress):
+            published = find_published(job.tag, request, job.workspace, progress)
+            date = request.build_date or build_date_of(published)
+            request = replace(request, build_date=date)
     with job.stage("patch", progress):
-        tree = patch_tree(source, toolchain, job.request.lifetimes)
+        stock_tree = _stock_tree(source, toolchain, job) if request.against_stock else None
+        tree = (
+            leave_stock(source, toolchain)
+            if request.stock
+            else patch_tree(source, toolchain, request.lifetimes)
+        )
     with job.stage("build", progress):
-        found = find_built(tree, job.request, job.workspace)
+        found = find_built(tree, request, job.workspace)
         if found is None:
-            demand_free(job.output, job.request)
-            date = job.request.build_date or datetime.now(UTC).replace(microsecond=0)
-            request = replace(job.request, build_date=date)
-            binaries = _compile(tree, request, job.workspace, progress)
+            demand_free(job.output, request)
         else:
             progress.say("nothing changed since the last time, so there is nothing to compile")
-            date, binaries = found
-            request = replace(job.request, build_date=date)
+        request, binaries = _built(found, tree, request, job.workspace, progress)
+    stock: tuple[Binary, ...] = ()
+    if stock_tree is not None:
+        with job.stage("stock", progress):
+            workspace = job.workspace.part("stock")
+            found_stock = find_built(stock_tree, request, workspace)
+            _, stock = _built(found_stock, stock_tree, request, workspace, progress)
     with job.stage("prove", progress):
         proofs = {b.path: prove_binary(b, request, job.workspace, progress) for b in binaries}
+        for patched, unpatched in zip(binaries, stock, strict=bool(stock)):
+            proofs[patched.path] = against_stock(proofs[patched.path], patched, unpatched)
+        if published is not None:
+            proofs[binaries[0].path] = as_published(proofs[binaries[0].path], published)
     progress.stage(f"{job.label}release")
     released = publish(
         proofs, binaries, request, job.output, job.seconds, unchanged=found is not None
@@ -165,11 +194,26 @@ def _release(job: _Job, source: SourceTree, toolchain: Toolchain, progress: Prog
     return released
 
 
-def _compile(
-    tree: PatchedTree, request: BuildRequest, workspace: Workspace, progress: Progress
-) -> tuple[Binary, ...]:
+def _stock_tree(source: SourceTree, toolchain: Toolchain, job: _Job) -> PatchedTree:
+    copy = job.workspace.work / "stock-tree"
+    shutil.copytree(source.path, copy, symlinks=True)
+    return leave_stock(replace(source, path=copy), toolchain)
+
+
+def _built(
+    found: tuple[datetime, tuple[Binary, ...]] | None,
+    tree: PatchedTree,
+    request: BuildRequest,
+    workspace: Workspace,
+    progress: Progress,
+) -> tuple[BuildRequest, tuple[Binary, ...]]:
+    """Return the request with its date, and the binaries: those found, else newly compiled."""
+    if found is not None:
+        return replace(request, build_date=found[0]), found[1]
+    date = request.build_date or datetime.now(UTC).replace(microsecond=0)
+    request = replace(request, build_date=date)
     binaries = tuple(
         compile_kubeadm(tree, arch, request, workspace, progress) for arch in request.arches
     )
     keep_built(binaries, request, workspace)
-    return binaries
+    return request, binaries

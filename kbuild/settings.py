@@ -22,14 +22,24 @@ from kbuild.errors import (
     MissingSetting,
     UnknownSetting,
 )
-from kbuild.model import ARCHES, MAX_YEARS, BuildRequest, Lifetimes
+from kbuild.model import (
+    ARCHES,
+    MAX_YEARS,
+    STOCK_CA_YEARS,
+    STOCK_LEAF_YEARS,
+    BuildRequest,
+    Lifetimes,
+)
 
 UPSTREAM = "https://github.com/kubernetes/kubernetes.git"
 GO_SITE = "https://go.dev/dl"
+RELEASE_SITE = "https://dl.k8s.io/release"
 FILE = Path("kbuild.toml")
 PREFIX = "KBUILD_"
 BUILDERS = ("auto", "docker", "local")
 TREE_STATES = ("dirty", "clean", "archive")
+LAYOUTS = ("flat", "tree")
+PACKAGES = ("deb", "rpm")
 
 Parse = Callable[[str, object], object]
 
@@ -153,7 +163,12 @@ class Settings:
     lock: Path = _setting(_path, user_config_path("kbuild") / "golang-images.lock")
     output: Path | None = _setting(_path)
     build_date: datetime | None = _setting(_moment)
-    tree_state: str = _setting(_one_of(*TREE_STATES), "dirty")
+    tree_state: str | None = _setting(_one_of(*TREE_STATES))
+    stock: bool = _setting(_switch, default=False)
+    against_stock: bool = _setting(_switch, default=False)
+    release_site: str = _setting(_text, RELEASE_SITE)
+    layout: str = _setting(_one_of(*LAYOUTS), "flat")
+    package: tuple[str, ...] = _setting(_several(_one_of(*PACKAGES)), ())
     cache_dir: Path = _setting(_path, user_cache_path("kbuild"))
     force: bool = _setting(_switch, default=False)
     dry_run: bool = _setting(_switch, default=False)
@@ -169,7 +184,10 @@ class Settings:
         return value
 
     def lifetimes(self) -> Lifetimes:
-        """Return the lifetimes asked for; raises MissingSetting or LeafOutlivesCA."""
+        """Return the lifetimes asked for; raises MissingSetting, LeafOutlivesCA or BadSetting."""
+        if self.stock:
+            self._check_stock()
+            return Lifetimes(ca_years=STOCK_CA_YEARS, leaf_years=STOCK_LEAF_YEARS)
         ca_years, leaf_years = self.required("ca_years"), self.required("leaf_years")
         if leaf_years > ca_years:
             raise LeafOutlivesCA(ca_years=ca_years, leaf_years=leaf_years)
@@ -191,6 +209,23 @@ class Settings:
                 )
         return tuple(self._request(version, environment) for version in versions)
 
+    def _check_stock(self) -> None:
+        for name in ("ca_years", "leaf_years", "against_stock"):
+            if getattr(self, name):
+                raise BadSetting(
+                    name=_flag(name),
+                    value=getattr(self, name),
+                    reason="a stock kubeadm is built as upstream has it",
+                    hint=f"leave out --stock or --{_flag(name)}",
+                )
+        if len(self.arch) > 1:
+            raise BadSetting(
+                name="arch",
+                value=",".join(self.arch),
+                reason="each binary of the publisher has a build date of its own",
+                hint="ask for each architecture by itself with --stock",
+            )
+
     def _request(self, version: str, environment: Mapping[str, str]) -> BuildRequest:
         return BuildRequest(
             version=version,
@@ -208,7 +243,12 @@ class Settings:
             lock=self.lock,
             output=self.output,
             build_date=self.build_date or _clock(environment),
-            tree_state=self.tree_state,
+            tree_state=self.tree_state or ("clean" if self.stock else "dirty"),
+            stock=self.stock,
+            against_stock=self.against_stock,
+            release_site=self.release_site,
+            layout=self.layout,
+            package=self.package,
             force=self.force,
         )
 

@@ -7,17 +7,16 @@ again. It is proven again each time all the same.
     built/<key>/built.json  its sha256 and its BuildDate
 """
 
-import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from kbuild.build.recipe import go_command
 from kbuild.model import Binary, BuildRequest, PatchedTree
+from kbuild.toolchain.archives import digest_of
 from kbuild.workspace import Workspace, key, make_then_move, sha256, shared
 
 _ANY_DATE = datetime.fromtimestamp(0, UTC)
@@ -75,17 +74,10 @@ def _folder(patched: PatchedTree, arch: str, request: BuildRequest, workspace: W
     inputs = [
         *(command.arguments, sorted(command.environment.items())),
         *(source.tag, source.commit, source.sha256, patched.diff),
-        *(toolchain.go_version, toolchain.image, list(_programs(toolchain.go_root))),
+        *(toolchain.go_version, toolchain.image),
+        digest_of(toolchain.go_root) if toolchain.go_root is not None else None,
     ]
     return workspace.cache / "built" / key(json.dumps(inputs))
-
-
-def _programs(go_root: Path | None) -> Iterator[str]:
-    # A distribution's Go may differ from another of the same version.
-    if go_root is not None:
-        for program in (go_root / "bin/go", *sorted(go_root.glob("pkg/tool/*/compile"))):
-            with contextlib.suppress(OSError):
-                yield sha256(program)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

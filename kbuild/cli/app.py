@@ -13,6 +13,8 @@ from kbuild.cli.boundary import Boundary
 COMMANDS = {
     "kubeadm": "Build kubeadm with other certificate lifetimes, and prove it.",
     "verify": "Prove what any kubeadm issues, whoever built it.",
+    "check": "Check that a release is whole, and that all in it agrees.",
+    "sign": "Sign a release's sums and its provenance, as sigstore does.",
     "versions": "List the tags of the source, and how each would be patched.",
     "pins": "List, check and update the golang image digests.",
     "cache": "Show what the cache holds, prune it, or clear it.",

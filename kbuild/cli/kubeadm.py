@@ -11,7 +11,8 @@ from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.console import plain_table
 from kbuild.model import IssuedCertificate, Proof, Release
 from kbuild.pipeline import Plan, plan, run
-from kbuild.release import go_document, proof_document, rfc3339, source_document
+from kbuild.release.documents import go_document, proof_document, rfc3339, source_document
+from kbuild.release.names import SUM_SUFFIX
 
 app = command_app()
 
@@ -37,6 +38,11 @@ def kubeadm(
     force: options.Force = None,
     build_date: options.BuildDate = None,
     tree_state: options.TreeState = None,
+    stock: options.Stock = None,
+    against_stock: options.AgainstStock = None,
+    release_site: options.ReleaseSite = None,
+    layout: options.Layout = None,
+    package: options.Package = None,
     dry_run: options.DryRun = None,
     json: options.Json = None,
     verbose: options.Verbose = None,
@@ -92,12 +98,22 @@ def _lines(release: Release) -> Iterator[str | Table]:
     for proof in release.proofs:
         yield f"{release.tree.source.tag} {proof.arch} sha256:{proof.sha256}"
         yield from proof_lines(proof)
+        yield from _stock_lines(proof)
     if release.unchanged:
         date = release.proofs[0].version.get("buildDate", "the last time")
         yield f"Nothing changed since {date}: it is the same binary, proven again."
     if note := release.tree.note:
         yield f"Note: {note}"
-    yield f"{release.folder}: {' '.join(release.files)}"
+    names = [name for name in release.files if not name.endswith(SUM_SUFFIX)]
+    yield f"{release.folder}: {' '.join(names)}, each with its {SUM_SUFFIX}"
+
+
+def _stock_lines(proof: Proof) -> Iterator[str]:
+    if proof.published is not None:
+        yield f"{proof.arch}: byte for byte {proof.published.url}"
+    if (difference := proof.against_stock) is not None:
+        yield f"{proof.arch}: only these differ from the stock kubeadm, and each holds a lifetime:"
+        yield from (f"  {function}" for function in difference.functions)
 
 
 def _document(release: Release) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """The flags that commands share. Each is text: the one parser of values is kbuild.settings."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -147,6 +148,60 @@ TreeState = Annotated[
         metavar="dirty|clean|archive",
         rich_help_panel=_OUTPUT,
         help="The gitTreeState that the binary reports. Default: dirty.",
+    ),
+]
+Stock = Annotated[
+    bool | None,
+    typer.Option(
+        "--stock",
+        rich_help_panel=_BUILD,
+        help="Build the tag unpatched; it must be byte for byte the publisher's.",
+    ),
+]
+AgainstStock = Annotated[
+    bool | None,
+    typer.Option(
+        "--against-stock",
+        rich_help_panel=_BUILD,
+        help="Build the unpatched one too: only functions that hold lifetimes may differ.",
+    ),
+]
+ReleaseSite = Annotated[
+    str | None,
+    typer.Option(
+        "--release-site",
+        metavar="URL",
+        rich_help_panel=_BUILD,
+        help="Where --stock finds the publisher's. Default: https://dl.k8s.io/release.",
+    ),
+]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        "--layout",
+        metavar="flat|tree",
+        rich_help_panel=_OUTPUT,
+        help="tree: <version>/bin/linux/<arch>/kubeadm, as upstream's site. Default: flat.",
+    ),
+]
+Package = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--package",
+        metavar="deb|rpm",
+        rich_help_panel=_OUTPUT,
+        help="Make packages of each binary too; repeatable.",
+    ),
+]
+ReleaseFolder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A release, or a folder of several.")
+]
+TrustConfig = Annotated[
+    Path | None,
+    typer.Option(
+        "--trust-config",
+        metavar="FILE",
+        help="Sigstore's ClientTrustConfig. Default: the public instance's.",
     ),
 ]
 DryRun = Annotated[

@@ -11,7 +11,7 @@ from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.kubeadm import proof_lines
 from kbuild.errors import BadVersion, WrongBinary
 from kbuild.prove import prove_file
-from kbuild.release import proof_document
+from kbuild.release.documents import proof_document
 from kbuild.source.versions import full_tag
 from kbuild.workspace import open_workspace
 

@@ -8,7 +8,15 @@ import tempfile
 from datetime import timedelta
 
 from kbuild.errors import DiskFull, GitMissing, LifetimeNotReached, NotWritable
-from kbuild.model import AppliedPatch, Lifetimes, PatchedTree, SourceTree, Toolchain
+from kbuild.model import (
+    STOCK_CA_YEARS,
+    STOCK_LEAF_YEARS,
+    AppliedPatch,
+    Lifetimes,
+    PatchedTree,
+    SourceTree,
+    Toolchain,
+)
 from kbuild.patching.fitting import check_keeps, fitting_series, human, misfit, places, read
 from kbuild.patching.goconst import GoSourceError
 from kbuild.patching.gosource import added_duration, const_value
@@ -41,6 +49,16 @@ def patch_tree(tree: SourceTree, toolchain: Toolchain, lifetimes: Lifetimes) -> 
         note=series.note,
         diff="".join(_diff(file, before[file], after[file]) for file in sorted(before)),
     )
+
+
+def leave_stock(tree: SourceTree, toolchain: Toolchain) -> PatchedTree:
+    """Return the tree with no patch at all; it must have the layout of a series all the same.
+
+    Raises UnsupportedVersion, NoPatchFits, SeveralPatchesFit, VendoredCopy or PatchIndexBroken.
+    """
+    stock = Lifetimes(ca_years=STOCK_CA_YEARS, leaf_years=STOCK_LEAF_YEARS)
+    fitting_series(tree, stock)
+    return PatchedTree(source=tree, toolchain=toolchain, lifetimes=stock, patches=(), diff="")
 
 
 def _git_apply(tree: SourceTree, text: str, hunks: tuple[Hunk, ...]) -> None:

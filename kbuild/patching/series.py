@@ -98,6 +98,7 @@ class Series:
     uses: tuple[Use, ...]
     keeps: tuple[Keep, ...]
     checks: tuple[Check, ...]
+    holders: tuple[str, ...]
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -167,6 +168,7 @@ def read_index(folder: Path) -> Index:
 def _series(folder: Path, entry: dict[str, Any]) -> Series:
     entry["versions"] = SpecifierSet(entry["versions"])
     entry["patches"] = tuple(_patch(folder / name) for name in entry["patches"])
+    entry["holders"] = tuple(entry["holders"])
     for key, kind in (("uses", Use), ("keeps", Keep), ("checks", Check)):
         entry[key] = tuple(kind(**each) for each in entry[key])
     return Series(**entry)

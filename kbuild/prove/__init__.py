@@ -64,6 +64,15 @@ def prove_file(
     return proof
 
 
+def read_version(path: Path, workspace: Workspace) -> dict[str, str] | None:
+    """Return what a kubeadm says of itself, or None where nothing here can run it.
+
+    Raises WrongBinary or KubeadmFailed.
+    """
+    with _runner(path, read_arch(path), workspace) as runner:
+        return _check_version(runner, {}, workspace.work / "asked") if runner else None
+
+
 def _prove(
     path: Path,
     arch: str,

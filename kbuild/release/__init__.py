@@ -1,23 +1,31 @@
 """Write what goes beside the binaries, and put the whole folder in its place at once."""
 
 import contextlib
-import dataclasses
 import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from pathlib import Path
 
-from packaging.version import Version
-
-from kbuild import __version__
 from kbuild.errors import NotWritable, OutputBusy, OutputExists
-from kbuild.model import Binary, BuildRequest, PatchedTree, Proof, Release, Tag
-from kbuild.workspace import disk_errors, key, make_then_move, only_one, sha256
-
-SUMS = "SHA256SUMS"
-BUILD = "build.json"
+from kbuild.model import Binary, BuildRequest, Proof, Release, Tag
+from kbuild.release.documents import build_document, proof_document, request_document
+from kbuild.release.names import (
+    BUILD,
+    PATCH,
+    PROOF,
+    PROVENANCE,
+    SIGNATURES,
+    SUM_SUFFIX,
+    SUMS,
+    binary_name,
+    sbom_name,
+)
+from kbuild.release.packages import make_package
+from kbuild.release.provenance import provenance
+from kbuild.release.sbom import sbom_text
+from kbuild.release.sums import digest, read_sums, write_sums
+from kbuild.workspace import disk_errors, key, make_then_move, only_one
 
 
 @contextlib.contextmanager
@@ -52,108 +60,55 @@ def publish(
     """Write the release into ``folder``, which appears whole or not at all.
 
     ``times`` are the seconds that each stage took. A folder that holds these very binaries already
-    is left as it is, unless it is to be replaced. Raises OutputExists, DiskFull or NotWritable.
+    is left as it is, unless it is to be replaced. Raises OutputExists, PackagerFailed, DiskFull or
+    NotWritable.
     """
     tree = binaries[0].tree
     proofs = tuple(proven[binary.path] for binary in binaries)
     if _is_occupied(folder, request):
-        if not _holds(folder, binaries):
+        if not _holds(folder, binaries, request.layout):
             raise OutputExists(path=folder)
-        names = sorted(path.name for path in folder.iterdir() if path.name != SUMS)
-        return Release(
-            folder=folder, files=(*names, SUMS), tree=tree, proofs=proofs, unchanged=unchanged
-        )
-    with make_then_move(folder) as made:
-        for binary in binaries:
-            shutil.copyfile(binary.path, made / binary_name(binary.arch))
-            (made / binary_name(binary.arch)).chmod(0o755)
-        (made / "kubeadm.patch").write_text(tree.diff)
-        _write_json(made / "proof.json", {"binaries": [proof_document(p) for p in proofs]})
-        _write_json(made / BUILD, build_document(binaries, request, times))
-        names = sorted(path.name for path in made.iterdir())
-        sums = "".join(f"{sha256(made / name)}  {name}\n" for name in names)
-        (made / SUMS).write_text(sums)
+    else:
+        with make_then_move(folder) as made:
+            _write(made, proofs, binaries, request, times)
     return Release(
-        folder=folder, files=(*names, SUMS), tree=tree, proofs=proofs, unchanged=unchanged
+        folder=folder,
+        files=tuple(list_files(folder)),
+        tree=tree,
+        proofs=proofs,
+        unchanged=unchanged,
     )
 
 
-def binary_name(arch: str) -> str:
-    """Return the file name of a binary in the release."""
-    return f"kubeadm-linux-{arch}"
+def list_files(folder: Path) -> list[str]:
+    """Return the names of all that is in a folder and is no folder, relative to it, sorted."""
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
-def proof_document(proof: Proof) -> dict[str, object]:
-    """Return one binary's part of proof.json."""
-    return {
-        "file": binary_name(proof.arch),
-        "arch": proof.arch,
-        "sha256": proof.sha256,
-        "ran": proof.ran,
-        "where": proof.where,
-        "version": proof.version,
-        "certificates": [
-            {
-                **dataclasses.asdict(certificate),
-                "not_before": rfc3339(certificate.not_before),
-                "not_after": rfc3339(certificate.not_after),
-            }
-            for certificate in proof.certificates
-        ],
-    }
-
-
-def build_document(
-    binaries: tuple[Binary, ...], request: BuildRequest, times: Mapping[str, float]
-) -> dict[str, object]:
-    """Return build.json: all that went into the binaries."""
-    tree = binaries[0].tree
-    return {
-        "kbuild": __version__,
-        "request": _plain(dataclasses.asdict(request)),
-        "source": source_document(tree),
-        "go": go_document(tree),
-        "patches": [dataclasses.asdict(patch) for patch in tree.patches],
-        "binaries": [
-            {
-                "file": binary_name(binary.arch),
-                "arch": binary.arch,
-                "sha256": binary.sha256,
-                "command": list(binary.command),
-            }
-            for binary in binaries
-        ],
-        "seconds": {stage: round(seconds, 3) for stage, seconds in times.items()},
-    }
-
-
-def source_document(tree: PatchedTree) -> dict[str, object]:
-    """Return where the source came from."""
-    source = tree.source
-    return {
-        "origin": source.origin,
-        "tag": source.tag,
-        "commit": source.commit,
-        "sha256": source.sha256,
-    }
-
-
-def go_document(tree: PatchedTree) -> dict[str, object]:
-    """Return which Go built and why that one."""
-    toolchain = tree.toolchain
-    return {
-        "version": toolchain.go_version,
-        "pin": toolchain.pin.version,
-        "pin_files": list(toolchain.pin.files),
-        "overridden": toolchain.overridden,
-        "builder": toolchain.builder,
-        "image": toolchain.image,
-    }
-
-
-def rfc3339(moment: datetime) -> str:
-    """Return a UTC moment as RFC 3339 with whole seconds."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+def _write(
+    folder: Path,
+    proofs: tuple[Proof, ...],
+    binaries: tuple[Binary, ...],
+    request: BuildRequest,
+    times: Mapping[str, float],
+) -> None:
+    layout = request.layout
+    for binary in binaries:
+        path = folder / binary_name(binary.arch, layout)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(binary.path, path)
+        path.chmod(0o755)
+        (folder / sbom_name(binary.arch)).write_text(sbom_text(binary, request))
+        for kind in request.package:
+            with tempfile.TemporaryDirectory(dir=binary.path.parent) as work:
+                make_package(kind, binary, request, Path(work), folder)
+    (folder / PATCH).write_text(binaries[0].tree.diff)
+    _write_json(folder / PROOF, {"binaries": [proof_document(p, layout) for p in proofs]})
+    _write_json(folder / BUILD, build_document(binaries, request, times))
+    statement = provenance(binaries, request, folder, list_files(folder), sum(times.values()))
+    _write_json(folder / PROVENANCE, statement)
+    write_sums(folder, list_files(folder))
 
 
 def _check_folder(folder: Path, request: BuildRequest, tag: Tag) -> None:
@@ -180,7 +135,7 @@ def _is_occupied(folder: Path, request: BuildRequest) -> bool:
 def _is_of(folder: Path, request: BuildRequest, tag: Tag) -> bool:
     """Tell whether a folder holds a release of the same tag and request, whenever that was."""
     free = {"force", "output", "version", *(["build_date"] if request.build_date is None else [])}
-    wanted = _plain({k: v for k, v in dataclasses.asdict(request).items() if k not in free})
+    wanted = {k: v for k, v in request_document(request).items() if k not in free}
     try:
         build = json.loads((folder / BUILD).read_text())
         made = {name: value for name, value in build["request"].items() if name not in free}
@@ -190,34 +145,20 @@ def _is_of(folder: Path, request: BuildRequest, tag: Tag) -> bool:
         return False
 
 
-def _holds(folder: Path, binaries: tuple[Binary, ...]) -> bool:
-    """Tell whether a release is whole and has these very binaries."""
+def _holds(folder: Path, binaries: tuple[Binary, ...], layout: str) -> bool:
+    """Tell whether a release is whole and has these very binaries; it may be signed."""
     try:
-        lines = (folder / SUMS).read_text().splitlines()
-        sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+        sums = read_sums(folder / SUMS["sha256"])
+        beside = {f"{name}{SUM_SUFFIX}" for name in sums}
         return (
-            {path.name for path in folder.iterdir()} == {*sums, SUMS}
-            and all(sha256(folder / name) == digest for name, digest in sums.items())
-            and {binary_name(binary.arch): binary.sha256 for binary in binaries}.items()
+            {*list_files(folder)} - {*SIGNATURES} == {*sums, *beside, *SUMS.values()}
+            and all(digest(folder / name, "sha256") == value for name, value in sums.items())
+            and {binary_name(binary.arch, layout): binary.sha256 for binary in binaries}.items()
             <= sums.items()
         )
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 
 def _write_json(path: Path, document: Mapping[str, object]) -> None:
     path.write_text(json.dumps(document, indent=2) + "\n")
-
-
-def _plain(value: object) -> object:
-    match value:
-        case dict():
-            return {name: _plain(item) for name, item in value.items()}
-        case tuple() | list():
-            return [_plain(item) for item in value]
-        case datetime():
-            return rfc3339(value)
-        case Path() | Version():
-            return str(value)
-        case _:
-            return value

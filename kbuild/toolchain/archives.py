@@ -1,5 +1,6 @@
 """A Go for the local builder: one of this machine's, or a download with a known sha256."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -42,6 +43,16 @@ def version_of(go_root: Path) -> str | None:
     if words[:2] != ["go", "version"] or len(words) < _VERSION_WORDS or "gccgo" in words:
         return None
     return words[2].removeprefix("go")
+
+
+def digest_of(go_root: Path) -> str:
+    """Return a sha256 of the programs of a GOROOT: of lines as sha256sum prints them, sorted.
+
+    A distribution's Go may differ from another of the same version.
+    """
+    programs = [go_root / "bin/go", *go_root.glob("pkg/tool/*/*")]
+    lines = sorted(f"{sha256(p)}  {p.relative_to(go_root)}\n" for p in programs if p.is_file())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _ask(go: Path, question: str, environment: dict[str, str]) -> str:

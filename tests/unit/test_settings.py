@@ -30,7 +30,7 @@ def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_defau
         {"ca_years": "50"}, {"KBUILD_LEAF_YEARS": "5", "KBUILD_CA_YEARS": "40", "PATH": "/"}, None
     )
     assert (settings.ca_years, settings.leaf_years, settings.builder) == (50, 5, "local")
-    assert settings.tree_state == "dirty"
+    assert settings.layout == "flat"
 
 
 def test_config_may_be_named_by_flag_or_environment(tmp_path: Path) -> None:

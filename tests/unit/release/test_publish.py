@@ -1,120 +1,74 @@
 import json
 import subprocess
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
+from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
+from in_toto_attestation.v1 import statement_pb2
+from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
 
 from kbuild.errors import DiskFull, NotWritable, OutputBusy, OutputExists
-from kbuild.model import (
-    AppliedPatch,
-    Binary,
-    BuildRequest,
-    GoPin,
-    IssuedCertificate,
-    Lifetimes,
-    PatchedTree,
-    Proof,
-    SourceTree,
-    Tag,
-    Toolchain,
+from kbuild.model import Binary, BuildRequest, Lifetimes
+from kbuild.release import demand_free, list_files, publish, reserve
+from kbuild.release.sums import read_sums
+from tests.support.releases import (
+    NOON,
+    TAG,
+    make_binaries,
+    make_proofs,
+    make_release,
+    make_request,
 )
-from kbuild.release import demand_free, publish, reserve
-from kbuild.settings import Settings
-from kbuild.workspace import sha256
 
-LIFETIMES = Lifetimes(ca_years=100, leaf_years=10)
-TAG = Tag(name="v1.20.2", commit="f" * 40)
-NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+FLAT = {
+    "build.json",
+    "kubeadm-amd64.spdx.json",
+    "kubeadm-arm64.spdx.json",
+    "kubeadm-linux-amd64",
+    "kubeadm-linux-arm64",
+    "kubeadm.patch",
+    "proof.json",
+    "provenance.json",
+}
 
 
 @pytest.fixture
 def request_made() -> BuildRequest:
-    settings = Settings(version=("1.20",), ca_years=100, leaf_years=10, build_date=NOON)
-    return settings.requests({})[0]
+    return make_request()
 
 
 @pytest.fixture
 def binaries(tmp_path: Path) -> tuple[Binary, ...]:
-    source = SourceTree(path=tmp_path, tag="v1.20.2", commit="f" * 40, origin="git://x")
-    toolchain = Toolchain(
-        builder="docker",
-        pin=GoPin(version="1.15.5", files=("build/dependencies.yaml",)),
-        go_version="1.15.15",
-        image="golang@sha256:" + "0" * 64,
-    )
-    tree = PatchedTree(
-        source=source,
-        toolchain=toolchain,
-        lifetimes=LIFETIMES,
-        patches=(AppliedPatch(name="one.patch", sha256="1" * 64),),
-        diff="--- a/x\n+++ b/x\n",
-    )
-    made = []
-    for arch in ("amd64", "arm64"):
-        path = tmp_path / f"made-{arch}"
-        path.write_text(arch)
-        made.append(
-            Binary(path=path, arch=arch, sha256=sha256(path), tree=tree, command=("go", "build"))
+    return make_binaries(tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["flat", "tree"])
+def test_the_folder_holds_everything_and_its_sums_verify(layout: str, tmp_path: Path) -> None:
+    folder = make_release(tmp_path / "work", tmp_path / "dist" / "v1.20.2", layout=layout)
+    names = FLAT
+    if layout == "tree":
+        names = {n for n in FLAT if "linux" not in n}
+        names |= {f"bin/linux/{arch}/kubeadm" for arch in ("amd64", "arm64")}
+    beside = {f"{name}.sha256" for name in names}
+    assert {*list_files(folder)} == names | beside | {"SHA256SUMS", "SHA512SUMS"}
+    for program, sums in (("sha256sum", "SHA256SUMS"), ("sha512sum", "SHA512SUMS")):
+        checked = subprocess.run(
+            [program, "--strict", "-c", sums], cwd=folder, check=True, capture_output=True
         )
-    return tuple(made)
+        assert checked.stdout.count(b": OK") == len(names)
+    for name in names:
+        line = f"{(folder / f'{name}.sha256').read_text()}  {name}\n"
+        assert line in (folder / "SHA256SUMS").read_text()
+        assert len(line.split(maxsplit=1)[0]) == 64
+    binary = "bin/linux/arm64/kubeadm" if layout == "tree" else "kubeadm-linux-arm64"
+    assert (folder / binary).stat().st_mode & 0o777 == 0o755
 
 
-def proofs(binaries: tuple[Binary, ...]) -> dict[Path, Proof]:
-    certificate = IssuedCertificate(
-        case="fresh-ca",
-        moment="issued",
-        kind="ca",
-        path="pki/ca.crt",
-        subject="CN=kubernetes",
-        not_before=NOON,
-        not_after=NOON + LIFETIMES.ca,
-        years=100,
-    )
-    return {
-        b.path: Proof(
-            path=b.path,
-            arch=b.arch,
-            sha256=b.sha256,
-            ran="native",
-            where="sandbox",
-            version={"gitVersion": "v1.20.2"},
-            certificates=(certificate,),
-        )
-        for b in binaries
-    }
-
-
-def test_the_folder_holds_everything_and_its_sums_verify(
-    binaries: tuple[Binary, ...], request_made: BuildRequest, tmp_path: Path
-) -> None:
-    folder = tmp_path / "dist" / "v1.20.2"
-    release = publish(
-        proofs(binaries), binaries, request_made, folder, {"build": 1.23456}, unchanged=False
-    )
-    assert sorted(path.name for path in folder.iterdir()) == sorted(release.files)
-    assert sorted(release.files) == [
-        "SHA256SUMS",
-        "build.json",
-        "kubeadm-linux-amd64",
-        "kubeadm-linux-arm64",
-        "kubeadm.patch",
-        "proof.json",
-    ]
-    checked = subprocess.run(
-        ["sha256sum", "--strict", "-c", "SHA256SUMS"], cwd=folder, check=True, capture_output=True
-    )
-    assert checked.stdout.count(b": OK") == 5
-    assert (folder / "kubeadm-linux-arm64").stat().st_mode & 0o777 == 0o755
-
-
-def test_the_documents_say_what_was_asked_made_and_seen(
-    binaries: tuple[Binary, ...], request_made: BuildRequest, tmp_path: Path
-) -> None:
-    folder = tmp_path / "out"
-    publish(proofs(binaries), binaries, request_made, folder, {"build": 1.23456}, unchanged=False)
+def test_the_documents_say_what_was_asked_made_and_seen(tmp_path: Path) -> None:
+    folder = make_release(tmp_path / "work", tmp_path / "out")
     build = json.loads((folder / "build.json").read_text())
     assert build["request"]["build_date"] == "2026-01-02T12:00:00Z"
     assert build["request"]["lifetimes"] == {"ca_years": 100, "leaf_years": 10}
@@ -123,9 +77,40 @@ def test_the_documents_say_what_was_asked_made_and_seen(
     assert build["go"]["image"].startswith("golang@sha256:")
     assert build["seconds"] == {"build": 1.235}
     proof = json.loads((folder / "proof.json").read_text())
-    [certificate] = proof["binaries"][0]["certificates"]
+    certificate = proof["binaries"][0]["certificates"][0]
     assert certificate["not_after"] == "2125-12-09T12:00:00Z"
     assert proof["binaries"][1]["sha256"] == build["binaries"][1]["sha256"]
+
+
+def test_no_credential_gets_into_a_release(tmp_path: Path) -> None:
+    folder = make_release(tmp_path / "work", tmp_path / "out")
+    for name in list_files(folder):
+        assert b"secret" not in (folder / name).read_bytes(), name
+
+
+def test_the_provenance_is_a_statement_with_everything_in_it(tmp_path: Path) -> None:
+    folder = make_release(tmp_path / "work", tmp_path / "out")
+    text = (folder / "provenance.json").read_text()
+    statement = json_format.Parse(text, statement_pb2.Statement())  # refuses an unknown field
+    assert statement.type == "https://in-toto.io/Statement/v1"
+    sums = read_sums(folder / "SHA256SUMS")
+    del sums["provenance.json"]
+    assert {subject.name: subject.digest["sha256"] for subject in statement.subject} == sums
+    assert statement.predicate_type == "https://slsa.dev/provenance/v1"
+    predicate = json.dumps(json.loads(text)["predicate"])
+    slsa = json_format.Parse(predicate, provenance_pb2.Provenance())
+    definition = slsa.build_definition
+    asked = json_format.MessageToDict(definition.external_parameters)
+    assert asked["version"] == "v1.20.2"
+    assert asked["lifetimes"] == {"ca_years": 100, "leaf_years": 10}
+    assert "output" not in asked
+    resolved = {each.name: each for each in definition.resolved_dependencies}
+    assert resolved["source"].digest["gitCommit"] == "f" * 40
+    assert resolved["go"].digest["sha256"] == "0" * 64
+    assert resolved["patches/one.patch"].digest["sha256"] == "1" * 64
+    for each in (*statement.subject, *resolved.values()):
+        ResourceDescriptor.copy_from_pb(each).validate()
+    assert slsa.run_details.builder.id == "urn:kbuild:builder:docker"
 
 
 def test_a_full_output_folder_is_refused(request_made: BuildRequest, tmp_path: Path) -> None:
@@ -157,7 +142,7 @@ def test_a_release_of_the_same_request_and_binaries_is_left_as_it_is(
     binaries: tuple[Binary, ...], request_made: BuildRequest, tmp_path: Path
 ) -> None:
     folder = tmp_path / "out"
-    publish(proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
+    publish(make_proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
     before = {path: path.stat().st_ino for path in folder.iterdir()}
     for again in (
         request_made,
@@ -165,11 +150,11 @@ def test_a_release_of_the_same_request_and_binaries_is_left_as_it_is(
         replace(request_made, version="v1.20.2"),
     ):
         with reserve(folder, again, TAG, tmp_path):
-            release = publish(proofs(binaries), binaries, again, folder, {}, unchanged=True)
+            release = publish(make_proofs(binaries), binaries, again, folder, {}, unchanged=True)
             with pytest.raises(OutputExists):
                 demand_free(folder, again)
         assert release.unchanged
-        assert sorted(release.files) == sorted(path.name for path in folder.iterdir())
+        assert sorted(release.files) == list_files(folder)
     assert {path: path.stat().st_ino for path in folder.iterdir()} == before
 
 
@@ -190,7 +175,7 @@ def test_a_release_of_another_request_is_told_before_the_work(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "out"
-    publish(proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
+    publish(make_proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
     with (
         pytest.raises(OutputExists),
         reserve(folder, replace(request_made, **change), TAG, tmp_path),
@@ -206,7 +191,7 @@ def test_a_release_of_another_tag_is_told_before_the_work(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "out"
-    publish(proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
+    publish(make_proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
     with (
         pytest.raises(OutputExists),
         reserve(folder, request_made, replace(TAG, **change), tmp_path),
@@ -219,7 +204,7 @@ def test_a_release_that_is_not_what_was_made_is_never_called_unchanged(
     damage: str, binaries: tuple[Binary, ...], request_made: BuildRequest, tmp_path: Path
 ) -> None:
     folder = tmp_path / "out"
-    publish(proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
+    publish(make_proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
     if damage == "other binary":
         binaries = (replace(binaries[0], sha256="0" * 64), binaries[1])
     elif damage == "extra":
@@ -229,7 +214,7 @@ def test_a_release_that_is_not_what_was_made_is_never_called_unchanged(
     else:
         (folder / "kubeadm-linux-amd64").write_text("edited")
     with pytest.raises(OutputExists):
-        publish(proofs(binaries), binaries, request_made, folder, {}, unchanged=True)
+        publish(make_proofs(binaries), binaries, request_made, folder, {}, unchanged=True)
 
 
 @pytest.mark.parametrize("kind", ["file", "link"])
@@ -266,5 +251,5 @@ def test_a_failure_while_publishing_leaves_nothing(
     monkeypatch.setattr("shutil.copyfile", full)
     folder = tmp_path / "dist" / "out"
     with pytest.raises(DiskFull):
-        publish(proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
+        publish(make_proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
     assert list((tmp_path / "dist").iterdir()) == []

@@ -1,0 +1,52 @@
+"""``kbuild sign``: sign a release's sums and provenance as sigstore does."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kbuild.cli import options
+from kbuild.cli.boundary import begin, command_app
+from kbuild.errors import MissingSetting, ReleaseBroken
+from kbuild.release.check import check_release, releases_in
+from kbuild.release.names import SIGNATURES
+from kbuild.release.signing import sign_keyless, sign_with_key
+
+app = command_app()
+
+
+@app.command()
+def sign(
+    ctx: typer.Context,
+    folder: options.ReleaseFolder,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            "--key",
+            metavar="FILE",
+            help="A private key, PEM or cosign's own; its password is in COSIGN_PASSWORD.",
+        ),
+    ] = None,
+    keyless: Annotated[
+        bool, typer.Option("--keyless", help="Sign with the OIDC identity of this CI job.")
+    ] = False,
+    trust_config: options.TrustConfig = None,
+    json: options.Json = None,
+    quiet: options.Quiet = None,
+    config: options.Config = None,
+) -> None:
+    """Sign a release's sums and its provenance, as sigstore does."""
+    _, screen = begin(ctx, {"json": json, "quiet": quiet}, config)
+    if (key is not None) == keyless:
+        raise MissingSetting(name="key FILE or --keyless, one of them,")
+    signed = []
+    for release in releases_in(folder):
+        found = [p for p in check_release(release).problems if p.file not in SIGNATURES]
+        if found:
+            # What is signed is vouched for.
+            details = "\n".join(map(str, found))
+            raise ReleaseBroken(folder=release, count=f"{len(found)} problems", details=details)
+        signer = sign_with_key(release, key) if key else sign_keyless(release, trust_config)
+        signed.append({"folder": str(release), "kind": signer.kind, "name": signer.name})
+    lines = [f"{one['folder']}: signed by {one['name']}" for one in signed]
+    screen.result(signed[0] if len(signed) == 1 else {"releases": signed}, lines)

@@ -1,0 +1,68 @@
+"""The publisher's own kubeadm of a tag, to hold a stock build against.
+
+The site is laid out as upstream's: ``<site>/<tag>/bin/linux/<arch>/kubeadm`` and beside it
+``kubeadm.sha256``, 64 hex digits and nothing else (kubernetes/release, pkg/release/release.go).
+"""
+
+import re
+from dataclasses import replace
+from datetime import datetime
+
+from kbuild.errors import CannotRun, NotAsPublished, PublisherFailed
+from kbuild.model import BuildRequest, Proof, Published, Tag
+from kbuild.network import DownloadFailed, download
+from kbuild.progress import Progress
+from kbuild.prove import read_version
+from kbuild.workspace import Workspace, sha256
+
+
+def find_published(
+    tag: Tag, request: BuildRequest, workspace: Workspace, progress: Progress
+) -> Published:
+    """Download the publisher's binary, and ask it what it is if anything here can run it.
+
+    Raises PublisherFailed or what proving a binary raises.
+    """
+    (arch,) = request.arches
+    url = f"{request.release_site.rstrip('/')}/{tag.name}/bin/linux/{arch}/kubeadm"
+    target = workspace.work / "published"
+    target.mkdir()
+    for name, address in (("kubeadm", url), ("sum", f"{url}.sha256")):
+        try:
+            download(address, target / name, "download the publisher's", progress)
+        except DownloadFailed as error:
+            raise PublisherFailed(url=address, reason=error) from error
+    binary, text = target / "kubeadm", (target / "sum").read_bytes().decode(errors="replace")
+    digest = re.match(r"[0-9a-f]{64}(?=\s|$)", text)
+    if digest is None or digest[0] != sha256(binary):
+        reason = "it is no sha256" if digest is None else f"kubeadm has sha256 {sha256(binary)}"
+        raise PublisherFailed(url=f"{url}.sha256", reason=reason)
+    binary.chmod(0o755)
+    return Published(url=url, sha256=digest[0], version=read_version(binary, workspace) or {})
+
+
+def build_date_of(published: Published) -> datetime:
+    """Return the publisher's build date; raises CannotRun where nothing could ask for it."""
+    try:
+        return datetime.fromisoformat(published.version["buildDate"])
+    except (KeyError, ValueError) as error:
+        reason = "so its build date is unknown; give it with --build-date"
+        raise CannotRun(path=published.url, reason=reason) from error
+
+
+def as_published(proof: Proof, published: Published) -> Proof:
+    """Return the proof with the publisher's binary; raises NotAsPublished unless they are equal."""
+    if proof.sha256 != published.sha256:
+        names = sorted(proof.version.keys() | published.version.keys())
+        told = [
+            f"{name}: {proof.version.get(name)} here, {published.version.get(name)} there"
+            for name in names
+            if proof.version.get(name) != published.version.get(name)
+        ]
+        raise NotAsPublished(
+            actual=proof.sha256,
+            url=published.url,
+            expected=published.sha256,
+            details="\n".join(told) or "both say the same of themselves",
+        )
+    return replace(proof, published=published)

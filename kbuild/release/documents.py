@@ -1,0 +1,104 @@
+"""The JSON documents of a release: what was proven, and what it was built from."""
+
+import dataclasses
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+from packaging.version import Version
+
+from kbuild import __version__
+from kbuild.model import Binary, BuildRequest, PatchedTree, Proof
+from kbuild.release.names import binary_name
+from kbuild.source.git import shown
+
+
+def proof_document(proof: Proof, layout: str = "flat") -> dict[str, object]:
+    """Return one binary's part of proof.json."""
+    document: dict[str, object] = {
+        "file": binary_name(proof.arch, layout),
+        "arch": proof.arch,
+        "sha256": proof.sha256,
+        "ran": proof.ran,
+        "where": proof.where,
+        "version": proof.version,
+        "certificates": [plain(dataclasses.asdict(c)) for c in proof.certificates],
+    }
+    for name in ("against_stock", "published"):
+        if (found := getattr(proof, name)) is not None:
+            document[name] = plain(dataclasses.asdict(found))
+    return document
+
+
+def build_document(
+    binaries: tuple[Binary, ...], request: BuildRequest, times: Mapping[str, float]
+) -> dict[str, object]:
+    """Return build.json: all that went into the binaries."""
+    tree = binaries[0].tree
+    return {
+        "kbuild": __version__,
+        "request": request_document(request),
+        "source": source_document(tree),
+        "go": go_document(tree),
+        "patches": [dataclasses.asdict(patch) for patch in tree.patches],
+        "binaries": [
+            {
+                "file": binary_name(binary.arch, request.layout),
+                "arch": binary.arch,
+                "sha256": binary.sha256,
+                "command": list(binary.command),
+            }
+            for binary in binaries
+        ],
+        "seconds": {stage: round(seconds, 3) for stage, seconds in times.items()},
+    }
+
+
+def request_document(request: BuildRequest) -> dict[str, object]:
+    """Return what was asked for, without the credentials that an address may hold."""
+    asked = {name: plain(value) for name, value in dataclasses.asdict(request).items()}
+    return {name: shown(v) if isinstance(v, str) else v for name, v in asked.items()}
+
+
+def source_document(tree: PatchedTree) -> dict[str, object]:
+    """Return where the source came from."""
+    source = tree.source
+    return {
+        "origin": source.origin,
+        "tag": source.tag,
+        "commit": source.commit,
+        "sha256": source.sha256,
+    }
+
+
+def go_document(tree: PatchedTree) -> dict[str, object]:
+    """Return which Go built and why that one."""
+    toolchain = tree.toolchain
+    return {
+        "version": toolchain.go_version,
+        "pin": toolchain.pin.version,
+        "pin_files": list(toolchain.pin.files),
+        "overridden": toolchain.overridden,
+        "builder": toolchain.builder,
+        "image": toolchain.image,
+    }
+
+
+def rfc3339(moment: datetime) -> str:
+    """Return a UTC moment as RFC 3339 with whole seconds."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def plain(value: object) -> object:
+    """Return a value as JSON has it: lists for tuples, text for times, paths and versions."""
+    match value:
+        case dict():
+            return {name: plain(item) for name, item in value.items()}
+        case tuple() | list():
+            return [plain(item) for item in value]
+        case datetime():
+            return rfc3339(value)
+        case Path() | Version():
+            return str(value)
+        case _:
+            return value

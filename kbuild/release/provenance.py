@@ -1,0 +1,141 @@
+"""provenance.json: an in-toto Statement v1 whose predicate is SLSA provenance v1.
+
+    subject                every file of the release but this one and the sums, by sha256 and sha512
+    externalParameters     what was asked for; enough to ask for it again
+    internalParameters     the Go command of each architecture
+    resolvedDependencies   source, toolchain and each patch as rendered, by digest
+
+Sources: https://in-toto.io/Statement/v1, https://slsa.dev/spec/v1.0/provenance.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kbuild import __version__
+from kbuild.errors import BadProvenance
+from kbuild.model import Binary, BuildRequest
+from kbuild.release.documents import request_document, rfc3339
+from kbuild.toolchain.archives import digest_of
+
+STATEMENT = "https://in-toto.io/Statement/v1"
+PREDICATE = "https://slsa.dev/provenance/v1"
+BUILD_TYPE = "urn:kbuild:kubeadm:v1"
+# Where things lie on one machine, and how its user wants to be served.
+_OWN = ("output", "lock", "go_root", "force", "version", "commit", "source_sha256", "image")
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """A provenance as read: its subjects' sha256 by name, and what it says of the build."""
+
+    subjects: Mapping[str, Mapping[str, str]]
+    asked: Document
+    dependencies: Mapping[str, Document]
+    commands: Mapping[str, list[str]]
+
+
+def provenance(
+    binaries: tuple[Binary, ...],
+    request: BuildRequest,
+    folder: Path,
+    names: Iterable[str],
+    seconds: float,
+) -> Document:
+    """Return the statement about the files of those names; the build took so many seconds."""
+    ended = datetime.now(UTC)
+    builder = binaries[0].tree.toolchain.builder
+    asked = {k: v for k, v in request_document(request).items() if k not in _OWN}
+    return {
+        "_type": STATEMENT,
+        "subject": [{"name": name, "digest": _digests(folder / name)} for name in sorted(names)],
+        "predicateType": PREDICATE,
+        "predicate": {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": {"version": binaries[0].tree.source.tag, **asked},
+                "internalParameters": {
+                    "commands": {binary.arch: list(binary.command) for binary in binaries}
+                },
+                "resolvedDependencies": list(dependencies(binaries[0])),
+            },
+            "runDetails": {
+                "builder": {
+                    "id": f"urn:kbuild:builder:{builder}",
+                    "version": {"kbuild": __version__},
+                },
+                "metadata": {
+                    "startedOn": rfc3339(datetime.fromtimestamp(ended.timestamp() - seconds, UTC)),
+                    "finishedOn": rfc3339(ended),
+                },
+            },
+        },
+    }
+
+
+def dependencies(binary: Binary) -> Iterator[Document]:
+    """Yield a resource descriptor of each thing that the binary was made from."""
+    tree = binary.tree
+    source, toolchain = tree.source, tree.toolchain
+    digest = {"gitCommit": source.commit}
+    if source.sha256 is not None:
+        digest["sha256"] = source.sha256
+    yield {"name": "source", "uri": source.origin, "digest": digest}
+    go = {"version": toolchain.go_version, "pin": toolchain.pin.version}
+    if toolchain.image is not None:
+        name, _, image_digest = toolchain.image.partition("@sha256:")
+        yield {
+            "name": "go",
+            "uri": f"pkg:docker/{name}@sha256%3A{image_digest}",
+            "digest": {"sha256": image_digest},
+            "annotations": {**go, "image": toolchain.image},
+        }
+    elif toolchain.go_root is not None:
+        yield {
+            "name": "go",
+            "uri": f"pkg:generic/go@{toolchain.go_version}",
+            "digest": {"sha256": digest_of(toolchain.go_root)},
+            "annotations": go,
+        }
+    for patch in tree.patches:
+        yield {"name": f"patches/{patch.name}", "digest": {"sha256": patch.sha256}}
+
+
+def read_provenance(path: Path) -> Statement:
+    """Read a provenance.json of ours; raises BadProvenance."""
+    try:
+        return parse_provenance(path.read_bytes())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else repr(error)
+        raise BadProvenance(path=path, reason=reason) from error
+
+
+def parse_provenance(text: bytes) -> Statement:
+    """Parse a provenance.json; raises ValueError, KeyError, TypeError or AttributeError."""
+    document = json.loads(text)
+    definition = document["predicate"]["buildDefinition"]
+    kinds = document["_type"], document["predicateType"], definition["buildType"]
+    if kinds != (STATEMENT, PREDICATE, BUILD_TYPE):
+        message = f"it is of another kind: {', '.join(map(str, kinds))}"
+        raise ValueError(message)
+    subjects = [(each["name"], dict(each["digest"])) for each in document["subject"]]
+    if len(dict(subjects)) != len(subjects):
+        message = "it names a subject twice"
+        raise ValueError(message)
+    return Statement(
+        subjects=dict(subjects),
+        asked=dict(definition["externalParameters"]),
+        dependencies={each["name"]: each for each in definition["resolvedDependencies"]},
+        commands=dict(definition["internalParameters"]["commands"]),
+    )
+
+
+def _digests(path: Path) -> dict[str, str]:
+    content = path.read_bytes()
+    return {name: hashlib.new(name, content).hexdigest() for name in ("sha256", "sha512")}

@@ -1,0 +1,364 @@
+"""Sign a release as sigstore does, and verify it: with a key of one's own, or keyless.
+
+    SHA256SUMS.sigstore.json    a bundle with the signature of SHA256SUMS
+    provenance.sigstore.json    a bundle with provenance.json in a signed DSSE envelope
+    cosign.pub                  the public key, where a key was used
+
+Formats: sigstore/protobuf-specs, protos/sigstore_bundle.proto (v0.3);
+secure-systems-lab/dsse, protocol.md; sigstore/sigstore, pkg/cryptoutils/privatekey.go and
+secure-systems-lab/go-securesystemslib, encrypted/encrypted.go for cosign's key files.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kbuild.errors import BadKey, KeylessFailed
+from kbuild.release.names import PROVENANCE, PROVENANCE_BUNDLE, PUBLIC_KEY, SUMS, SUMS_BUNDLE
+
+BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+PAYLOAD = "application/vnd.in-toto+json"
+PASSWORD = "COSIGN_PASSWORD"  # the variable's name, which is cosign's
+_SIGNED = {SUMS_BUNDLE: SUMS["sha256"], PROVENANCE_BUNDLE: PROVENANCE}
+_COSIGN = ("ENCRYPTED SIGSTORE PRIVATE KEY", "ENCRYPTED COSIGN PRIVATE KEY")
+_BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError)
+_KINDS = {"key": "signed with a key", "keyless": "signed keyless", "": "no bundle"}
+_NO_EXTRA = "an extra is missing: pip install 'kbuild[keyless]'"
+
+Fault = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signer:
+    """Who signed: a key's fingerprint, or an identity with its issuer.
+
+    ``trusted`` is False when the key was only found in the release itself: then the signature tells
+    that nothing was damaged, but not who made it.
+    """
+
+    kind: str
+    name: str
+    trusted: bool
+
+
+def sign_with_key(folder: Path, key_file: Path) -> Signer:
+    """Sign a release with a private key: PEM of the curve P-256, or cosign's own file.
+
+    The password of an encrypted key is taken from COSIGN_PASSWORD. Raises BadKey.
+    """
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = _private_key(key_file)
+    public = key.public_key()
+
+    def sign(message: bytes) -> str:
+        return _base64(key.sign(message, ec.ECDSA(hashes.SHA256())))
+
+    sums, statement = (folder / SUMS["sha256"]).read_bytes(), (folder / PROVENANCE).read_bytes()
+    bundles = {
+        SUMS_BUNDLE: _sums_bundle(public, sums, sign(sums)),
+        PROVENANCE_BUNDLE: _provenance_bundle(public, statement, sign(_pae(statement))),
+    }
+    for name, bundle in bundles.items():
+        _write(folder / name, json.dumps(bundle).encode())
+    _write(folder / PUBLIC_KEY, _pem(public))
+    return Signer(kind="key", name=_fingerprint(public), trusted=True)
+
+
+def sign_keyless(folder: Path, trust_config: Path | None) -> Signer:
+    """Sign a release with the OIDC identity of this CI job, through Fulcio and Rekor.
+
+    ``trust_config`` is sigstore's ClientTrustConfig of another instance than the public one.
+    Raises KeylessFailed.
+    """
+    try:
+        from sigstore.dsse import Statement
+        from sigstore.oidc import IdentityToken, detect_credential
+        from sigstore.sign import SigningContext
+    except ImportError as error:
+        raise KeylessFailed(reason=_NO_EXTRA) from error
+    try:
+        found = detect_credential()
+        if found is None:
+            raise KeylessFailed(reason="no OIDC identity was found")
+        token = IdentityToken(found)
+        context = SigningContext.from_trust_config(_trust(trust_config))
+        with context.signer(token) as signer:
+            sums = signer.sign_artifact((folder / SUMS["sha256"]).read_bytes())
+            statement = signer.sign_dsse(Statement((folder / PROVENANCE).read_bytes()))
+    except KeylessFailed:
+        raise
+    except Exception as error:  # sigstore's own have no common base
+        raise KeylessFailed(reason=f"{type(error).__name__}: {error}") from error
+    _write(folder / SUMS_BUNDLE, sums.to_json().encode())
+    _write(folder / PROVENANCE_BUNDLE, statement.to_json().encode())
+    (folder / PUBLIC_KEY).unlink(missing_ok=True)
+    return Signer(kind="keyless", name=token.identity, trusted=True)
+
+
+def verify_signatures(
+    folder: Path,
+    files: list[str],
+    key: Path | None,
+    identity: str | None,
+    issuer: str | None,
+    trust_config: Path | None = None,
+) -> tuple[Signer | None, list[Fault]]:
+    """Return who signed a release, and what is wrong with its signatures.
+
+    Without a key, an identity or any file of a signature there is nobody and nothing wrong. Raises
+    BadKey or KeylessFailed for a key or trust that cannot be used.
+    """
+    there = [name for name in (*_SIGNED, PUBLIC_KEY) if name in files]
+    if not there and key is None and identity is None:
+        return None, []
+    if missing := [name for name in _SIGNED if name not in there]:
+        return None, [(name, "missing", "the release is not wholly signed") for name in missing]
+    kinds = {name: _kind(folder / name) for name in _SIGNED}
+    if {*kinds.values()} == {"key"} and identity is None:
+        return _verify_with_key(folder, key)
+    if {*kinds.values()} == {"keyless"} and key is None:
+        return _verify_keyless(folder, there, identity, issuer, trust_config)
+    wanted = "a key" if key is not None else "an identity" if identity is not None else "either"
+    return None, [
+        (name, "different", f"it is {_KINDS[kind]}, asked for {wanted}")
+        for name, kind in kinds.items()
+    ]
+
+
+def _verify_with_key(folder: Path, key: Path | None) -> tuple[Signer | None, list[Fault]]:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    beside = folder / PUBLIC_KEY
+    try:
+        public = _public_key(key or beside)
+    except BadKey as error:
+        if key is not None:
+            raise
+        kind = "different" if beside.exists() else "missing"
+        return None, [(PUBLIC_KEY, kind, error.happened)]
+    faults = []
+    if beside.is_file() and beside.read_bytes() != _pem(public):
+        faults.append((PUBLIC_KEY, "different", "it is not the key asked for"))
+    for name in _SIGNED:
+        try:
+            bundle = json.loads((folder / name).read_text())
+            message, signature = _signed(folder, name, bundle, public)
+            public.verify(_unbase64(signature), message, ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature:
+            faults.append((name, "different", "the signature is not by this key, or not of this"))
+        except _BROKEN as error:
+            faults.append((name, "different", f"it cannot be used: {error}"))
+    signer = Signer(kind="key", name=_fingerprint(public), trusted=key is not None)
+    return (None if faults else signer), faults
+
+
+def _signed(folder: Path, name: str, bundle: Any, public: Any) -> tuple[bytes, str]:  # noqa: ANN401
+    """Return what a bundle says was signed, and the signature; all else in it must be ours."""
+    content = (folder / _SIGNED[name]).read_bytes()
+    if name == SUMS_BUNDLE:
+        signature = bundle["messageSignature"]["signature"]
+        message, expected = content, _sums_bundle(public, content, signature)
+    else:
+        [signed] = bundle["dsseEnvelope"]["signatures"]
+        signature = signed["sig"]
+        message, expected = _pae(content), _provenance_bundle(public, content, signature)
+    if bundle != expected:
+        reason = f"it is of another key, or of another {_SIGNED[name]}"
+        raise ValueError(reason)
+    return message, signature
+
+
+def _sums_bundle(public: Any, sums: bytes, signature: str) -> dict[str, Any]:  # noqa: ANN401
+    digest = {"algorithm": "SHA2_256", "digest": _base64(hashlib.sha256(sums).digest())}
+    message = {"messageDigest": digest, "signature": signature}
+    return {**_bundle_head(public), "messageSignature": message}
+
+
+def _provenance_bundle(public: Any, statement: bytes, signature: str) -> dict[str, Any]:  # noqa: ANN401
+    envelope = {
+        "payload": _base64(statement),
+        "payloadType": PAYLOAD,
+        "signatures": [{"sig": signature}],
+    }
+    return {**_bundle_head(public), "dsseEnvelope": envelope}
+
+
+def _bundle_head(public: Any) -> dict[str, Any]:  # noqa: ANN401
+    material = {"publicKey": {"hint": _base64(_digest(public))}, "tlogEntries": []}
+    return {"mediaType": BUNDLE, "verificationMaterial": material}
+
+
+def _verify_keyless(
+    folder: Path,
+    there: list[str],
+    identity: str | None,
+    issuer: str | None,
+    trust_config: Path | None,
+) -> tuple[Signer | None, list[Fault]]:
+    if identity is None or issuer is None:
+        what = "it is signed keyless: whose it is must be told with --identity and --issuer"
+        return None, [(SUMS_BUNDLE, "different", what)]
+    try:
+        from sigstore.errors import Error
+        from sigstore.models import Bundle
+        from sigstore.verify import Verifier
+        from sigstore.verify.policy import Identity
+    except ImportError as error:
+        raise KeylessFailed(reason=_NO_EXTRA) from error
+    faults = []
+    if PUBLIC_KEY in there:
+        faults.append((PUBLIC_KEY, "extra", "a keyless signature has no key"))
+    try:
+        verifier = Verifier(trusted_root=_trust(trust_config).trusted_root)
+    except Exception as error:  # sigstore's own have no common base
+        raise KeylessFailed(reason=f"{type(error).__name__}: {error}") from error
+    policy = Identity(identity=identity, issuer=issuer)
+    for name, signed in _SIGNED.items():
+        content = (folder / signed).read_bytes()
+        try:
+            bundle = Bundle.from_json((folder / name).read_bytes())
+            if name == SUMS_BUNDLE:
+                verifier.verify_artifact(content, bundle, policy)
+            elif verifier.verify_dsse(bundle, policy) != (PAYLOAD, content):
+                faults.append((name, "different", f"it is of another {signed}"))
+        except (Error, *_BROKEN) as error:
+            faults.append((name, "different", f"it cannot be used: {error}"))
+    signer = Signer(kind="keyless", name=f"{identity} ({issuer})", trusted=True)
+    return (None if faults else signer), faults
+
+
+def _trust(config: Path | None) -> Any:  # noqa: ANN401  # of a package that may be missing
+    from sigstore.models import ClientTrustConfig
+
+    if config is None:
+        return ClientTrustConfig.production()
+    return ClientTrustConfig.from_json(config.read_text())
+
+
+def _kind(path: Path) -> str:
+    try:
+        material = json.loads(path.read_text())["verificationMaterial"]
+        return "key" if "publicKey" in material else "keyless"
+    except _BROKEN:
+        return ""
+
+
+def _private_key(path: Path) -> Any:  # noqa: ANN401  # slow to import
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import (
+        load_der_private_key,
+        load_pem_private_key,
+    )
+
+    password = os.environ.get(PASSWORD, "").encode()
+    try:
+        text = path.read_bytes()
+        if any(label.encode() in text for label in _COSIGN):
+            key = load_der_private_key(_cosign_key(text, password), None)
+        else:
+            encrypted = b"ENCRYPTED" in text
+            key = load_pem_private_key(text, password if encrypted else None)
+    except OSError as error:
+        raise BadKey(path=path, reason=error.strerror) from error
+    except (ValueError, KeyError, TypeError, UnsupportedAlgorithm) as error:
+        raise BadKey(path=path, reason=error) from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
+        raise BadKey(path=path, reason="it is not of the curve P-256")
+    return key
+
+
+def _cosign_key(text: bytes, password: bytes) -> bytes:
+    """Return the PKCS #8 key in cosign's own encrypted file; raises ValueError."""
+    from nacl.exceptions import CryptoError
+    from nacl.secret import SecretBox
+
+    document = json.loads(base64.b64decode(b"".join(text.strip().splitlines()[1:-1])))
+    kdf, cipher = document["kdf"], document["cipher"]
+    if (kdf["name"], cipher["name"]) != ("scrypt", "nacl/secretbox"):
+        message = f"it is encrypted with {kdf['name']} and {cipher['name']}"
+        raise ValueError(message)
+    cost = kdf["params"]
+    secret = hashlib.scrypt(
+        password,
+        salt=base64.b64decode(kdf["salt"]),
+        n=cost["N"],
+        r=cost["r"],
+        p=cost["p"],
+        maxmem=256 * cost["N"] * cost["r"],
+        dklen=32,
+    )
+    try:
+        ciphertext = base64.b64decode(document["ciphertext"])
+        return SecretBox(secret).decrypt(ciphertext, base64.b64decode(cipher["nonce"]))
+    except CryptoError as error:
+        message = f"its password is not the one in {PASSWORD}"
+        raise ValueError(message) from error
+
+
+def _public_key(path: Path) -> Any:  # noqa: ANN401  # slow to import
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        key = load_pem_public_key(path.read_bytes())
+    except OSError as error:
+        raise BadKey(path=path, reason=error.strerror) from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise BadKey(path=path, reason="it is no public key in PEM") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise BadKey(path=path, reason="it is not of the curve P-256")
+    return key
+
+
+def _pem(public: Any) -> bytes:  # noqa: ANN401  # slow to import
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    pem: bytes = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return pem
+
+
+def _digest(public: Any) -> bytes:  # noqa: ANN401  # slow to import
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(der).digest()
+
+
+def _fingerprint(public: Any) -> str:  # noqa: ANN401  # slow to import
+    return f"sha256:{_digest(public).hex()}"
+
+
+def _pae(statement: bytes) -> bytes:
+    kind = PAYLOAD.encode()
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(statement), statement)
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _unbase64(text: str) -> bytes:
+    data = base64.b64decode(text, validate=True)
+    if _base64(data) != text:
+        message = "its last digit has bits that nothing is made of"
+        raise ValueError(message)
+    return data
+
+
+def _write(path: Path, content: bytes) -> None:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
+        file.write(content)
+    made = Path(file.name)
+    made.chmod(0o644)
+    made.replace(path)

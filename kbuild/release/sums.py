@@ -1,0 +1,42 @@
+"""SHA256SUMS and SHA512SUMS, and a bare digest beside each file.
+
+The sums are as ``sha256sum -c`` wants them; the file beside holds only the hex digits, as those of
+upstream's site do (kubernetes/release, pkg/release/release.go).
+"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from kbuild.release.names import SUM_SUFFIX, SUMS
+
+
+def write_sums(folder: Path, names: Iterable[str]) -> None:
+    """Write the sums of those files of a folder."""
+    names = sorted(names)
+    for algorithm, sums in SUMS.items():
+        lines = [f"{digest(folder / name, algorithm)}  {name}\n" for name in names]
+        (folder / sums).write_text("".join(lines))
+    for name in names:
+        beside = folder / f"{name}{SUM_SUFFIX}"
+        beside.write_text(digest(folder / name, "sha256"))
+
+
+def read_sums(path: Path) -> dict[str, str]:
+    """Return the digest of each name in a file of sums.
+
+    Raises ValueError unless it is as we write it: a line a file, sorted, and nothing else.
+    """
+    text = path.read_bytes().decode()
+    lines = [line.partition("  ") for line in text.splitlines()]
+    found = {name: value for value, _, name in lines}
+    if text != "".join(f"{found[name]}  {name}\n" for name in sorted(found)):
+        message = "it is not a line a file, sorted by their names"
+        raise ValueError(message)
+    return found
+
+
+def digest(path: Path, algorithm: str) -> str:
+    """Return a digest of a file as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()

@@ -1,0 +1,106 @@
+"""A release of two architectures, made of small binaries, for the tests of what reads releases."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from kbuild.model import (
+    AppliedPatch,
+    Binary,
+    BuildRequest,
+    GoPin,
+    IssuedCertificate,
+    Lifetimes,
+    PatchedTree,
+    Proof,
+    SourceTree,
+    Tag,
+    Toolchain,
+)
+from kbuild.release import publish
+from kbuild.settings import Settings
+from kbuild.workspace import sha256
+from tests.support.goelf import MODULES, write_go_elf
+
+LIFETIMES = Lifetimes(ca_years=100, leaf_years=10)
+TAG = Tag(name="v1.20.2", commit="f" * 40)
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+GIT = "https://somebody:secret@example.invalid/kubernetes.git"
+
+
+def make_request(**changes: object) -> BuildRequest:
+    settings = Settings(version=("1.20",), ca_years=100, leaf_years=10, build_date=NOON, source=GIT)
+    request = settings.requests({})[0]
+    return replace(request, arches=("amd64", "arm64"), **changes)  # type: ignore[arg-type]
+
+
+def make_binaries(folder: Path, modules: str = MODULES) -> tuple[Binary, ...]:
+    source = SourceTree(
+        path=folder, tag="v1.20.2", commit="f" * 40, origin="https://example.invalid/kubernetes.git"
+    )
+    toolchain = Toolchain(
+        builder="docker",
+        pin=GoPin(version="1.15.5", files=("build/dependencies.yaml",)),
+        go_version="1.15.15",
+        image="golang@sha256:" + "0" * 64,
+    )
+    tree = PatchedTree(
+        source=source,
+        toolchain=toolchain,
+        lifetimes=LIFETIMES,
+        patches=(AppliedPatch(name="one.patch", sha256="1" * 64),),
+        diff="--- a/x\n+++ b/x\n",
+    )
+    made = []
+    for arch in ("amd64", "arm64"):
+        path = write_go_elf(folder / f"made-{arch}", arch=arch, modules=modules)
+        binary = Binary(path=path, arch=arch, sha256=sha256(path), tree=tree, command=("go", arch))
+        made.append(binary)
+    return tuple(made)
+
+
+def make_proofs(binaries: tuple[Binary, ...]) -> Mapping[Path, Proof]:
+    certificates = [
+        IssuedCertificate(
+            case="fresh-ca",
+            moment="issued",
+            kind=kind,
+            path=f"pki/{kind}.crt",
+            subject=f"CN={kind}",
+            not_before=NOON,
+            not_after=NOON + timedelta(days=365 * years),
+            years=years,
+        )
+        for kind, years in (("ca", 100), ("leaf", 10))
+    ]
+    return {
+        b.path: Proof(
+            path=b.path,
+            arch=b.arch,
+            sha256=b.sha256,
+            ran="native",
+            where="sandbox",
+            version={
+                "gitVersion": "v1.20.2",
+                "gitCommit": "f" * 40,
+                "gitTreeState": "dirty",
+                "buildDate": "2026-01-02T12:00:00Z",
+                "goVersion": "go1.15.15",
+                "platform": f"linux/{b.arch}",
+            },
+            certificates=tuple(certificates),
+        )
+        for b in binaries
+    }
+
+
+def make_release(work: Path, folder: Path, modules: str = MODULES, **changes: object) -> Path:
+    """Publish a release into ``folder``."""
+    work.mkdir(exist_ok=True)
+    binaries = make_binaries(work, modules)
+    times = {"build": 1.23456}
+    publish(
+        make_proofs(binaries), binaries, make_request(**changes), folder, times, unchanged=False
+    )
+    return folder
