@@ -5,7 +5,13 @@ CACHE := $(or $(DEMO_CACHE),.build)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lint types check test e2e demo bench clean
+.PHONY: help setup lint types check test e2e demo release bench clean
+
+# Of `make release`. KBUILD_FLAGS and KBUILD_… variables say the rest: another source, a builder.
+ARCHES ?= amd64
+CA_YEARS ?= 100
+LEAF_YEARS ?= 100
+OUTPUT ?= dist/$(VERSION)
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
@@ -47,6 +53,13 @@ demo: $(READY) ## the main job on real input from Debian: a proven kubeadm in di
 	goroot=$$($(BIN)/python -m tests.support.debian golang 1.15 $(CACHE)) && \
 	$(BIN)/kbuild kubeadm --version v1.20.2 --ca-years 100 --leaf-years 100 --source "$$archive" \
 	  --builder local --go-root "$$goroot" --go-version 1.15.15 --output dist/v1.20.2 --force
+
+release: $(READY) ## VERSION=v1.31.2 ARCHES="amd64 arm64": a checked release; KEY= signs it
+	@test -n '$(VERSION)' || { echo 'which one? make release VERSION=v1.31.2' >&2; exit 2; }
+	$(BIN)/kbuild kubeadm --version '$(VERSION)' $(foreach arch,$(ARCHES),--arch $(arch)) \
+	  --ca-years $(CA_YEARS) --leaf-years $(LEAF_YEARS) --output '$(OUTPUT)' $(KBUILD_FLAGS)
+	$(if $(KEY),$(BIN)/kbuild sign '$(OUTPUT)' --key '$(KEY)')
+	$(BIN)/kbuild check '$(OUTPUT)'
 
 bench: $(READY) ## kbuild beside the usual recipe and the compiler, as ratios; needs rsync
 	$(BIN)/python -m tests.bench

@@ -88,8 +88,10 @@ def plan(requests: Sequence[BuildRequest], cache: Path, progress: Progress) -> t
         )
 
 
-def run(requests: Sequence[BuildRequest], cache: Path, progress: Progress) -> tuple[Release, ...]:
-    """Build, prove and publish each request, in their order.
+def run(
+    requests: Sequence[BuildRequest], cache: Path, progress: Progress, *, anew: bool = False
+) -> tuple[Release, ...]:
+    """Build, prove and publish each request, in their order; ``anew`` takes no earlier binary.
 
     What the next one needs is downloaded while one is compiled. Raises any KbuildError; the
     releases before it stay, and of its own nothing is left behind.
@@ -101,7 +103,7 @@ def run(requests: Sequence[BuildRequest], cache: Path, progress: Progress) -> tu
         jobs = _jobs(requests, workspace, held, progress)
         ready = prepared(jobs, partial(_prepare, builder), progress, git.stop)
         trees = held.enter_context(ready)
-        return tuple(_release(job, *next(trees), progress) for job in jobs)
+        return tuple(_release(job, *next(trees), progress, anew=anew) for job in jobs)
 
 
 def _check_first(requests: Sequence[BuildRequest], progress: Progress) -> str:
@@ -153,7 +155,9 @@ def _prepare(builder: str, job: _Job, progress: Progress) -> tuple[SourceTree, T
     return source, toolchain
 
 
-def _release(job: _Job, source: SourceTree, toolchain: Toolchain, progress: Progress) -> Release:
+def _release(
+    job: _Job, source: SourceTree, toolchain: Toolchain, progress: Progress, *, anew: bool
+) -> Release:
     request, published = job.request, None
     if request.stock:
         with job.stage("publisher", progress):
@@ -168,7 +172,7 @@ def _release(job: _Job, source: SourceTree, toolchain: Toolchain, progress: Prog
             else patch_tree(source, toolchain, request.lifetimes)
         )
     with job.stage("build", progress):
-        found = find_built(tree, request, job.workspace)
+        found = None if anew else find_built(tree, request, job.workspace)
         if found is None:
             demand_free(job.output, request)
         else:

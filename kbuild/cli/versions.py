@@ -10,6 +10,8 @@ from kbuild.cli.console import plain_table
 from kbuild.patching.series import patches_folder, read_index, series_for
 from kbuild.source import list_tags
 from kbuild.source.git import shown
+from kbuild.source.versions import newest_of_each_minor
+from kbuild.source.versions import since as from_on
 from kbuild.workspace import open_workspace
 
 app = command_app()
@@ -21,6 +23,13 @@ def versions(
     source: options.Source = None,
     pre_releases: Annotated[
         bool, typer.Option("--pre-releases", help="List alphas, betas and release candidates too.")
+    ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="V", help="Only this version and those after it."),
+    ] = None,
+    newest: Annotated[
+        bool, typer.Option("--newest", help="Only the newest tag of each minor.")
     ] = False,
     json: options.Json = None,
     verbose: options.Verbose = None,
@@ -45,6 +54,10 @@ def versions(
         for tag in offered
         if tag.version >= oldest and (pre_releases or not tag.version.is_prerelease)
     ]
+    if since is not None:
+        tags = from_on(since, tags)
+    if newest:
+        tags = newest_of_each_minor(tags)
     if not tags:
         screen.say("no tag of it is a Kubernetes version that kbuild patches")
     table = plain_table("tag", "commit", "series", "what is patched")

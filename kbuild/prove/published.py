@@ -8,7 +8,13 @@ import re
 from dataclasses import replace
 from datetime import datetime
 
-from kbuild.errors import CannotRun, NotAsPublished, PublisherFailed
+from kbuild.errors import (
+    CannotRun,
+    KubeadmFailed,
+    NotAsPublished,
+    PublisherFailed,
+    WrongBinary,
+)
 from kbuild.model import BuildRequest, Proof, Published, Tag
 from kbuild.network import DownloadFailed, download
 from kbuild.progress import Progress
@@ -38,7 +44,11 @@ def find_published(
         reason = "it is no sha256" if digest is None else f"kubeadm has sha256 {sha256(binary)}"
         raise PublisherFailed(url=f"{url}.sha256", reason=reason)
     binary.chmod(0o755)
-    return Published(url=url, sha256=digest[0], version=read_version(binary, workspace) or {})
+    try:
+        version = read_version(binary, workspace)
+    except (KubeadmFailed, WrongBinary, ValueError) as error:
+        raise PublisherFailed(url=url, reason=error) from error
+    return Published(url=url, sha256=digest[0], version=version or {})
 
 
 def build_date_of(published: Published) -> datetime:

@@ -2,8 +2,9 @@
 
 Both are built alike, so most often everything has the same address in both, and what differs can be
 told byte by byte. Where the linker has moved something (a CA's lifetime that equals the leaf's is
-one constant in place of two), the addresses in the code differ too; then each must lead to the same
-place in both: to the same function, or to the same data.
+one constant in place of two), the addresses in the code differ too; then each that differs must
+lead to the same place in both: to the same function, or to the same data. (An address that is the
+same number, though what it leads to has moved, would go unseen: that takes a disassembler.)
 """
 
 import re

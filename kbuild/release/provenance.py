@@ -39,6 +39,7 @@ class Statement:
     asked: Document
     dependencies: Mapping[str, Document]
     commands: Mapping[str, list[str]]
+    kbuild: str
 
 
 def provenance(
@@ -133,6 +134,7 @@ def parse_provenance(text: bytes) -> Statement:
         asked=dict(definition["externalParameters"]),
         dependencies={each["name"]: each for each in definition["resolvedDependencies"]},
         commands=dict(definition["internalParameters"]["commands"]),
+        kbuild=str(document["predicate"]["runDetails"]["builder"]["version"]["kbuild"]),
     )
 
 

@@ -54,6 +54,23 @@ def newest_of(text: str, tags: Iterable[Tag], source: str) -> Tag:
     return max(releases or found, key=lambda tag: tag.version)
 
 
+def since(text: str, tags: Iterable[Tag]) -> list[Tag]:
+    """Return the tags of a version and of those after it; of a minor its pre-releases too.
+
+    Raises BadVersion or UnsupportedVersion.
+    """
+    oldest = Version(full_tag(text) or f"{text}.0.dev0")
+    return [tag for tag in tags if tag.version >= oldest]
+
+
+def newest_of_each_minor(tags: Iterable[Tag]) -> list[Tag]:
+    """Return the newest tag of each minor, oldest minor first."""
+    newest: dict[tuple[int, ...], Tag] = {}
+    for tag in sorted(tags, key=lambda tag: tag.version):
+        newest[tag.version.release[:2]] = tag
+    return list(newest.values())
+
+
 def missing(tag: str, tags: Iterable[Tag], source: str) -> TagNotFound:
     """Return the error for a tag that the source has not, with the name nearest to it."""
     wanted = Version(tag)

@@ -56,14 +56,15 @@ def digest_of(go_root: Path) -> str:
 
 
 def _ask(go: Path, question: str, environment: dict[str, str]) -> str:
-    with tempfile.TemporaryDirectory() as home:
-        # Else the user's settings, or a newer toolchain that they name, would answer.
-        clean = {"GOTOOLCHAIN": "local", "GOENV": "off", "HOME": home, "PATH": os.defpath}
+    with tempfile.TemporaryDirectory() as folder:
+        # Else the user's settings, or a newer toolchain that they name, would answer. In a home of
+        # its own a Go since 1.23 goes on counting its uses after it has answered.
+        clean = {"GOTOOLCHAIN": "local", "GOENV": "off", "HOME": os.devnull, "PATH": os.defpath}
         try:
             done = subprocess.run(
                 [go, *question.split()],
                 env={**clean, **environment},
-                cwd=home,
+                cwd=folder,
                 capture_output=True,
                 text=True,
                 errors="replace",

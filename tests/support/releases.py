@@ -32,7 +32,7 @@ GIT = "https://somebody:secret@example.invalid/kubernetes.git"
 def make_request(**changes: object) -> BuildRequest:
     settings = Settings(version=("1.20",), ca_years=100, leaf_years=10, build_date=NOON, source=GIT)
     request = settings.requests({})[0]
-    return replace(request, arches=("amd64", "arm64"), **changes)  # type: ignore[arg-type]
+    return replace(request, **{"arches": ("amd64", "arm64"), **changes})  # type: ignore[arg-type]
 
 
 def make_binaries(folder: Path, modules: str = MODULES) -> tuple[Binary, ...]:

@@ -1,0 +1,58 @@
+"""``kbuild rebuild``: are these the bytes that this provenance gives."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kbuild.cli import options
+from kbuild.cli.boundary import begin, command_app
+from kbuild.rebuild import rebuild as build_again
+
+app = command_app()
+
+
+@app.command()
+def rebuild(
+    ctx: typer.Context,
+    provenance: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PROVENANCE", help="The provenance.json of a release, or its folder."
+        ),
+    ],
+    source: options.Source = None,
+    builder: options.Builder = None,
+    image: options.Image = None,
+    golang_repository: options.GolangRepository = None,
+    go_root: options.GoRoot = None,
+    go_site: options.GoSite = None,
+    release_site: options.ReleaseSite = None,
+    json: options.Json = None,
+    verbose: options.Verbose = None,
+    quiet: options.Quiet = None,
+    config: options.Config = None,
+    cache_dir: options.CacheDir = None,
+) -> None:
+    """Build a release again from its provenance alone, and compare the bytes."""
+    places = {
+        "source": source,
+        "builder": builder,
+        "image": image,
+        "golang_repository": golang_repository,
+        "go_root": go_root,
+        "go_site": go_site,
+        "release_site": release_site,
+    }
+    given = {name: value for name, value in places.items() if value is not None}
+    how = {"json": json, "verbose": verbose, "quiet": quiet, "cache_dir": cache_dir}
+    settings, screen = begin(ctx, {**given, **how}, config)
+    overrides = {name: getattr(settings, name) for name in given}
+    if "go_root" in given:
+        overrides |= {"builder": "local", "image": None}
+    if overrides.get("builder") == "local":
+        overrides["image"] = None
+    rebuilt = build_again(provenance, overrides, settings, screen)
+    document = {"provenance": str(rebuilt.provenance), "equal": True, "files": rebuilt.files}
+    lines = [f"equal: {name} sha256:{digest}" for name, digest in rebuilt.files.items()]
+    screen.result(document, lines)

@@ -1,0 +1,164 @@
+"""Snippets for the tools that put a kubeadm on nodes: where it is, and its checksum.
+
+Sources, each at the commit that was read:
+kubernetes-sigs/kubespray 46dbdd3: roles/kubespray_defaults/defaults/main/download.yml,
+roles/kubernetes/control-plane/defaults/main/main.yml. Its kubeadm_checksums belong to a role, and
+an inventory's would not beat them; kubeadm_binary_checksum can be set.
+kubesphere/kubekey 1c3204b: builtin/core/roles/download/tasks/binary.yaml,
+builtin/core/roles/defaults/defaults/main/01-main.yaml and 02-certs.yaml. It downloads only what is
+not there yet, checks no sum, and makes the CAs itself.
+sealos: its documentation of the Kubefile; a cluster image has its programs in bin/.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from string import Template
+
+from packaging.version import Version
+
+from kbuild.release.names import binary_name
+from kbuild.release.provenance import Statement
+
+_HOURS_A_YEAR = 8760
+_MACHINES = {
+    "amd64": "x86_64",
+    "arm64": "aarch64",
+    "arm": "armv7l",
+    "ppc64le": "ppc64le",
+    "s390x": "s390x",
+}
+# From here on the lifetimes stand in kubeadm's configuration, which kubespray writes.
+_CONFIGURED = Version("1.31.dev0")
+
+_KUBESPRAY = Template("""\
+# $about
+# For group_vars/all: another kube_version fails here, it is not served with this kubeadm.
+kubeadm_download_url: "$address"
+kubeadm_binary_checksum: >-
+  {{ {'$version': {$sums}}[kube_version | regex_replace('^v', '')][image_arch] }}
+""")
+_KUBESPRAY_LIFETIMES = Template("""\
+# Kubespray writes these into kubeadm's configuration, which beats what is compiled in.
+kube_cert_validity_period: $leaf
+kube_ca_cert_validity_period: $ca
+""")
+_KUBEKEY = Template("""\
+# $about
+# KubeKey takes what lies in its binary_dir, and checks no sum: run this before kk, in its work_dir.
+set -eu
+$fetches
+# KubeKey makes the CAs itself. In its configuration, below spec:
+#   certs:
+#     kubernetes_ca: { date: $ca }
+#     front_proxy_ca: { date: $ca }
+#     etcd: { date: $leaf }
+""")
+_SEALOS = Template("""\
+# $about
+# Makes a cluster image for each architecture; give them to sealos run.
+set -eu
+$fetches
+""")
+_SEALOS_BUILD = Template("""\
+printf 'FROM labring/kubernetes:$tag\\nCOPY bin/$arch/kubeadm bin/kubeadm\\n' >Kubefile-$arch
+sealos build --platform linux/$arch -f Kubefile-$arch -t kubernetes-kbuild:$tag-$arch .
+""")
+_CLOUD_INIT = Template("""\
+#cloud-config
+# $about
+write_files:
+  - path: /run/kbuild/install-kubeadm
+    permissions: "0755"
+    content: |
+      #!/bin/sh
+      set -eu
+      case "$$(uname -m)" in
+$cases
+        *) echo "no kubeadm for $$(uname -m)" >&2; exit 1 ;;
+      esac
+      made=$$(mktemp)
+      curl --fail --silent --show-error --location --retry 5 --output "$$made" "$$address"
+      echo "$$sum  $$made" | sha256sum --check --quiet
+      install -m 0755 "$$made" /usr/bin/kubeadm
+      rm -f "$$made"
+runcmd:
+  - [/run/kbuild/install-kubeadm]
+""")
+_FETCH = Template("""\
+mkdir -p $folder
+curl --fail --silent --show-error --location --retry 5 --output $folder/kubeadm.part $address
+echo '$sum  $folder/kubeadm.part' | sha256sum --check --quiet
+chmod 0755 $folder/kubeadm.part
+mv $folder/kubeadm.part $folder/kubeadm
+""")
+
+Facts = Mapping[str, str]
+
+
+def snippet(tool: str, statement: Statement, base: str) -> str:
+    """Return the snippet for a tool; ``base`` is the address of the release's folder.
+
+    For the layout tree it is the address above it, as upstream's.
+    """
+    asked = statement.asked
+    tag, layout = asked["version"], asked["layout"]
+    ca, leaf = (asked["lifetimes"][name] for name in ("ca_years", "leaf_years"))
+    above = base.rstrip("/") + (f"/{tag}" if layout == "tree" else "")
+    names = {arch: binary_name(arch, layout) for arch in asked["arches"]}
+    facts = {
+        "about": f"kubeadm {tag} by kbuild: CA {ca} years, all others {leaf} years",
+        "tag": tag,
+        "version": tag.removeprefix("v"),
+        "ca": f"{ca * _HOURS_A_YEAR}h",
+        "leaf": f"{leaf * _HOURS_A_YEAR}h",
+        "address": f"{above}/{binary_name('{{ image_arch }}', layout)}",
+    }
+    each = [
+        {
+            "arch": arch,
+            "tag": tag,
+            "machine": _MACHINES[arch],
+            "address": f"{above}/{name}",
+            "sum": statement.subjects[name]["sha256"],
+        }
+        for arch, name in names.items()
+    ]
+    return TOOLS[tool](facts, each)
+
+
+def _kubespray(facts: Facts, each: list[dict[str, str]]) -> str:
+    sums = ", ".join(f"'{one['arch']}': 'sha256:{one['sum']}'" for one in each)
+    text = _KUBESPRAY.substitute(facts, sums=sums)
+    if Version(facts["tag"]) >= _CONFIGURED:
+        text += _KUBESPRAY_LIFETIMES.substitute(facts)
+    return text
+
+
+def _kubekey(facts: Facts, each: list[dict[str, str]]) -> str:
+    fetches = (
+        _FETCH.substitute(one, folder=f"kubekey/kube/{facts['tag']}/{one['arch']}") for one in each
+    )
+    return _KUBEKEY.substitute(facts, fetches="".join(fetches).rstrip())
+
+
+def _sealos(facts: Facts, each: list[dict[str, str]]) -> str:
+    return _SEALOS.substitute(facts, fetches="".join(_sealos_images(each)).rstrip())
+
+
+def _sealos_images(each: list[dict[str, str]]) -> Iterator[str]:
+    for one in each:
+        yield _FETCH.substitute(one, folder=f"bin/{one['arch']}") + _SEALOS_BUILD.substitute(one)
+
+
+def _cloud_init(facts: Facts, each: list[dict[str, str]]) -> str:
+    cases = (
+        f"        {one['machine']}) address={one['address']} sum={one['sum']} ;;" for one in each
+    )
+    return _CLOUD_INIT.substitute(facts, cases="\n".join(cases))
+
+
+TOOLS: dict[str, Callable[[Facts, list[dict[str, str]]], str]] = {
+    "kubespray": _kubespray,
+    "kubekey": _kubekey,
+    "sealos": _sealos,
+    "cloud-init": _cloud_init,
+}

@@ -1,0 +1,127 @@
+import hashlib
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kbuild import network
+from kbuild.errors import CannotRun, KubeadmFailed, NotAsPublished, PublisherFailed
+from kbuild.model import Proof, Published
+from kbuild.prove import published as module
+from kbuild.prove.published import as_published, build_date_of, find_published
+from kbuild.workspace import Workspace, open_workspace
+from tests.support.recorder import Recorder
+from tests.support.releases import TAG, make_request
+
+KUBEADM = b"a kubeadm"
+DIGEST = hashlib.sha256(KUBEADM).hexdigest()
+VERSION = {"gitVersion": "v1.20.2", "buildDate": "2021-01-13T13:25:59Z"}
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    folder = tmp_path / "site"
+    (folder / "v1.20.2/bin/linux/amd64").mkdir(parents=True)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield folder / "v1.20.2/bin/linux/amd64", f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    with open_workspace(tmp_path / "cache") as found:
+        yield found
+
+
+def find(address: str, workspace: Workspace) -> Published:
+    request = make_request(release_site=address, stock=True, arches=("amd64",))
+    return find_published(TAG, request, workspace, Recorder())
+
+
+def serve(folder: Path, sum_text: str = DIGEST, binary: bytes = KUBEADM) -> None:
+    (folder / "kubeadm").write_bytes(binary)
+    (folder / "kubeadm.sha256").write_text(sum_text)
+
+
+@pytest.mark.parametrize("form", [DIGEST, f"{DIGEST}\n", f"{DIGEST}  kubeadm\n"], ids=len)
+def test_the_publishers_is_taken_with_its_sum(
+    site: tuple[Path, str], workspace: Workspace, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "read_version", lambda *_: VERSION)
+    serve(site[0], form)
+    found = find(f"{site[1]}/", workspace)
+    assert found.url == f"{site[1]}/v1.20.2/bin/linux/amd64/kubeadm"
+    assert (found.sha256, found.version) == (DIGEST, VERSION)
+    assert build_date_of(found) == datetime(2021, 1, 13, 13, 25, 59, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", ["", "hello", "0" * 64, DIGEST[:-1], f"{DIGEST}0", "<html>"])
+def test_a_sum_that_is_none_or_another_is_refused(
+    site: tuple[Path, str], workspace: Workspace, text: str
+) -> None:
+    serve(site[0], text)
+    with pytest.raises(PublisherFailed, match="sha256"):
+        find(site[1], workspace)
+
+
+@pytest.mark.parametrize("absent", ["kubeadm", "kubeadm.sha256"])
+def test_a_site_that_has_it_not_is_told(
+    site: tuple[Path, str], workspace: Workspace, absent: str
+) -> None:
+    serve(site[0])
+    (site[0] / absent).unlink()
+    with pytest.raises(PublisherFailed, match="404"):
+        find(site[1], workspace)
+
+
+def test_a_site_that_does_not_answer_is_told(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "FIRST_WAIT", 0)
+    with pytest.raises(PublisherFailed):
+        find("http://127.0.0.1:9", workspace)
+
+
+def test_a_publishers_that_does_not_run_is_told(
+    site: tuple[Path, str], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise KubeadmFailed(command="kubeadm version", code=1)
+
+    monkeypatch.setattr(module, "read_version", fail)
+    serve(site[0])
+    with pytest.raises(PublisherFailed, match="kubeadm version"):
+        find(site[1], workspace)
+
+
+def test_a_build_date_that_nobody_could_ask_for_must_be_given(
+    site: tuple[Path, str], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "read_version", lambda *_: None)
+    serve(site[0])
+    with pytest.raises(CannotRun, match="--build-date"):
+        build_date_of(find(site[1], workspace))
+
+
+def test_only_the_same_bytes_are_as_published() -> None:
+    published = Published(url="http://x", sha256=DIGEST, version=VERSION)
+    proof = Proof(
+        path=Path("x"), arch="amd64", sha256=DIGEST, ran="native", where="", version=VERSION
+    )
+    assert as_published(proof, published).published == published
+    other = Published(url="http://x", sha256="0" * 64, version={**VERSION, "goVersion": "go1.15.5"})
+    with pytest.raises(NotAsPublished) as caught:
+        as_published(proof, other)
+    assert caught.value.details == "goVersion: None here, go1.15.5 there"

@@ -1,0 +1,205 @@
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from kbuild.cli.app import app
+from kbuild.release.export import TOOLS, snippet
+from kbuild.release.provenance import Statement, read_provenance
+from kbuild.workspace import sha256
+from tests.support.releases import make_release
+
+MIRROR = "https://mirror.example.invalid/kubeadm"
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A release of each layout, served: flat/ is a release, v1.20.2/ of the layout tree."""
+    folder = tmp_path_factory.mktemp("mirror")
+    make_release(folder / "work", folder / "site/flat")
+    make_release(folder / "work2", folder / "site/v1.20.2", layout="tree")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder / "site"))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield folder / "site", f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def statement(mirror: tuple[Path, str], layout: str) -> Statement:
+    name = "flat" if layout == "flat" else "v1.20.2"
+    return read_provenance(mirror[0] / name / "provenance.json")
+
+
+def base(mirror: tuple[Path, str], layout: str) -> str:
+    return f"{mirror[1]}/flat" if layout == "flat" else mirror[1]
+
+
+def run(script: str, folder: Path, path: str = "/usr/bin:/bin") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh"],
+        input=script,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": path},
+    )
+
+
+@pytest.mark.parametrize(
+    ("layout", "address"),
+    [
+        ("flat", f"{MIRROR}/kubeadm-linux-{{{{ image_arch }}}}"),
+        ("tree", f"{MIRROR}/v1.20.2/bin/linux/{{{{ image_arch }}}}/kubeadm"),
+    ],
+)
+def test_kubespray_gets_address_and_checksums(
+    mirror: tuple[Path, str], layout: str, address: str
+) -> None:
+    told = yaml.safe_load(snippet("kubespray", statement(mirror, layout), MIRROR))
+    assert told["kubeadm_download_url"] == address
+    subjects = statement(mirror, layout).subjects
+    sums = [d["sha256"] for name, d in subjects.items() if "linux" in name]
+    assert len(sums) == 2
+    assert all(f"sha256:{value}" in told["kubeadm_binary_checksum"] for value in sums)
+    assert set(told) == {"kubeadm_download_url", "kubeadm_binary_checksum"}
+
+
+@pytest.mark.parametrize("version", ["v1.31.0-rc.1", "v1.31.0", "v1.40.2"])
+def test_kubespray_gets_the_two_lifetimes_from_1_31_on(
+    mirror: tuple[Path, str], version: str
+) -> None:
+    found = statement(mirror, "flat")
+    found.asked["version"] = version
+    told = yaml.safe_load(snippet("kubespray", found, MIRROR))
+    assert told["kube_cert_validity_period"] == "87600h"
+    assert told["kube_ca_cert_validity_period"] == "876000h"
+
+
+def evaluate(expression: str, version: str, arch: str) -> Any:
+    """Evaluate the checksum as Ansible's Jinja does."""
+    inner = expression.strip().removeprefix("{{").removesuffix("}}")
+    inner = inner.replace("kube_version | regex_replace('^v', '')", "version")
+    return eval(inner, {"__builtins__": {}}, {"version": version, "image_arch": arch})
+
+
+def test_kubesprays_checksum_is_of_this_version_and_architecture_only(
+    mirror: tuple[Path, str],
+) -> None:
+    told = yaml.safe_load(snippet("kubespray", statement(mirror, "flat"), MIRROR))
+    expression = told["kubeadm_binary_checksum"]
+    digest = sha256(mirror[0] / "flat/kubeadm-linux-arm64")
+    assert evaluate(expression, "1.20.2", "arm64") == f"sha256:{digest}"
+    with pytest.raises(KeyError):
+        evaluate(expression, "1.20.3", "arm64")
+
+
+@pytest.mark.parametrize("layout", ["flat", "tree"])
+def test_kubekeys_snippet_puts_the_binaries_in_their_place(
+    mirror: tuple[Path, str], layout: str, tmp_path: Path
+) -> None:
+    text = snippet("kubekey", statement(mirror, layout), base(mirror, layout))
+    done = run(text, tmp_path)
+    assert done.returncode == 0, done.stderr
+    for arch in ("amd64", "arm64"):
+        path = tmp_path / f"kubekey/kube/v1.20.2/{arch}/kubeadm"
+        assert sha256(path) == sha256(mirror[0] / f"flat/kubeadm-linux-{arch}")
+        assert path.stat().st_mode & 0o111
+    assert "kubernetes_ca: { date: 876000h }" in text
+
+
+def test_kubekey_is_never_left_with_another_binary(
+    mirror: tuple[Path, str], tmp_path: Path
+) -> None:
+    found = statement(mirror, "flat")
+    found.subjects["kubeadm-linux-amd64"]["sha256"] = "0" * 64  # type: ignore[index]
+    done = run(snippet("kubekey", found, base(mirror, "flat")), tmp_path)
+    assert done.returncode != 0
+    assert not list(tmp_path.rglob("kubeadm"))
+
+
+def test_sealos_builds_an_image_of_each_architecture(
+    mirror: tuple[Path, str], tmp_path: Path
+) -> None:
+    (tmp_path / "sealos").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/called\n')
+    (tmp_path / "sealos").chmod(0o755)
+    text = snippet("sealos", statement(mirror, "tree"), base(mirror, "tree"))
+    done = run(text, tmp_path, f"{tmp_path}:/usr/bin:/bin")
+    assert done.returncode == 0, done.stderr
+    calls = (tmp_path / "called").read_text().splitlines()
+    assert [call.split()[2] for call in calls] == ["linux/amd64", "linux/arm64"]
+    kubefile = (tmp_path / "Kubefile-arm64").read_text()
+    assert kubefile == "FROM labring/kubernetes:v1.20.2\nCOPY bin/arm64/kubeadm bin/kubeadm\n"
+    assert (tmp_path / "bin/arm64/kubeadm").is_file()
+
+
+def test_cloud_init_installs_what_fits_the_machine(
+    mirror: tuple[Path, str], tmp_path: Path
+) -> None:
+    text = snippet("cloud-init", statement(mirror, "flat"), base(mirror, "flat"))
+    assert text.startswith("#cloud-config\n")
+    told = yaml.safe_load(text)
+    [file] = told["write_files"]
+    assert told["runcmd"] == [[file["path"]]]
+    script = file["content"].replace("/usr/bin/kubeadm", f"{tmp_path}/kubeadm")
+    for machine, arch in (("x86_64", "amd64"), ("aarch64", "arm64")):
+        (tmp_path / "uname").write_text(f"#!/bin/sh\necho {machine}\n")
+        (tmp_path / "uname").chmod(0o755)
+        done = run(script, tmp_path, f"{tmp_path}:/usr/bin:/bin")
+        assert done.returncode == 0, done.stderr
+        assert sha256(tmp_path / "kubeadm") == sha256(mirror[0] / f"flat/kubeadm-linux-{arch}")
+    (tmp_path / "uname").write_text("#!/bin/sh\necho riscv64\n")
+    assert run(script, tmp_path, f"{tmp_path}:/usr/bin:/bin").returncode == 1
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_the_command_prints_the_snippet_and_nothing_else(
+    mirror: tuple[Path, str], tool: str
+) -> None:
+    words = ["export", tool, str(mirror[0] / "flat"), "--base-url", MIRROR]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert done.stdout == snippet(tool, statement(mirror, "flat"), MIRROR)
+    done = CliRunner().invoke(app, [*words, "--json"])
+    assert json.loads(done.stdout)["tool"] == tool
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["export", "ansible", ".", "--base-url", MIRROR], 2),
+        (["export", "kubespray", ".", "--base-url", "ftp://x"], 2),
+        (["export", "kubespray", ".", "--base-url", "https://x/$(reboot)"], 2),
+        (["export", "kubespray", ".", "--base-url", "https://x/'"], 2),
+        (["export", "kubespray", ".", "--base-url", MIRROR], 91),
+        (["export", "kubespray", "."], 2),
+    ],
+    ids=lambda words: "-".join(words[3:]) if isinstance(words, list) else None,
+)
+def test_what_cannot_be_exported_is_told(
+    words: list[str], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(app, words).exit_code == code
+
+
+def test_a_damaged_release_is_not_exported(tmp_path: Path) -> None:
+    folder = make_release(tmp_path / "work", tmp_path / "out")
+    (folder / "kubeadm-linux-amd64").write_bytes(b"other")
+    words = ["export", "kubespray", str(folder), "--base-url", MIRROR]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 90
+    assert done.stdout == ""

@@ -1,0 +1,162 @@
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kbuild import rebuild
+from kbuild.errors import BadProvenance, RebuildDiffers
+from kbuild.model import BuildRequest, Release
+from kbuild.settings import Settings
+from tests.support.recorder import Recorder
+from tests.support.releases import make_binaries, make_proofs, make_release
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    return make_release(tmp_path / "work", tmp_path / "v1.20.2")
+
+
+class Builder:
+    """Stands in for the pipeline: what it "builds" is what was built before, or something else."""
+
+    def __init__(self, work: Path, **changes: Any) -> None:
+        self.work, self.changes = work, changes
+        self.requests: list[BuildRequest] = []
+
+    def __call__(
+        self, requests: Sequence[BuildRequest], *_: object, anew: bool
+    ) -> tuple[Release, ...]:
+        assert anew
+        [request] = requests
+        self.requests.append(request)
+        assert request.output is not None
+        folder = make_release(self.work, request.output, **self.changes)
+        binaries = make_binaries(self.work)
+        return (
+            Release(
+                folder=folder,
+                files=(),
+                tree=binaries[0].tree,
+                proofs=tuple(make_proofs(binaries).values()),
+                unchanged=False,
+            ),
+        )
+
+
+def run(
+    path: Path, builder: Builder, monkeypatch: pytest.MonkeyPatch, **overrides: object
+) -> rebuild.Rebuilt:
+    monkeypatch.setattr(rebuild, "run", builder)
+    return rebuild.rebuild(path, overrides, Settings(), Recorder())
+
+
+def test_the_request_is_that_of_the_provenance_with_every_input_demanded(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder = Builder(made.parent / "work")
+    run(made / "provenance.json", builder, monkeypatch)
+    [request] = builder.requests
+    assert request.version == "v1.20.2"
+    assert request.commit == "f" * 40
+    assert request.image == "golang@sha256:" + "0" * 64
+    assert request.go_version == "1.15.15"
+    assert (request.lifetimes.ca_years, request.lifetimes.leaf_years) == (100, 10)
+    assert request.arches == ("amd64", "arm64")
+    assert request.builder == "docker"
+    assert request.build_date is not None
+    assert request.build_date.isoformat() == "2026-01-02T12:00:00+00:00"
+
+
+def test_the_same_bytes_are_equal(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run(made, Builder(made.parent / "work"), monkeypatch)
+    assert set(found.files) == {
+        "kubeadm-amd64.spdx.json",
+        "kubeadm-arm64.spdx.json",
+        "kubeadm-linux-amd64",
+        "kubeadm-linux-arm64",
+        "kubeadm.patch",
+    }
+
+
+def test_where_it_is_had_may_be_said(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    builder = Builder(made.parent / "work")
+    run(made, builder, monkeypatch, source="/mirror.git", golang_repository="mirror/golang")
+    assert builder.requests[0].source == "/mirror.git"
+    assert builder.requests[0].golang_repository == "mirror/golang"
+
+
+def edit(made: Path, old: str, new: str) -> Path:
+    path = made / "provenance.json"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    return path
+
+
+def forget_binary(made: Path) -> None:
+    """Make the provenance name another binary than the rebuild will give."""
+    path = made / "provenance.json"
+    document = json.loads(path.read_text())
+    for subject in document["subject"]:
+        if subject["name"] == "kubeadm-linux-amd64":
+            subject["digest"]["sha256"] = "0" * 64
+    path.write_text(json.dumps(document, indent=2))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("1" * 64, "2" * 64, "patches/one.patch"),
+        ("0" * 64, "3" * 64, "go: sha256 333"),
+        ('"kbuild": "', '"kbuild": "9.', "kbuild: 9."),
+        ('"go",\n            "arm64"', '"go",\n            "other"', "the Go command for arm64"),
+        ("patches/one.patch", "patches/two.patch", "patches/two.patch: sha256 1"),
+        ('"_type"', '"_type"', "does not name all"),
+    ],
+)
+def test_the_input_that_differed_is_named(
+    made: Path, old: str, new: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(made, old, new)
+    forget_binary(made)
+    with pytest.raises(RebuildDiffers, match="kubeadm-linux-amd64") as caught:
+        run(made, Builder(made.parent / "work"), monkeypatch)
+    assert told in caught.value.details
+
+
+def test_a_file_that_the_rebuild_does_not_have_differs(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(made, '"kubeadm.patch"', '"kubeadm-kbuild_1.20.2_amd64.deb"')
+    with pytest.raises(RebuildDiffers, match="deb"):
+        run(made, Builder(made.parent / "work"), monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("https://slsa.dev/provenance/v1", "https://slsa.dev/provenance/v0.2"),
+        ("urn:kbuild:kubeadm:v1", "urn:other"),
+        ('"lifetimes"', '"lifetime"'),
+        ('"ca_years"', '"years"'),
+        ("2026-01-02T12:00:00Z", "yesterday"),
+        ("{", "["),
+    ],
+)
+def test_what_is_no_provenance_of_ours_is_refused(
+    made: Path, old: str, new: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = edit(made, old, new)
+    builder = Builder(made.parent / "work")
+    with pytest.raises(BadProvenance):
+        run(path, builder, monkeypatch)
+    assert builder.requests == []
+
+
+def test_an_absent_provenance_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadProvenance, match="No such file"):
+        run(tmp_path / "absent.json", Builder(tmp_path), monkeypatch)
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
