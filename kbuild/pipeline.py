@@ -189,7 +189,9 @@ def _release(
         for patched, unpatched in zip(binaries, stock, strict=bool(stock)):
             proofs[patched.path] = against_stock(proofs[patched.path], patched, unpatched)
         if published is not None:
-            proofs[binaries[0].path] = as_published(proofs[binaries[0].path], published)
+            proofs[binaries[0].path] = as_published(
+                proofs[binaries[0].path], published, job.workspace
+            )
     progress.stage(f"{job.label}release")
     released = publish(
         proofs, binaries, request, job.output, job.seconds, unchanged=found is not None

@@ -5,8 +5,10 @@ The site is laid out as upstream's: ``<site>/<tag>/bin/linux/<arch>/kubeadm`` an
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 from kbuild.errors import (
     CannotRun,
@@ -19,6 +21,7 @@ from kbuild.model import BuildRequest, Proof, Published, Tag
 from kbuild.network import DownloadFailed, download
 from kbuild.progress import Progress
 from kbuild.prove import read_version
+from kbuild.prove.stock import differing_functions, told
 from kbuild.workspace import Workspace, sha256
 
 
@@ -31,14 +34,15 @@ def find_published(
     """
     (arch,) = request.arches
     url = f"{request.release_site.rstrip('/')}/{tag.name}/bin/linux/{arch}/kubeadm"
-    target = workspace.work / "published"
-    target.mkdir()
-    for name, address in (("kubeadm", url), ("sum", f"{url}.sha256")):
+    binary = _binary(workspace)
+    sum_file = binary.with_name("kubeadm.sha256")
+    binary.parent.mkdir()
+    for target, address in ((binary, url), (sum_file, f"{url}.sha256")):
         try:
-            download(address, target / name, "download the publisher's", progress)
+            download(address, target, f"download the publisher's {target.name}", progress)
         except DownloadFailed as error:
             raise PublisherFailed(url=address, reason=error) from error
-    binary, text = target / "kubeadm", (target / "sum").read_bytes().decode(errors="replace")
+    text = sum_file.read_bytes().decode(errors="replace")
     digest = re.match(r"[0-9a-f]{64}(?=\s|$)", text)
     if digest is None or digest[0] != sha256(binary):
         reason = "it is no sha256" if digest is None else f"kubeadm has sha256 {sha256(binary)}"
@@ -60,19 +64,33 @@ def build_date_of(published: Published) -> datetime:
         raise CannotRun(path=published.url, reason=reason) from error
 
 
-def as_published(proof: Proof, published: Published) -> Proof:
+def as_published(proof: Proof, published: Published, workspace: Workspace) -> Proof:
     """Return the proof with the publisher's binary; raises NotAsPublished unless they are equal."""
     if proof.sha256 != published.sha256:
-        names = sorted(proof.version.keys() | published.version.keys())
-        told = [
-            f"{name}: {proof.version.get(name)} here, {published.version.get(name)} there"
-            for name in names
-            if proof.version.get(name) != published.version.get(name)
-        ]
         raise NotAsPublished(
             actual=proof.sha256,
             url=published.url,
             expected=published.sha256,
-            details="\n".join(told) or "both say the same of themselves",
+            details="\n".join(_differences(proof, published, workspace)),
         )
     return replace(proof, published=published)
+
+
+def _differences(proof: Proof, published: Published, workspace: Workspace) -> Iterator[str]:
+    for name in sorted(proof.version.keys() | published.version.keys()):
+        here, there = proof.version.get(name), published.version.get(name)
+        if here != there:
+            yield f"{name}: {here} here, {there} there"
+    try:
+        functions = differing_functions(proof.path, _binary(workspace), proof.arch)
+    except WrongBinary as error:
+        yield error.happened
+        return
+    if functions:
+        yield f"{len(functions)} functions differ: {told(functions)}"
+    else:
+        yield "the code of every function is the same, but for addresses: compiled at another path?"
+
+
+def _binary(workspace: Workspace) -> Path:
+    return workspace.work / "published" / "kubeadm"

@@ -10,7 +10,7 @@ same number, though what it leads to has moved, would go unseen: that takes a di
 import re
 import struct
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -47,10 +47,25 @@ def against_stock(proof: Proof, patched: Binary, stock: Binary) -> Proof:
     if not moved:
         odd += pair.odd_sections()
     if odd:
-        more = f" and {len(odd) - _TOLD} more" if len(odd) > _TOLD else ""
-        raise StockDiffers(arch=patched.arch, symbols=", ".join(odd[:_TOLD]) + more)
+        raise StockDiffers(arch=patched.arch, symbols=told(odd))
     difference = StockDifference(stock_sha256=stock.sha256, functions=tuple(differing), moved=moved)
     return replace(proof, against_stock=difference)
+
+
+def differing_functions(ours: Path, theirs: Path, arch: str) -> tuple[str, ...]:
+    """Return the functions whose code differs between two binaries, but for addresses.
+
+    Raises WrongBinary.
+    """
+    none: frozenset[int] = frozenset()
+    pair = _Pair(arch=arch, ours=_Image.of(ours), theirs=_Image.of(theirs), lifetimes=(none, none))
+    return tuple(pair.functions()[0])
+
+
+def told(symbols: Sequence[str]) -> str:
+    """Return the first of some symbols for people, and how many more there are."""
+    more = f" and {len(symbols) - _TOLD} more" if len(symbols) > _TOLD else ""
+    return ", ".join(symbols[:_TOLD]) + more
 
 
 def _is_holder(name: str, holders: tuple[str, ...]) -> bool:

@@ -15,6 +15,7 @@ from kbuild.model import Proof, Published
 from kbuild.prove import published as module
 from kbuild.prove.published import as_published, build_date_of, find_published
 from kbuild.workspace import Workspace, open_workspace
+from tests.support.goelf import FUNCTIONS, write_go_elf
 from tests.support.recorder import Recorder
 from tests.support.releases import TAG, make_request
 
@@ -115,13 +116,19 @@ def test_a_build_date_that_nobody_could_ask_for_must_be_given(
         build_date_of(find(site[1], workspace))
 
 
-def test_only_the_same_bytes_are_as_published() -> None:
+def test_only_the_same_bytes_are_as_published(workspace: Workspace, tmp_path: Path) -> None:
     published = Published(url="http://x", sha256=DIGEST, version=VERSION)
-    proof = Proof(
-        path=Path("x"), arch="amd64", sha256=DIGEST, ran="native", where="", version=VERSION
-    )
-    assert as_published(proof, published).published == published
+    ours = write_go_elf(tmp_path / "x")
+    proof = Proof(path=ours, arch="amd64", sha256=DIGEST, ran="native", where="", version=VERSION)
+    assert as_published(proof, published, workspace).published == published
     other = Published(url="http://x", sha256="0" * 64, version={**VERSION, "goVersion": "go1.15.5"})
-    with pytest.raises(NotAsPublished) as caught:
-        as_published(proof, other)
-    assert caught.value.details == "goVersion: None here, go1.15.5 there"
+    theirs = workspace.work / "published/kubeadm"
+    theirs.parent.mkdir()
+    changed = {**FUNCTIONS, "main.main": bytes(16)}
+    for functions, words in ((changed, "1 functions differ: main.main"), (FUNCTIONS, "the same")):
+        write_go_elf(theirs, functions, rodata=bytes(80))
+        with pytest.raises(NotAsPublished) as caught:
+            as_published(proof, other, workspace)
+        first, second = caught.value.details.splitlines()
+        assert first == "goVersion: None here, go1.15.5 there"
+        assert words in second

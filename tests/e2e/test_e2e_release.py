@@ -1,0 +1,380 @@
+"""The set beside the binaries, from the real v1.20.2, used as those would who publish it."""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from kbuild.prove.gobinary import read_build_info, read_functions
+from kbuild.release import list_files
+from kbuild.workspace import sha256
+from tests.e2e.command import GO_VERSION, KBUILD, NEXT_VERSION, VERSION, YEARS, Kbuild, main_job
+from tests.e2e.conftest import GitServer, Options
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+
+ROOT = Path(__file__).parents[2]
+HOLDERS = [
+    "k8s.io/kubernetes/cmd/kubeadm/app/util/pkiutil.NewSignedCert",
+    "k8s.io/kubernetes/vendor/k8s.io/client-go/util/cert.NewSelfSignedCACert",
+]
+DEB, RPM = "kubeadm-kbuild_1.20.2_amd64.deb", "kubeadm-kbuild-1.20.2-1.x86_64.rpm"
+
+
+def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> str:
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def shared(home: Path, warm_cache: Path) -> Kbuild:
+    return Kbuild(home, warm_cache)
+
+
+@pytest.fixture(scope="module")
+def made(shared: Kbuild, git_server: GitServer, in_docker: Options) -> Path:
+    """A release of two architectures with all that can be in it, from the git server, in docker."""
+    done = shared.kubeadm(
+        *("--source", git_server.address, *in_docker, "--arch", "amd64,arm64"),
+        *("--package", "deb,rpm", "--against-stock", "--output", shared.home / "made"),
+    )
+    assert done.code == 0, done.stderr
+    assert all(f"  {holder}" in done.stdout for holder in HOLDERS)
+    return shared.home / "made"
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "copy")
+
+
+def test_every_sum_is_accepted(made: Path) -> None:
+    for program, sums in (("sha256sum", "SHA256SUMS"), ("sha512sum", "SHA512SUMS")):
+        told = run(program, "--check", "--strict", sums, cwd=made)
+        assert told.count(": OK\n") == 12
+    bare = (made / "kubeadm-linux-arm64.sha256").read_text()
+    assert bare == sha256(made / "kubeadm-linux-arm64")
+    assert len([name for name in list_files(made) if name.endswith(".sha256")]) == 12
+
+
+def test_check_accepts_it_and_finds_one_bit(shared: Kbuild, copy: Path) -> None:
+    done = shared("check", copy)
+    assert done.code == 0, done.stderr
+    binary = bytearray((copy / "kubeadm-linux-amd64").read_bytes())
+    binary[len(binary) // 2] ^= 4
+    (copy / "kubeadm-linux-amd64").write_bytes(binary)
+    done = shared("check", copy, "--json")
+    assert done.code == 90
+    assert "different: kubeadm-linux-amd64:" in json.loads(done.stdout)["error"]["details"]
+
+
+def test_only_what_holds_a_lifetime_differs_from_stock(made: Path) -> None:
+    for proof in json.loads((made / "proof.json").read_text())["binaries"]:
+        assert proof["against_stock"]["functions"] == HOLDERS
+        assert proof["against_stock"]["moved"] is False
+
+
+def test_spdx_accepts_the_sboms_and_they_name_what_is_vendored(
+    made: Path, kubernetes_archive: Path
+) -> None:
+    member = "kubernetes-*/vendor/modules.txt"
+    text = run("tar", "--extract", "--to-stdout", "--wildcards", "-f", kubernetes_archive, member)
+    vendored = {tuple(line.split()[-2:]) for line in text.splitlines() if line.startswith("# ")}
+    for arch in ("amd64", "arm64"):
+        path = made / f"kubeadm-{arch}.spdx.json"
+        run(KBUILD.with_name("pyspdxtools"), "--infile", path)
+        packages = json.loads(path.read_text())["packages"]
+        names = {package["name"] for package in packages}
+        assert {"kubeadm", "stdlib", "github.com/spf13/cobra", "k8s.io/client-go"} <= names
+        assert len(names) > 50
+        for package in packages:
+            if package["name"] not in ("kubeadm", "stdlib") and "comment" not in package:
+                assert (package["name"], package["versionInfo"]) in vendored
+
+
+def test_gos_own_reading_of_a_binary_is_ours(goroot: Path, made: Path) -> None:
+    go = goroot / "bin/go"
+    assert read_build_info(go).go_version == GO_VERSION
+    for binary in (made / "kubeadm-linux-amd64", made / "kubeadm-linux-arm64"):
+        told = run(go, "version", binary, HOME="/nonexistent")
+        assert told.strip().endswith(f"go{read_build_info(binary).go_version}")
+        ours = {function.name: function for function in read_functions(binary)}
+        assert len(ours) > 50000
+        for name in (*HOLDERS, "runtime.memmove"):
+            listed = run(go, "tool", "objdump", "-s", f"^{name}$", binary, HOME="/nonexistent")
+            first, *_, last = (line.split() for line in listed.splitlines()[1:] if line)
+            assert int(first[1], 16) == ours[name].address
+            size = int(last[1], 16) + len(last[2]) // 2 - ours[name].address
+            assert 0 <= len(ours[name].code) - size < 16
+
+
+def test_the_deb_takes_the_place_of_the_stock_one_and_goes(made: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for folder in ("info", "updates", "triggers"):
+        (root / "var/lib/dpkg" / folder).mkdir(parents=True)
+    (root / "var/lib/dpkg/status").touch()
+    stock = tmp_path / "stock"
+    (stock / "DEBIAN").mkdir(parents=True)
+    (stock / "DEBIAN/control").write_text(
+        "Package: kubeadm\nVersion: 1.20.2-00\nArchitecture: amd64\nMaintainer: x\nDescription: x\n"
+    )
+    (stock / "usr/bin").mkdir(parents=True)
+    (stock / "usr/bin/kubeadm").write_text("stock")
+    run("dpkg-deb", "--build", stock, tmp_path / "stock.deb")
+    dpkg = ("dpkg", f"--root={root}", "--force-not-root", "--force-bad-path")
+    run(*dpkg, "--install", tmp_path / "stock.deb")
+    assert (root / "usr/bin/kubeadm").read_text() == "stock"
+
+    run(*dpkg, "--install", made / DEB)
+    assert sha256(root / "usr/bin/kubeadm") == sha256(made / "kubeadm-linux-amd64")
+    assert run(root / "usr/bin/kubeadm", "version", "--output", "short").strip() == VERSION
+    drop_in = root / "usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf"
+    assert "/var/lib/kubelet/kubeadm-flags.env" in drop_in.read_text()
+    status = (root / "var/lib/dpkg/status").read_text()
+    assert "Provides: kubeadm (= 1.20.2)\n" in status
+    again = subprocess.run(
+        [*dpkg, "--install", tmp_path / "stock.deb"], capture_output=True, text=True, check=False
+    )
+    assert again.returncode != 0
+    assert "conflicting packages" in again.stderr
+
+    run(*dpkg, "--purge", "kubeadm-kbuild")
+    assert not (root / "usr/bin/kubeadm").exists()
+    assert not drop_in.exists()
+
+
+def test_the_rpm_is_installed_and_goes(made: Path, tmp_path: Path) -> None:
+    rpm = ("rpm", "--root", tmp_path / "root")
+    (tmp_path / "root").mkdir()
+    run(*rpm, "--initdb")
+    assert "kubeadm = 1.20.2\n" in run("rpm", "-qp", "--provides", made / RPM)
+    assert run("rpm", "-qp", "--conflicts", made / RPM) == "kubeadm\n"
+    run(*rpm, "--install", made / RPM)
+    binary = tmp_path / "root/usr/bin/kubeadm"
+    assert sha256(binary) == sha256(made / "kubeadm-linux-amd64")
+    assert binary.stat().st_mode & 0o777 == 0o755
+    run(*rpm, "--erase", "kubeadm-kbuild")
+    assert not binary.exists()
+
+
+@pytest.fixture(scope="module")
+def key(home: Path) -> Path:
+    run("openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", home / "ec.pem")
+    convert = ("openssl", "pkcs8", "-topk8", "-nocrypt", "-in", home / "ec.pem")
+    run(*convert, "-out", home / "key.pem")
+    run("openssl", "pkey", "-in", home / "key.pem", "-pubout", "-out", home / "key.pub")
+    return home / "key.pem"
+
+
+def test_openssl_verifies_what_kbuild_signed(
+    shared: Kbuild, copy: Path, key: Path, tmp_path: Path
+) -> None:
+    assert shared("sign", copy, "--key", key).code == 0
+    sums = json.loads((copy / "SHA256SUMS.sigstore.json").read_text())
+    statement = json.loads((copy / "provenance.sigstore.json").read_text())["dsseEnvelope"]
+    payload = base64.b64decode(statement["payload"])
+    kind = statement["payloadType"]
+    pae = f"DSSEv1 {len(kind)} {kind} {len(payload)} ".encode() + payload
+    assert payload == (copy / "provenance.json").read_bytes()
+    for message, signature in (
+        ((copy / "SHA256SUMS").read_bytes(), sums["messageSignature"]["signature"]),
+        (pae, statement["signatures"][0]["sig"]),
+    ):
+        (tmp_path / "message").write_bytes(message)
+        (tmp_path / "signature").write_bytes(base64.b64decode(signature))
+        verify = ("openssl", "dgst", "-sha256", "-verify", copy / "cosign.pub", "-signature")
+        told = run(*verify, tmp_path / "signature", tmp_path / "message")
+        assert told == "Verified OK\n"
+
+
+def test_a_signed_release_is_checked_by_its_key(shared: Kbuild, copy: Path, key: Path) -> None:
+    public = key.with_name("key.pub")
+    assert shared("check", copy, "--key", public).code == 90
+    assert shared("sign", copy, "--key", key).code == 0
+    done = shared("check", copy, "--key", public, "--json")
+    assert done.code == 0, done.stderr
+    assert json.loads(done.stdout)["signer"]["trusted"] is True
+    (copy / "proof.json").write_text("{}")
+    assert shared("sign", copy, "--key", key).code == 90
+
+
+def test_without_an_identity_keyless_is_refused(shared: Kbuild, copy: Path) -> None:
+    done = shared("sign", copy, "--keyless")
+    assert done.code == 95
+    assert "Traceback" not in done.stderr
+    assert not (copy / "cosign.pub").exists()
+
+
+def test_a_rebuild_from_the_provenance_alone_gives_the_same_bytes(
+    made: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "given").mkdir()
+    given = shutil.copyfile(made / "provenance.json", tmp_path / "given/provenance.json")
+    done = Kbuild(tmp_path, tmp_path / "cache")("rebuild", given, "--json")
+    assert done.code == 0, done.stderr
+    files = json.loads(done.stdout)["files"]
+    assert {DEB, RPM, "kubeadm-linux-amd64", "kubeadm-linux-arm64", "kubeadm.patch"} <= set(files)
+    assert files["kubeadm-linux-arm64"] == sha256(made / "kubeadm-linux-arm64")
+
+
+def test_a_rebuild_names_the_input_that_differed(
+    shared: Kbuild, made: Path, goroot: Path, tmp_path: Path
+) -> None:
+    document = json.loads((made / "provenance.json").read_text())
+    definition = document["predicate"]["buildDefinition"]
+    definition["externalParameters"] |= {"arches": ["amd64"], "package": []}
+    definition["externalParameters"]["lifetimes"]["leaf_years"] = 99
+    keep = ("kubeadm-linux-amd64", "kubeadm.patch")
+    document["subject"] = [s for s in document["subject"] if s["name"] in keep]
+    (tmp_path / "provenance.json").write_text(json.dumps(document))
+    done = shared("rebuild", tmp_path, "--go-root", goroot)
+    assert done.code == 93
+    assert "kubeadm-linux-amd64, kubeadm.patch" in done.stderr
+    assert "patches/kubeadm-leaf-constant.patch: sha256" in done.stderr
+    assert "patches/client-go-ca.patch" not in done.stderr
+
+
+def test_stock_is_held_against_the_publishers(
+    shared: Kbuild, kubernetes_archive: Path, locally: Options, in_docker: Options, tmp_path: Path
+) -> None:
+    """The publisher is played by the other builder, in the layout that its site has."""
+    site = tmp_path / "site"
+    place = site / VERSION / "bin/linux/amd64"
+    place.mkdir(parents=True)
+    stock = (
+        *("kubeadm", "--version", VERSION, "--stock", "--go-version", GO_VERSION),
+        *("--source", kubernetes_archive, "--layout", "tree"),
+    )
+    with served(site) as address:
+        to_site = (*stock, "--release-site", address)
+        # It is asked first, so it has to have one to begin with: a kubeadm of another date.
+        first = main_job(
+            *("--source", kubernetes_archive, *locally, "--output", tmp_path / "patched"),
+            *("--tree-state", "clean"),
+        )
+        assert shared(*first).code == 0
+        publish(tmp_path / "patched/kubeadm-linux-amd64", place)
+        done = shared(*to_site, *in_docker, "--output", tmp_path / "ours")
+        assert done.code == 78
+        assert not (tmp_path / "ours").exists()
+        assert HOLDERS[0] in done.stderr
+
+        # What was built then, unpatched and with the date of the publisher's, is in the cache.
+        [actual] = [w for w in done.stderr.split() if len(w.strip(";")) == 64][:1]
+        built = (shared.cache / "built").glob("*/kubeadm")
+        [theirs] = [path for path in built if sha256(path) == actual.strip(";")]
+        publish(theirs, place)
+        done = shared(*to_site, *locally, "--output", tmp_path / "ours", "--json")
+        assert done.code == 0, done.stderr
+        [proof] = json.loads(done.stdout)["binaries"]
+        assert proof["published"]["url"] == f"{address}/{VERSION}/bin/linux/amd64/kubeadm"
+        assert {c["years"] for c in proof["certificates"]} == {1, 10}
+
+        # What --layout tree made is such a site itself.
+        with served(tmp_path / "ours") as mirror:
+            done = shared(*stock, "--release-site", mirror, *locally, "--output", tmp_path / "next")
+            assert done.code == 0, done.stderr
+        (place / "kubeadm.sha256").write_text("0" * 64)
+        assert shared(*to_site, *locally, "--output", tmp_path / "last").code == 79
+    assert shared("check", tmp_path / "ours").code == 0
+
+
+def publish(binary: Path, place: Path) -> None:
+    shutil.copyfile(binary, place / "kubeadm")
+    (place / "kubeadm.sha256").write_text(sha256(binary))
+
+
+def test_make_release_does_it_all_in_a_plain_shell(
+    shared: Kbuild, kubernetes_archive: Path, goroot: Path, key: Path, tmp_path: Path
+) -> None:
+    told = run(
+        *("make", "release", f"VERSION={VERSION}", "ARCHES=amd64 arm64", f"KEY={key}"),
+        f"OUTPUT={tmp_path / 'out'}",
+        cwd=ROOT,
+        KBUILD_SOURCE=str(kubernetes_archive),
+        KBUILD_GO_ROOT=str(goroot),
+        KBUILD_GO_VERSION=GO_VERSION,
+        KBUILD_CACHE_DIR=str(shared.cache),
+    )
+    assert "files, as published" in told
+    names = list_files(tmp_path / "out")
+    assert {"kubeadm-linux-amd64", "kubeadm-linux-arm64", "cosign.pub"} <= set(names)
+
+
+def test_make_release_asks_which(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["make", "release", f"OUTPUT={tmp_path / 'out'}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "VERSION=" in done.stderr
+
+
+def test_the_plan_has_each_tag_without_a_release(
+    shared: Kbuild, git_server: GitServer, tmp_path: Path
+) -> None:
+    done = shared("versions", "--source", git_server.address, "--since", "1.20", "--json")
+    (tmp_path / "released").write_text(f"{VERSION}\n")
+    plan = subprocess.run(
+        [ROOT / ".ci/plan", tmp_path / "released"],
+        input=done.stdout,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert plan.stdout == f'tags=["{NEXT_VERSION}"]\nbefore=\n'
+
+
+def test_cloud_init_puts_the_real_one_in_its_place(
+    shared: Kbuild, made: Path, tmp_path: Path
+) -> None:
+    with served(made) as address:
+        done = shared("export", "cloud-init", made, "--base-url", address)
+        assert done.code == 0, done.stderr
+        lines = done.stdout.splitlines()
+        begin = lines.index("      #!/bin/sh")
+        end = lines.index("runcmd:")
+        script = "\n".join(line.strip() for line in lines[begin:end])
+        run("sh", "-c", script.replace("/usr/bin/kubeadm", f"{tmp_path}/kubeadm"))
+    version = run(tmp_path / "kubeadm", "version", "--output", "short")
+    assert version.strip() == VERSION
+    assert YEARS[1] == "100"
