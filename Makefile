@@ -44,6 +44,7 @@ test: $(READY) ## set up, then every test that needs no container engine
 	$(BIN)/pytest -n auto -m "not e2e and not docker"
 
 e2e: $(READY) ## a real Kubernetes, engine, registry and git server; root starts an engine if none answers
+	$(BIN)/python -m pip install --quiet --group ci
 	$(BIN)/python -m tests.support.servers $(BIN)/pytest -p no:xdist -m "e2e or docker" --durations=15
 
 # v1.20.2 asks for Go 1.15.5; Debian's newest of that line is 1.15.15. Hence the override, which

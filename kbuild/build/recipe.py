@@ -15,7 +15,10 @@ from packaging.specifiers import SpecifierSet
 from kbuild.model import BuildRequest, PatchedTree, SourceTree
 
 GOROOT = PurePosixPath("/usr/local/go")
-GOPATH = PurePosixPath("/go")
+# Where upstream's release builds lie (KUBE_ROOT and KUBE_GOPATH in hack/lib/init.sh, golang.sh and
+# build/common.sh): up to v1.28 the paths, or the flags that name them, are in the binary.
+KUBE_ROOT = PurePosixPath("/go/src/k8s.io/kubernetes")
+GOPATH = KUBE_ROOT / "_output/dockerized/go"
 TREE = GOPATH / "src/k8s.io/kubernetes"
 CACHE = PurePosixPath("/cache/go")
 OUT = PurePosixPath("/out/bin")
@@ -89,12 +92,13 @@ def go_command(patched: PatchedTree, arch: str, request: BuildRequest) -> GoComm
     if recipe.trim == "build":
         arguments.append("-trimpath")
     else:
-        trim = f"{everywhere}-trimpath={TREE}"
-        arguments += [f"-gcflags={trim}", f"-asmflags={trim}"]
+        # Since Go 1.18 a binary quotes these flags, so each space of upstream's counts.
+        trim = f"{everywhere}-trimpath={TREE if recipe.all else KUBE_ROOT}"
+        arguments += [f"-gcflags={f'{trim} ' if recipe.all else f' {trim}'}", f"-asmflags={trim}"]
     if recipe.mode == "module":
         arguments.append("-mod=vendor")
     stamp = stamp_flags(recipe, patched.source, request)
-    link = [*stamp, *recipe.link] if recipe.all else [*recipe.link, *stamp]
+    link = [*stamp, "", *recipe.link] if recipe.all else [*recipe.link, *stamp]
     arguments.append(f"-ldflags={everywhere}{' '.join(link)}")
     if recipe.tags:
         arguments.append(f"-tags={','.join(recipe.tags)}")

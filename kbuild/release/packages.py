@@ -172,7 +172,7 @@ def _run(command: tuple[str | Path, ...], date: datetime) -> None:
         "PATH": os.environ.get("PATH", os.defpath),
         "SOURCE_DATE_EPOCH": str(int(date.timestamp())),
         "LC_ALL": "C",
-        "HOME": "/nonexistent",
+        "HOME": os.devnull,
     }
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
