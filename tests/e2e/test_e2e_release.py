@@ -14,10 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from kbuild import sandbox
+from kbuild.build.recipe import GOROOT, KUBE_ROOT
 from kbuild.prove.gobinary import read_build_info, read_functions
 from kbuild.release import list_files
+from kbuild.sandbox import Bind
 from kbuild.workspace import sha256
-from tests.e2e.command import GO_VERSION, KBUILD, NEXT_VERSION, VERSION, YEARS, Kbuild, main_job
+from tests.e2e.command import COMMIT, GO_VERSION, KBUILD, NEXT_VERSION, VERSION, Kbuild
 from tests.e2e.conftest import GitServer, Options
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
@@ -281,10 +284,53 @@ def test_a_rebuild_names_the_input_that_differed(
     assert "patches/client-go-ca.patch" not in done.stderr
 
 
-def test_stock_is_held_against_the_publishers(
-    shared: Kbuild, kubernetes_archive: Path, locally: Options, in_docker: Options, tmp_path: Path
+@pytest.fixture(scope="module")
+def upstreams_own(kubernetes_archive: Path, goroot: Path, home: Path) -> Path:
+    """A kubeadm that upstream's own script has built, where its release builds lie."""
+    tree = home / "upstream"
+    tree.mkdir()
+    run("tar", "-xzf", kubernetes_archive, "--strip-components=1", "-C", tree)
+    (tree / "version").write_text(
+        f"KUBE_GIT_COMMIT='{COMMIT}'\nKUBE_GIT_TREE_STATE='clean'\n"
+        f"KUBE_GIT_VERSION='{VERSION}'\nKUBE_GIT_MAJOR='1'\nKUBE_GIT_MINOR='20'\n"
+    )
+    process = sandbox.popen(
+        [
+            *("bash", "-euc"),
+            f"ln -s /proc/self/fd /dev/fd; cd {KUBE_ROOT}; hack/make-rules/build.sh cmd/kubeadm",
+        ],
+        root=home / "root",
+        binds=[
+            *sandbox.system_binds(),
+            Bind(source=goroot, target=GOROOT),
+            Bind(source=tree, target=KUBE_ROOT, writable=True),
+        ],
+        environment={
+            "PATH": f"{GOROOT}/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": "/tmp",
+            "GOFLAGS": "",
+            "KUBE_GIT_VERSION_FILE": str(KUBE_ROOT / "version"),
+            "KUBE_OUTPUT_SUBPATH": "_output/dockerized",
+            "SOURCE_DATE_EPOCH": "1610544359",
+        },
+        purpose="a test",
+    )
+    said, _ = process.communicate()
+    assert process.returncode == 0, said.decode()
+    built = tree / "_output/dockerized/bin/linux/amd64/kubeadm"
+    shutil.copyfile(built, home / "upstreams-own")
+    shutil.rmtree(tree)
+    return home / "upstreams-own"
+
+
+def test_stock_is_byte_for_byte_what_upstreams_own_script_builds(
+    shared: Kbuild,
+    kubernetes_archive: Path,
+    locally: Options,
+    in_docker: Options,
+    upstreams_own: Path,
+    tmp_path: Path,
 ) -> None:
-    """The publisher is played by the other builder, in the layout that its site has."""
     site = tmp_path / "site"
     place = site / VERSION / "bin/linux/amd64"
     place.mkdir(parents=True)
@@ -294,26 +340,11 @@ def test_stock_is_held_against_the_publishers(
     )
     with served(site) as address:
         to_site = (*stock, "--release-site", address)
-        # It is asked first, so it has to have one to begin with: a kubeadm of another date.
-        first = main_job(
-            *("--source", kubernetes_archive, *locally, "--output", tmp_path / "patched"),
-            *("--tree-state", "clean"),
-        )
-        assert shared(*first).code == 0
-        publish(tmp_path / "patched/kubeadm-linux-amd64", place)
-        done = shared(*to_site, *in_docker, "--output", tmp_path / "ours")
-        assert done.code == 78
-        assert not (tmp_path / "ours").exists()
-        assert HOLDERS[0] in done.stderr
-
-        # What was built then, unpatched and with the date of the publisher's, is in the cache.
-        [actual] = [w for w in done.stderr.split() if len(w.strip(";")) == 64][:1]
-        built = (shared.cache / "built").glob("*/kubeadm")
-        [theirs] = [path for path in built if sha256(path) == actual.strip(";")]
-        publish(theirs, place)
-        done = shared(*to_site, *locally, "--output", tmp_path / "ours", "--json")
+        publish(upstreams_own, place)
+        done = shared(*to_site, *in_docker, "--output", tmp_path / "ours", "--json")
         assert done.code == 0, done.stderr
         [proof] = json.loads(done.stdout)["binaries"]
+        assert proof["sha256"] == sha256(upstreams_own)
         assert proof["published"]["url"] == f"{address}/{VERSION}/bin/linux/amd64/kubeadm"
         assert {c["years"] for c in proof["certificates"]} == {1, 10}
 
@@ -324,6 +355,24 @@ def test_stock_is_held_against_the_publishers(
         (place / "kubeadm.sha256").write_text("0" * 64)
         assert shared(*to_site, *locally, "--output", tmp_path / "last").code == 79
     assert shared("check", tmp_path / "ours").code == 0
+
+
+def test_a_publishers_that_is_another_is_told_with_what_differs(
+    shared: Kbuild, made: Path, kubernetes_archive: Path, locally: Options, tmp_path: Path
+) -> None:
+    place = tmp_path / "site" / VERSION / "bin/linux/amd64"
+    place.mkdir(parents=True)
+    publish(made / "kubeadm-linux-amd64", place)  # it is patched
+    with served(tmp_path / "site") as address:
+        done = shared(
+            *("kubeadm", "--version", VERSION, "--stock", "--go-version", GO_VERSION),
+            *("--source", kubernetes_archive, *locally),
+            *("--release-site", address, "--output", tmp_path / "ours"),
+        )
+    assert done.code == 78
+    assert not (tmp_path / "ours").exists()
+    assert "gitTreeState: clean here, dirty there" in done.stderr
+    assert all(holder in done.stderr for holder in HOLDERS)
 
 
 def publish(binary: Path, place: Path) -> None:
@@ -390,4 +439,3 @@ def test_cloud_init_puts_the_real_one_in_its_place(
         run("sh", "-c", script.replace("/usr/bin/kubeadm", f"{tmp_path}/kubeadm"))
     version = run(tmp_path / "kubeadm", "version", "--output", "short")
     assert version.strip() == VERSION
-    assert YEARS[1] == "100"
