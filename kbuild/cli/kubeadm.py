@@ -105,7 +105,7 @@ def _lines(release: Release) -> Iterator[str | Table]:
     if note := release.tree.note:
         yield f"Note: {note}"
     names = [name for name in release.files if not name.endswith(SUM_SUFFIX)]
-    yield f"{release.folder}: {' '.join(names)}, each with its {SUM_SUFFIX}"
+    yield f"{release.folder}: {' '.join(names)} and the {SUM_SUFFIX} files"
 
 
 def _stock_lines(proof: Proof) -> Iterator[str]:

@@ -10,7 +10,7 @@ from kbuild.cli.console import plain_table
 from kbuild.patching.series import patches_folder, read_index, series_for
 from kbuild.source import list_tags
 from kbuild.source.git import shown
-from kbuild.source.versions import newest_of_each_minor
+from kbuild.source.versions import full_tag, newest_of_each_minor
 from kbuild.source.versions import since as from_on
 from kbuild.workspace import open_workspace
 
@@ -47,6 +47,8 @@ def versions(
     }
     settings, screen = begin(ctx, flags, config)
     oldest = read_index(patches_folder()).oldest
+    if since is not None:
+        full_tag(since)  # what is wrong with it shows before anything is asked for
     with open_workspace(settings.cache_dir) as workspace:
         offered = list_tags(settings.source, workspace, screen)
     tags = [

@@ -107,6 +107,26 @@ def test_a_failure_with_json_from_the_environment_is_one_document_too(run: Run) 
     assert json.loads(done.stdout)["error"]["kind"] == "BadVersion"
 
 
+def test_versions_may_begin_somewhere_and_be_the_newest_only(
+    run: Run, repository: tuple[Path, dict[str, str]]
+) -> None:
+    def listed(*words: str) -> list[str]:
+        done = run("versions", "--source", str(repository[0]), "--pre-releases", "--json", *words)
+        assert done.returncode == 0, done.stderr
+        return [each["tag"] for each in json.loads(done.stdout)["versions"]]
+
+    every = listed()
+    assert len(every) > 2
+    assert listed("--since", every[1]) == every[1:]
+    minor = ".".join(every[-1].split(".")[:2])
+    assert listed("--since", minor) == [tag for tag in every if tag.startswith(f"{minor}.")]
+    newest = listed("--newest")
+    assert len(newest) == len({tag.split(".")[1] for tag in every})
+    assert newest[-1] == every[-1]
+    assert run("versions", "--since", "1.24.x").returncode == 2
+    assert run("versions", "--since", "1.2").returncode == 2
+
+
 def test_versions_lists_the_tags_and_how_each_is_patched(
     run: Run, repository: tuple[Path, dict[str, str]]
 ) -> None:
