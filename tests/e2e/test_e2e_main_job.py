@@ -46,7 +46,9 @@ def released(request: pytest.FixtureRequest, releases: Releases) -> Released:
 
 def test_sums_are_accepted_in_the_folder(released: Released) -> None:
     names = {path.name for path in released.folder.iterdir()}
-    assert names == {BINARY, "SHA256SUMS", "kubeadm.patch", "proof.json", "build.json"}
+    documents = ("kubeadm.patch", "proof.json", "build.json", "provenance.json")
+    listed = {BINARY, f"kubeadm-{ARCH}.spdx.json", *documents}
+    assert names == {*listed, *(f"{n}.sha256" for n in listed), "SHA256SUMS", "SHA512SUMS"}
     check = subprocess.run(
         ("sha256sum", "--check", "--strict", "SHA256SUMS"),
         cwd=released.folder,
