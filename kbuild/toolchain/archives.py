@@ -1,5 +1,6 @@
 """A Go for the local builder: one of this machine's, or a download with a known sha256."""
 
+import functools
 import hashlib
 import os
 import shutil
@@ -45,6 +46,7 @@ def version_of(go_root: Path) -> str | None:
     return words[2].removeprefix("go")
 
 
+@functools.cache
 def digest_of(go_root: Path) -> str:
     """Return a sha256 of the programs of a GOROOT: of lines as sha256sum prints them, sorted.
 
