@@ -24,7 +24,7 @@ from kbuild.release.names import (
 from kbuild.release.packages import make_package
 from kbuild.release.provenance import provenance
 from kbuild.release.sbom import sbom_text
-from kbuild.release.sums import digest, read_sums, write_sums
+from kbuild.release.sums import digest, digests_of, read_sums, write_sums
 from kbuild.workspace import disk_errors, key, make_then_move, only_one
 
 
@@ -106,9 +106,10 @@ def _write(
     (folder / PATCH).write_text(binaries[0].tree.diff)
     _write_json(folder / PROOF, {"binaries": [proof_document(p, layout) for p in proofs]})
     _write_json(folder / BUILD, build_document(binaries, request, times))
-    statement = provenance(binaries, request, folder, list_files(folder), sum(times.values()))
+    digests = digests_of(folder, list_files(folder))
+    statement = provenance(binaries, request, digests, sum(times.values()))
     _write_json(folder / PROVENANCE, statement)
-    write_sums(folder, list_files(folder))
+    write_sums(folder, digests | digests_of(folder, [PROVENANCE]))
 
 
 def _check_folder(folder: Path, request: BuildRequest, tag: Tag) -> None:

@@ -8,9 +8,8 @@
 Sources: https://in-toto.io/Statement/v1, https://slsa.dev/spec/v1.0/provenance.
 """
 
-import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,17 +44,16 @@ class Statement:
 def provenance(
     binaries: tuple[Binary, ...],
     request: BuildRequest,
-    folder: Path,
-    names: Iterable[str],
+    digests: Mapping[str, Mapping[str, str]],
     seconds: float,
 ) -> Document:
-    """Return the statement about the files of those names; the build took so many seconds."""
+    """Return the statement about the files of those digests; the build took so many seconds."""
     ended = datetime.now(UTC)
     builder = binaries[0].tree.toolchain.builder
     asked = {k: v for k, v in request_document(request).items() if k not in _OWN}
     return {
         "_type": STATEMENT,
-        "subject": [{"name": name, "digest": _digests(folder / name)} for name in sorted(names)],
+        "subject": [{"name": name, "digest": {**digests[name]}} for name in sorted(digests)],
         "predicateType": PREDICATE,
         "predicate": {
             "buildDefinition": {
@@ -136,8 +134,3 @@ def parse_provenance(text: bytes) -> Statement:
         commands=dict(definition["internalParameters"]["commands"]),
         kbuild=str(document["predicate"]["runDetails"]["builder"]["version"]["kbuild"]),
     )
-
-
-def _digests(path: Path) -> dict[str, str]:
-    content = path.read_bytes()
-    return {name: hashlib.new(name, content).hexdigest() for name in ("sha256", "sha512")}

@@ -5,21 +5,25 @@ upstream's site do (kubernetes/release, pkg/release/release.go).
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from kbuild.release.names import SUM_SUFFIX, SUMS
 
 
-def write_sums(folder: Path, names: Iterable[str]) -> None:
-    """Write the sums of those files of a folder."""
-    names = sorted(names)
+def digests_of(folder: Path, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return the digests of those files of a folder: by name, then by algorithm."""
+    return {name: {kind: digest(folder / name, kind) for kind in SUMS} for name in names}
+
+
+def write_sums(folder: Path, digests: Mapping[str, Mapping[str, str]]) -> None:
+    """Write the sums of files of a folder whose digests are these."""
+    names = sorted(digests)
     for algorithm, sums in SUMS.items():
-        lines = [f"{digest(folder / name, algorithm)}  {name}\n" for name in names]
+        lines = [f"{digests[name][algorithm]}  {name}\n" for name in names]
         (folder / sums).write_text("".join(lines))
     for name in names:
-        beside = folder / f"{name}{SUM_SUFFIX}"
-        beside.write_text(digest(folder / name, "sha256"))
+        (folder / f"{name}{SUM_SUFFIX}").write_text(digests[name]["sha256"])
 
 
 def read_sums(path: Path) -> dict[str, str]:

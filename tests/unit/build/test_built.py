@@ -17,6 +17,7 @@ from kbuild.model import (
     Toolchain,
 )
 from kbuild.settings import Settings
+from kbuild.toolchain.archives import digest_of
 from kbuild.workspace import Workspace, open_workspace, sha256
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -122,6 +123,7 @@ def test_another_compiler_of_the_same_version_is_another_input(
     keep(tree, wanted, workspace)
     assert tree.toolchain.go_root is not None
     (tree.toolchain.go_root / "pkg/tool/linux_amd64/compile").write_text("patched")
+    digest_of.cache_clear()
     assert find_built(tree, wanted, workspace.part("again")) is None
 
 

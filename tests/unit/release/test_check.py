@@ -13,7 +13,7 @@ from kbuild.errors import NotARelease
 from kbuild.release import list_files
 from kbuild.release.check import check_release, releases_in
 from kbuild.release.names import SUMS
-from kbuild.release.sums import digest, write_sums
+from kbuild.release.sums import digest, digests_of, write_sums
 from tests.support.goelf import FUNCTIONS, MODULES, write_go_elf
 from tests.support.releases import make_release
 
@@ -48,7 +48,7 @@ def forge(folder: Path) -> None:
         for name in artifacts
     ]
     path.write_text(json.dumps(document))
-    write_sums(folder, [*artifacts, "provenance.json"])
+    write_sums(folder, digests_of(folder, [*artifacts, "provenance.json"]))
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -237,7 +237,7 @@ def test_a_provenance_that_does_not_fit_is_found(folder: Path, misfit: str) -> N
     MISFITS[misfit](document)
     path.write_text(json.dumps(document))
     names = [n for n in list_files(folder) if not n.endswith((".sha256", "SUMS"))]
-    write_sums(folder, names)
+    write_sums(folder, digests_of(folder, names))
     assert found(folder) != []
 
 
