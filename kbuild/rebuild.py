@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kbuild.errors import BadProvenance, RebuildDiffers
-from kbuild.model import BuildRequest, Lifetimes
+from kbuild.model import MAX_YEARS, BuildRequest, Lifetimes
 from kbuild.pipeline import run
 from kbuild.progress import Progress
 from kbuild.release.names import BUILD, PROOF, PROVENANCE
@@ -17,6 +17,13 @@ from kbuild.settings import Settings
 
 # They tell of one run: its clock, its keys, its seconds.
 _OF_THE_RUN = (BUILD, PROOF)
+_TYPES = {
+    **dict.fromkeys(("version", "source", "golang_repository", "go_site"), str),
+    **dict.fromkeys(("build_date", "tree_state", "release_site", "layout"), str),
+    **dict.fromkeys(("arches", "package"), list),
+    "lifetimes": dict,
+    "stock": bool,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +69,14 @@ def rebuild(
 def _request(statement: Statement, settings: Settings) -> BuildRequest:
     """Return the request that a provenance tells of; every input is demanded by its digest."""
     asked = statement.asked
+    for name, kind in _TYPES.items():
+        if not isinstance(asked[name], kind):
+            message = f"{name} is {asked[name]!r}"
+            raise TypeError(message)
+    years = asked["lifetimes"].values()
+    if not all(isinstance(each, int) and 1 <= each <= MAX_YEARS for each in years):
+        message = f"lifetimes are {asked['lifetimes']}"
+        raise ValueError(message)
     source, go = statement.dependencies["source"], statement.dependencies["go"]
     image = go["annotations"].get("image")
     return BuildRequest(

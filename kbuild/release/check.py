@@ -32,9 +32,19 @@ from kbuild.release.provenance import Statement, parse_provenance
 from kbuild.release.sbom import contradictions
 from kbuild.release.signing import Signer, verify_signatures
 from kbuild.release.sums import digest, read_sums
+from kbuild.settings import LAYOUTS
+from kbuild.source.versions import is_tag
 
 _SLACK = timedelta(minutes=6)  # kubeadm backdates by five; see prove/certificates.py
-_BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError)
+_BROKEN = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +138,9 @@ def _artifacts(asked: dict[str, Any]) -> set[str]:
     names = {PATCH, PROOF, BUILD}
     if not {*asked["arches"]} <= {*ARCHES} or not asked["arches"]:
         message = f"architectures {asked['arches']}"
+        raise ValueError(message)
+    if asked["layout"] not in LAYOUTS or not is_tag(asked["version"]):
+        message = f"layout {asked['layout']} or version {asked['version']}"
         raise ValueError(message)
     for arch in asked["arches"]:
         names |= {binary_name(arch, asked["layout"]), sbom_name(arch)}

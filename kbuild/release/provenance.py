@@ -110,7 +110,7 @@ def read_provenance(path: Path) -> Statement:
     """Read a provenance.json of ours; raises BadProvenance."""
     try:
         return parse_provenance(path.read_bytes())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else repr(error)
         raise BadProvenance(path=path, reason=reason) from error
 

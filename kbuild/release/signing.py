@@ -26,7 +26,7 @@ PAYLOAD = "application/vnd.in-toto+json"
 PASSWORD = "COSIGN_PASSWORD"  # the variable's name, which is cosign's
 _SIGNED = {SUMS_BUNDLE: SUMS["sha256"], PROVENANCE_BUNDLE: PROVENANCE}
 _COSIGN = ("ENCRYPTED SIGSTORE PRIVATE KEY", "ENCRYPTED COSIGN PRIVATE KEY")
-_BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError)
+_BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 _KINDS = {"key": "signed with a key", "keyless": "signed keyless", "": "no bundle"}
 _NO_EXTRA = "an extra is missing: pip install 'kbuild[keyless]'"
 

@@ -51,6 +51,12 @@ def forge(folder: Path) -> None:
     write_sums(folder, digests_of(folder, [*artifacts, "provenance.json"]))
 
 
+def forge_sums(folder: Path) -> None:
+    """Make the sums fit what is in the folder now."""
+    names = [n for n in list_files(folder) if not n.endswith((".sha256", "SUMS"))]
+    write_sums(folder, digests_of(folder, names))
+
+
 def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
@@ -227,6 +233,8 @@ MISFITS: dict[str, Callable[[dict[str, Any]], object]] = {
     "a subject without digest": lambda d: d["subject"][0].update(digest={}),
     "no predicate": lambda d: d.update(predicate=None),
     "no type": lambda d: d.update(_type=3),
+    "another layout": lambda d: _asked(d, layout="other"),
+    "a path for a version": lambda d: _asked(d, version="../v1.20.2"),
 }
 
 
@@ -236,8 +244,7 @@ def test_a_provenance_that_does_not_fit_is_found(folder: Path, misfit: str) -> N
     document = json.loads(path.read_text())
     MISFITS[misfit](document)
     path.write_text(json.dumps(document))
-    names = [n for n in list_files(folder) if not n.endswith((".sha256", "SUMS"))]
-    write_sums(folder, digests_of(folder, names))
+    forge_sums(folder)
     assert found(folder) != []
 
 
@@ -283,6 +290,28 @@ def test_a_proof_without_certificates_is_none(folder: Path) -> None:
     path.write_text(json.dumps(document))
     forge(folder)
     assert found(folder) == ["different proof.json"]
+
+
+@pytest.mark.parametrize(
+    "name", ["provenance.json", "proof.json", "build.json", "kubeadm-amd64.spdx.json"]
+)
+@pytest.mark.parametrize(
+    "content",
+    ["[" * 100_000, "null", "[]", '{"binaries": [1]}', '{"a": 1e999}', "\udcff", '{"packages": 3}'],
+    ids=["deep", "null", "list", "numbers", "infinity", "no UTF-8", "packages"],
+)
+def test_a_document_of_nonsense_is_named(folder: Path, name: str, content: str) -> None:
+    (folder / name).write_bytes(content.encode(errors="surrogateescape"))
+    forge_sums(folder)
+    assert f"different {name}" in found(folder)
+
+
+def test_numbers_beyond_all_years_are_named(folder: Path) -> None:
+    edit(folder / "proof.json", '"years": 100', '"years": 1' + "0" * 30)
+    path = folder / "provenance.json"
+    edit(path, '"ca_years": 100', '"ca_years": 1' + "0" * 30)
+    forge_sums(folder)
+    assert "different proof.json" in found(folder)
 
 
 def test_a_folder_of_releases_is_every_one_of_them(made: Path, tmp_path: Path) -> None:
