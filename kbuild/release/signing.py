@@ -4,28 +4,25 @@
     provenance.sigstore.json    a bundle with provenance.json in a signed DSSE envelope
     cosign.pub                  the public key, where a key was used
 
-Formats: sigstore/protobuf-specs, protos/sigstore_bundle.proto (v0.3);
-secure-systems-lab/dsse, protocol.md; sigstore/sigstore, pkg/cryptoutils/privatekey.go and
-secure-systems-lab/go-securesystemslib, encrypted/encrypted.go for cosign's key files.
+Formats: sigstore/protobuf-specs, protos/sigstore_bundle.proto (v0.3), and
+secure-systems-lab/dsse, protocol.md.
 """
 
 import base64
 import hashlib
 import json
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kbuild.errors import BadKey, KeylessFailed
+from kbuild.release.keys import fingerprint, pem, private_key, public_key
 from kbuild.release.names import PROVENANCE, PROVENANCE_BUNDLE, PUBLIC_KEY, SUMS, SUMS_BUNDLE
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD = "application/vnd.in-toto+json"
-PASSWORD = "COSIGN_PASSWORD"  # the variable's name, which is cosign's
 _SIGNED = {SUMS_BUNDLE: SUMS["sha256"], PROVENANCE_BUNDLE: PROVENANCE}
-_COSIGN = ("ENCRYPTED SIGSTORE PRIVATE KEY", "ENCRYPTED COSIGN PRIVATE KEY")
 _BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 _KINDS = {"key": "signed with a key", "keyless": "signed keyless", "": "no bundle"}
 _NO_EXTRA = "an extra is missing: pip install 'kbuild[keyless]'"
@@ -54,7 +51,7 @@ def sign_with_key(folder: Path, key_file: Path) -> Signer:
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    key = _private_key(key_file)
+    key = private_key(key_file)
     public = key.public_key()
 
     def sign(message: bytes) -> str:
@@ -67,8 +64,8 @@ def sign_with_key(folder: Path, key_file: Path) -> Signer:
     }
     for name, bundle in bundles.items():
         _write(folder / name, json.dumps(bundle).encode())
-    _write(folder / PUBLIC_KEY, _pem(public))
-    return Signer(kind="key", name=_fingerprint(public), trusted=True)
+    _write(folder / PUBLIC_KEY, pem(public))
+    return Signer(kind="key", name=f"sha256:{fingerprint(public).hex()}", trusted=True)
 
 
 def sign_keyless(folder: Path, trust_config: Path | None) -> Signer:
@@ -139,14 +136,14 @@ def _verify_with_key(folder: Path, key: Path | None) -> tuple[Signer | None, lis
 
     beside = folder / PUBLIC_KEY
     try:
-        public = _public_key(key or beside)
+        public = public_key(key or beside)
     except BadKey as error:
         if key is not None:
             raise
         kind = "different" if beside.exists() else "missing"
         return None, [(PUBLIC_KEY, kind, error.happened)]
     faults = []
-    if beside.is_file() and beside.read_bytes() != _pem(public):
+    if beside.is_file() and beside.read_bytes() != pem(public):
         faults.append((PUBLIC_KEY, "different", "it is not the key asked for"))
     for name in _SIGNED:
         try:
@@ -157,7 +154,7 @@ def _verify_with_key(folder: Path, key: Path | None) -> tuple[Signer | None, lis
             faults.append((name, "different", "the signature is not by this key, or not of this"))
         except _BROKEN as error:
             faults.append((name, "different", f"it cannot be used: {error}"))
-    signer = Signer(kind="key", name=_fingerprint(public), trusted=key is not None)
+    signer = Signer(kind="key", name=f"sha256:{fingerprint(public).hex()}", trusted=key is not None)
     return (None if faults else signer), faults
 
 
@@ -193,7 +190,7 @@ def _provenance_bundle(public: Any, statement: bytes, signature: str) -> dict[st
 
 
 def _bundle_head(public: Any) -> dict[str, Any]:  # noqa: ANN401
-    material = {"publicKey": {"hint": _base64(_digest(public))}, "tlogEntries": []}
+    material = {"publicKey": {"hint": _base64(fingerprint(public))}, "tlogEntries": []}
     return {"mediaType": BUNDLE, "verificationMaterial": material}
 
 
@@ -250,93 +247,6 @@ def _kind(path: Path) -> str:
         return "key" if "publicKey" in material else "keyless"
     except _BROKEN:
         return ""
-
-
-def _private_key(path: Path) -> Any:  # noqa: ANN401  # slow to import
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.serialization import (
-        load_der_private_key,
-        load_pem_private_key,
-    )
-
-    password = os.environ.get(PASSWORD, "").encode()
-    try:
-        text = path.read_bytes()
-        if any(label.encode() in text for label in _COSIGN):
-            key = load_der_private_key(_cosign_key(text, password), None)
-        else:
-            encrypted = b"ENCRYPTED" in text
-            key = load_pem_private_key(text, password if encrypted else None)
-    except OSError as error:
-        raise BadKey(path=path, reason=error.strerror) from error
-    except (ValueError, KeyError, TypeError, UnsupportedAlgorithm) as error:
-        raise BadKey(path=path, reason=error) from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
-        raise BadKey(path=path, reason="it is not of the curve P-256")
-    return key
-
-
-def _cosign_key(text: bytes, password: bytes) -> bytes:
-    """Return the PKCS #8 key in cosign's own encrypted file; raises ValueError."""
-    from nacl.exceptions import CryptoError
-    from nacl.secret import SecretBox
-
-    document = json.loads(base64.b64decode(b"".join(text.strip().splitlines()[1:-1])))
-    kdf, cipher = document["kdf"], document["cipher"]
-    if (kdf["name"], cipher["name"]) != ("scrypt", "nacl/secretbox"):
-        message = f"it is encrypted with {kdf['name']} and {cipher['name']}"
-        raise ValueError(message)
-    cost = kdf["params"]
-    secret = hashlib.scrypt(
-        password,
-        salt=base64.b64decode(kdf["salt"]),
-        n=cost["N"],
-        r=cost["r"],
-        p=cost["p"],
-        maxmem=256 * cost["N"] * cost["r"],
-        dklen=32,
-    )
-    try:
-        ciphertext = base64.b64decode(document["ciphertext"])
-        return SecretBox(secret).decrypt(ciphertext, base64.b64decode(cipher["nonce"]))
-    except CryptoError as error:
-        message = f"its password is not the one in {PASSWORD}"
-        raise ValueError(message) from error
-
-
-def _public_key(path: Path) -> Any:  # noqa: ANN401  # slow to import
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-    try:
-        key = load_pem_public_key(path.read_bytes())
-    except OSError as error:
-        raise BadKey(path=path, reason=error.strerror) from error
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise BadKey(path=path, reason="it is no public key in PEM") from error
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise BadKey(path=path, reason="it is not of the curve P-256")
-    return key
-
-
-def _pem(public: Any) -> bytes:  # noqa: ANN401  # slow to import
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    pem: bytes = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    return pem
-
-
-def _digest(public: Any) -> bytes:  # noqa: ANN401  # slow to import
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(der).digest()
-
-
-def _fingerprint(public: Any) -> str:  # noqa: ANN401  # slow to import
-    return f"sha256:{_digest(public).hex()}"
 
 
 def _pae(statement: bytes) -> bytes:

@@ -1,9 +1,6 @@
 import hashlib
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from kbuild.prove import published as module
 from kbuild.prove.published import as_published, build_date_of, find_published
 from kbuild.workspace import Workspace, open_workspace
 from tests.support.goelf import FUNCTIONS, write_go_elf
+from tests.support.http import served
 from tests.support.recorder import Recorder
 from tests.support.releases import TAG, make_request
 
@@ -24,20 +22,12 @@ DIGEST = hashlib.sha256(KUBEADM).hexdigest()
 VERSION = {"gitVersion": "v1.20.2", "buildDate": "2021-01-13T13:25:59Z"}
 
 
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     folder = tmp_path / "site"
     (folder / "v1.20.2/bin/linux/amd64").mkdir(parents=True)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield folder / "v1.20.2/bin/linux/amd64", f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with served(folder) as address:
+        yield folder / "v1.20.2/bin/linux/amd64", address
 
 
 @pytest.fixture

@@ -1,9 +1,6 @@
 import json
 import subprocess
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +12,10 @@ from kbuild.cli.app import app
 from kbuild.release.export import TOOLS, snippet
 from kbuild.release.provenance import Statement, read_provenance
 from kbuild.workspace import sha256
+from tests.support.http import served
 from tests.support.releases import make_release
 
 MIRROR = "https://mirror.example.invalid/kubeadm"
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +24,8 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
     folder = tmp_path_factory.mktemp("mirror")
     make_release(folder / "work", folder / "site/flat")
     make_release(folder / "work2", folder / "site/v1.20.2", layout="tree")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder / "site"))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield folder / "site", f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with served(folder / "site") as address:
+        yield folder / "site", address
 
 
 def statement(mirror: tuple[Path, str], layout: str) -> Statement:
