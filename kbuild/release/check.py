@@ -30,7 +30,7 @@ from kbuild.release.names import (
 from kbuild.release.packages import package_name
 from kbuild.release.provenance import Statement, parse_provenance
 from kbuild.release.sbom import contradictions
-from kbuild.release.signing import Signer, verify_signatures
+from kbuild.release.signing import Fault, Signer, verify_signatures
 from kbuild.release.sums import digest, read_sums
 from kbuild.settings import LAYOUTS
 from kbuild.source.versions import is_tag
@@ -96,8 +96,12 @@ def check_release(
     """
     try:
         files = list_files(folder)
-        problems = list(_check_files(folder, files))
-        signer, faults = verify_signatures(folder, files, key, identity, issuer, trust_config)
+        signer: Signer | None = None
+        faults: list[Fault] = []
+        problems = list(_odd_files(folder))
+        if not problems:  # what is no file must not be read: a pipe never ends
+            problems = list(_check_files(folder, files))
+            signer, faults = verify_signatures(folder, files, key, identity, issuer, trust_config)
     except PermissionError as error:
         raise NotWritable(path=error.filename, reason=error.strerror) from error
     problems += [Problem(file=file, kind=kind, what=what) for file, kind, what in faults]
@@ -110,10 +114,16 @@ def _looks_like_one(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (PROVENANCE, SUMS["sha256"]))
 
 
-def _check_files(folder: Path, files: list[str]) -> Iterator[Problem]:
-    for name in files:
-        if (folder / name).is_symlink() or not (folder / name).is_file():
+def _odd_files(folder: Path) -> Iterator[Problem]:
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
             yield Problem(file=name, kind="different", what="it is no file")
+        elif path.is_dir() and not any(path.iterdir()):
+            yield Problem(file=name, kind="extra", what="it is an empty folder")
+
+
+def _check_files(folder: Path, files: list[str]) -> Iterator[Problem]:
     try:
         statement = parse_provenance((folder / PROVENANCE).read_bytes())
         artifacts = _artifacts(statement.asked)

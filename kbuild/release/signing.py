@@ -147,8 +147,8 @@ def _verify_with_key(folder: Path, key: Path | None) -> tuple[Signer | None, lis
         faults.append((PUBLIC_KEY, "different", "it is not the key asked for"))
     for name in _SIGNED:
         try:
-            bundle = json.loads((folder / name).read_text())
-            message, signature = _signed(folder, name, bundle, public)
+            text = (folder / name).read_text()
+            message, signature = _signed(folder, name, text, public)
             public.verify(_unbase64(signature), message, ec.ECDSA(hashes.SHA256()))
         except InvalidSignature:
             faults.append((name, "different", "the signature is not by this key, or not of this"))
@@ -158,8 +158,9 @@ def _verify_with_key(folder: Path, key: Path | None) -> tuple[Signer | None, lis
     return (None if faults else signer), faults
 
 
-def _signed(folder: Path, name: str, bundle: Any, public: Any) -> tuple[bytes, str]:  # noqa: ANN401
-    """Return what a bundle says was signed, and the signature; all else in it must be ours."""
+def _signed(folder: Path, name: str, text: str, public: Any) -> tuple[bytes, str]:  # noqa: ANN401
+    """Return what a bundle says was signed, and the signature; all else must be as we write it."""
+    bundle = json.loads(text)
     content = (folder / _SIGNED[name]).read_bytes()
     if name == SUMS_BUNDLE:
         signature = bundle["messageSignature"]["signature"]
@@ -168,7 +169,7 @@ def _signed(folder: Path, name: str, bundle: Any, public: Any) -> tuple[bytes, s
         [signed] = bundle["dsseEnvelope"]["signatures"]
         signature = signed["sig"]
         message, expected = _pae(content), _provenance_bundle(public, content, signature)
-    if bundle != expected:
+    if text != json.dumps(expected):
         reason = f"it is of another key, or of another {_SIGNED[name]}"
         raise ValueError(reason)
     return message, signature
@@ -220,8 +221,8 @@ def _verify_keyless(
         raise KeylessFailed(reason=f"{type(error).__name__}: {error}") from error
     policy = Identity(identity=identity, issuer=issuer)
     for name, signed in _SIGNED.items():
-        content = (folder / signed).read_bytes()
         try:
+            content = (folder / signed).read_bytes()
             bundle = Bundle.from_json((folder / name).read_bytes())
             if name == SUMS_BUNDLE:
                 verifier.verify_artifact(content, bundle, policy)

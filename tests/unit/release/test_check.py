@@ -1,4 +1,5 @@
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -165,16 +166,29 @@ def test_a_second_provenance_is_found_though_the_sums_name_it(folder: Path) -> N
     assert "extra provenance-2.json" in found(folder)
 
 
-@pytest.mark.parametrize("kind", ["folder", "hidden", "link"])
-def test_whatever_else_is_there_is_extra(folder: Path, kind: str) -> None:
-    if kind == "folder":
-        (folder / "sub").mkdir()
-        (folder / "sub/file").touch()
-    elif kind == "hidden":
-        (folder / ".hidden").touch()
-    else:
-        (folder / "link").symlink_to("/etc/passwd")
-    assert any(text.startswith("extra") for text in found(folder))
+@pytest.mark.parametrize("kind", ["folder", "empty folder", "hidden", "link", "pipe"])
+def test_whatever_else_is_there_is_named(folder: Path, kind: str) -> None:
+    path = folder / ".else"
+    match kind:
+        case "folder":
+            path.mkdir()
+            (path / "file").touch()
+        case "empty folder":
+            path.mkdir()
+        case "link":
+            path.symlink_to("/etc/passwd")
+        case "pipe":
+            os.mkfifo(path)
+        case _:
+            path.touch()
+    assert any(".else" in text for text in found(folder))
+
+
+def test_a_pipe_in_a_files_place_is_not_read(folder: Path) -> None:
+    for name in ("provenance.json", "SHA256SUMS.sigstore.json"):
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+        assert f"different {name}" in found(folder)
 
 
 def test_a_link_in_a_files_place_is_found(folder: Path, tmp_path: Path) -> None:

@@ -94,6 +94,8 @@ def test_what_is_changed_after_signing_is_found(folder: Path, trust: Path, tmp_p
         assert found(folder, trust) == [f"different {name}"]
         (folder / name).write_bytes(kept)
     assert found(folder, trust) == []
+    (folder / "SHA256SUMS").unlink()
+    assert "missing SHA256SUMS" in found(folder, trust)
 
 
 @pytest.mark.usefixtures("ci_job")

@@ -218,7 +218,8 @@ def test_a_signature_that_is_missing_cut_or_flipped_is_named(
 ) -> None:
     sign_with_key(folder, write_key(tmp_path / "key", key))
     content = (folder / name).read_bytes()
-    for changed in (None, b"", content[: len(content) // 2], content.replace(b"A", b"B", 1)):
+    cut, other = content[: len(content) // 2], content.replace(b"A", b"B", 1)
+    for changed in (None, b"", cut, other, content.replace(b" ", b"  ", 1), content + b"\n"):
         if changed is None:
             (folder / name).unlink()
         else:
