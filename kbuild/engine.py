@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import socket
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -107,32 +108,55 @@ def cage(limits: Limits) -> dict[str, Any]:
     }
 
 
-def memory(client: "Client") -> int:
-    """Return the memory of the engine's machine, in bytes."""
-    return int(client.info()["MemTotal"])
+@contextlib.contextmanager
+def deadline(container: "Container", seconds: float, purpose: str) -> Iterator[None]:
+    """Kill a container that still runs after so many seconds; the block then ends in SandboxLimit.
 
+    Raises SandboxLimit.
+    """
+    expired = threading.Event()
 
-def wait(container: "Container", seconds: float, purpose: str) -> int:
-    """Return the exit code of a container; raises SandboxLimit after so many seconds."""
-    from requests import ConnectionError as BrokenConnection
-    from requests import ReadTimeout
+    def kill() -> None:
+        expired.set()
+        stop(container)
 
+    timer = threading.Timer(max(0, seconds), kill)
+    timer.daemon = True
+    timer.start()
     try:
-        return int(container.wait(timeout=max(1, seconds))["StatusCode"])
-    except (ReadTimeout, BrokenConnection) as error:
-        raise SandboxLimit(purpose=purpose, limit="time") from error
+        yield
+    finally:
+        timer.cancel()
+    if expired.is_set():
+        raise SandboxLimit(purpose=purpose, limit="time")
 
 
-def output(
-    container: "Container", limit: int, purpose: str, *, stdout: bool = True, stderr: bool = True
-) -> bytes:
-    """Return what a container printed; raises SandboxLimit if that is more than ``limit`` bytes."""
-    data = bytearray()
-    for chunk in container.logs(stdout=stdout, stderr=stderr, stream=True):
-        data += chunk
-        if len(data) > limit:
-            raise SandboxLimit(purpose=purpose, limit=f"{limit >> 20} MiB of output")
-    return bytes(data)
+def stop(container: "Container") -> None:
+    """Kill a container that may have ended already."""
+    from docker.errors import DockerException
+    from requests import RequestException
+
+    with contextlib.suppress(DockerException, RequestException):
+        container.kill()
+
+
+def run(container: "Container", limits: Limits, purpose: str) -> tuple[int, bytes, bytes]:
+    """Start a container, and return its exit code and its standard output and error.
+
+    Raises SandboxLimit.
+    """
+    container.start()
+    printed = 0
+    with (
+        deadline(container, limits.seconds, purpose),
+        contextlib.closing(container.logs(stream=True, follow=True)) as pieces,
+    ):
+        for piece in pieces:
+            printed += len(piece)
+            if printed > limits.printed:
+                raise SandboxLimit(purpose=purpose, limit=f"{limits.printed >> 20} MiB of output")
+        code = int(container.wait()["StatusCode"])
+    return code, container.logs(stderr=False), container.logs(stdout=False)
 
 
 def why_unavailable() -> str | None:

@@ -313,12 +313,12 @@ def own_writable(folder: Path) -> Path:
     return folder
 
 
-def pack_files(files: Files, *folders: str) -> bytes:
-    """Return a tar of files and folders that only their owner, the program's user, can read."""
+def pack_files(files: Files) -> bytes:
+    """Return a tar of a folder and files that only their owner, the program's user, can read."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
         parents = {parent for name in files for parent in PurePosixPath(name).parents}
-        for parent in sorted({*parents, *map(PurePosixPath, folders)} - {PurePosixPath()}):
+        for parent in sorted({PurePosixPath(), *parents}):
             folder = tarfile.TarInfo(str(parent))
             folder.type, folder.mode = tarfile.DIRTYPE, 0o700
             folder.uid = folder.gid = SANDBOX_ID

@@ -75,7 +75,8 @@ class DockerBuild:
     def lines(self) -> Iterator[str]:
         """Yield what the build prints, a line each, until it ends."""
         rest, printed = b"", 0
-        with engine.translate(self._image):
+        seconds = self._limits.seconds
+        with engine.translate(self._image), engine.deadline(self._container, seconds, PURPOSE):
             for chunk in self._container.logs(stream=True, follow=True):
                 printed += len(chunk)
                 if printed > self._limits.printed:
@@ -89,7 +90,7 @@ class DockerBuild:
     def exit_code(self) -> int:
         """Wait for the end, and bring the binaries here if it went well."""
         with engine.translate(self._image):
-            code = engine.wait(self._container, self._limits.seconds, PURPOSE)
+            code = int(self._container.wait()["StatusCode"])
             if code == 0:
                 unpack(self._container, OUT, self._host_out, self._limits)
         return code

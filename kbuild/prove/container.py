@@ -39,6 +39,7 @@ class ContainerRunner:
     def __init__(self, client: "Client", image: str, labels: dict[str, str]) -> None:
         self._client, self._image, self._labels = client, image, labels
         self._ends = time.monotonic() + LIMITS[self.how].seconds
+        self._running: set[Container] = set()
         self._stopped = False
 
     def run(self, arguments: tuple[str, ...], files: Files) -> tuple[str, Files]:
@@ -51,18 +52,21 @@ class ContainerRunner:
             temporary_volume(self._client, self._labels) as volume,
             removed(self._create(arguments, volume)) as container,
         ):
-            container.put_archive(str(ETC_KUBERNETES.parent), _etc_kubernetes(files))
-            container.start()
-            code = engine.wait(container, limits.seconds, PURPOSE)
-            out = engine.output(container, limits.printed, PURPOSE, stderr=False)
+            container.put_archive(str(ETC_KUBERNETES), pack_files(files))
+            self._running.add(container)
+            try:
+                code, out, err = engine.run(container, limits, PURPOSE)
+            finally:
+                self._running.discard(container)
             if code != 0:
-                err = engine.output(container, limits.printed, PURPOSE, stdout=False)
                 raise failed(arguments, code, err.decode(errors="replace"))
             return out.decode(errors="replace"), _read_back(container, limits.disk)
 
     def stop(self) -> None:
-        """Run nothing more; what runs now takes a second or two."""
+        """End what runs now; see Runner."""
         self._stopped = True
+        for container in list(self._running):
+            engine.stop(container)
 
     def _create(self, arguments: tuple[str, ...], volume: str) -> "Container":
         limits = LIMITS[self.how]
@@ -96,12 +100,7 @@ def container_runner(
         yield ContainerRunner(client, image, run_labels(workspace))
     finally:
         client.images.remove(image, force=True)
-
-
-def _etc_kubernetes(files: Files) -> bytes:
-    """Return a tar of the folder, which must belong to the user of the container."""
-    name = ETC_KUBERNETES.name
-    return pack_files({f"{name}/{path}": content for path, content in files.items()}, name)
+        client.close()
 
 
 def _read_back(container: "Container", limit: int) -> Files:

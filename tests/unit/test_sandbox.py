@@ -184,7 +184,7 @@ def test_processes_are_limited(tmp_path: Path) -> None:
     forks = "while ($n < 3000 && defined($p = fork)) { $p or sleep 20, exit; $n++ } print $n"
     limits = replace(LIMITS, memory=2048 * MIB)  # each child shares its parent's pages
     count = int(start(tmp_path, f"exec perl -e '{forks}'", limits=limits).wait().out)
-    # What the user of the sandbox runs elsewhere, in other tests for example, is added to the limit.
+    # What the user of the sandbox runs elsewhere, in other tests for example, is added.
     assert LIMITS.processes // 2 < count < 10 * LIMITS.processes
 
 
