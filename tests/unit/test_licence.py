@@ -1,4 +1,4 @@
-"""The licence is Apache-2.0, in the words of the Apache Software Foundation, and ships with kbuild."""
+"""The licence is the whole of Apache-2.0, and it ships with kbuild."""
 
 import hashlib
 import importlib.metadata

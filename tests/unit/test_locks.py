@@ -33,7 +33,7 @@ def pins_of(lock: str) -> Pins:
 def asked_for(lock: str) -> list[Requirement]:
     groups = PROJECT["dependency-groups"]
     texts = [*PROJECT["project"]["dependencies"], *PROJECT["build-system"]["requires"]]
-    texts += sum(PROJECT["project"]["optional-dependencies"].values(), [])
+    texts += PROJECT["project"]["optional-dependencies"]["keyless"]
     if lock == "dev":
         texts += [*groups["dev"], *groups["ci"]]
     return [Requirement(text) for text in texts]
