@@ -32,7 +32,7 @@ $(READY): pyproject.toml $(LOCK)
 	$(PYTHON) -m venv --clear .venv
 ifdef LOCK
 	$(BIN)/python -m pip install --quiet --require-hashes --only-binary :all: --requirement $(LOCK)
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation .
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 else
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable . --group dev

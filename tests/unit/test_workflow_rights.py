@@ -64,6 +64,7 @@ def test_no_other_job_has_more_than_it_needs() -> None:
         "patches.alarm": {"issues": "write"},
         "release.plan": {"contents": "read"},
         "release.next": {"actions": "write"},
+        "test.test": {"contents": "read"},
     }
 
 
@@ -322,18 +323,19 @@ def test_no_workflow_deletes_a_release_by_its_tag() -> None:
 def test_a_workflow_installs_only_what_is_locked_by_hash(workflow: str) -> None:
     text = (ROOT / f".github/workflows/{workflow}.yml").read_text()
     assert not re.search(r"\bpip3? |\bpipx\b|\buv\b|\bnpm\b|--group", text)
-    assert DOCUMENTS[workflow]["env"]["LOCK"] == "locks/release.txt"
+    lock = DOCUMENTS[workflow]["env"]["LOCK"]
+    assert lock == f"locks/{'dev' if workflow == 'test' else 'release'}.txt"
     made = subprocess.run(
         ["make", "--dry-run", "--always-make", "setup"],
         cwd=ROOT,
-        env=os.environ | {"LOCK": "locks/release.txt"},
+        env=os.environ | {"LOCK": lock},
         capture_output=True,
         text=True,
         check=True,
     ).stdout
     installs = [line for line in made.splitlines() if "pip install" in line]
     assert len(installs) == 2
-    assert "--require-hashes" in installs[0]
+    assert f"--require-hashes --only-binary :all: --requirement {lock}" in installs[0]
     assert "--no-deps --no-build-isolation" in installs[1]
 
 
@@ -347,8 +349,8 @@ def test_a_job_that_runs_kubeadm_has_the_sandbox() -> None:
 
 def test_dependabot_watches_the_actions_and_the_locks() -> None:
     path = ROOT / ".github/dependabot.yml"
-    check = [PROGRAMS / "check-jsonschema", "--builtin-schema", "vendor.dependabot", path]
-    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    check = [str(PROGRAMS / "check-jsonschema"), "--builtin-schema", "vendor.dependabot"]
+    done = subprocess.run([*check, path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     document = yaml.safe_load(path.read_text())
     watched = {one["package-ecosystem"]: one for one in document["updates"]}

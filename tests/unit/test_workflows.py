@@ -34,8 +34,8 @@ def jobs_of(name: str) -> Jobs:
     return jobs
 
 
-def test_there_are_three() -> None:
-    assert [path.stem for path in WORKFLOWS] == ["build", "patches", "release"]
+def test_there_are_four() -> None:
+    assert [path.stem for path in WORKFLOWS] == ["build", "patches", "release", "test"]
 
 
 def test_they_are_valid_by_the_published_schema() -> None:
