@@ -1,7 +1,7 @@
 """What the cache holds: how much, how old, and removing it by age and size.
 
-The Go cache of the docker builder is a volume of the engine. It is shown and cleared, but not
-pruned: nothing but Go looks into it, and Go removes what it has not used for five days.
+The Go caches of the docker builder are volumes of the engine, one for each image. They are shown
+and cleared, but not pruned: only Go reads them, and Go removes what it has not used for five days.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from kbuild.workspace import alone, remove
 
 _BLOCK = 512  # st_blocks counts these, whatever the disk's own are
 # The folders of the cache, and how deep below them stands what is removed as one.
-_DEPTHS = {"git": 1, "trees": 1, "go": 1, "gocache": 2, "built": 1, "logs": 1}
+_DEPTHS = {"git": 1, "trees": 1, "go": 1, "gocache": 3, "built": 1, "logs": 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,11 +84,14 @@ def _on_volume(do: "Callable[[engine.Volume], object]") -> int | None:
     if engine.why_unavailable() is not None:
         return None
     with contextlib.closing(engine.connect()) as client, engine.translate(CACHE_VOLUME):
-        for about in client.df()["Volumes"] or []:
-            if about["Name"] == CACHE_VOLUME:
-                do(client.volumes.get(CACHE_VOLUME))
-                return int(about["UsageData"]["Size"])
-    return None
+        ours = [
+            about
+            for about in client.df()["Volumes"] or []
+            if str(about["Name"]).startswith(CACHE_VOLUME)
+        ]
+        for about in ours:
+            do(client.volumes.get(about["Name"]))
+    return sum(int(about["UsageData"]["Size"]) for about in ours) if ours else None
 
 
 def _items_of(cache: Path, kind: str) -> Iterator[Item]:

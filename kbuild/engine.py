@@ -21,9 +21,11 @@ from kbuild.errors import (
     ImageNotFound,
     KbuildError,
     RegistryUnreachable,
+    SandboxLimit,
 )
 from kbuild.network import NetworkError, on_network_errors
 from kbuild.progress import Progress
+from kbuild.sandbox import SANDBOX_ID, Limits
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -75,6 +77,62 @@ def _spoken_api(address: str, options: Mapping[str, Any]) -> str:
     probe = DockerClient(base_url=address, version=_NEEDED, timeout=_PROBE_SECONDS, **options)
     with contextlib.closing(probe):
         return str(probe.api.version(api_version=False)["ApiVersion"])
+
+
+def cage(limits: Limits) -> dict[str, Any]:
+    """Return the options of a container that runs what nobody trusts.
+
+    Not root, no network, no capabilities, a read-only root, and limits on processes, memory, the
+    size of a file and what it prints.
+    """
+    from docker.types import LogConfig, Ulimit
+
+    return {
+        "user": f"{SANDBOX_ID}:{SANDBOX_ID}",
+        "network_mode": "none",
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "read_only": True,
+        "pids_limit": limits.processes,
+        "mem_limit": limits.memory,
+        "memswap_limit": limits.memory,
+        "ulimits": [
+            Ulimit(name="fsize", soft=limits.disk, hard=limits.disk),
+            Ulimit(name="core", soft=0, hard=0),
+        ],
+        "log_config": LogConfig(
+            type=LogConfig.types.JSON,
+            config={"max-size": str(2 * limits.printed), "max-file": "1"},
+        ),
+    }
+
+
+def memory(client: "Client") -> int:
+    """Return the memory of the engine's machine, in bytes."""
+    return int(client.info()["MemTotal"])
+
+
+def wait(container: "Container", seconds: float, purpose: str) -> int:
+    """Return the exit code of a container; raises SandboxLimit after so many seconds."""
+    from requests import ConnectionError as BrokenConnection
+    from requests import ReadTimeout
+
+    try:
+        return int(container.wait(timeout=max(1, seconds))["StatusCode"])
+    except (ReadTimeout, BrokenConnection) as error:
+        raise SandboxLimit(purpose=purpose, limit="time") from error
+
+
+def output(
+    container: "Container", limit: int, purpose: str, *, stdout: bool = True, stderr: bool = True
+) -> bytes:
+    """Return what a container printed; raises SandboxLimit if that is more than ``limit`` bytes."""
+    data = bytearray()
+    for chunk in container.logs(stdout=stdout, stderr=stderr, stream=True):
+        data += chunk
+        if len(data) > limit:
+            raise SandboxLimit(purpose=purpose, limit=f"{limit >> 20} MiB of output")
+    return bytes(data)
 
 
 def why_unavailable() -> str | None:

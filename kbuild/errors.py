@@ -350,11 +350,22 @@ class EngineFailed(KbuildError):
 
 
 class SandboxUnavailable(KbuildError):
-    """This machine cannot give a private mount and network namespace."""
+    """This machine cannot give the sandbox in which foreign programs run."""
 
     exit_code = 55
-    what = "this machine allows no private namespaces, which {purpose} needs"
-    todo = "allow unprivileged user namespaces, run as root, or use --builder docker"
+    what = "there is no sandbox for {purpose}: {reason}"
+    todo = (
+        "install bubblewrap (apt-get install bubblewrap), allow unprivileged user namespaces,"
+        " or use --builder docker"
+    )
+
+
+class SandboxLimit(KbuildError):
+    """A program in the sandbox used more than its limit of memory, disk, output or time."""
+
+    exit_code = 57
+    what = "{purpose}: the program exceeded its limit of {limit}, so it was killed"
+    todo = "do not use this program; if it is genuine, report this with its version"
 
 
 class RegistryUnreachable(KbuildError):

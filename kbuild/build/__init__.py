@@ -44,8 +44,10 @@ def compile_kubeadm(
     request: BuildRequest,
     workspace: Workspace,
     progress: Progress,
+    *,
+    empty_cache: bool = False,
 ) -> Binary:
-    """Compile kubeadm for one architecture.
+    """Compile kubeadm for one architecture; with ``empty_cache`` from nothing that was kept.
 
     Raises WrongGo when the toolchain is not the pinned Go, CompileFailed, OutOfMemory, NoBinary
     and what the builder raises.
@@ -55,7 +57,8 @@ def compile_kubeadm(
     log = workspace.cache / "logs" / f"{patched.source.tag}-{arch}.log"
     log.parent.mkdir(exist_ok=True)
     command = replace(go_command(patched, arch, request), packages=_counted(log))
-    with contextlib.closing(_start(command, patched, workspace, out)) as build:
+    started = _start(command, patched, workspace, out, empty_cache=empty_cache)
+    with contextlib.closing(started) as build:
         last = _follow(build.lines(), patched, log, progress)
         code = build.exit_code()
     if code != 0:
@@ -79,8 +82,8 @@ def choose_builder(request: BuildRequest, progress: Progress) -> str:
     """
     if request.builder == "docker":
         engine.connect().close()
-    if request.builder == "local" and not sandbox.is_available():
-        raise SandboxUnavailable(purpose="the local builder")
+    if request.builder == "local" and (reason := sandbox.why_unavailable()):
+        raise SandboxUnavailable(purpose="the local builder", reason=reason)
     if request.builder != "auto":
         return request.builder
     if request.go_root is not None:
@@ -104,15 +107,15 @@ def provide(toolchain: Toolchain, progress: Progress) -> None:
 
 
 def _start(
-    command: GoCommand, patched: PatchedTree, workspace: Workspace, out: Path
+    command: GoCommand, patched: PatchedTree, workspace: Workspace, out: Path, *, empty_cache: bool
 ) -> RunningBuild:
     if patched.toolchain.builder == "docker":
         from kbuild.build.docker import DockerBuild  # slow to import
 
-        return DockerBuild(command, patched, workspace, out)
+        return DockerBuild(command, patched, workspace, out, empty_cache=empty_cache)
     from kbuild.build.local import LocalBuild  # not needed with docker
 
-    return LocalBuild(command, patched, workspace, out)
+    return LocalBuild(command, patched, workspace, out, empty_cache=empty_cache)
 
 
 def _counted(log: Path) -> int | None:

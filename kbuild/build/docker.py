@@ -1,5 +1,7 @@
 """Compile in a container: no network, not root, no capabilities, all but the cache read-only.
 
+Each image has a Go cache of its own: a compiler can write what it likes into its cache.
+
 Files go in and out through volumes instead of bind mounts, so any engine that answers will do:
 this machine's, one on another host, or one that this job itself runs in.
 """
@@ -13,18 +15,27 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from kbuild import engine
-from kbuild.build.recipe import CACHE, GOPATH, OUT, TREE, GoCommand
+from kbuild.build.recipe import (
+    CACHE,
+    GOPATH,
+    OUT,
+    PURPOSE,
+    TREE,
+    GoCommand,
+    compile_limits,
+)
+from kbuild.errors import SandboxLimit
 from kbuild.model import PatchedTree, SourceTree
+from kbuild.sandbox import SANDBOX_ID, Limits
 from kbuild.unpack import unpack_all
 from kbuild.workspace import Workspace, is_alive, key, remove
 
 if TYPE_CHECKING:
     from kbuild.engine import Client, Container
 
-CACHE_VOLUME = "kbuild-gocache"
+CACHE_VOLUME = "kbuild-gocache"  # with a key of the image behind it
 RUN_LABEL = "kbuild.run"
 HOME_LABEL = "kbuild.home"
-_NOBODY = 65532
 _CHUNK = 1 << 20
 
 
@@ -37,6 +48,8 @@ class DockerBuild:
         patched: PatchedTree,
         workspace: Workspace,
         out: Path,
+        *,
+        empty_cache: bool,
     ) -> None:
         image = patched.toolchain.image
         assert image is not None
@@ -45,9 +58,15 @@ class DockerBuild:
         with engine.translate(image), contextlib.ExitStack() as held:
             sweep(self._client, workspace.cache)
             labels = run_labels(workspace)
-            source = held.enter_context(_volume(self._client, labels))
-            made = held.enter_context(_volume(self._client, labels))
-            self._volumes = {source: GOPATH, made: OUT.parent, CACHE_VOLUME: CACHE.parent}
+            source, made = (
+                held.enter_context(temporary_volume(self._client, labels)) for _ in range(2)
+            )
+            gocache = f"{CACHE_VOLUME}-{key(image)}"
+            if empty_cache:
+                gocache = held.enter_context(temporary_volume(self._client, labels))
+            self._volumes = {source: GOPATH, made: OUT.parent, gocache: CACHE.parent}
+            about = self._client.info()
+            self._limits = compile_limits(int(about["MemTotal"]), int(about["NCPU"]))
             self._load(patched.source, labels)
             self._container = held.enter_context(self._create(command, labels))
             self._container.start()
@@ -55,9 +74,13 @@ class DockerBuild:
 
     def lines(self) -> Iterator[str]:
         """Yield what the build prints, a line each, until it ends."""
-        rest = b""
+        rest, printed = b"", 0
         with engine.translate(self._image):
             for chunk in self._container.logs(stream=True, follow=True):
+                printed += len(chunk)
+                if printed > self._limits.printed:
+                    limit = f"{self._limits.printed >> 20} MiB of output"
+                    raise SandboxLimit(purpose=PURPOSE, limit=limit)
                 *whole, rest = (rest + chunk).split(b"\n")
                 yield from (line.decode(errors="replace") for line in whole)
         if rest:
@@ -66,9 +89,9 @@ class DockerBuild:
     def exit_code(self) -> int:
         """Wait for the end, and bring the binaries here if it went well."""
         with engine.translate(self._image):
-            code = int(self._container.wait()["StatusCode"])
+            code = engine.wait(self._container, self._limits.seconds, PURPOSE)
             if code == 0:
-                unpack(self._container, OUT, self._host_out)
+                unpack(self._container, OUT, self._host_out, self._limits)
         return code
 
     def close(self) -> None:
@@ -104,15 +127,11 @@ class DockerBuild:
                 entrypoint=["sh", "-euc"],
                 command=[command.script],
                 environment=command.environment,
-                user=f"{_NOBODY}:{_NOBODY}",
-                network_mode="none",
-                cap_drop=["ALL"],
-                security_opt=["no-new-privileges"],
-                read_only=True,
-                tmpfs={"/tmp": "exec,mode=1777"},
+                tmpfs={"/tmp": f"exec,mode=1777,size={self._limits.disk}"},
                 init=True,
                 labels=labels,
                 volumes=_binds(self._volumes, read_only=GOPATH),
+                **engine.cage(self._limits),
             )
         )
 
@@ -177,14 +196,16 @@ def pack_folders(path: PurePosixPath, owner: int = 0) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(container: "Container", source: PurePosixPath, target: Path) -> None:
-    """Make ``target`` a copy of a container's folder."""
+def unpack(container: "Container", source: PurePosixPath, target: Path, limits: Limits) -> None:
+    """Make ``target`` a copy of a container's folder; raises SandboxLimit if it is too large."""
     fresh = target.with_name(f"{target.name}-new")
     fresh.mkdir()
     stream, _ = container.get_archive(str(source))
     with tempfile.TemporaryFile(dir=fresh) as file:
         for chunk in stream:
             file.write(chunk)
+            if file.tell() > limits.disk:
+                raise SandboxLimit(purpose=PURPOSE, limit=f"{limits.disk >> 20} MiB of files")
         file.seek(0)
         with tarfile.open(fileobj=file) as tar:
             unpack_all(tar, fresh)
@@ -194,7 +215,8 @@ def unpack(container: "Container", source: PurePosixPath, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _volume(client: "Client", labels: dict[str, str]) -> Iterator[str]:
+def temporary_volume(client: "Client", labels: dict[str, str]) -> Iterator[str]:
+    """Give the name of a new volume that is gone when the block ends."""
     volume = client.volumes.create(labels=labels)
     try:
         yield str(volume.name)
@@ -213,4 +235,4 @@ def _binds(
 
 
 def _writable_folder(name: str) -> bytes:
-    return pack_folders(PurePosixPath(name), owner=_NOBODY)
+    return pack_folders(PurePosixPath(name), owner=SANDBOX_ID)

@@ -1,14 +1,14 @@
 """Compile with a Go of this machine, in a sandbox laid out like the container."""
 
 import os
-import signal
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from kbuild import sandbox
-from kbuild.build.recipe import CACHE, GOROOT, OUT, TREE, GoCommand
+from kbuild.build.recipe import CACHE, GOROOT, OUT, PURPOSE, TREE, GoCommand, compile_limits
 from kbuild.model import PatchedTree
-from kbuild.sandbox import Bind, Layers
+from kbuild.sandbox import Bind, Layers, Sandbox
+from kbuild.toolchain.archives import digest_of
 from kbuild.workspace import Workspace
 
 
@@ -16,56 +16,53 @@ class LocalBuild:
     """One build in the sandbox: iterate its output lines, then read ``exit_code``."""
 
     def __init__(
-        self, command: GoCommand, patched: PatchedTree, workspace: Workspace, out: Path
+        self,
+        command: GoCommand,
+        patched: PatchedTree,
+        workspace: Workspace,
+        out: Path,
+        *,
+        empty_cache: bool,
     ) -> None:
-        gocache = workspace.cache / "gocache"
-        gocache.mkdir(exist_ok=True)
         go_root = patched.toolchain.go_root
         assert go_root is not None
+        # A Go can write what it likes into its cache, under whatever name another would look for.
+        shared = workspace.cache / "gocache" / digest_of(go_root)[:16]
+        gocache = sandbox.own_writable(workspace.work / "gocache" if empty_cache else shared)
         source = patched.source
-        self._process = sandbox.popen(
-            ["sh", "-euc", command.script],
-            root=workspace.work / "root",
+        self._out = out
+        place = Sandbox(
+            work=workspace.work / f"compile-{out.name}",
             binds=[
                 *sandbox.system_binds(),
-                *_go_binds(go_root),
+                *sandbox.folder_binds(go_root, GOROOT),
                 Bind(source=gocache, target=CACHE, writable=True),
-                Bind(source=out, target=OUT, writable=True),
             ],
             layers=Layers(tar=source.packed, folder=source.path, target=TREE),
             environment=command.environment,
-            purpose="the local builder",
+            limits=compile_limits(_memory(), os.cpu_count() or 1),
+            purpose=PURPOSE,
+            exchange=OUT,
         )
+        self._process = place.start(["sh", "-euc", command.script])
 
     def lines(self) -> Iterator[str]:
         """Yield what the build prints, a line each, until it ends."""
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            yield line.decode(errors="replace").rstrip("\n")
+        return self._process.lines()
 
     def exit_code(self) -> int:
-        """Wait for the end."""
-        return self._process.wait()
+        """Wait for the end, and write the binaries."""
+        ended = self._process.wait()
+        for name, content in ended.files.items():
+            if "/" not in name:
+                (self._out / name).write_bytes(content)
+                (self._out / name).chmod(0o755)
+        return ended.code
 
     def close(self) -> None:
         """Stop whatever still runs."""
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        self._process.close()
 
 
-def _go_binds(folder: Path, target: PurePosixPath = GOROOT) -> list[Bind]:
-    # Debian's GOROOT and its pkg/ hold links into /usr/share, which may not be at that place:
-    # a link is bound as what it points at.
-    entries = sorted(folder.iterdir())
-    if not any(entry.is_symlink() for entry in entries):
-        return [Bind(source=folder, target=target)]
-    binds = []
-    for entry in entries:
-        if entry.is_dir() and not entry.is_symlink():
-            binds += _go_binds(entry, target / entry.name)
-        else:
-            binds.append(Bind(source=entry.resolve(), target=target / entry.name))
-    return binds
+def _memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from packaging.specifiers import SpecifierSet
 
 from kbuild.model import BuildRequest, PatchedTree, SourceTree
+from kbuild.sandbox import Limits
 
 GOROOT = PurePosixPath("/usr/local/go")
 # Where upstream's release builds lie (KUBE_ROOT and KUBE_GOPATH in hack/lib/init.sh, golang.sh and
@@ -24,6 +25,8 @@ CACHE = PurePosixPath("/cache/go")
 OUT = PurePosixPath("/out/bin")
 PACKAGE = "./cmd/kubeadm"
 COUNT_MARK = "kbuild: packages"
+PURPOSE = "the compiler"
+_GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,20 @@ class GoCommand:
             f"go {build}\n"
             "wait\n"
         )
+
+
+def compile_limits(memory: int, processors: int) -> Limits:
+    """Return the limits of a compile on a machine of so many bytes of memory and processors.
+
+    Go runs a compiler a processor, each with a few threads more than there are processors.
+    """
+    return Limits(
+        processes=256 + 16 * processors + 2 * processors**2,
+        memory=memory,
+        disk=4 * _GIB,
+        printed=_GIB // 16,
+        seconds=4 * 3600,
+    )
 
 
 def recipes() -> tuple[Recipe, ...]:

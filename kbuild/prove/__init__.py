@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,7 @@ from packaging.version import InvalidVersion, Version
 
 from kbuild import sandbox
 from kbuild.build.recipe import stamp_fields
-from kbuild.errors import CannotRun, WrongBinary, WrongVersion
+from kbuild.errors import CannotRun, KubeadmFailed, WrongBinary, WrongVersion
 from kbuild.model import Binary, BuildRequest, IssuedCertificate, Lifetimes, Proof
 from kbuild.progress import Progress
 from kbuild.prove.elf import read_arch
@@ -70,7 +71,7 @@ def read_version(path: Path, workspace: Workspace) -> dict[str, str] | None:
     Raises WrongBinary or KubeadmFailed.
     """
     with _runner(path, read_arch(path), workspace) as runner:
-        return _check_version(runner, {}, workspace.work / "asked") if runner else None
+        return _check_version(runner, {}) if runner else None
 
 
 def _prove(
@@ -81,16 +82,19 @@ def _prove(
     workspace: Workspace,
     progress: Progress,
 ) -> Proof:
-    scratch = workspace.work / f"proof-{arch}"
-    digest = sha256(path)
-    with _runner(path, arch, workspace) as runner:
+    # What is run must be what was hashed, whoever can write to the file meanwhile.
+    copy = workspace.work / f"proof-{arch}" / "kubeadm"
+    copy.parent.mkdir()
+    shutil.copyfile(path, copy)
+    digest = sha256(copy)
+    with _runner(copy, arch, workspace) as runner:
         if runner is None:
             progress.say(
                 f"{arch}: only the static checks ran, for want of qemu-user: no certificate seen"
             )
             return Proof(path=path, arch=arch, sha256=digest, ran=None, where="")
-        fields = _check_version(runner, expected, scratch)
-        certificates = _prove_pki(runner, _parse(fields["gitVersion"]), lifetimes, scratch)
+        fields = _check_version(runner, expected)
+        certificates = _prove_pki(runner, _parse(fields.get("gitVersion", "")), lifetimes)
     progress.say(f"{arch}: {len(certificates)} certificates issued and renewed, each date right")
     return Proof(
         path=path,
@@ -104,16 +108,13 @@ def _prove(
 
 
 def _prove_pki(
-    runner: Runner, version: Version, lifetimes: Lifetimes, scratch: Path
+    runner: Runner, version: Version, lifetimes: Lifetimes
 ) -> tuple[IssuedCertificate, ...]:
     from kbuild.prove.pki import CASES, prove_pki  # slow to import, for it needs cryptography
 
     # Making keys takes the time, and each case makes its own: one processor each.
     with ThreadPoolExecutor(len(CASES)) as pool:
-        cases = [
-            pool.submit(prove_pki, case, runner, version, lifetimes, scratch / case)
-            for case in CASES
-        ]
+        cases = [pool.submit(prove_pki, case, runner, version, lifetimes) for case in CASES]
         try:
             return tuple(certificate for case in cases for certificate in case.result())
         except BaseException:
@@ -124,7 +125,7 @@ def _prove_pki(
 @contextlib.contextmanager
 def _runner(path: Path, arch: str, workspace: Workspace) -> Iterator[Runner | None]:
     if sandbox.is_available():
-        yield sandbox_runner(path, arch, workspace.work / "root-proof")
+        yield sandbox_runner(path, arch, workspace.work / "proof-runs")
         return
     from kbuild.prove.container import container_runner  # slow to import
 
@@ -132,16 +133,22 @@ def _runner(path: Path, arch: str, workspace: Workspace) -> Iterator[Runner | No
         yield runner
 
 
-def _check_version(runner: Runner, expected: Mapping[str, str], scratch: Path) -> dict[str, str]:
-    empty = scratch / "version"
-    empty.mkdir(parents=True)
-    fields: dict[str, str] = json.loads(runner.run(("version", "-o", "json"), empty))[
-        "clientVersion"
-    ]
+def _check_version(runner: Runner, expected: Mapping[str, str]) -> dict[str, str]:
+    text, _ = runner.run(("version", "-o", "json"), {})
+    fields = _version_fields(text)
     for name, value in expected.items():
         if fields.get(name) != value:
             raise WrongVersion(name=name, actual=fields.get(name), expected=value)
     return fields
+
+
+def _version_fields(text: str) -> dict[str, str]:
+    try:
+        fields = json.loads(text)["clientVersion"]
+        return {str(name): str(value) for name, value in fields.items()}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        details = f"its output is not the JSON of a version: {error!r}"
+        raise KubeadmFailed(command="kubeadm version -o json", code=0, details=details) from error
 
 
 def _parse(git_version: str) -> Version:

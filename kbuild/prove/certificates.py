@@ -1,16 +1,19 @@
-"""Read the certificates that kubeadm wrote, and write the old CA that it is given."""
+"""Read the certificates that kubeadm wrote, and make the old CAs that it is given."""
 
 import base64
+import binascii
 import warnings
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 import yaml
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
+
+from kbuild.sandbox import Files
 
 # kubeadm's CAs had the serial number 0 until v1.25.11, v1.26.6 and v1.27.3.
 warnings.filterwarnings("ignore", "Parsed a serial number which wasn't positive")
@@ -30,6 +33,19 @@ LEAVES = (
     "pki/etcd/healthcheck-client.crt",
 )
 KUBECONFIGS = ("admin.conf", "kubelet.conf", "controller-manager.conf", "scheduler.conf")
+_MAX_SIZE = 64 << 10  # bytes; kubeadm's largest, a kubeconfig, has 6 KiB
+_BROKEN = (
+    *(ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError),
+    *(yaml.YAMLError, binascii.Error, x509.DuplicateExtension, UnsupportedAlgorithm),
+)
+
+
+class UnreadableCertificate(Exception):
+    """A file that should hold a certificate does not: its ``path`` and the ``reason``."""
+
+    def __init__(self, path: str, reason: object) -> None:
+        self.path, self.reason = path, str(reason) or type(reason).__name__
+        super().__init__(f"{path}: {self.reason}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,42 +60,45 @@ class Certificate:
     fingerprint: str
 
 
-def read_certificates(folder: Path) -> dict[str, Certificate]:
-    """Return every certificate below ``folder`` (an /etc/kubernetes) by its relative path.
+def read_certificates(files: Files) -> dict[str, Certificate]:
+    """Return every certificate in the files of an /etc/kubernetes, by its relative path.
 
-    A kubeconfig counts with its client certificate. Raises ValueError on unreadable ones.
+    A kubeconfig counts with its client certificate. Raises UnreadableCertificate.
     """
     found = {}
-    for path in sorted([*folder.rglob("*.crt"), *folder.glob("*.conf")]):
-        name = path.relative_to(folder).as_posix()
-        found[name] = _read(name, path)
+    for name, content in sorted(files.items()):
+        if name.endswith((".crt", ".conf")):
+            try:
+                found[name] = _read(name, content)
+            except _BROKEN as error:
+                raise UnreadableCertificate(name, error) from error
     return found
 
 
-def write_old_cas(folder: Path, *, born: datetime, ends: datetime) -> None:
-    """Write the three CAs of a cluster set up at ``born``, as kubeadm lays them out."""
+def make_old_cas(*, born: datetime, ends: datetime) -> dict[str, bytes]:
+    """Return the files of the three CAs of a cluster set up at ``born``."""
+    files = {}
     for name, subject in CAS.items():
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         certificate = _self_signed(subject, key, born, ends)
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        private = path.with_suffix(".key")
-        private.touch(mode=0o600)
-        private.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.TraditionalOpenSSL,
-                serialization.NoEncryption(),
-            )
+        files[name] = certificate.public_bytes(serialization.Encoding.PEM)
+        files[name.removesuffix(".crt") + ".key"] = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.TraditionalOpenSSL,
+            serialization.NoEncryption(),
         )
+    return files
 
 
-def _read(name: str, path: Path) -> Certificate:
-    pem = _client_certificate(path) if path.suffix == ".conf" else path.read_bytes()
+def _read(name: str, content: bytes) -> Certificate:
+    if len(content) > _MAX_SIZE:
+        message = f"it has {len(content)} bytes"
+        raise ValueError(message)
+    is_kubeconfig = name.endswith(".conf")
+    pem = _client_certificate(content) if is_kubeconfig else content
     certificate = x509.load_pem_x509_certificate(pem)
     return Certificate(
-        kind="kubeconfig" if path.suffix == ".conf" else _kind(certificate),
+        kind="kubeconfig" if is_kubeconfig else _kind(certificate),
         path=name,
         subject=certificate.subject.rfc4514_string(),
         not_before=certificate.not_valid_before_utc,
@@ -96,13 +115,9 @@ def _kind(certificate: x509.Certificate) -> str:
     return "ca" if constraints.value.ca else "leaf"
 
 
-def _client_certificate(path: Path) -> bytes:
-    try:
-        [user] = yaml.safe_load(path.read_text())["users"]
-        return base64.b64decode(user["user"]["client-certificate-data"])
-    except (KeyError, TypeError, yaml.YAMLError) as error:
-        message = f"{path.name} holds no client certificate"
-        raise ValueError(message) from error
+def _client_certificate(content: bytes) -> bytes:
+    [user] = yaml.safe_load(content)["users"]
+    return base64.b64decode(user["user"]["client-certificate-data"])
 
 
 def _self_signed(

@@ -1,23 +1,33 @@
-"""Run kubeadm in a container of an empty image, where this machine gives no namespaces.
+"""Run kubeadm in a container of an empty image, where this machine gives no sandbox.
 
-The image holds the binary and nothing else: there is not even a shell in it.
+The image holds the binary and nothing else: there is not even a shell in it. Its root is read-only;
+/etc/kubernetes is a volume.
 """
 
 import contextlib
 import io
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from kbuild import engine
-from kbuild.build.docker import pack, removed, run_labels, sweep, unpack
-from kbuild.errors import KubeadmFailed
-from kbuild.prove.runner import ETC_KUBERNETES, KUBEADM
+from kbuild.build.docker import removed, run_labels, sweep, temporary_volume
+from kbuild.errors import SandboxLimit
+from kbuild.prove.runner import (
+    ETC_KUBERNETES,
+    KUBEADM,
+    LIMITS,
+    PURPOSE,
+    failed,
+    remaining,
+)
+from kbuild.sandbox import SANDBOX_ID, Files, pack_files, unpack_files
 from kbuild.workspace import Workspace
 
 if TYPE_CHECKING:
-    from kbuild.engine import Client
+    from kbuild.engine import Client, Container
 
 
 class ContainerRunner:
@@ -28,41 +38,43 @@ class ContainerRunner:
 
     def __init__(self, client: "Client", image: str, labels: dict[str, str]) -> None:
         self._client, self._image, self._labels = client, image, labels
+        self._ends = time.monotonic() + LIMITS[self.how].seconds
         self._stopped = False
 
-    def run(self, arguments: tuple[str, ...], etc_kubernetes: Path) -> str:
+    def run(self, arguments: tuple[str, ...], files: Files) -> tuple[str, Files]:
         """Run kubeadm; see Runner."""
         if self._stopped:
-            raise KubeadmFailed(command="kubeadm", code="none", details="it was stopped")
+            raise failed(arguments, "none", "it was stopped")
+        limits = remaining(self.how, self._ends)
         with (
             engine.translate(self._image),
-            removed(
-                self._client.containers.create(
-                    self._image,
-                    entrypoint=[str(KUBEADM)],
-                    command=list(arguments),
-                    network_mode="none",
-                    cap_drop=["ALL"],
-                    security_opt=["no-new-privileges"],
-                    labels=self._labels,
-                )
-            ) as container,
+            temporary_volume(self._client, self._labels) as volume,
+            removed(self._create(arguments, volume)) as container,
         ):
-            container.put_archive("/", pack(etc_kubernetes, ETC_KUBERNETES.relative_to("/")))
+            container.put_archive(str(ETC_KUBERNETES.parent), _etc_kubernetes(files))
             container.start()
-            code = int(container.wait()["StatusCode"])
+            code = engine.wait(container, limits.seconds, PURPOSE)
+            out = engine.output(container, limits.printed, PURPOSE, stderr=False)
             if code != 0:
-                last = container.logs(stdout=False).decode(errors="replace").splitlines()[-15:]
-                raise KubeadmFailed(
-                    command=f"kubeadm {' '.join(arguments)}", code=code, details="\n".join(last)
-                )
-            unpack(container, ETC_KUBERNETES, etc_kubernetes)
-            out: bytes = container.logs(stderr=False)
-            return out.decode(errors="replace")
+                err = engine.output(container, limits.printed, PURPOSE, stdout=False)
+                raise failed(arguments, code, err.decode(errors="replace"))
+            return out.decode(errors="replace"), _read_back(container, limits.disk)
 
     def stop(self) -> None:
         """Run nothing more; what runs now takes a second or two."""
         self._stopped = True
+
+    def _create(self, arguments: tuple[str, ...], volume: str) -> "Container":
+        limits = LIMITS[self.how]
+        return self._client.containers.create(
+            self._image,
+            entrypoint=[str(KUBEADM)],
+            command=list(arguments),
+            labels=self._labels,
+            volumes={volume: {"bind": str(ETC_KUBERNETES), "mode": "rw,nocopy"}},
+            tmpfs={"/tmp": f"size={limits.disk},mode=1777"},
+            **engine.cage(limits),
+        )
 
 
 @contextlib.contextmanager
@@ -86,14 +98,30 @@ def container_runner(
         client.images.remove(image, force=True)
 
 
+def _etc_kubernetes(files: Files) -> bytes:
+    """Return a tar of the folder, which must belong to the user of the container."""
+    name = ETC_KUBERNETES.name
+    return pack_files({f"{name}/{path}": content for path, content in files.items()}, name)
+
+
+def _read_back(container: "Container", limit: int) -> Files:
+    stream, _ = container.get_archive(str(ETC_KUBERNETES))
+    data = bytearray()
+    for chunk in stream:
+        data += chunk
+        if len(data) > 2 * limit:  # a tar has a header for each file
+            raise SandboxLimit(purpose=PURPOSE, limit=f"{limit >> 20} MiB of files")
+    return unpack_files(bytes(data), limit, ETC_KUBERNETES.name)
+
+
 def _import_image(client: "Client", binary: Path, run_id: str) -> str:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for folder in ("tmp", *map(str, reversed(ETC_KUBERNETES.relative_to("/").parents))):
-            if folder != ".":
-                member = tarfile.TarInfo(folder)
-                member.type, member.mode = tarfile.DIRTYPE, 0o1777
-                tar.addfile(member)
+        for folder in ("tmp", "etc", "etc/kubernetes"):
+            member = tarfile.TarInfo(folder)
+            member.type, member.mode = tarfile.DIRTYPE, 0o755
+            member.uid = member.gid = SANDBOX_ID
+            tar.addfile(member)
         member = tar.gettarinfo(binary, str(PurePosixPath(KUBEADM).relative_to("/")))
         member.mode = 0o755
         with binary.open("rb") as file:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib import resources
-from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
@@ -17,10 +16,12 @@ from kbuild.prove.certificates import (
     KUBECONFIGS,
     LEAVES,
     Certificate,
+    UnreadableCertificate,
+    make_old_cas,
     read_certificates,
-    write_old_cas,
 )
 from kbuild.prove.runner import ETC_KUBERNETES, Runner
+from kbuild.sandbox import Files
 
 CASES = ("fresh-ca", "old-ca")
 # kubeadm backdates by CertificateBackdate, 5 minutes (cmd/kubeadm/app/constants/constants.go since
@@ -55,50 +56,55 @@ def era_of(version: Version) -> Era:
 
 
 def prove_pki(
-    case: str, runner: Runner, version: Version, lifetimes: Lifetimes, etc_kubernetes: Path
+    case: str, runner: Runner, version: Version, lifetimes: Lifetimes
 ) -> tuple[IssuedCertificate, ...]:
-    """Issue and renew a whole PKI in the empty folder and return every certificate seen.
+    """Issue and renew a whole PKI and return every certificate seen.
 
     ``case`` is ``fresh-ca`` (kubeadm makes the CAs too) or ``old-ca`` (they are three years old
     already). Where kubeadm can make ECDSA keys, which takes less time than RSA, those that renew in
     the first case and those that issue in the second are such. Raises WrongLifetime,
-    MissingCertificate, NotRenewed or KubeadmFailed.
+    MissingCertificate, NotRenewed, KubeadmFailed or SandboxLimit.
     """
     era = era_of(version)
-    etc_kubernetes.mkdir(parents=True)
-    configs = []
-    for moment, ecdsa in (("issue", case == "old-ca"), ("renew", case == "fresh-ca")):
-        name = f"kbuild-{moment}.yaml"
-        (etc_kubernetes / name).write_text(_config(era, version, ecdsa=ecdsa))
-        configs.append(f"--config={ETC_KUBERNETES / name}")
-    issue, renew = configs
+    files: Files = {
+        "kbuild-issue.yaml": _config(era, version, ecdsa=case == "old-ca").encode(),
+        "kbuild-renew.yaml": _config(era, version, ecdsa=case == "fresh-ca").encode(),
+    }
+    issue, renew = (f"--config={ETC_KUBERNETES / name}" for name in files)
     now = datetime.now(UTC).replace(microsecond=0)
     if case == "old-ca":
         born = now - _OLD_CA_AGE
-        write_old_cas(etc_kubernetes, born=born, ends=born + timedelta(days=292 * 365))
+        files = {**files, **make_old_cas(born=born, ends=born + timedelta(days=292 * 365))}
     check = partial(_check, case, lifetimes)
 
-    runner.run(("init", "phase", "certs", "all", issue), etc_kubernetes)
-    runner.run(("init", "phase", "kubeconfig", "all", issue), etc_kubernetes)
-    issued = _read(etc_kubernetes, case, "issued", [*CAS, *LEAVES, *KUBECONFIGS, *era.renewed])
+    _, files = runner.run(("init", "phase", "certs", "all", issue), files)
+    _, files = runner.run(("init", "phase", "kubeconfig", "all", issue), files)
+    issued = _read(files, case, "issued", [*CAS, *LEAVES, *KUBECONFIGS, *era.renewed])
     ours = [c for c in issued.values() if case == "fresh-ca" or c.kind != "ca"]
     seen = check("issued", now, ours)
 
     began = datetime.now(UTC)
-    runner.run((*era.renew, renew), etc_kubernetes)
-    renewed = _read(etc_kubernetes, case, "renewed", list(issued))
+    _, files = runner.run((*era.renew, renew), files)
+    renewed = _read(files, case, "renewed", list(issued))
     expected = [*LEAVES, *era.renewed]
     for path in expected:
         if renewed[path].fingerprint == issued[path].fingerprint:
             raise NotRenewed(path=path, case=case)
-    changed = [c for p, c in renewed.items() if c.fingerprint != issued[p].fingerprint]
+    changed = [c for p, c in renewed.items() if p not in issued or _differs(c, issued[p])]
     return seen + check("renewed", began, changed)
 
 
-def _read(
-    etc_kubernetes: Path, case: str, moment: str, expected: list[str]
-) -> dict[str, Certificate]:
-    found = read_certificates(etc_kubernetes)
+def _differs(now: Certificate, before: Certificate) -> bool:
+    return now.fingerprint != before.fingerprint
+
+
+def _read(files: Files, case: str, moment: str, expected: list[str]) -> dict[str, Certificate]:
+    try:
+        found = read_certificates(files)
+    except UnreadableCertificate as error:
+        raise MissingCertificate(
+            path=error.path, case=case, moment=moment, details=error.reason
+        ) from error
     for path in expected:
         if path not in found:
             raise MissingCertificate(path=path, case=case, moment=moment)

@@ -1,38 +1,52 @@
-"""Run kubeadm where it sees nothing but itself and an /etc/kubernetes of ours."""
+"""Run a kubeadm that nobody trusts, with an /etc/kubernetes of files in memory."""
 
-import contextlib
-import os
 import shutil
-import signal
-import subprocess
+import time
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from kbuild import sandbox
 from kbuild.errors import KubeadmFailed
-from kbuild.sandbox import Bind
+from kbuild.sandbox import Bind, Files, Limits, Process, Sandbox
 
 ETC_KUBERNETES = PurePosixPath("/etc/kubernetes")
 KUBEADM = PurePosixPath("/kubeadm")
+PURPOSE = "the proof"
 _QEMU = PurePosixPath("/qemu")
 _QEMU_NAMES = {"amd64": "x86_64", "arm64": "aarch64", "arm": "arm"}
-_PATIENCE = {"native": 300, "qemu": 3600}
+_MIB = 1 << 20
+# Of a genuine kubeadm: 20 threads, 60 MiB of memory (under qemu-user 200), 100 KiB of files and
+# 10 KiB of output, and 10 seconds for a whole proof (under qemu-user two minutes).
+LIMITS = {
+    "native": Limits(
+        processes=256, memory=512 * _MIB, disk=16 * _MIB, printed=4 * _MIB, seconds=600
+    ),
+    "qemu": Limits(
+        processes=256, memory=1024 * _MIB, disk=16 * _MIB, printed=4 * _MIB, seconds=3600
+    ),
+}
+_LAST_LINES = 15
 
 
 class Runner(Protocol):
-    """Runs one kubeadm; ``how`` is native or qemu, ``where`` is sandbox or container."""
+    """Runs one kubeadm; ``how`` is native or qemu, ``where`` is sandbox or container.
+
+    All its runs together have one deadline.
+    """
 
     how: str
     where: str
 
-    def run(self, arguments: tuple[str, ...], etc_kubernetes: Path) -> str:
-        """Run kubeadm with that folder as its /etc/kubernetes and return its standard output.
+    def run(self, arguments: tuple[str, ...], files: Files) -> tuple[str, Files]:
+        """Run kubeadm with those files in /etc/kubernetes.
 
-        Raises KubeadmFailed.
+        Returns its standard output, and the regular files that are there when it has ended. Raises
+        KubeadmFailed or SandboxLimit.
         """
 
     def stop(self) -> None:
-        """End what runs now, and run nothing more."""
+        """End what runs now, and run nothing more; any thread may call this."""
 
 
 class SandboxRunner:
@@ -40,10 +54,12 @@ class SandboxRunner:
 
     where = "sandbox"
 
-    def __init__(self, binary: Path, scratch: Path, qemu: Path | None) -> None:
+    def __init__(self, binary: Path, work: Path, qemu: Path | None) -> None:
         self.how = "native" if qemu is None else "qemu"
-        self._scratch = scratch
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._work = work
+        self._runs = 0
+        self._ends = time.monotonic() + LIMITS[self.how].seconds
+        self._running: set[Process] = set()
         self._stopped = False
         self._binds = [Bind(source=binary.resolve(), target=KUBEADM)]
         self._argv = [str(KUBEADM)]
@@ -51,53 +67,51 @@ class SandboxRunner:
             self._binds.append(Bind(source=qemu, target=_QEMU))
             self._argv.insert(0, str(_QEMU))
 
-    def run(self, arguments: tuple[str, ...], etc_kubernetes: Path) -> str:
+    def run(self, arguments: tuple[str, ...], files: Files) -> tuple[str, Files]:
         """Run kubeadm; see Runner."""
         if self._stopped:
-            raise _failed(arguments, "none", "it was stopped")
-        etc = Bind(source=etc_kubernetes.resolve(), target=ETC_KUBERNETES, writable=True)
-        process = sandbox.popen(
-            [*self._argv, *arguments],
-            root=self._scratch / f"root-{etc_kubernetes.name}",
-            binds=[*self._binds, etc],
+            raise failed(arguments, "none", "it was stopped")
+        self._runs += 1
+        place = Sandbox(
+            work=self._work / f"run-{self._runs}-{id(files)}",
+            binds=self._binds,
             environment={"HOME": "/tmp"},
-            purpose="the proof",
-            merge=False,
+            limits=remaining(self.how, self._ends),
+            purpose=PURPOSE,
+            exchange=ETC_KUBERNETES,
         )
+        process = place.start([*self._argv, *arguments], files, merge=False)
         self._running.add(process)
         try:
-            out, err = process.communicate(timeout=_PATIENCE[self.how])
-        except subprocess.TimeoutExpired:
-            raise _failed(arguments, "none", "it did not end in time") from None
+            ended = process.wait()
         finally:
             self._running.discard(process)
-            _kill(process)
-            process.communicate()
-        if process.returncode != 0:
-            raise _failed(arguments, process.returncode, err.decode(errors="replace"))
-        return out.decode(errors="replace")
+        if ended.code != 0:
+            raise failed(arguments, ended.code, ended.err.decode(errors="replace"))
+        return ended.out.decode(errors="replace"), ended.files
 
     def stop(self) -> None:
         """End what runs now; see Runner."""
         self._stopped = True
         for process in list(self._running):
-            _kill(process)
+            process.kill()
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def sandbox_runner(binary: Path, arch: str, scratch: Path) -> SandboxRunner | None:
+def sandbox_runner(binary: Path, arch: str, work: Path) -> SandboxRunner | None:
     """Return a runner for a binary of that architecture, or None for want of its qemu-user."""
     if arch == sandbox.host_arch():
-        return SandboxRunner(binary, scratch, qemu=None)
+        return SandboxRunner(binary, work, qemu=None)
     name = _QEMU_NAMES.get(arch, arch)
     qemu = shutil.which(f"qemu-{name}-static")
-    return SandboxRunner(binary, scratch, qemu=Path(qemu).resolve()) if qemu else None
+    return SandboxRunner(binary, work, qemu=Path(qemu).resolve()) if qemu else None
 
 
-def _failed(arguments: tuple[str, ...], code: object, words: str) -> KubeadmFailed:
-    last = "\n".join(words.splitlines()[-15:])
+def remaining(how: str, ends: float) -> Limits:
+    """Return the limits of a run that begins now, with the seconds left until ``ends``."""
+    return replace(LIMITS[how], seconds=max(0, ends - time.monotonic()))
+
+
+def failed(arguments: tuple[str, ...], code: object, words: str) -> KubeadmFailed:
+    """Return the error of a run of kubeadm, with its last words."""
+    last = "\n".join(words.splitlines()[-_LAST_LINES:])
     return KubeadmFailed(command=f"kubeadm {' '.join(arguments)}", code=code, details=last)

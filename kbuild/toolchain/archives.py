@@ -2,23 +2,24 @@
 
 import functools
 import hashlib
-import os
 import shutil
-import subprocess
 import tarfile
 import tempfile
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from kbuild import network
+from kbuild import network, sandbox
 from kbuild.errors import GoChecksumMismatch, GoDownloadFailed, GoNotFound, WrongGo
 from kbuild.model import BuildRequest
 from kbuild.progress import Progress
-from kbuild.sandbox import host_arch
+from kbuild.sandbox import Limits, Sandbox, host_arch
 from kbuild.unpack import unpack_all
 from kbuild.workspace import Workspace, make_then_move, sha256, shared
 
 _VERSION_WORDS = 4  # go version go1.15.15 linux/amd64
+_GOROOT = PurePosixPath("/usr/local/go")
+_MIB = 1 << 20
+_LIMITS = Limits(processes=256, memory=512 * _MIB, disk=16 * _MIB, printed=_MIB, seconds=60)
 
 
 def find_go(
@@ -37,13 +38,32 @@ def find_go(
 
 
 def version_of(go_root: Path) -> str | None:
-    """Return the version of a GOROOT (``1.15.5``) as its own ``go version`` says, or None."""
-    go = go_root.absolute() / "bin/go"
-    words = _ask(go, "version", {"GOROOT": str(go_root.absolute())}).split()
-    # gccgo names the Go that it is like; it is another compiler.
-    if words[:2] != ["go", "version"] or len(words) < _VERSION_WORDS or "gccgo" in words:
+    """Return the version of a GOROOT (``1.15.5``) as its own ``go version`` says, or None.
+
+    It runs in the sandbox: nobody knows yet what it is. Raises SandboxUnavailable or SandboxLimit.
+    """
+    if not (go_root / "bin/go").is_file():
         return None
-    return words[2].removeprefix("go")
+    with tempfile.TemporaryDirectory(prefix="kbuild-go-") as work:
+        place = Sandbox(
+            work=Path(work),
+            binds=[*sandbox.system_binds(), *sandbox.folder_binds(go_root, _GOROOT)],
+            # Else a newer toolchain that go.env names would answer.
+            environment={
+                "GOROOT": str(_GOROOT),
+                "GOTOOLCHAIN": "local",
+                "GOENV": "off",
+                "HOME": "/tmp",
+            },
+            limits=_LIMITS,
+            purpose=f"`go version` of {go_root}",
+        )
+        ended = place.start([str(_GOROOT / "bin/go"), "version"], merge=False).wait()
+    words = ended.out.decode(errors="replace").split()
+    # gccgo names the Go that it is like; it is another compiler.
+    if ended.code or words[:2] != ["go", "version"] or len(words) < _VERSION_WORDS:
+        return None
+    return None if "gccgo" in words else words[2].removeprefix("go")
 
 
 @functools.cache
@@ -55,27 +75,6 @@ def digest_of(go_root: Path) -> str:
     programs = [go_root / "bin/go", *go_root.glob("pkg/tool/*/*")]
     lines = sorted(f"{sha256(p)}  {p.relative_to(go_root)}\n" for p in programs if p.is_file())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _ask(go: Path, question: str, environment: dict[str, str]) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        # Else the user's settings, or a newer toolchain that they name, would answer. In a home of
-        # its own a Go since 1.23 goes on counting its uses after it has answered.
-        clean = {"GOTOOLCHAIN": "local", "GOENV": "off", "HOME": os.devnull, "PATH": os.defpath}
-        try:
-            done = subprocess.run(
-                [go, *question.split()],
-                env={**clean, **environment},
-                cwd=folder,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-                timeout=60,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _demanded(go_version: str, go_root: Path) -> Path:
@@ -91,11 +90,11 @@ def _demanded(go_version: str, go_root: Path) -> Path:
 def _on_path(go_version: str, progress: Progress) -> Path | None:
     if (go := shutil.which("go")) is None:
         return None
-    # It may be a link or a script, so only itself can tell where its GOROOT is.
-    go_root = _ask(Path(go).absolute(), "env GOROOT", {})
-    actual = version_of(Path(go_root)) if go_root else None
+    # Distributions link to bin/go of the GOROOT. A script may run anything, so it is not asked.
+    go_root = Path(go).resolve().parents[1]
+    actual = version_of(go_root) if (go_root / "pkg/tool").is_dir() else None
     if actual == go_version:
-        return Path(go_root)
+        return go_root
     progress.detail(f"{go} is Go {actual or 'of no known version'}, not {go_version}")
     return None
 

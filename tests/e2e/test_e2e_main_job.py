@@ -168,8 +168,7 @@ def test_the_proof_needs_no_namespaces_where_an_engine_is(
     ):
         assert runner is not None
         lifetimes = Lifetimes(ca_years=100, leaf_years=100)
-        folder = workspace.work / "etc"
-        seen = prove_pki("old-ca", runner, Version(VERSION), lifetimes, folder)
+        seen = prove_pki("old-ca", runner, Version(VERSION), lifetimes)
     assert Counter(each.moment for each in seen) == {"issued": 11, "renewed": 10}
     assert [image for image in engine.images.list() if "kbuild-proof" in str(image.tags)] == []
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from kbuild import sandbox
-from kbuild.build.recipe import GOROOT, KUBE_ROOT
+from kbuild.build.recipe import GOROOT, KUBE_ROOT, compile_limits
 from kbuild.prove.gobinary import read_build_info, read_functions
 from kbuild.release import list_files
-from kbuild.sandbox import Bind
+from kbuild.sandbox import Bind, Sandbox
 from kbuild.workspace import sha256
 from tests.e2e.command import COMMIT, GO_VERSION, KBUILD, NEXT_VERSION, VERSION, Kbuild
 from tests.e2e.conftest import GitServer, Options
@@ -276,16 +276,12 @@ def upstreams_own(kubernetes_archive: Path, goroot: Path, home: Path) -> Path:
         f"KUBE_GIT_COMMIT='{COMMIT}'\nKUBE_GIT_TREE_STATE='clean'\n"
         f"KUBE_GIT_VERSION='{VERSION}'\nKUBE_GIT_MAJOR='1'\nKUBE_GIT_MINOR='20'\n"
     )
-    process = sandbox.popen(
-        [
-            *("bash", "-euc"),
-            f"ln -s /proc/self/fd /dev/fd; cd {KUBE_ROOT}; hack/make-rules/build.sh cmd/kubeadm",
-        ],
-        root=home / "root",
+    place = Sandbox(
+        work=home / "upstream-build",
         binds=[
             *sandbox.system_binds(),
-            Bind(source=goroot, target=GOROOT),
-            Bind(source=tree, target=KUBE_ROOT, writable=True),
+            *sandbox.folder_binds(goroot, GOROOT),
+            Bind(source=sandbox.own_writable(tree), target=KUBE_ROOT, writable=True),
         ],
         environment={
             "PATH": f"{GOROOT}/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -295,10 +291,12 @@ def upstreams_own(kubernetes_archive: Path, goroot: Path, home: Path) -> Path:
             "KUBE_OUTPUT_SUBPATH": "_output/dockerized",
             "SOURCE_DATE_EPOCH": "1610544359",
         },
+        limits=compile_limits(8 << 30, 16),
         purpose="a test",
     )
-    said, _ = process.communicate()
-    assert process.returncode == 0, said.decode()
+    script = f"cd {KUBE_ROOT}; hack/make-rules/build.sh cmd/kubeadm"
+    ended = place.start(["bash", "-euc", script]).wait()
+    assert ended.code == 0, ended.out.decode()
     built = tree / "_output/dockerized/bin/linux/amd64/kubeadm"
     shutil.copyfile(built, home / "upstreams-own")
     shutil.rmtree(tree)

@@ -7,7 +7,6 @@ elliptic, because they are made quickly.
 import base64
 import json
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import yaml
 from cryptography import x509
@@ -16,13 +15,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from kbuild.prove.certificates import CAS, KUBECONFIGS, LEAVES
+from kbuild.sandbox import Files
 
 DAY = timedelta(days=1)
 RENEWED_KUBECONFIGS = ("admin.conf", "controller-manager.conf", "scheduler.conf")
 
 
 class FakeKubeadm:
-    """Issues CAs of ``ca`` and leaves of ``leaf``; ``wrong`` changes the lifetime of one path."""
+    """Issues CAs of ``ca`` and leaves of ``leaf``.
+
+    ``wrong`` changes the lifetime of one path, ``instead`` its content. ``files`` is what the last
+    run has left.
+    """
 
     how = "native"
     where = "test"
@@ -35,47 +39,45 @@ class FakeKubeadm:
         self.unrenewed: set[str] = set()
         self.counts_from_ca_birth = False
         self.calls: list[tuple[str, ...]] = []
+        self.instead: dict[str, bytes] = {}
+        self.files: Files = {}
 
-    def run(self, arguments: tuple[str, ...], etc_kubernetes: Path) -> str:
+    def run(self, arguments: tuple[str, ...], files: Files) -> tuple[str, Files]:
         self.calls.append(arguments)
+        made = dict(files)
         if arguments[0] == "version":
-            return json.dumps({"clientVersion": {"gitVersion": self.version}})
+            return json.dumps({"clientVersion": {"gitVersion": self.version}}), files
         if arguments[:4] == ("init", "phase", "certs", "all"):
             for path in CAS:
-                self._write(etc_kubernetes, path, "issued", self.ca)
+                self._write(made, path, "issued", self.ca)
             for path in LEAVES:
-                self._write(etc_kubernetes, path, "issued", self.leaf)
+                self._write(made, path, "issued", self.leaf)
         elif arguments[:4] == ("init", "phase", "kubeconfig", "all"):
             for path in KUBECONFIGS:
-                self._write(etc_kubernetes, path, "issued", self.leaf)
+                self._write(made, path, "issued", self.leaf)
         elif "renew" in arguments:
             for path in (*LEAVES, *RENEWED_KUBECONFIGS):
                 if path not in self.unrenewed:
-                    self._write(etc_kubernetes, path, "renewed", self.leaf)
-        return ""
+                    self._write(made, path, "renewed", self.leaf)
+        self.files = made
+        return "", made
 
     def stop(self) -> None:
         """Nothing of it runs on by itself."""
 
-    def _write(self, folder: Path, name: str, moment: str, lifetime: timedelta) -> None:
-        path = folder / name
-        if name in self.missing or (name in CAS and path.exists()):
+    def _write(self, files: dict[str, bytes], name: str, moment: str, lifetime: timedelta) -> None:
+        if name in self.missing or (name in CAS and name in files):
             return
-        ca = (
-            x509.load_pem_x509_certificate((folder / "pki/ca.crt").read_bytes())
-            if (name not in CAS)
-            else None
-        )
+        ca = x509.load_pem_x509_certificate(files["pki/ca.crt"]) if name not in CAS else None
         now = datetime.now(UTC)
         born = ca.not_valid_before_utc if ca and self.counts_from_ca_birth else now
         ends = born + lifetime + self.wrong.get((name, moment), timedelta())
         pem = certificate(name, now - timedelta(minutes=5), ends, ca=name in CAS)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".conf":
+        if name.endswith(".conf"):
             data = base64.b64encode(pem).decode()
             user = {"name": "x", "user": {"client-certificate-data": data}}
             pem = yaml.safe_dump({"users": [user]}).encode()
-        path.write_bytes(pem)
+        files[name] = self.instead.get(name, pem)
 
 
 def certificate(name: str, born: datetime, ends: datetime, *, ca: bool) -> bytes:

@@ -15,7 +15,7 @@ DAY = 86400
 VOLUMES = {
     "Volumes": [
         {"Name": "other", "UsageData": {"Size": 1}},
-        {"Name": "kbuild-gocache", "UsageData": {"Size": 5000}},
+        {"Name": "kbuild-gocache-k", "UsageData": {"Size": 5000}},
     ]
 }
 
@@ -35,7 +35,8 @@ def full(tmp_path: Path) -> Path:
             "trees/k/tree.tar",
             "trees/k/tree.json",
         ),
-        *("go/go1.15.5/bin/go", "gocache/00/a", "gocache/01/b", "built/k/kubeadm", "logs/v1.log"),
+        *("go/go1.15.5/bin/go", "gocache/k/00/a", "gocache/k/01/b"),
+        *("built/k/kubeadm", "logs/v1.log"),
     ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,8 +143,8 @@ def test_a_run_that_begins_waits(full: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_clearing_takes_the_engines_volume_too(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers: dict[str, list[Answer]] = {
         "GET /system/df": [(200, VOLUMES)],
-        "GET /volumes/kbuild-gocache": [(200, {"Name": "kbuild-gocache"})],
-        "DELETE /volumes/kbuild-gocache": [(204, b"")],
+        "GET /volumes/kbuild-gocache-k": [(200, {"Name": "kbuild-gocache-k"})],
+        "DELETE /volumes/kbuild-gocache-k": [(204, b"")],
     }
     with fake_engine(answers) as fake:
         monkeypatch.setenv("DOCKER_HOST", fake.address)
@@ -151,7 +152,7 @@ def test_clearing_takes_the_engines_volume_too(full: Path, monkeypatch: pytest.M
         assert cache.volume_size() == 5000
         before = sum(item.size for item in cache.items(full))
         assert cache.clear(full).freed == before + 5000
-        assert "DELETE /volumes/kbuild-gocache" in fake.asked
+        assert "DELETE /volumes/kbuild-gocache-k" in fake.asked
     assert kinds(full) == []
 
 

@@ -1,5 +1,4 @@
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from packaging.specifiers import SpecifierSet
@@ -20,16 +19,12 @@ def kubeadm() -> FakeKubeadm:
     return FakeKubeadm(LIFETIMES.ca, LIFETIMES.leaf)
 
 
-def prove(
-    kubeadm: FakeKubeadm, folder: Path, case: str = "fresh-ca"
-) -> tuple[IssuedCertificate, ...]:
-    return prove_pki(case, kubeadm, VERSION, LIFETIMES, folder / case)
+def prove(kubeadm: FakeKubeadm, case: str = "fresh-ca") -> tuple[IssuedCertificate, ...]:
+    return prove_pki(case, kubeadm, VERSION, LIFETIMES)
 
 
-def test_a_right_kubeadm_is_proven_with_every_certificate(
-    kubeadm: FakeKubeadm, tmp_path: Path
-) -> None:
-    seen = prove(kubeadm, tmp_path)
+def test_a_right_kubeadm_is_proven_with_every_certificate(kubeadm: FakeKubeadm) -> None:
+    seen = prove(kubeadm)
     counts = {
         (moment, kind): sum(c.moment == moment and c.kind == kind for c in seen)
         for moment in ("issued", "renewed")
@@ -45,10 +40,10 @@ def test_a_right_kubeadm_is_proven_with_every_certificate(
     }
 
 
-def test_an_old_ca_is_given_and_not_counted(kubeadm: FakeKubeadm, tmp_path: Path) -> None:
-    seen = prove(kubeadm, tmp_path, "old-ca")
+def test_an_old_ca_is_given_and_not_counted(kubeadm: FakeKubeadm) -> None:
+    seen = prove(kubeadm, "old-ca")
     assert {c.kind for c in seen} == {"leaf", "kubeconfig"}
-    ca = read_certificates(tmp_path / "old-ca")["pki/etcd/ca.crt"]
+    ca = read_certificates(kubeadm.files)["pki/etcd/ca.crt"]
     assert ca.kind == "ca"
     assert ca.subject == "CN=etcd-ca"
     [leaf] = [c for c in seen if c.path == "pki/apiserver.crt" and c.moment == "issued"]
@@ -68,40 +63,63 @@ def test_an_old_ca_is_given_and_not_counted(kubeadm: FakeKubeadm, tmp_path: Path
     ],
 )
 def test_one_date_that_is_off_is_found(
-    kubeadm: FakeKubeadm, tmp_path: Path, path: str, moment: str, off: timedelta
+    kubeadm: FakeKubeadm, path: str, moment: str, off: timedelta
 ) -> None:
     kubeadm.wrong[path, moment] = off
     with pytest.raises(WrongLifetime) as caught:
-        prove(kubeadm, tmp_path)
+        prove(kubeadm)
     assert caught.value.happened.startswith(f"{path} (fresh-ca, {moment})")
 
 
-def test_kubeadms_own_backdating_is_no_fault(kubeadm: FakeKubeadm, tmp_path: Path) -> None:
+def test_kubeadms_own_backdating_is_no_fault(kubeadm: FakeKubeadm) -> None:
     for path in ("pki/ca.crt", "pki/apiserver.crt", "admin.conf"):
         kubeadm.wrong[path, "issued"] = timedelta(minutes=-5)
-    prove(kubeadm, tmp_path)
+    prove(kubeadm)
 
 
 def test_a_leaf_counted_from_the_birth_of_its_ca_is_found_with_the_old_ca(
-    kubeadm: FakeKubeadm, tmp_path: Path
+    kubeadm: FakeKubeadm,
 ) -> None:
     kubeadm.counts_from_ca_birth = True
     with pytest.raises(WrongLifetime, match="old-ca"):
-        prove(kubeadm, tmp_path, "old-ca")
+        prove(kubeadm, "old-ca")
 
 
 @pytest.mark.parametrize("path", ["pki/apiserver.crt", "kubelet.conf", "pki/etcd/ca.crt"])
-def test_a_missing_certificate_is_found(kubeadm: FakeKubeadm, tmp_path: Path, path: str) -> None:
+def test_a_missing_certificate_is_found(kubeadm: FakeKubeadm, path: str) -> None:
     kubeadm.missing.add(path)
     with pytest.raises(MissingCertificate, match=path):
-        prove(kubeadm, tmp_path)
+        prove(kubeadm)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no certificate",
+        b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        b"users: []",
+        b"users: [{user: {client-certificate-data: 'AAAA'}}]",
+        b"[" * 20_000,
+        b"\0" * (1 << 20),
+    ],
+    ids=lambda content: repr(content[:30]),
+)
+@pytest.mark.parametrize("path", ["pki/apiserver.crt", "kubelet.conf"])
+def test_a_file_that_holds_no_certificate_is_named(
+    kubeadm: FakeKubeadm, path: str, content: bytes
+) -> None:
+    kubeadm.instead[path] = content
+    with pytest.raises(MissingCertificate, match=path) as caught:
+        prove(kubeadm)
+    assert caught.value.details
 
 
 @pytest.mark.parametrize("path", ["pki/apiserver.crt", "admin.conf"])
-def test_what_was_not_renewed_is_found(kubeadm: FakeKubeadm, tmp_path: Path, path: str) -> None:
+def test_what_was_not_renewed_is_found(kubeadm: FakeKubeadm, path: str) -> None:
     kubeadm.unrenewed.add(path)
     with pytest.raises(NotRenewed, match=path):
-        prove(kubeadm, tmp_path)
+        prove(kubeadm)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ FAKE_GO = """\
 [ "$GOTOOLCHAIN" = local ] && [ "$GOENV" = off ] || exec echo go version go1.99 linux/amd64
 case "$*" in
 version) echo 'go version {words}' ;;
-'env GOROOT') echo '{root}' ;;
 *) exit 2 ;;
 esac
 """
@@ -52,13 +51,14 @@ def request_for(tmp_path: Path) -> RequestFor:
 
 @pytest.fixture
 def make_go(tmp_path: Path) -> MakeGo:
-    """Make a GOROOT whose go can only tell where and what it is."""
+    """Make a GOROOT whose go can only tell what it is."""
 
     def make(version: str, name: str = "goroot", words: str = "go{} linux/amd64") -> Path:
         root = tmp_path / name
         (root / "bin").mkdir(parents=True)
+        (root / "pkg/tool").mkdir(parents=True)
         go = root / "bin/go"
-        go.write_text(FAKE_GO.format(words=words.format(version), root=root))
+        go.write_text(FAKE_GO.format(words=words.format(version)))
         go.chmod(0o755)
         return root
 

@@ -167,14 +167,34 @@ def test_a_link_on_the_path(
     assert find_go("1.15.5", request_for(), workspace, recorder) == root
 
 
-def test_a_script_on_the_path(
-    make_go: MakeGo, request_for: RequestFor, workspace: Workspace, recorder: Recorder, path: Path
+@pytest.mark.usefixtures("shipped")
+def test_a_script_on_the_path_is_not_run(
+    make_go: MakeGo,
+    request_for: RequestFor,
+    workspace: Workspace,
+    recorder: Recorder,
+    path: Path,
+    site: Site,
 ) -> None:
-    # The folder above it is no GOROOT, though the script would tell the right version there.
     root = make_go("1.15.5")
-    (path / "go").write_text(f'#!/bin/sh\nexec "{root}/bin/go" "$@"\n')
+    mark = path / "it-ran"
+    (path / "go").write_text(f'#!/bin/sh\n: >{mark}\nexec "{root}/bin/go" "$@"\n')
     (path / "go").chmod(0o755)
-    assert find_go("1.15.5", request_for(), workspace, recorder) == root
+    found = find_go("1.15.5", request_for(go_site=site.address), workspace, recorder)
+    assert found.parent == workspace.cache / "go"
+    assert not mark.exists()
+
+
+def test_a_hostile_go_of_a_go_root_gets_no_further(
+    make_go: MakeGo, request_for: RequestFor, workspace: Workspace, recorder: Recorder
+) -> None:
+    root = make_go("1.15.5")
+    mark = root.parent / "it-got-out"
+    good = (root / "bin/go").read_text()
+    attack = f"(echo >{mark}; cat {root}/bin/go) 2>/dev/null"
+    (root / "bin/go").write_text(f"#!/bin/sh\n{attack}\n{good}")
+    assert find_go("1.15.5", request_for(go_root=root), workspace, recorder) == root
+    assert not mark.exists()
 
 
 @pytest.mark.usefixtures("shipped")

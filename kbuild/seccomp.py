@@ -1,0 +1,104 @@
+"""A seccomp filter for programs in the sandbox, compiled by libseccomp.
+
+It refuses system calls that neither kubeadm nor Go needs, and that attack the kernel or avoid other
+limits: namespaces, mounts, tracing, keys, kernel modules, BPF, io_uring, and memory that no limit
+counts. The list follows the default profiles of Docker (profiles/seccomp/default_linux.go of moby)
+and Flatpak (common/flatpak-run.c). A system call of another architecture's ABI kills the program.
+"""
+
+import ctypes
+import errno
+import os
+import tempfile
+from functools import cache
+
+_ALLOW = 0x7FFF0000  # SCMP_ACT_ALLOW; these values are of seccomp.h, libseccomp 2.x
+_ERRNO = 0x00050000  # SCMP_ACT_ERRNO, with the number in its low bits
+_MASKED_EQUAL = 7  # SCMP_CMP_MASKED_EQ
+_NEW_NAMESPACES = (  # CLONE_NEW* of linux/sched.h
+    *(0x00000080, 0x00020000, 0x02000000, 0x04000000),
+    *(0x08000000, 0x10000000, 0x20000000, 0x40000000),
+)
+_TERMINAL_INPUT = 0x5412  # TIOCSTI
+_REFUSED = (
+    # namespaces and mounts
+    *("unshare", "setns", "mount", "umount", "umount2", "pivot_root", "chroot", "open_tree"),
+    *("move_mount", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr", "statmount"),
+    *("listmount", "open_tree_attr"),
+    # other processes
+    *("ptrace", "process_vm_readv", "process_vm_writev", "kcmp", "pidfd_getfd"),
+    # the kernel itself
+    *("bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "io_uring_enter"),
+    *("io_uring_register", "kexec_load", "kexec_file_load", "init_module", "finit_module"),
+    *("delete_module", "create_module", "reboot", "swapon", "swapoff", "acct", "quotactl"),
+    *("quotactl_fd", "syslog", "iopl", "ioperm", "modify_ldt", "lookup_dcookie", "uselib"),
+    *("vhangup", "nfsservctl", "fanotify_init", "name_to_handle_at", "open_by_handle_at"),
+    *("add_key", "request_key", "keyctl", "personality"),
+    # clocks and names of the machine
+    *("settimeofday", "stime", "clock_settime", "clock_adjtime", "adjtimex", "sethostname"),
+    *("setdomainname",),
+    # memory that is neither resident in a process nor on a file system with a limit
+    *("memfd_create", "memfd_secret", "shmget", "semget", "msgget", "mq_open"),
+)
+# glibc and Go fall back to clone, whose flags can be looked at, where this does not exist.
+_ABSENT = ("clone3",)
+
+
+class _Comparison(ctypes.Structure):
+    _fields_ = (
+        ("argument", ctypes.c_uint),
+        ("operator", ctypes.c_int),
+        ("mask", ctypes.c_uint64),
+        ("value", ctypes.c_uint64),
+    )
+
+
+@cache
+def filter_program() -> bytes | None:
+    """Return the filter as a BPF program for this machine, or None where libseccomp is missing."""
+    try:
+        library = ctypes.CDLL("libseccomp.so.2", use_errno=True)
+    except OSError:
+        return None
+    library.seccomp_init.restype = ctypes.c_void_p
+    library.seccomp_init.argtypes = [ctypes.c_uint32]
+    context = ctypes.c_void_p(library.seccomp_init(_ALLOW))
+    try:
+        for name in _REFUSED:
+            _refuse(library, context, name, errno.EPERM)
+        for name in _ABSENT:
+            _refuse(library, context, name, errno.ENOSYS)
+        for flag in _NEW_NAMESPACES:
+            # The flags are the first argument, but on s390x the second (clone(2)).
+            at = 1 if os.uname().machine == "s390x" else 0
+            _refuse(
+                library, context, "clone", errno.EPERM, _Comparison(at, _MASKED_EQUAL, flag, flag)
+            )
+        comparison = _Comparison(1, _MASKED_EQUAL, 0xFFFFFFFF, _TERMINAL_INPUT)
+        _refuse(library, context, "ioctl", errno.EPERM, comparison)
+        with tempfile.TemporaryFile() as file:
+            _demand(library.seccomp_export_bpf(context, file.fileno()))
+            file.seek(0)
+            return file.read()
+    finally:
+        library.seccomp_release(context)
+
+
+def _refuse(
+    library: ctypes.CDLL,
+    context: ctypes.c_void_p,
+    name: str,
+    number: int,
+    *comparisons: _Comparison,
+) -> None:
+    call = library.seccomp_syscall_resolve_name(name.encode())
+    if call == -1:  # __NR_SCMP_ERROR: this libseccomp or this architecture does not know it
+        return
+    array = (_Comparison * len(comparisons))(*comparisons)
+    action = ctypes.c_uint32(_ERRNO | number)
+    _demand(library.seccomp_rule_add_array(context, action, call, len(comparisons), array))
+
+
+def _demand(result: int) -> None:
+    if result < 0:
+        raise OSError(-result, f"libseccomp: {os.strerror(-result)}")
