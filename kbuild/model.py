@@ -61,6 +61,7 @@ class BuildRequest:
     tree_state: str
     stock: bool
     against_stock: bool
+    independent: bool
     release_site: str
     layout: str
     package: tuple[str, ...]

@@ -89,9 +89,16 @@ def plan(requests: Sequence[BuildRequest], cache: Path, progress: Progress) -> t
 
 
 def run(
-    requests: Sequence[BuildRequest], cache: Path, progress: Progress, *, anew: bool = False
+    requests: Sequence[BuildRequest],
+    cache: Path,
+    progress: Progress,
+    *,
+    independent: bool = False,
 ) -> tuple[Release, ...]:
-    """Build, prove and publish each request, in their order; ``anew`` takes no earlier binary.
+    """Build, prove and publish each request, in their order.
+
+    With ``independent`` nothing that an earlier run compiled is used, neither its binary nor Go's
+    build cache.
 
     What the next one needs is downloaded while one is compiled. Raises any KbuildError; the
     releases before it stay, and of its own nothing is left behind.
@@ -103,7 +110,7 @@ def run(
         jobs = _jobs(requests, workspace, held, progress)
         ready = prepared(jobs, partial(_prepare, builder), progress, git.stop)
         trees = held.enter_context(ready)
-        return tuple(_release(job, *next(trees), progress, anew=anew) for job in jobs)
+        return tuple(_release(job, *next(trees), progress, independent=independent) for job in jobs)
 
 
 def _check_first(requests: Sequence[BuildRequest], progress: Progress) -> str:
@@ -156,7 +163,7 @@ def _prepare(builder: str, job: _Job, progress: Progress) -> tuple[SourceTree, T
 
 
 def _release(
-    job: _Job, source: SourceTree, toolchain: Toolchain, progress: Progress, *, anew: bool
+    job: _Job, source: SourceTree, toolchain: Toolchain, progress: Progress, *, independent: bool
 ) -> Release:
     request, published = job.request, None
     if request.stock:
@@ -172,18 +179,23 @@ def _release(
             else patch_tree(source, toolchain, request.lifetimes)
         )
     with job.stage("build", progress):
-        found = None if anew else find_built(tree, request, job.workspace)
+        found = None if independent else find_built(tree, request, job.workspace)
         if found is None:
             demand_free(job.output, request)
         else:
             progress.say("nothing changed since the last time, so there is nothing to compile")
-        request, binaries = _built(found, tree, request, job.workspace, progress)
+        request, binaries = _built(
+            found, tree, request, job.workspace, progress, empty_cache=independent
+        )
     stock: tuple[Binary, ...] = ()
     if stock_tree is not None:
         with job.stage("stock", progress):
             workspace = job.workspace.part("stock")
-            found_stock = find_built(stock_tree, request, workspace)
-            _, stock = _built(found_stock, stock_tree, request, workspace, progress)
+            apart = independent or request.independent
+            found_stock = None if apart else find_built(stock_tree, request, workspace)
+            _, stock = _built(
+                found_stock, stock_tree, request, workspace, progress, empty_cache=apart
+            )
     with job.stage("prove", progress):
         proofs = {b.path: prove_binary(b, request, job.workspace, progress) for b in binaries}
         for patched, unpatched in zip(binaries, stock, strict=bool(stock)):
@@ -212,6 +224,8 @@ def _built(
     request: BuildRequest,
     workspace: Workspace,
     progress: Progress,
+    *,
+    empty_cache: bool,
 ) -> tuple[BuildRequest, tuple[Binary, ...]]:
     """Return the request with its date, and the binaries: those found, else newly compiled."""
     if found is not None:
@@ -219,7 +233,8 @@ def _built(
     date = request.build_date or datetime.now(UTC).replace(microsecond=0)
     request = replace(request, build_date=date)
     binaries = tuple(
-        compile_kubeadm(tree, arch, request, workspace, progress) for arch in request.arches
+        compile_kubeadm(tree, arch, request, workspace, progress, empty_cache=empty_cache)
+        for arch in request.arches
     )
     keep_built(binaries, request, workspace)
     return request, binaries

@@ -51,7 +51,9 @@ def rebuild(
         raise BadProvenance(path=path, reason=repr(error)) from error
     with tempfile.TemporaryDirectory(prefix="kbuild-rebuild-") as folder:
         output = Path(folder) / "release"
-        [made] = run([replace(request, output=output)], settings.cache_dir, progress, anew=True)
+        [made] = run(
+            [replace(request, output=output)], settings.cache_dir, progress, independent=True
+        )
         after = read_provenance(made.folder / PROVENANCE)
     subjects = {
         name: digests["sha256"]
@@ -98,6 +100,7 @@ def _request(statement: Statement, settings: Settings) -> BuildRequest:
         tree_state=asked["tree_state"],
         stock=asked["stock"],
         against_stock=False,
+        independent=False,
         release_site=asked["release_site"],
         layout=asked["layout"],
         package=tuple(asked["package"]),

@@ -384,7 +384,7 @@ def _script(sandbox: Sandbox, root: Path) -> str:
         if os.geteuid() == 0:
             lines.append(f"chown -R {SANDBOX_ID}:{SANDBOX_ID} {target}")
         staged = shlex.quote(f"{_STAGE}{sandbox.exchange}")
-        # By now every process of the program is dead: that of its PID namespace ends last.
+        # By now every process of the program is dead: it was the process 1 of its namespace.
         sends = f"tar -cf - -C {staged} . >&3 2>/dev/null || true\n"
     lines += [
         f"mount --rbind {at} {_STAGE}",
@@ -509,6 +509,8 @@ def _choices() -> Iterator[tuple[str, ...]]:
     always = (
         *("--unshare-all", "--unshare-user", "--uid", str(SANDBOX_ID), "--gid", str(SANDBOX_ID)),
         *("--hostname", "kbuild", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
+        # When the process 1 of a PID namespace has ended, all others in it are dead.
+        "--as-pid-1",
         *("--ro-bind", str(_STAGE), "/"),
     )
     proc = ["--proc", "/proc"]

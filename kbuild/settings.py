@@ -166,6 +166,7 @@ class Settings:
     tree_state: str | None = _setting(_one_of(*TREE_STATES))
     stock: bool = _setting(_switch, default=False)
     against_stock: bool = _setting(_switch, default=False)
+    independent: bool = _setting(_switch, default=False)
     release_site: str = _setting(_text, RELEASE_SITE)
     layout: str = _setting(_one_of(*LAYOUTS), "flat")
     package: tuple[str, ...] = _setting(_several(_one_of(*PACKAGES)), ())
@@ -199,6 +200,13 @@ class Settings:
         Raises MissingSetting, LeafOutlivesCA or BadSetting.
         """
         versions = self.required("version")
+        if self.independent and not self.against_stock:
+            raise BadSetting(
+                name="independent",
+                value=self.independent,
+                reason="it is about the stock kubeadm of --against-stock",
+                hint="give --against-stock too",
+            )
         for name in ("commit", "source_sha256"):
             if len(versions) > 1 and getattr(self, name) is not None:
                 raise BadSetting(
@@ -246,6 +254,7 @@ class Settings:
             tree_state=self.tree_state or ("clean" if self.stock else "dirty"),
             stock=self.stock,
             against_stock=self.against_stock,
+            independent=self.independent,
             release_site=self.release_site,
             layout=self.layout,
             package=self.package,

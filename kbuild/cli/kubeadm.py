@@ -40,6 +40,7 @@ def kubeadm(
     tree_state: options.TreeState = None,
     stock: options.Stock = None,
     against_stock: options.AgainstStock = None,
+    independent: options.Independent = None,
     release_site: options.ReleaseSite = None,
     layout: options.Layout = None,
     package: options.Package = None,

@@ -166,6 +166,14 @@ AgainstStock = Annotated[
         help="Build the unpatched one too: only functions that hold lifetimes may differ.",
     ),
 ]
+Independent = Annotated[
+    bool | None,
+    typer.Option(
+        "--independent",
+        rich_help_panel=_BUILD,
+        help="Compile the stock kubeadm of --against-stock with an empty Go build cache.",
+    ),
+]
 ReleaseSite = Annotated[
     str | None,
     typer.Option(

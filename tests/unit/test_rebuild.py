@@ -27,9 +27,9 @@ class Builder:
         self.requests: list[BuildRequest] = []
 
     def __call__(
-        self, requests: Sequence[BuildRequest], *_: object, anew: bool
+        self, requests: Sequence[BuildRequest], *_: object, independent: bool
     ) -> tuple[Release, ...]:
-        assert anew
+        assert independent
         [request] = requests
         self.requests.append(request)
         assert request.output is not None
