@@ -5,7 +5,7 @@ CACHE := $(or $(DEMO_CACHE),.build)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lint types check test e2e demo release bench clean
+.PHONY: help setup lint types check test e2e demo release bench lock clean
 
 # Of `make release`. KBUILD_FLAGS and KBUILD_… variables say the rest: another source, a builder.
 ARCHES ?= amd64
@@ -18,15 +18,25 @@ help: ## list the targets
 
 setup: $(READY) ## make .venv with kbuild and all that its tests need
 
+# LOCK=locks/release.txt installs kbuild and what that file pins, each wheel by its hash; the workflows
+# do so. Without LOCK pip resolves the ranges of pyproject.toml, because a user's mirror may hold other
+# versions or other builds than PyPI. --only-binary: no setup.py of a dependency runs.
+LOCK ?=
+
 # Pip older than 25.1 knows no dependency groups.
-$(READY): pyproject.toml
+$(READY): pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 	  f"kbuild needs Python 3.11 or newer, this is {sys.version.split()[0]}; name another with PYTHON=")'
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 	  { echo "$(PYTHON) cannot make virtual environments: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv --clear .venv
+ifdef LOCK
+	$(BIN)/python -m pip install --quiet --require-hashes --only-binary :all: --requirement $(LOCK)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+else
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable . --group dev
+endif
 	@touch $@
 
 lint: $(READY) ## formatting, lint, and which module may import which
@@ -64,6 +74,18 @@ release: $(READY) ## VERSION=v1.31.2 ARCHES="amd64 arm64": a checked release; KE
 
 bench: $(READY) ## kbuild beside the usual recipe and the compiler, as ratios; needs rsync
 	$(BIN)/python -m tests.bench
+
+# --universal: one file serves every platform and every Python that kbuild supports. Existing pins
+# stay where they fit pyproject.toml; UV_FLAGS=--upgrade takes the newest versions. A mirror may serve
+# builds of its own, so look at the difference: on PyPI nearly every release has two files or more.
+compile = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+  --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' \
+  --all-extras --group build $(UV_FLAGS) --output-file locks/$(1).txt
+
+lock: $(READY) ## write locks/*.txt anew from pyproject.toml; UV_FLAGS=--upgrade for newer versions
+	$(BIN)/python -m pip install --quiet --group ci
+	$(call compile,dev) --group dev --group ci
+	$(call compile,release) --constraint locks/dev.txt
 
 clean: ## remove what make and the tests made here
 	rm -rf .venv .build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -23,7 +23,13 @@ const lint = await createLinter();
 const found = process.argv.slice(2).flatMap((file) => lint(readFileSync(file, "utf8"), file));
 console.log(JSON.stringify(found));
 """
-NEWER_THAN_IT = ('label "ubuntu-24.04" is unknown', 'unknown permission scope "attestations"')
+NEWER_THAN_IT = (
+    'label "ubuntu-24.04" is unknown',
+    'unknown permission scope "attestations"',
+    'property "workflow_ref" is not defined',
+    'property "workflow_repository" is not defined',
+    'property "workflow_sha" is not defined',
+)
 
 
 def lint(folder: Path, *files: Path) -> list[str]:
@@ -63,7 +69,8 @@ def test_actionlint_finds_nothing_but_what_it_is_too_old_to_know(folder: Path) -
 
 
 def test_actionlint_finds_what_is_wrong(folder: Path, tmp_path: Path) -> None:
-    text = WORKFLOWS[-1].read_text()
+    (release,) = (path for path in WORKFLOWS if path.stem == "release")
+    text = release.read_text()
     wrong = {
         "needs.plan.outputs.before": "needs.plan.outputs.befor",
         "steps.plan.outputs.tags": "steps.plant.outputs.tags",
@@ -73,4 +80,4 @@ def test_actionlint_finds_what_is_wrong(folder: Path, tmp_path: Path) -> None:
     for old, new in wrong.items():
         assert old in text
         (tmp_path / "wrong.yml").write_text(text.replace(old, new, 1))
-        assert len(lint(folder, tmp_path / "wrong.yml")) > len(lint(folder, WORKFLOWS[-1])), new
+        assert len(lint(folder, tmp_path / "wrong.yml")) > len(lint(folder, release)), new
