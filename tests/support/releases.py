@@ -104,3 +104,8 @@ def make_release(work: Path, folder: Path, modules: str = MODULES, **changes: ob
         make_proofs(binaries), binaries, make_request(**changes), folder, times, unchanged=False
     )
     return folder
+
+
+def documents(folder: Path) -> dict[str, bytes]:
+    """Return what is signed of a release."""
+    return {name: (folder / name).read_bytes() for name in ("SHA256SUMS", "provenance.json")}
