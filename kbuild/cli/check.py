@@ -59,7 +59,7 @@ def check(
     quiet: options.Quiet = None,
     config: options.Config = None,
 ) -> None:
-    """Check that a release is whole, that all in it agrees, and that it is what you demand."""
+    """Check that a release is whole, agrees with itself, and is what you demand."""
     asked = {"version": version, "arch": arch, "ca_years": ca_years, "leaf_years": leaf_years}
     settings, screen = begin(ctx, {**asked, "json": json, "quiet": quiet}, config)
     # The environment and kbuild.toml say how to build. What they do not say here is never missed,

@@ -13,10 +13,8 @@ from hypothesis import strategies as st
 from kbuild.errors import NotARelease
 from kbuild.release import list_files
 from kbuild.release.check import check_folder, check_release
-from kbuild.release.names import SUMS
-from kbuild.release.sums import digest, digests_of, write_sums
 from tests.support.goelf import FUNCTIONS, MODULES, write_go_elf
-from tests.support.releases import make_release
+from tests.support.releases import forge, forge_sums, make_release
 
 AMD64, ARM64 = "kubeadm-linux-amd64", "kubeadm-linux-arm64"
 
@@ -34,28 +32,6 @@ def folder(made: Path, tmp_path: Path) -> Path:
 
 def found(folder: Path) -> list[str]:
     return [f"{p.kind} {p.file}" for p in check_release(folder).problems]
-
-
-def forge(folder: Path) -> None:
-    """Make the sums and the provenance's subjects fit what is in the folder now."""
-    for name in list_files(folder):
-        if name.endswith(".sha256"):
-            (folder / name).unlink()
-    artifacts = [n for n in list_files(folder) if n not in (*SUMS.values(), "provenance.json")]
-    path = folder / "provenance.json"
-    document = json.loads(path.read_text())
-    document["subject"] = [
-        {"name": name, "digest": {kind: digest(folder / name, kind) for kind in SUMS}}
-        for name in artifacts
-    ]
-    path.write_text(json.dumps(document))
-    write_sums(folder, digests_of(folder, [*artifacts, "provenance.json"]))
-
-
-def forge_sums(folder: Path) -> None:
-    """Make the sums fit what is in the folder now."""
-    names = [n for n in list_files(folder) if not n.endswith((".sha256", "SUMS"))]
-    write_sums(folder, digests_of(folder, names))
 
 
 def edit(path: Path, old: str, new: str) -> None:
