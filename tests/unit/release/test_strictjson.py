@@ -34,7 +34,7 @@ def test_a_document_is_read_as_json_has_it(value: object, ascii_only: bool) -> N
     ],
 )
 def test_what_readers_could_understand_in_two_ways_is_refused(text: bytes) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"\w"):
         load_json(text)
 
 
@@ -47,6 +47,6 @@ def test_brackets_in_text_are_no_depth() -> None:
 def test_four_megabytes_of_anything_take_seconds(part: bytes) -> None:
     begun = time.monotonic()
     for before in (b"", b'"', b"["):
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match=r"\w"):
             load_json(before + part * (2**22 // len(part)))
     assert time.monotonic() - begun < 20
