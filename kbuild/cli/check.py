@@ -14,6 +14,9 @@ from kbuild.release.check import Checked, check_folder
 from kbuild.release.demands import Demands
 from kbuild.release.files import Problem
 
+# A hostile release must not flood the terminal; an honest one that is damaged stays below.
+_SHOWN, _WIDE = 1000, 1000
+
 app = command_app()
 
 
@@ -89,8 +92,10 @@ def check(
 def demand_whole(release: Checked) -> None:
     """Raise ReleaseBroken with each problem of a release, if there is any."""
     if problems := release.problems:
-        # A file name may have line ends that would make a line of their own here.
-        details = "\n".join(visible(str(problem)) for problem in problems)
+        # A file name may hold a line end, which would begin a line of its own here.
+        lines = [visible(str(problem))[:_WIDE] for problem in problems[:_SHOWN]]
+        more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
+        details = "\n".join(lines + more)
         raise ReleaseBroken(folder=release.folder, count=_count(problems), details=details)
 
 
@@ -129,6 +134,6 @@ def _document(release: Checked) -> dict[str, object]:
         "files": list(release.files),
         "version": asked["version"],
         "arches": asked["arches"],
-        "lifetimes": asked["lifetimes"],
+        "lifetimes": {name: asked["lifetimes"][name] for name in ("ca_years", "leaf_years")},
         "signer": signer and {"kind": signer.kind, "name": signer.name, "trusted": signer.trusted},
     }

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -371,6 +372,17 @@ def test_a_binary_of_any_size_is_not_read(plain: Path) -> None:
     assert f"different: {AMD64}: it is larger than" in done.stderr
 
 
+def test_a_release_does_not_flood_the_terminal(plain: Path) -> None:
+    lines = "".join(f"{'0' * 64}  {'x' * 5000}{number:04}\n" for number in range(600))
+    (plain / "SHA256SUMS").write_text(lines)
+    lines = "".join(f"{'0' * 64}  {number:06}\n" for number in range(20_000))
+    (plain / "SHA512SUMS").write_text(lines)
+    done = kbuild("check", plain)
+    assert done.returncode == 90
+    assert len(done.stderr) < 2**20
+    assert re.search(r"and \d+ more$", done.stderr, re.MULTILINE)
+
+
 # --- modes ------------------------------------------------------------------------------------
 
 
@@ -435,6 +447,8 @@ def test_a_key_in_the_folder_under_test_is_refused(way: str, signed: Path, tmp_p
             key.hardlink_to(signed / "cosign.pub")
         case "folder of releases":
             folder = signed.parent
+        case _:
+            assert way == "plain"
     done = kbuild("check", folder, "--key", key)
     assert done.returncode == 94, done.stdout
     assert "in the folder that it should vouch for" in done.stderr
@@ -486,3 +500,10 @@ def test_the_name_of_a_folder_reaches_no_terminal_as_control_characters(plain: P
     done = kbuild("check", folder)
     assert done.returncode == 0, done.stderr
     assert _harmless(done.stdout + done.stderr)
+
+
+def test_names_on_the_command_line_reach_no_terminal_as_control_characters(plain: Path) -> None:
+    done = kbuild("check", plain, f"{ESCAPES}x")
+    assert done.returncode == 2
+    assert r"\x1b[2J" in done.stderr
+    assert _harmless(done.stderr)
