@@ -18,6 +18,7 @@ from kbuild.model import ARCHES, DAYS_A_YEAR, MAX_YEARS
 from kbuild.prove.elf import read_arch
 from kbuild.release.demands import Demands, TrustedKey, inside, read_trusted_key
 from kbuild.release.files import (
+    MAX_NAMES,
     Problem,
     ReleaseFiles,
     looks_like_release,
@@ -94,7 +95,11 @@ def check_folder(
             return (_check(whole, demands, key, signatures=signatures),)
         found: list[Checked] = []
         problems = list(unsafe_mode(".", os.fstat(descriptor)))
-        for name in names_in(descriptor):
+        names = names_in(descriptor)
+        if len(names) == MAX_NAMES:
+            what = f"it holds {MAX_NAMES} entries or more, of which not all were read"
+            problems.append(Problem(file=".", kind="different", what=what))
+        for name in names:
             read = _read_release(folder / name, descriptor)
             if read is None:
                 problems.append(Problem(file=name, kind="extra", what="it belongs to no release"))

@@ -22,6 +22,7 @@ _BLOCK = 1024 * 1024
 _KIB, _MIB = 1024, 1024 * 1024
 # Several times what any release has: a stripped kubeadm is below 80 MB, its SBOM below 1 MB.
 MAX_BINARY, MAX_DOCUMENT, MAX_SUM = 256 * _MIB, 4 * _MIB, _KIB
+MAX_NAMES = 10_000  # in a folder of releases
 _MAX_TOTAL = 1024 * _MIB
 _MAX_ENTRIES, _MAX_DEPTH = 500, 8
 _PACKAGES = (".deb", ".rpm")
@@ -105,7 +106,7 @@ def looks_like_release(descriptor: int) -> bool:
     return not {PROVENANCE, SUMS["sha256"]}.isdisjoint(names_in(descriptor))
 
 
-def names_in(descriptor: int, limit: int = 10_000) -> list[str]:
+def names_in(descriptor: int, limit: int = MAX_NAMES) -> list[str]:
     """Return the names in a folder, sorted, of a huge one only so many."""
     with os.scandir(descriptor) as entries:
         return sorted(entry.name for entry, _ in zip(entries, range(limit), strict=False))
@@ -148,6 +149,7 @@ class _Reader:
     unreadable: list[Problem] = field(default_factory=list)
     unsafe: list[Problem] = field(default_factory=list)
     places: set[Place] = field(default_factory=set)
+    entries: int = 0
     total: int = 0
 
     def read_folder(self, descriptor: int, prefix: str) -> None:
@@ -157,7 +159,8 @@ class _Reader:
         if not names:
             self._refuse(prefix.rstrip("/") or ".", "extra", "it is an empty folder")
         for name in names:
-            if len(self.places) > _MAX_ENTRIES or prefix.count("/") > _MAX_DEPTH:
+            self.entries += 1
+            if self.entries > _MAX_ENTRIES or prefix.count("/") > _MAX_DEPTH:
                 what = f"it holds more than {_MAX_ENTRIES} entries, or {_MAX_DEPTH} levels"
                 self._refuse(prefix.rstrip("/") or ".", "different", what)
                 return

@@ -364,9 +364,27 @@ def test_more_files_than_any_release_has_are_not_read(plain: Path) -> None:
     assert "more than 500 entries" in done.stderr
 
 
+def test_links_to_one_file_count_as_many(plain: Path) -> None:
+    for number in range(600):
+        folder = plain / f"more-{number // 100}"
+        folder.mkdir(exist_ok=True)
+        (folder / str(number)).hardlink_to(plain / "build.json")
+    done = kbuild("check", plain)
+    assert done.returncode == 90
+    assert "more than 500 entries" in done.stderr
+
+
+def test_a_release_among_too_many_entries_is_not_good(plain: Path) -> None:
+    for number in range(10_000):
+        os.link(plain / "build.json", plain.parent / f"v0.0.{number}")
+    done = kbuild("check", plain.parent)
+    # The release itself may be among those that were not read; then there is none (91).
+    assert done.returncode == 91 or "not all were read" in done.stderr
+
+
 def test_a_binary_of_any_size_is_not_read(plain: Path) -> None:
     with (plain / AMD64).open("r+b") as file:
-        file.truncate(2**42)
+        file.truncate(2**33)
     done = kbuild("check", plain, limit="1500000")
     assert done.returncode == 90, done.stderr
     assert f"different: {AMD64}: it is larger than" in done.stderr
