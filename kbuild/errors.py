@@ -549,11 +549,11 @@ class PackagerFailed(KbuildError):
 
 
 class ReleaseBroken(KbuildError):
-    """A file of a release is missing, extra or different."""
+    """A file of a release is missing, extra, different or unsafe, or a demand is not met."""
 
     exit_code = 90
-    what = "{folder} is not as it was published: {count}"
-    todo = "do not use it; get it again from a source that you trust"
+    what = "{folder} does not pass the check: {count}"
+    todo = "do not use it; get it again from a source that you trust, into a folder of your own"
 
 
 class NotARelease(KbuildError):
@@ -581,7 +581,7 @@ class RebuildDiffers(KbuildError):
 
 
 class BadKey(KbuildError):
-    """A key cannot be read, or is of a kind that sigstore does not sign with."""
+    """A key cannot be read, is of a kind that sigstore does not use, or came with the release."""
 
     exit_code = 94
     what = "the key {path} cannot be used: {reason}"

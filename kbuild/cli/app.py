@@ -13,7 +13,7 @@ from kbuild.cli.boundary import Boundary
 COMMANDS = {
     "kubeadm": "Build kubeadm with other certificate lifetimes, and prove it.",
     "verify": "Prove what any kubeadm issues, whoever built it.",
-    "check": "Check that a release is whole, and that all in it agrees.",
+    "check": "Check that a release is whole, agrees with itself, and is what you demand.",
     "sign": "Sign a release's sums and its provenance, as sigstore does.",
     "rebuild": "Build a release again from its provenance alone, and compare the bytes.",
     "export": "Print what a tool needs to put this kubeadm on nodes.",

@@ -34,7 +34,7 @@ class Boundary(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  # Typer's own signature
         """Run the command that was typed."""
-        from kbuild.cli.console import Screen
+        from kbuild.cli.console import Screen, visible
         from kbuild.workspace import disk_errors
 
         ctx.obj = _State(screen=Screen(verbose=False, quiet=False, as_json="--json" in sys.argv))
@@ -56,6 +56,8 @@ class Boundary(TyperGroup):
         except Exception as error:
             if type(error).__module__.startswith(("typer", "click")):
                 if isinstance(error, typer.TyperException):
+                    # `kbuild check *` passes the names that somebody else gave to files.
+                    error.message = visible(error.message)
                     ctx.obj.screen.error_document("Usage", error.exit_code, error.format_message())
                 raise
             _internal(ctx.obj.screen, error)

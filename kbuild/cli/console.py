@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from typing import TextIO
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from kbuild.errors import KbuildError, NotWritable
 
@@ -20,7 +20,11 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 class Screen:
-    """Shows progress as a bar on a terminal and as plain lines elsewhere; a kbuild Progress."""
+    """Shows progress as a bar on a terminal and as plain lines elsewhere; a kbuild Progress.
+
+    File names, a compiler's words and values of a stranger's JSON all pass here, so this is where
+    control characters are escaped. JSON needs nothing: json.dumps writes them as ``\\u`` escapes.
+    """
 
     def __init__(self, *, verbose: bool, quiet: bool, as_json: bool) -> None:
         self._out = _console(sys.stdout)
@@ -35,17 +39,17 @@ class Screen:
         """Begin a stage."""
         self.close()
         if not self._quiet:
-            self._err.print(f"[bold]==> {escape(title)}[/bold]")
+            self._err.print(Text(f"==> {visible(title)}", "bold"))
 
     def say(self, text: str) -> None:
         """Show one fact."""
         if not self._quiet:
-            self._err.print(f"    {escape(text)}", soft_wrap=True)
+            self._err.print(Text(f"    {visible(text)}"), soft_wrap=True)
 
     def detail(self, text: str) -> None:
         """Show a line that only --verbose wants."""
         if self._verbose:
-            self._err.print(f"    [dim]{escape(text)}[/dim]", soft_wrap=True)
+            self._err.print(Text.assemble("    ", (visible(text), "dim")), soft_wrap=True)
 
     def advance(self, what: str, done: int, total: int | None) -> None:
         """Move the bar, or print a line now and then where there is no terminal."""
@@ -75,7 +79,8 @@ class Screen:
                 self._out.file.write(json.dumps(document, indent=2) + "\n")
             else:
                 for line in lines:
-                    self._out.print(line, soft_wrap=isinstance(line, str), markup=False)
+                    shown = Text(visible(line)) if isinstance(line, str) else line
+                    self._out.print(shown, soft_wrap=isinstance(line, str))
             self._out.file.flush()
         except BrokenPipeError:
             raise
@@ -85,11 +90,11 @@ class Screen:
     def error(self, error: KbuildError) -> None:
         """Print an error: what happened, what to do, and another program's last words."""
         self.close()
-        self._err.print(f"[red]error:[/red] {escape(error.happened)}", soft_wrap=True)
+        self._say_labelled("error:", "red", error.happened)
         if error.hint:
-            self._err.print(f"[yellow]hint:[/yellow] {escape(error.hint)}", soft_wrap=True)
+            self._say_labelled("hint:", "yellow", error.hint)
         for line in error.details.splitlines():
-            self._err.print(f"  | {escape(line)}", soft_wrap=True)
+            self._err.print(Text(f"  | {visible(line)}"), soft_wrap=True)
         self.error_document(
             type(error).__name__, error.exit_code, error.happened, error.hint, error.details
         )
@@ -110,11 +115,14 @@ class Screen:
                 self._out.file.write(json.dumps({"error": error}, indent=2) + "\n")
                 self._out.file.flush()
 
+    def _say_labelled(self, label: str, style: str, text: str) -> None:
+        self._err.print(Text.assemble((label, style), f" {visible(text)}"), soft_wrap=True)
+
     def _move_bar(self, what: str, done: int, total: int | None) -> None:
         if self._bar is None or what != self._what:
             self.close()
             self._bar = Progress(
-                TextColumn("    {task.description}"),
+                TextColumn("    {task.description}", markup=False),
                 BarColumn(),
                 TaskProgressColumn(),
                 TextColumn("{task.fields[count]}"),
@@ -122,19 +130,41 @@ class Screen:
                 transient=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task(escape(what), total=total, count="")
+            self._task = self._bar.add_task(visible(what), total=total, count="")
             self._what = what
         assert self._task is not None
         count = str(done) if total is None else f"{done} of {total}"
         self._bar.update(self._task, completed=done, total=total, count=count)
 
 
-def plain_table(*headings: str) -> Table:
-    """Return a table without lines, which reads well in a pipe too."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+class PlainTable(Table):
+    """A table without lines, which reads well in a pipe too; its cells are text, not markup."""
+
+    def add_row(self, *cells: object) -> None:  # type: ignore[override]  # only text is asked for
+        """Add a row of text."""
+        super().add_row(*(Text(visible(str(cell))) for cell in cells))
+
+
+def plain_table(*headings: str) -> PlainTable:
+    """Return a table with these headings."""
+    table = PlainTable(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         table.add_column(heading, no_wrap=True)
     return table
+
+
+def visible(text: str) -> str:
+    """Return text of one line that changes nothing on a terminal but the place that it takes.
+
+    Whatever Unicode does not call printable is escaped as in Python: control characters, which
+    begin escape sequences, marks that reorder what is shown, and parts of no character. A tab is
+    as many spaces as it takes.
+    """
+    return "".join(c if c.isprintable() else _escaped(c) for c in text.expandtabs(8))
+
+
+def _escaped(character: str) -> str:
+    return ascii(character)[1:-1]
 
 
 def _console(stream: TextIO | None) -> Console:

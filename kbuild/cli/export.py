@@ -7,11 +7,10 @@ import typer
 
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
-from kbuild.errors import BadSetting, NotARelease, ReleaseBroken
-from kbuild.release.check import check_release, releases_in
+from kbuild.cli.check import demand_whole
+from kbuild.errors import BadSetting, NotARelease
+from kbuild.release.check import check_folder
 from kbuild.release.export import TOOLS, snippet
-from kbuild.release.names import PROVENANCE
-from kbuild.release.provenance import read_provenance
 
 app = command_app()
 
@@ -40,12 +39,12 @@ def export(
     if not re.fullmatch(r"https?://[\w.~:/%@+\[\]-]+", base_url):
         reason = "it must be an http or https address of plain characters"
         raise BadSetting(name="base-url", value=base_url, reason=reason, hint="quote the rest as %")
-    releases = releases_in(folder)
+    releases = check_folder(folder)
+    for release in releases:
+        demand_whole(release)  # a checksum of something damaged would spread it
     if len(releases) > 1:
         raise NotARelease(path=folder, reason="it holds several; name one")
-    if problems := check_release(releases[0]).problems:
-        # A checksum of something damaged would spread it.
-        details = "\n".join(map(str, problems))
-        raise ReleaseBroken(folder=folder, count=f"{len(problems)} problems", details=details)
-    text = snippet(tool, read_provenance(releases[0] / PROVENANCE), base_url)
+    statement = releases[0].statement
+    assert statement is not None
+    text = snippet(tool, statement, base_url)
     screen.result({"tool": tool, "snippet": text}, text.rstrip("\n").split("\n"))

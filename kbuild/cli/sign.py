@@ -7,9 +7,9 @@ import typer
 
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
-from kbuild.errors import MissingSetting, ReleaseBroken
-from kbuild.release.check import check_release, releases_in
-from kbuild.release.names import SIGNATURES
+from kbuild.cli.check import demand_whole
+from kbuild.errors import MissingSetting
+from kbuild.release.check import check_folder
 from kbuild.release.signing import sign_keyless, sign_with_key
 
 app = command_app()
@@ -39,14 +39,16 @@ def sign(
     _, screen = begin(ctx, {"json": json, "quiet": quiet}, config)
     if (key is not None) == keyless:
         raise MissingSetting(name="key FILE or --keyless, one of them,")
+    checked = check_folder(folder, signatures=False)
+    for release in checked:
+        demand_whole(release)  # what is signed is vouched for
     signed = []
-    for release in releases_in(folder):
-        found = [p for p in check_release(release).problems if p.file not in SIGNATURES]
-        if found:
-            # What is signed is vouched for.
-            details = "\n".join(map(str, found))
-            raise ReleaseBroken(folder=release, count=f"{len(found)} problems", details=details)
-        signer = sign_with_key(release, key) if key else sign_keyless(release, trust_config)
-        signed.append({"folder": str(release), "kind": signer.kind, "name": signer.name})
+    for release in checked:
+        signer = (
+            sign_with_key(release.folder, release.documents, key)
+            if key
+            else sign_keyless(release.folder, release.documents, trust_config)
+        )
+        signed.append({"folder": str(release.folder), "kind": signer.kind, "name": signer.name})
     lines = [f"{one['folder']}: signed by {one['name']}" for one in signed]
     screen.result(signed[0] if len(signed) == 1 else {"releases": signed}, lines)

@@ -3,18 +3,14 @@
 Formats: src/debug/buildinfo/buildinfo.go and src/debug/gosym/pclntab.go of Go 1.25.
 """
 
-import contextlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
-from elftools.common.exceptions import ELFError
 from elftools.elf.constants import SH_FLAGS
-from elftools.elf.elffile import ELFFile
 
-from kbuild.errors import WrongBinary
+from kbuild.prove.elf import Content, Elf, opened
 
 _INFO_MAGIC = b"\xff Go buildinf:"
 _INLINE = 2  # flag: the strings follow, since Go 1.18
@@ -23,6 +19,9 @@ _GO_1_16, _GO_1_18, _GO_1_20 = 0xFFFFFFFA, 0xFFFFFFF0, 0xFFFFFFF1
 _GO_1_2 = 0xFFFFFFFB
 _HEADER = 8
 _DEP_FIELDS = 2  # path and version
+# Far beyond any Kubernetes binary; a hostile one must not choose how much memory is used.
+_MAX_FUNCTIONS = 500_000
+_MAX_INFO = 4 * 1024 * 1024  # bytes of build info
 
 
 class Module(NamedTuple):
@@ -73,18 +72,20 @@ def package_of(symbol: str) -> str:
     return (folder + slash + rest.partition(".")[0]).replace("%2e", ".")
 
 
-def read_build_info(path: Path) -> BuildInfo:
+def read_build_info(binary: Content) -> BuildInfo:
     """Return the build info of a Go binary, empty if it has none.
 
     Raises WrongBinary when it is no ELF file or its build info is damaged.
     """
-    with _opened(path) as elf:
-        section = elf.get_section_by_name(".go.buildinfo")
+    with opened(binary) as elf:
+        section = elf.section(".go.buildinfo")
         if section is None:
             return BuildInfo()
-        data: bytes = section.data()
+        if section.size > _MAX_INFO:
+            _fail("its build info is too large")
+        data = elf.data(section)
         if not data.startswith(_INFO_MAGIC):
-            raise WrongBinary(path=path, reason="its build info is damaged")
+            _fail("its build info is damaged")
         size, flags = data[14], data[15]
         if flags & _INLINE:
             go_version, rest = _counted(data[32:])
@@ -100,45 +101,39 @@ def read_build_info(path: Path) -> BuildInfo:
     )
 
 
-def read_functions(path: Path) -> tuple[Function, ...]:
+def read_functions(binary: Content) -> tuple[Function, ...]:
     """Return the functions of a Go binary in the order of their addresses.
 
     Raises WrongBinary when it is no ELF file, or not one of Go 1.2 to 1.26.
     """
-    with _opened(path) as elf:
-        table, text = (elf.get_section_by_name(name) for name in (".gopclntab", ".text"))
+    with opened(binary) as elf:
+        table, text = elf.section(".gopclntab"), elf.section(".text")
         if table is None or text is None:
-            raise WrongBinary(path=path, reason="it has no table of Go functions")
-        data, code, base = table.data(), text.data(), text["sh_addr"]
-        little = elf.little_endian
-    try:
-        entries = list(_entries(data, "<" if little else ">", base))
-    except (struct.error, ValueError) as error:
-        raise WrongBinary(path=path, reason=f"its function table is damaged: {error}") from error
-    ends = [address for _, address in entries[1:]] + [base + len(code)]
+            _fail("it has no table of Go functions")
+        data, code, base = elf.data(table), elf.data(text), text.address
+        try:
+            entries = list(_entries(data, "<" if elf.little_endian else ">", base))
+        except (struct.error, ValueError) as error:
+            _fail(f"its function table is damaged: {error}")
+        ends = [address for _, address in entries[1:]] + [base + len(code)]
+        if any(end < address for (_, address), end in zip(entries, ends, strict=True)):
+            _fail("its function table is not in the order of addresses")
     return tuple(
         Function(name, address, code[address - base : end - base])
         for (name, address), end in zip(entries, ends, strict=True)
     )
 
 
-def read_sections(path: Path) -> tuple[Section, ...]:
+def read_sections(binary: Content) -> tuple[Section, ...]:
     """Return the sections that are loaded, in the order of their addresses.
 
-    Raises WrongBinary when it is no ELF file.
+    Raises WrongBinary when it is no ELF file, or its sections overlap.
     """
-    with _opened(path) as elf:
-        found = [
-            Section(
-                name=section.name,
-                address=section["sh_addr"],
-                size=section["sh_size"],
-                data=b"" if section["sh_type"] == "SHT_NOBITS" else section.data(),
-                little=elf.little_endian,
-            )
-            for section in elf.iter_sections()
-            if section["sh_flags"] & SH_FLAGS.SHF_ALLOC
-        ]
+    with opened(binary) as elf:
+        loaded = [s for s in elf.sections if s.flags & SH_FLAGS.SHF_ALLOC]
+        if sum(section.size for section in loaded if section.in_file) > elf.file_size:
+            _fail("its sections overlap")
+        found = [Section(s.name, s.address, s.size, elf.data(s), elf.little_endian) for s in loaded]
     return tuple(sorted(found, key=lambda section: section.address))
 
 
@@ -149,13 +144,8 @@ def replacement(module: Module, path: str, version: str) -> Module:
     return Module(path, version)
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[ELFFile]:
-    with path.open("rb") as file:
-        try:
-            yield ELFFile(file)
-        except (ELFError, struct.error, IndexError, UnicodeDecodeError) as error:
-            raise WrongBinary(path=path, reason=f"it is no ELF file of Go: {error}") from error
+def _fail(reason: str) -> NoReturn:
+    raise ValueError(reason)
 
 
 def _modules(text: str) -> Iterator[Module]:
@@ -182,7 +172,7 @@ def _counted(data: bytes) -> tuple[bytes, bytes]:
             return data[at : at + length], data[at + length :]
 
 
-def _string(elf: ELFFile, header: int, size: int) -> bytes:
+def _string(elf: Elf, header: int, size: int) -> bytes:
     """Return the Go string whose header (address, length) is at an address."""
     if header == 0:
         return b""
@@ -190,16 +180,18 @@ def _string(elf: ELFFile, header: int, size: int) -> bytes:
     return _at(elf, _word(elf, pair, size), _word(elf, pair[size:], size))
 
 
-def _at(elf: ELFFile, address: int, length: int) -> bytes:
-    for segment in elf.iter_segments():
-        start = segment["p_vaddr"]
-        if segment["p_type"] == "PT_LOAD" and start <= address < start + segment["p_filesz"]:
-            data: bytes = segment.data()
-            return data[address - start :][:length]
+def _at(elf: Elf, address: int, length: int) -> bytes:
+    for segment in elf.segments:
+        end = segment.address + segment.size
+        if segment.kind == "PT_LOAD" and segment.address <= address < end:
+            if length > _MAX_INFO:
+                _fail("its build info is too large")
+            offset = segment.offset + address - segment.address
+            return elf.read(offset, min(length, end - address))
     return b""
 
 
-def _word(elf: ELFFile, data: bytes, size: int) -> int:
+def _word(elf: Elf, data: bytes, size: int) -> int:
     return int.from_bytes(data[:size], "little" if elf.little_endian else "big")
 
 
@@ -211,13 +203,26 @@ def _entries(data: bytes, order: str, base: int) -> Iterator[tuple[str, int]]:
     def words(at: int, count: int) -> tuple[int, ...]:
         return struct.unpack_from(f"{order}{count}{word}", data, at)
 
+    names_by_place: dict[int, str] = {}
+    left = len(data)
+
     def name(at: int) -> str:
-        return data[at : data.index(b"\0", at)].decode()
+        # Names do not overlap; if they did, a small table could hold any number of long ones.
+        nonlocal left
+        if at not in names_by_place:
+            names_by_place[at] = data[at : data.index(b"\0", at, at + left)].decode()
+            left -= len(names_by_place[at])
+        return names_by_place[at]
+
+    def checked(count: int) -> int:
+        if count > _MAX_FUNCTIONS:
+            _fail(f"{count} functions, the limit is {_MAX_FUNCTIONS}")
+        return count
 
     if magic in (_GO_1_18, _GO_1_20):
         # Since Go 1.26 the table has no start of the text any more.
         count, _, start, names, _, _, _, table = words(_HEADER, 8)
-        for at in range(count):
+        for at in range(checked(count)):
             offset, about = struct.unpack_from(f"{order}2I", data, table + 8 * at)
             (name_at,) = struct.unpack_from(f"{order}i", data, table + about + 4)
             yield name(names + name_at), (start or base) + offset
@@ -229,7 +234,7 @@ def _entries(data: bytes, order: str, base: int) -> Iterator[tuple[str, int]]:
         else:
             (count,) = words(_HEADER, 1)
             names, table, entries = 0, 0, _HEADER + size
-        for at in range(count):
+        for at in range(checked(count)):
             address, about = words(entries + 2 * size * at, 2)
             (name_at,) = struct.unpack_from(f"{order}i", data, table + about + size)
             yield name(names + name_at), address

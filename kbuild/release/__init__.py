@@ -110,6 +110,13 @@ def _write(
     statement = provenance(binaries, request, digests, sum(times.values()))
     _write_json(folder / PROVENANCE, statement)
     write_sums(folder, digests | digests_of(folder, [PROVENANCE]))
+    _make_owners_own(folder)
+
+
+def _make_owners_own(folder: Path) -> None:
+    """Let only the owner write, whatever the umask: ``kbuild check`` refuses anything else."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(path.stat().st_mode & ~0o022)
 
 
 def _check_folder(folder: Path, request: BuildRequest, tag: Tag) -> None:
@@ -149,7 +156,7 @@ def _is_of(folder: Path, request: BuildRequest, tag: Tag) -> bool:
 def _holds(folder: Path, binaries: tuple[Binary, ...], layout: str) -> bool:
     """Tell whether a release is whole and has these very binaries; it may be signed."""
     try:
-        sums = read_sums(folder / SUMS["sha256"])
+        sums = read_sums((folder / SUMS["sha256"]).read_bytes())
         beside = {f"{name}{SUM_SUFFIX}" for name in sums}
         return (
             {*list_files(folder)} - {*SIGNATURES} == {*sums, *beside, *SUMS.values()}

@@ -4,18 +4,30 @@ What may be in a release follows from its provenance: the architectures, the lay
 asked for name each file. So a file too many is found even if somebody has added it to the sums.
 """
 
-import json
+import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from kbuild.errors import KbuildError, NotARelease, NotWritable
-from kbuild.model import ARCHES, DAYS_A_YEAR
+from kbuild.model import ARCHES, DAYS_A_YEAR, MAX_YEARS
 from kbuild.prove.elf import read_arch
-from kbuild.release import list_files
+from kbuild.release.demands import Demands, TrustedKey, inside, read_trusted_key
+from kbuild.release.files import (
+    MAX_NAMES,
+    Problem,
+    ReleaseFiles,
+    looks_like_release,
+    names_in,
+    open_entry,
+    open_folder,
+    read_files,
+    unsafe_mode,
+)
 from kbuild.release.names import (
     BUILD,
     PATCH,
@@ -30,10 +42,11 @@ from kbuild.release.names import (
 from kbuild.release.packages import package_name
 from kbuild.release.provenance import Statement, parse_provenance
 from kbuild.release.sbom import contradictions
-from kbuild.release.signing import Fault, Signer, verify_signatures
-from kbuild.release.sums import digest, read_sums
+from kbuild.release.signing import Signer, verify_signatures
+from kbuild.release.strictjson import load_json
+from kbuild.release.sums import read_sums
 from kbuild.settings import LAYOUTS
-from kbuild.source.versions import is_tag
+from kbuild.source.versions import full_tag, is_tag
 
 _SLACK = timedelta(minutes=6)  # kubeadm backdates by five; see prove/certificates.py
 _BROKEN = (
@@ -45,102 +58,161 @@ _BROKEN = (
     ArithmeticError,
     RecursionError,
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """What is wrong with a file; ``kind`` is missing, extra or different."""
-
-    file: str
-    kind: str
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.file}: {self.what}"
+_NONE = Demands()
+_Told = tuple[str, str, str, object]  # by which file, which file has which digest, and its value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """A release that was looked at: its files, what is wrong, and whose signature is good."""
+    """A release that was checked: its files, what is wrong, and whose signature is good.
+
+    ``statement`` is its provenance, None where that cannot be read. ``documents`` are the bytes of
+    SHA256SUMS and of the provenance as they were checked.
+    """
 
     folder: Path
     files: tuple[str, ...]
     problems: tuple[Problem, ...]
-    signer: Signer | None
+    documents: Mapping[str, bytes]
+    signer: Signer | None = None
+    statement: Statement | None = None
 
 
-def releases_in(folder: Path) -> tuple[Path, ...]:
-    """Return the folder itself if it is a release, else the releases right below it.
+def check_folder(
+    folder: Path, demands: Demands = _NONE, *, signatures: bool = True
+) -> tuple[Checked, ...]:
+    """Check a release, or each release right below a folder; each must meet the demands.
 
-    Raises NotARelease.
+    In a folder of releases, all that belongs to none of them is a problem of the folder itself,
+    which is then the first of those returned. ``signatures`` is False where they are about to be
+    replaced. Raises NotARelease, NotWritable, BadKey, or KeylessFailed for trust that cannot be
+    used.
     """
-    if not folder.is_dir():
-        raise NotARelease(path=folder, reason="it is no folder")
-    for found in ([folder], sorted(folder.iterdir())):
-        releases = tuple(path for path in found if _looks_like_one(path))
-        if releases:
-            return releases
-    raise NotARelease(path=folder, reason=f"there is neither {PROVENANCE} nor {SUMS['sha256']}")
+    key = read_trusted_key(demands.key, folder) if demands.key else None
+    with open_folder(folder) as descriptor:
+        if looks_like_release(descriptor):
+            whole = read_files(folder, descriptor)
+            return (_check(whole, demands, key, signatures=signatures),)
+        found: list[Checked] = []
+        problems = list(unsafe_mode(".", os.fstat(descriptor)))
+        names = names_in(descriptor)
+        if len(names) == MAX_NAMES:
+            what = f"it holds {MAX_NAMES} entries or more, of which not all were read"
+            problems.append(Problem(file=".", kind="different", what=what))
+        for name in names:
+            read = _read_release(folder / name, descriptor)
+            if read is None:
+                problems.append(Problem(file=name, kind="extra", what="it belongs to no release"))
+            else:
+                found.append(_check(read, demands, key, signatures=signatures))
+    if not found:
+        reason = f"there is neither {PROVENANCE} nor {SUMS['sha256']}"
+        raise NotARelease(path=folder, reason=reason)
+    if problems:
+        stray = Checked(folder=folder, files=(), problems=tuple(problems), documents={})
+        found.insert(0, stray)
+    return tuple(found)
 
 
-def check_release(
-    folder: Path,
-    key: Path | None = None,
-    identity: str | None = None,
-    issuer: str | None = None,
-    trust_config: Path | None = None,
-) -> Checked:
-    """Check a release; a signature is asked for where a key or an identity is given.
+def check_release(folder: Path, demands: Demands = _NONE) -> Checked:
+    """Check the release in a folder, whatever is in it.
 
-    Raises BadKey or KeylessFailed for a key or an identity that cannot be used.
+    Raises NotARelease, NotWritable, BadKey, or KeylessFailed for trust that cannot be used.
     """
+    key = read_trusted_key(demands.key, folder) if demands.key else None
+    with open_folder(folder) as descriptor:
+        return _check(read_files(folder, descriptor), demands, key, signatures=True)
+
+
+def _read_release(path: Path, parent: int) -> ReleaseFiles | None:
+    """Return the files of a release by the descriptor of its parent, None if it is none."""
     try:
-        files = list_files(folder)
-        signer: Signer | None = None
-        faults: list[Fault] = []
-        problems = list(_odd_files(folder))
-        if not problems:  # what is no file must not be read: a pipe never ends
-            problems = list(_check_files(folder, files))
-            signer, faults = verify_signatures(folder, files, key, identity, issuer, trust_config)
+        with open_entry(path.name, parent) as entry:
+            if stat.S_ISDIR(os.fstat(entry).st_mode) and looks_like_release(entry):
+                return read_files(path, entry)
     except PermissionError as error:
-        raise NotWritable(path=error.filename, reason=error.strerror) from error
-    problems += [Problem(file=file, kind=kind, what=what) for file, kind, what in faults]
-    return Checked(
-        folder=folder, files=tuple(files), problems=tuple(dict.fromkeys(problems)), signer=signer
+        raise NotWritable(path=path, reason=error.strerror) from error
+    except OSError:  # a link or a socket
+        return None
+    return None
+
+
+def _check(
+    files: ReleaseFiles, demands: Demands, key: TrustedKey | None, *, signatures: bool
+) -> Checked:
+    """Check what was read: signatures, then names and digests, then what the documents say.
+
+    Each step trusts what the steps before have checked, so a step that fails is the last one.
+    """
+    if key is not None and key.place in files.places:
+        raise inside(key.path)
+    documents = {
+        n: files.files[n].content for n in (SUMS["sha256"], PROVENANCE) if n in files.files
+    }
+    checked = Checked(
+        folder=files.folder,
+        files=tuple(sorted(files.files)),
+        problems=files.unreadable + files.unsafe,
+        documents=documents,
     )
+    if files.unreadable:
+        return checked
+    if signatures:
+        public, keyless = key and key.public, (demands.identity, demands.issuer)
+        signer, faults = verify_signatures(files, public, *keyless, demands.trust_config)
+        checked = replace(checked, signer=signer, problems=(*checked.problems, *faults))
+        if demands.signature and faults:
+            return checked
+    statement, problems = _read_statement(files)
+    if statement is not None:
+        problems = list(_check_demands(statement, demands))
+        problems += list(_check_digests(files, statement)) or list(
+            _check_contents(files, statement)
+        )
+    unique = dict.fromkeys((*checked.problems, *problems))
+    return replace(checked, statement=statement, problems=tuple(unique))
 
 
-def _looks_like_one(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in (PROVENANCE, SUMS["sha256"]))
-
-
-def _odd_files(folder: Path) -> Iterator[Problem]:
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            yield Problem(file=name, kind="different", what="it is no file")
-        elif path.is_dir() and not any(path.iterdir()):
-            yield Problem(file=name, kind="extra", what="it is an empty folder")
-
-
-def _check_files(folder: Path, files: list[str]) -> Iterator[Problem]:
+def _read_statement(files: ReleaseFiles) -> tuple[Statement | None, list[Problem]]:
+    """Return the provenance of a release, or what is wrong with it."""
+    content = files.content(PROVENANCE)
+    if content is None:
+        what = "without it nothing is known of the release"
+        return None, [Problem(file=PROVENANCE, kind="missing", what=what)]
     try:
-        statement = parse_provenance((folder / PROVENANCE).read_bytes())
-        artifacts = _artifacts(statement.asked)
-    except FileNotFoundError:
-        yield Problem(file=PROVENANCE, kind="missing", what="without it nothing can be told")
-        return
+        statement = parse_provenance(content)
+        _artifacts(statement.asked)
+        _demand_text(statement.subjects)
     except _BROKEN as error:
-        yield Problem(file=PROVENANCE, kind="different", what=f"it cannot be read: {error!r}")
-        return
-    listed = {*artifacts, PROVENANCE}
-    expected = {*listed, *SUMS.values(), *(f"{name}{SUM_SUFFIX}" for name in listed)}
-    for name in sorted(expected - {*files}):
-        yield Problem(file=name, kind="missing", what="it belongs to this release")
-    for name in sorted({*files} - expected - {*SIGNATURES}):
-        yield Problem(file=name, kind="extra", what="it does not belong to this release")
-    yield from _check_digests(folder, statement, listed)
-    yield from _check_contents(folder, statement)
+        what = f"it cannot be read: {error!r}"
+        return None, [Problem(file=PROVENANCE, kind="different", what=what)]
+    return statement, []
+
+
+def _demand_text(subjects: Mapping[Any, Mapping[Any, Any]]) -> None:
+    """Raise ValueError unless the names and the algorithms of a provenance's subjects are text."""
+    names = [*subjects, *(algorithm for digests in subjects.values() for algorithm in digests)]
+    if not all(isinstance(name, str) for name in names):
+        message = "the name of a subject or of a digest is no text"
+        raise ValueError(message)
+
+
+def _check_demands(statement: Statement, demands: Demands) -> Iterator[Problem]:
+    asked = statement.asked
+    version = demands.version and full_tag(demands.version)
+    pairs: dict[str, tuple[object, object]] = {
+        "version": (asked["version"], version),
+        "CA lifetime": (asked["lifetimes"]["ca_years"], demands.ca_years),
+        "leaf lifetime": (asked["lifetimes"]["leaf_years"], demands.leaf_years),
+    }
+    for name, (actual, demanded) in pairs.items():
+        if demanded is not None and actual != demanded:
+            what = f"its {name} is {actual}, you demand {demanded}"
+            yield Problem(file=PROVENANCE, kind="different", what=what)
+    for arch in demands.arches:
+        if arch not in asked["arches"]:
+            what = f"its architectures are {', '.join(asked['arches'])}, you demand {arch}"
+            yield Problem(file=PROVENANCE, kind="different", what=what)
 
 
 def _artifacts(asked: dict[str, Any]) -> set[str]:
@@ -149,6 +221,11 @@ def _artifacts(asked: dict[str, Any]) -> set[str]:
     if not {*asked["arches"]} <= {*ARCHES} or not asked["arches"]:
         message = f"architectures {asked['arches']}"
         raise ValueError(message)
+    for name in ("ca_years", "leaf_years"):
+        years = asked["lifetimes"][name]
+        if type(years) is not int or not 1 <= years <= MAX_YEARS:
+            message = f"{name} {years}"
+            raise ValueError(message)
     if asked["layout"] not in LAYOUTS or not is_tag(asked["version"]):
         message = f"layout {asked['layout']} or version {asked['version']}"
         raise ValueError(message)
@@ -158,25 +235,48 @@ def _artifacts(asked: dict[str, Any]) -> set[str]:
     return names
 
 
-def _check_digests(folder: Path, statement: Statement, listed: set[str]) -> Iterator[Problem]:
-    subjects = statement.subjects
-    for name in sorted(listed - {PROVENANCE} ^ subjects.keys()):
+def _check_digests(files: ReleaseFiles, statement: Statement) -> Iterator[Problem]:
+    """Yield each file that is missing, extra, or not of the digests that the others name."""
+    listed = {*_artifacts(statement.asked), PROVENANCE}
+    expected = {*listed, *SUMS.values(), *(f"{name}{SUM_SUFFIX}" for name in listed)}
+    for name in sorted(expected - files.files.keys()):
+        yield Problem(file=name, kind="missing", what="it belongs to this release")
+    for name in sorted(files.files.keys() - expected - {*SIGNATURES}):
+        yield Problem(file=name, kind="extra", what="it does not belong to this release")
+    told: list[_Told] = []
+    yield from _check_subjects(statement.subjects, listed - {PROVENANCE}, told)
+    yield from _check_sums(files, listed, told)
+    for name in listed:
+        beside = f"{name}{SUM_SUFFIX}"
+        if (content := files.content(beside)) is not None:
+            told.append((beside, name, "sha256", content.decode(errors="replace")))
+    for where, name, algorithm, value in sorted(told, key=str):
+        if name in listed and name in files.files:
+            actual = files.files[name].digests.get(algorithm)
+            if actual != value:
+                what = f"its {algorithm} is {actual}, by {where} it is {value}"
+                yield Problem(file=name, kind="different", what=what)
+
+
+def _check_subjects(
+    subjects: Mapping[str, Mapping[str, str]], listed: set[str], told: list[_Told]
+) -> Iterator[Problem]:
+    for name in sorted(listed ^ subjects.keys()):
         kind = "extra" if name in subjects else "missing"
         yield Problem(file=PROVENANCE, kind="different", what=f"its subject {name} is {kind}")
     for name, digests in subjects.items():
+        told += [(PROVENANCE, name, algorithm, value) for algorithm, value in digests.items()]
         if digests.keys() != SUMS.keys():
             what = f"its subject {name} has digests by {', '.join(digests) or 'nothing'}"
             yield Problem(file=PROVENANCE, kind="different", what=what)
-    told: list[tuple[str, str, str, str]] = [
-        (PROVENANCE, name, algorithm, value)
-        for name, digests in subjects.items()
-        for algorithm, value in digests.items()
-    ]
+
+
+def _check_sums(files: ReleaseFiles, listed: set[str], told: list[_Told]) -> Iterator[Problem]:
     for algorithm, sums in SUMS.items():
-        try:
-            lines = read_sums(folder / sums)
-        except FileNotFoundError:
+        if (content := files.content(sums)) is None:
             continue
+        try:
+            lines = read_sums(content)
         except _BROKEN as error:
             yield Problem(file=sums, kind="different", what=f"it cannot be read: {error}")
             continue
@@ -184,19 +284,9 @@ def _check_digests(folder: Path, statement: Statement, listed: set[str]) -> Iter
             about = "names" if name in lines else "does not name"
             yield Problem(file=sums, kind="different", what=f"it {about} {name}")
         told += [(sums, name, algorithm, value) for name, value in lines.items()]
-    for name in sorted(listed):
-        beside = folder / f"{name}{SUM_SUFFIX}"
-        if beside.is_file():
-            told.append((beside.name, name, "sha256", beside.read_text(errors="replace")))
-    for where, name, algorithm, value in told:
-        if name in listed and (folder / name).is_file():
-            actual = digest(folder / name, algorithm) if algorithm in SUMS else None
-            if actual != value:
-                what = f"its {algorithm} is {actual}, by {where} it is {value}"
-                yield Problem(file=name, kind="different", what=what)
 
 
-def _check_contents(folder: Path, statement: Statement) -> Iterator[Problem]:
+def _check_contents(files: ReleaseFiles, statement: Statement) -> Iterator[Problem]:
     """Yield what the documents say that the binaries, or one another, do not."""
     checks = {
         PROOF: _check_proof,
@@ -204,41 +294,39 @@ def _check_contents(folder: Path, statement: Statement) -> Iterator[Problem]:
         PATCH: _check_patch,
     }
     for name, check in checks.items():
-        if (folder / name).is_file():
-            try:
-                faults = list(check(folder, statement))
-            except _BROKEN as error:
-                faults = [f"it cannot be read: {error!r}"]
-            for what in faults:
-                yield Problem(file=name, kind="different", what=what)
-    for arch in statement.asked["arches"]:
-        binary = folder / binary_name(arch, statement.asked["layout"])
-        if not binary.is_file():
-            continue
-        name, sbom = binary_name(arch, statement.asked["layout"]), folder / sbom_name(arch)
         try:
-            if (actual := read_arch(binary)) != arch:
+            faults = list(check(files, statement))
+        except _BROKEN as error:
+            faults = [f"it cannot be read: {error!r}"]
+        for what in faults:
+            yield Problem(file=name, kind="different", what=what)
+    for arch in statement.asked["arches"]:
+        name, sbom = binary_name(arch, statement.asked["layout"]), sbom_name(arch)
+        binary = files.files[name]
+        try:
+            if (actual := read_arch(binary.content)) != arch:
                 yield Problem(file=name, kind="different", what=f"it is for {actual}")
-            if sbom.is_file():
-                text = sbom.read_text(errors="replace")
-                for what in contradictions(text, binary, arch, digest(binary, "sha256")):
-                    yield Problem(file=sbom.name, kind="different", what=f"it {what}")
+            text, sha256 = files.files[sbom].content, binary.digests["sha256"]
+            for what in contradictions(text, binary.content, arch, sha256):
+                yield Problem(file=sbom, kind="different", what=f"it {what}")
         except KbuildError as error:
             yield Problem(file=name, kind="different", what=error.happened)
+        except _BROKEN as error:
+            yield Problem(file=sbom, kind="different", what=f"it cannot be read: {error!r}")
 
 
-def _check_proof(folder: Path, statement: Statement) -> Iterator[str]:
+def _check_proof(files: ReleaseFiles, statement: Statement) -> Iterator[str]:
     asked = statement.asked
     layout = asked["layout"]
-    proofs = {each["file"]: each for each in json.loads((folder / PROOF).read_text())["binaries"]}
+    proofs = {each["file"]: each for each in load_json(files.files[PROOF].content)["binaries"]}
     names = {binary_name(arch, layout): arch for arch in asked["arches"]}
     for name in sorted(proofs.keys() ^ names.keys()):
         yield f"it is of {name}" if name in proofs else f"it is not of {name}"
     for name, arch in names.items():
-        if name not in proofs or not (folder / name).is_file():
+        if name not in proofs:
             continue
         proof = proofs[name]
-        if proof["sha256"] != digest(folder / name, "sha256"):
+        if proof["sha256"] != files.files[name].digests["sha256"]:
             yield f"it is of another {name}, whose sha256 is {proof['sha256']}"
         if proof["ran"] is None:
             continue
@@ -273,8 +361,8 @@ def _check_certificates(
             yield f"{name} issued {certificate['path']} for {ends - born}, not {years} years"
 
 
-def _check_build(folder: Path, statement: Statement) -> Iterator[str]:
-    build = json.loads((folder / BUILD).read_text())
+def _check_build(files: ReleaseFiles, statement: Statement) -> Iterator[str]:
+    build = load_json(files.files[BUILD].content)
     layout = statement.asked["layout"]
     source, go = statement.dependencies["source"], statement.dependencies["go"]
     pairs = {
@@ -313,8 +401,9 @@ def _check_build(folder: Path, statement: Statement) -> Iterator[str]:
             yield f"its {name} is {here}, by {PROVENANCE} {there}"
 
 
-def _check_patch(folder: Path, statement: Statement) -> Iterator[str]:
-    files = re.findall(r"^\+\+\+ b/(\S+)", (folder / PATCH).read_text(), re.MULTILINE)
+def _check_patch(files: ReleaseFiles, statement: Statement) -> Iterator[str]:
+    text = files.files[PATCH].content.decode()
+    changed = re.findall(r"^\+\+\+ b/(\S+)", text, re.MULTILINE)
     patched = any(name.startswith("patches/") for name in statement.dependencies)
-    if bool(files) != patched:
-        yield "it changes nothing" if patched else f"it changes {', '.join(files)}"
+    if bool(changed) != patched:
+        yield "it changes nothing" if patched else f"it changes {', '.join(changed)}"

@@ -74,16 +74,14 @@ def _cosign_key(text: bytes, password: bytes) -> bytes:
         raise ValueError(message) from error
 
 
-def public_key(path: Path) -> Any:  # noqa: ANN401  # slow to import
-    """Return a public key in PEM; raises BadKey."""
+def public_key(content: bytes, path: Path) -> Any:  # noqa: ANN401  # slow to import
+    """Return the public key in a PEM that was read from ``path``; raises BadKey."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
-        key = load_pem_public_key(path.read_bytes())
-    except OSError as error:
-        raise BadKey(path=path, reason=error.strerror) from error
+        key = load_pem_public_key(content)
     except (ValueError, UnsupportedAlgorithm) as error:
         raise BadKey(path=path, reason="it is no public key in PEM") from error
     if not isinstance(key, ec.EllipticCurvePublicKey):

@@ -8,7 +8,6 @@
 Sources: https://in-toto.io/Statement/v1, https://slsa.dev/spec/v1.0/provenance.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from kbuild import __version__
 from kbuild.errors import BadProvenance
 from kbuild.model import Binary, BuildRequest
 from kbuild.release.documents import request_document, rfc3339
+from kbuild.release.strictjson import load_json
 from kbuild.toolchain.archives import digest_of
 
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -117,7 +117,7 @@ def read_provenance(path: Path) -> Statement:
 
 def parse_provenance(text: bytes) -> Statement:
     """Parse a provenance.json; raises ValueError, KeyError, TypeError or AttributeError."""
-    document = json.loads(text)
+    document = load_json(text)
     definition = document["predicate"]["buildDefinition"]
     kinds = document["_type"], document["predicateType"], definition["buildType"]
     if kinds != (STATEMENT, PREDICATE, BUILD_TYPE):

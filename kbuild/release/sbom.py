@@ -7,13 +7,13 @@ where there is no such file (before v1.15) it is the packages, without a version
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from kbuild import __version__
 from kbuild.model import Binary, BuildRequest, SourceTree
+from kbuild.prove.elf import Content
 from kbuild.prove.gobinary import (
     Module,
     package_of,
@@ -21,9 +21,11 @@ from kbuild.prove.gobinary import (
     read_functions,
     replacement,
 )
+from kbuild.release.strictjson import load_json
 
 MAIN = "k8s.io/kubernetes"
 _VENDOR = f"{MAIN}/vendor/"
+_MAX_ELEMENTS = 5000  # the validator compares each with all; the largest of ours has 1,500
 
 
 def sbom_text(binary: Binary, request: BuildRequest) -> str:
@@ -50,20 +52,24 @@ def sbom_text(binary: Binary, request: BuildRequest) -> str:
     return json.dumps(json.loads(stream.getvalue()), indent=2) + "\n"
 
 
-def vendored_packages(path: Path) -> frozenset[str]:
+def vendored_packages(binary: Content) -> frozenset[str]:
     """Return the vendored packages that a binary built in GOPATH mode has functions of."""
-    names = (function.name.split(_VENDOR) for function in read_functions(path))
+    names = (function.name.split(_VENDOR) for function in read_functions(binary))
     # A method that a type got from another package names that one too, further on.
     return frozenset(package_of(parts[1]) for parts in names if parts[0] == "" and parts[1:])
 
 
-def contradictions(text: str, path: Path, arch: str, digest: str) -> Iterator[str]:
+def contradictions(text: bytes, binary: bytes, arch: str, digest: str) -> Iterator[str]:
     """Yield what an SBOM says that its binary does not, and the other way round."""
     from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser
     from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
     try:
-        document = JsonLikeDictParser().parse(json.loads(text))
+        found = load_json(text)
+        if sum(len(each) for each in found.values() if isinstance(each, list)) > _MAX_ELEMENTS:
+            yield f"has more than {_MAX_ELEMENTS} packages, relationships and the like"
+            return
+        document = JsonLikeDictParser().parse(found)
         faults = validate_full_spdx_document(document)
     except Exception as error:  # the parser's have no common base
         yield f"is no SPDX document: {error}"
@@ -76,7 +82,7 @@ def contradictions(text: str, path: Path, arch: str, digest: str) -> Iterator[st
         yield f"is not of the kubeadm for {arch} beside it"
     packages.pop("stdlib", None)
     told = {name: package.version or "" for name, package in packages.items()}
-    modules = read_build_info(path).modules
+    modules = read_build_info(binary).modules
     if modules:
         tag = main.version if main is not None else None
         held = {module.path: (tag if module.local else module.version) for module in modules}
@@ -84,17 +90,18 @@ def contradictions(text: str, path: Path, arch: str, digest: str) -> Iterator[st
             if told.get(name) != held.get(name):
                 yield f"says {name} {told.get(name)}, the binary holds {held.get(name)}"
         return
-    found = vendored_packages(path)
-    owners = {package: _owner(package, told) for package in found}
+    owners = {package: _owner(package, told) for package in vendored_packages(binary)}
     for package in sorted(package for package, owner in owners.items() if owner is None):
         yield f"does not name the module of {package}, which is in the binary"
     for name in sorted(told.keys() - set(owners.values())):
         yield f"names {name}, of which nothing is in the binary"
 
 
-def _owner(package: str, modules: Iterable[str]) -> str | None:
-    owners = [name for name in modules if package == name or package.startswith(f"{name}/")]
-    return max(owners, key=len, default=None)
+def _owner(package: str, modules: Container[str]) -> str | None:
+    """Return the longest of the modules that the package is in."""
+    while package and package not in modules:
+        package = package.rpartition("/")[0]
+    return package or None
 
 
 def _vendored_modules(source: SourceTree) -> Mapping[str, Module]:

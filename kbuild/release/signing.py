@@ -12,13 +12,23 @@ import base64
 import hashlib
 import json
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kbuild.errors import BadKey, KeylessFailed
+from kbuild.release.files import Problem, ReleaseFiles
 from kbuild.release.keys import fingerprint, pem, private_key, public_key
-from kbuild.release.names import PROVENANCE, PROVENANCE_BUNDLE, PUBLIC_KEY, SUMS, SUMS_BUNDLE
+from kbuild.release.names import (
+    PROVENANCE,
+    PROVENANCE_BUNDLE,
+    PUBLIC_KEY,
+    SIGNATURES,
+    SUMS,
+    SUMS_BUNDLE,
+)
+from kbuild.release.strictjson import load_json
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD = "application/vnd.in-toto+json"
@@ -26,8 +36,6 @@ _SIGNED = {SUMS_BUNDLE: SUMS["sha256"], PROVENANCE_BUNDLE: PROVENANCE}
 _BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 _KINDS = {"key": "signed with a key", "keyless": "signed keyless", "": "no bundle"}
 _NO_EXTRA = "an extra is missing: pip install 'kbuild[keyless]'"
-
-Fault = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +51,12 @@ class Signer:
     trusted: bool
 
 
-def sign_with_key(folder: Path, key_file: Path) -> Signer:
+def sign_with_key(folder: Path, documents: Mapping[str, bytes], key_file: Path) -> Signer:
     """Sign a release with a private key: PEM of the curve P-256, or cosign's own file.
 
-    The password of an encrypted key is taken from COSIGN_PASSWORD. Raises BadKey.
+    ``documents`` are SHA256SUMS and the provenance as they were checked. They are not read again,
+    so nothing else is signed. The password of an encrypted key is taken from COSIGN_PASSWORD.
+    Raises BadKey.
     """
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -57,7 +67,7 @@ def sign_with_key(folder: Path, key_file: Path) -> Signer:
     def sign(message: bytes) -> str:
         return _base64(key.sign(message, ec.ECDSA(hashes.SHA256())))
 
-    sums, statement = (folder / SUMS["sha256"]).read_bytes(), (folder / PROVENANCE).read_bytes()
+    sums, statement = documents[SUMS["sha256"]], documents[PROVENANCE]
     bundles = {
         SUMS_BUNDLE: _sums_bundle(public, sums, sign(sums)),
         PROVENANCE_BUNDLE: _provenance_bundle(public, statement, sign(_pae(statement))),
@@ -68,11 +78,11 @@ def sign_with_key(folder: Path, key_file: Path) -> Signer:
     return Signer(kind="key", name=f"sha256:{fingerprint(public).hex()}", trusted=True)
 
 
-def sign_keyless(folder: Path, trust_config: Path | None) -> Signer:
+def sign_keyless(folder: Path, documents: Mapping[str, bytes], trust_config: Path | None) -> Signer:
     """Sign a release with the OIDC identity of this CI job, through Fulcio and Rekor.
 
-    ``trust_config`` is sigstore's ClientTrustConfig of another instance than the public one.
-    Raises KeylessFailed.
+    ``documents`` are SHA256SUMS and the provenance as they were checked. ``trust_config`` is
+    sigstore's ClientTrustConfig of another instance than the public one. Raises KeylessFailed.
     """
     try:
         from sigstore.dsse import Statement
@@ -87,8 +97,8 @@ def sign_keyless(folder: Path, trust_config: Path | None) -> Signer:
         token = IdentityToken(found)
         context = SigningContext.from_trust_config(_trust(trust_config))
         with context.signer(token) as signer:
-            sums = signer.sign_artifact((folder / SUMS["sha256"]).read_bytes())
-            statement = signer.sign_dsse(Statement((folder / PROVENANCE).read_bytes()))
+            sums = signer.sign_artifact(documents[SUMS["sha256"]])
+            statement = signer.sign_dsse(Statement(documents[PROVENANCE]))
     except KeylessFailed:
         raise
     except Exception as error:  # sigstore's own have no common base
@@ -100,68 +110,79 @@ def sign_keyless(folder: Path, trust_config: Path | None) -> Signer:
 
 
 def verify_signatures(
-    folder: Path,
-    files: list[str],
-    key: Path | None,
+    files: ReleaseFiles,
+    key: Any | None,  # noqa: ANN401  # a public key, slow to import
     identity: str | None,
     issuer: str | None,
     trust_config: Path | None = None,
-) -> tuple[Signer | None, list[Fault]]:
+) -> tuple[Signer | None, list[Problem]]:
     """Return who signed a release, and what is wrong with its signatures.
 
-    Without a key, an identity or any file of a signature there is nobody and nothing wrong. Raises
-    BadKey or KeylessFailed for a key or trust that cannot be used.
+    A key or an identity is a demand: a release without signatures does not meet it. Without one,
+    and without any file of a signature, there is nobody and nothing wrong. Raises KeylessFailed for
+    trust that cannot be used.
     """
-    there = [name for name in (*_SIGNED, PUBLIC_KEY) if name in files]
+    there = [name for name in SIGNATURES if name in files.files]
     if not there and key is None and identity is None:
         return None, []
     if missing := [name for name in _SIGNED if name not in there]:
-        return None, [(name, "missing", "the release is not wholly signed") for name in missing]
-    kinds = {name: _kind(folder / name) for name in _SIGNED}
+        return None, [_missing(name, "the release is not wholly signed") for name in missing]
+    if missing := [name for name in _SIGNED.values() if name not in files.files]:
+        return None, [_missing(name, "it is signed, but it is not here") for name in missing]
+    kinds = {name: _kind(files.files[name].content) for name in _SIGNED}
     if {*kinds.values()} == {"key"} and identity is None:
-        return _verify_with_key(folder, key)
+        return _verify_with_key(files, key)
     if {*kinds.values()} == {"keyless"} and key is None:
-        return _verify_keyless(folder, there, identity, issuer, trust_config)
+        return _verify_keyless(files, identity, issuer, trust_config)
     wanted = "a key" if key is not None else "an identity" if identity is not None else "either"
     return None, [
-        (name, "different", f"it is {_KINDS[kind]}, asked for {wanted}")
+        _different(name, f"it is {_KINDS[kind]}, asked for {wanted}")
         for name, kind in kinds.items()
     ]
 
 
-def _verify_with_key(folder: Path, key: Path | None) -> tuple[Signer | None, list[Fault]]:
+def _missing(name: str, what: str) -> Problem:
+    return Problem(file=name, kind="missing", what=what)
+
+
+def _different(name: str, what: str) -> Problem:
+    return Problem(file=name, kind="different", what=what)
+
+
+def _verify_with_key(
+    files: ReleaseFiles,
+    key: Any | None,  # noqa: ANN401  # slow to import
+) -> tuple[Signer | None, list[Problem]]:
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    beside = folder / PUBLIC_KEY
+    beside = files.content(PUBLIC_KEY)
+    if key is None and beside is None:
+        return None, [_missing(PUBLIC_KEY, "it is signed with a key, but the key is not here")]
     try:
-        public = public_key(key or beside)
+        public = key or public_key(beside or b"", Path(PUBLIC_KEY))
     except BadKey as error:
-        if key is not None:
-            raise
-        kind = "different" if beside.exists() else "missing"
-        return None, [(PUBLIC_KEY, kind, error.happened)]
+        return None, [_different(PUBLIC_KEY, error.happened)]
     faults = []
-    if beside.is_file() and beside.read_bytes() != pem(public):
-        faults.append((PUBLIC_KEY, "different", "it is not the key asked for"))
+    if beside is not None and beside != pem(public):
+        faults.append(_different(PUBLIC_KEY, "it is not the key asked for"))
     for name in _SIGNED:
         try:
-            text = (folder / name).read_text()
-            message, signature = _signed(folder, name, text, public)
+            message, signature = _signed(files, name, public)
             public.verify(_unbase64(signature), message, ec.ECDSA(hashes.SHA256()))
         except InvalidSignature:
-            faults.append((name, "different", "the signature is not by this key, or not of this"))
+            faults.append(_different(name, "the signature is not by this key, or not of this"))
         except _BROKEN as error:
-            faults.append((name, "different", f"it cannot be used: {error}"))
+            faults.append(_different(name, f"it cannot be used: {error}"))
     signer = Signer(kind="key", name=f"sha256:{fingerprint(public).hex()}", trusted=key is not None)
     return (None if faults else signer), faults
 
 
-def _signed(folder: Path, name: str, text: str, public: Any) -> tuple[bytes, str]:  # noqa: ANN401
+def _signed(files: ReleaseFiles, name: str, public: Any) -> tuple[bytes, str]:  # noqa: ANN401
     """Return what a bundle says was signed, and the signature; all else must be as we write it."""
-    bundle = json.loads(text)
-    content = (folder / _SIGNED[name]).read_bytes()
+    text, content = files.files[name].content, files.files[_SIGNED[name]].content
+    bundle = load_json(text)
     if name == SUMS_BUNDLE:
         signature = bundle["messageSignature"]["signature"]
         message, expected = content, _sums_bundle(public, content, signature)
@@ -169,7 +190,7 @@ def _signed(folder: Path, name: str, text: str, public: Any) -> tuple[bytes, str
         [signed] = bundle["dsseEnvelope"]["signatures"]
         signature = signed["sig"]
         message, expected = _pae(content), _provenance_bundle(public, content, signature)
-    if text != json.dumps(expected):
+    if text != json.dumps(expected).encode():
         reason = f"it is of another key, or of another {_SIGNED[name]}"
         raise ValueError(reason)
     return message, signature
@@ -196,15 +217,11 @@ def _bundle_head(public: Any) -> dict[str, Any]:  # noqa: ANN401
 
 
 def _verify_keyless(
-    folder: Path,
-    there: list[str],
-    identity: str | None,
-    issuer: str | None,
-    trust_config: Path | None,
-) -> tuple[Signer | None, list[Fault]]:
+    files: ReleaseFiles, identity: str | None, issuer: str | None, trust_config: Path | None
+) -> tuple[Signer | None, list[Problem]]:
     if identity is None or issuer is None:
         what = "it is signed keyless: whose it is must be told with --identity and --issuer"
-        return None, [(SUMS_BUNDLE, "different", what)]
+        return None, [_different(SUMS_BUNDLE, what)]
     try:
         from sigstore.errors import Error
         from sigstore.models import Bundle
@@ -213,8 +230,9 @@ def _verify_keyless(
     except ImportError as error:
         raise KeylessFailed(reason=_NO_EXTRA) from error
     faults = []
-    if PUBLIC_KEY in there:
-        faults.append((PUBLIC_KEY, "extra", "a keyless signature has no key"))
+    if PUBLIC_KEY in files.files:
+        what = "a keyless signature has no key"
+        faults.append(Problem(file=PUBLIC_KEY, kind="extra", what=what))
     try:
         verifier = Verifier(trusted_root=_trust(trust_config).trusted_root)
     except Exception as error:  # sigstore's own have no common base
@@ -222,14 +240,14 @@ def _verify_keyless(
     policy = Identity(identity=identity, issuer=issuer)
     for name, signed in _SIGNED.items():
         try:
-            content = (folder / signed).read_bytes()
-            bundle = Bundle.from_json((folder / name).read_bytes())
+            content = files.files[signed].content
+            bundle = Bundle.from_json(files.files[name].content)
             if name == SUMS_BUNDLE:
                 verifier.verify_artifact(content, bundle, policy)
             elif verifier.verify_dsse(bundle, policy) != (PAYLOAD, content):
-                faults.append((name, "different", f"it is of another {signed}"))
+                faults.append(_different(name, f"it is of another {signed}"))
         except (Error, *_BROKEN) as error:
-            faults.append((name, "different", f"it cannot be used: {error}"))
+            faults.append(_different(name, f"it cannot be used: {error}"))
     signer = Signer(kind="keyless", name=f"{identity} ({issuer})", trusted=True)
     return (None if faults else signer), faults
 
@@ -242,9 +260,9 @@ def _trust(config: Path | None) -> Any:  # noqa: ANN401  # of a package that may
     return ClientTrustConfig.from_json(config.read_text())
 
 
-def _kind(path: Path) -> str:
+def _kind(bundle: bytes) -> str:
     try:
-        material = json.loads(path.read_text())["verificationMaterial"]
+        material = load_json(bundle)["verificationMaterial"]
         return "key" if "publicKey" in material else "keyless"
     except _BROKEN:
         return ""

@@ -26,12 +26,12 @@ def write_sums(folder: Path, digests: Mapping[str, Mapping[str, str]]) -> None:
         (folder / f"{name}{SUM_SUFFIX}").write_text(digests[name]["sha256"])
 
 
-def read_sums(path: Path) -> dict[str, str]:
-    """Return the digest of each name in a file of sums.
+def read_sums(content: bytes) -> dict[str, str]:
+    """Return the digest of each name in the content of a file of sums.
 
     Raises ValueError unless it is as we write it: a line a file, sorted, and nothing else.
     """
-    text = path.read_bytes().decode()
+    text = content.decode()
     lines = [line.partition("  ") for line in text.splitlines()]
     found = {name: value for value, _, name in lines}
     if text != "".join(f"{found[name]}  {name}\n" for name in sorted(found)):

@@ -1,5 +1,6 @@
 """A release of two architectures, made of small binaries, for the tests of what reads releases."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,9 @@ from kbuild.model import (
     Tag,
     Toolchain,
 )
-from kbuild.release import publish
+from kbuild.release import list_files, publish
+from kbuild.release.names import SUMS
+from kbuild.release.sums import digest, digests_of, write_sums
 from kbuild.settings import Settings
 from kbuild.workspace import sha256
 from tests.support.goelf import MODULES, write_go_elf
@@ -104,3 +107,30 @@ def make_release(work: Path, folder: Path, modules: str = MODULES, **changes: ob
         make_proofs(binaries), binaries, make_request(**changes), folder, times, unchanged=False
     )
     return folder
+
+
+def documents(folder: Path) -> dict[str, bytes]:
+    """Return what is signed of a release."""
+    return {name: (folder / name).read_bytes() for name in ("SHA256SUMS", "provenance.json")}
+
+
+def forge(folder: Path) -> None:
+    """Make the sums and the provenance's subjects fit what is in the folder now."""
+    for name in list_files(folder):
+        if name.endswith(".sha256"):
+            (folder / name).unlink()
+    artifacts = [n for n in list_files(folder) if n not in (*SUMS.values(), "provenance.json")]
+    path = folder / "provenance.json"
+    document = json.loads(path.read_text())
+    document["subject"] = [
+        {"name": name, "digest": {kind: digest(folder / name, kind) for kind in SUMS}}
+        for name in artifacts
+    ]
+    path.write_text(json.dumps(document))
+    write_sums(folder, digests_of(folder, [*artifacts, "provenance.json"]))
+
+
+def forge_sums(folder: Path) -> None:
+    """Make the sums fit what is in the folder now."""
+    names = [n for n in list_files(folder) if not n.endswith((".sha256", "SUMS"))]
+    write_sums(folder, digests_of(folder, names))

@@ -1,8 +1,12 @@
+import contextlib
 import struct
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kbuild.errors import WrongBinary
 from kbuild.prove.elf import read_arch
@@ -62,3 +66,33 @@ def test_what_is_no_elf_file_is_refused(content: bytes, tmp_path: Path) -> None:
 def test_this_python_is_dynamic() -> None:
     with pytest.raises(WrongBinary):
         read_arch(Path(sys.executable).resolve())
+
+
+@pytest.mark.parametrize("offset", [54, 60], ids=["segments", "sections"])
+def test_more_headers_than_any_go_binary_has_are_refused(offset: int, tmp_path: Path) -> None:
+    path = elf(tmp_path / "kubeadm", MACHINES["amd64"])
+    number = struct.pack("<2H", 56, 0xFFFF) if offset == 54 else struct.pack("<H", 0xFFFF)
+    content = path.read_bytes()
+    with pytest.raises(WrongBinary, match="65535 headers"):
+        read_arch(content[:offset] + number + content[offset + len(number) :])
+
+
+@pytest.mark.parametrize("field", [32, 40], ids=["segments", "sections"])
+def test_headers_beyond_the_end_are_refused(field: int, tmp_path: Path) -> None:
+    content = elf(tmp_path / "kubeadm", MACHINES["amd64"]).read_bytes()
+    changed = bytearray(content)
+    struct.pack_into("<Q", changed, field, 2**63 + 5)
+    struct.pack_into("<H", changed, 60, 1)
+    with pytest.raises(WrongBinary, match="no ELF file"):
+        read_arch(bytes(changed))
+
+
+@settings(max_examples=300, deadline=None)
+@given(changes=st.dictionaries(st.integers(0, 119), st.integers(0, 255), max_size=8))
+def test_headers_of_any_content_are_read_or_refused(changes: dict[int, int]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        content = bytearray(elf(Path(folder) / "kubeadm", MACHINES["amd64"]).read_bytes())
+    for at, value in changes.items():
+        content[at] = value
+    with contextlib.suppress(WrongBinary):
+        assert read_arch(bytes(content)) in MACHINES

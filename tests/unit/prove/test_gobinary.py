@@ -1,3 +1,5 @@
+import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,64 @@ def test_a_cut_binary_is_refused_or_read_but_never_a_fault(tmp_path: Path) -> No
                 read(tmp_path / "cut")
             except WrongBinary:
                 continue
+
+
+def _table_of(names: bytes, offsets: list[int], *, count: int | None = None) -> bytes:
+    """Return a function table of Go 1.20 whose entries have names at these offsets."""
+    number = len(offsets)
+    header = 8 + 8 * 8
+    table = header + len(names)
+    counts = (count or number, 0, BASE, header, 0, 0, 0, table)
+    head = struct.pack("<I4B8Q", 0xFFFFFFF1, 0, 0, 1, 8, *counts)
+    begin = 8 * number + 4
+    index = b"".join(struct.pack("<2I", 0, begin + 8 * at) for at in range(number)) + bytes(4)
+    return head + names + index + b"".join(struct.pack("<Ii", 0, at) for at in offsets)
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        # 20,000 names of up to 20,000 bytes in a table of 400 kB would be 200 MB
+        (_table_of(b"x" * 20_000 + b"\0", [*range(20_000)]), "damaged"),
+        (_table_of(b"x\0", [0], count=2**40), "the limit is"),
+    ],
+    ids=["names that overlap", "functions without end"],
+)
+def test_a_function_table_takes_no_more_memory_than_its_size(
+    table: bytes, reason: str, tmp_path: Path
+) -> None:
+    path = write_go_elf(tmp_path / "x", rodata=table)
+    binary = bytearray(path.read_bytes())
+    (headers,) = struct.unpack_from("<Q", binary, 40)
+    # .gopclntab, the third section, now lies where .rodata, the second one, does.
+    place = binary[headers + 2 * 64 + 24 : headers + 2 * 64 + 40]
+    binary[headers + 3 * 64 + 24 : headers + 3 * 64 + 40] = place
+    begun = time.monotonic()
+    with pytest.raises(WrongBinary, match=reason):
+        read_functions(bytes(binary))
+    assert time.monotonic() - begun < 5
+
+
+def test_functions_out_of_order_are_refused(tmp_path: Path) -> None:
+    path = write_go_elf(tmp_path / "x", pclntab="1.2")
+    binary = path.read_bytes()
+    entry = struct.pack("<Q", BASE)
+    at = binary.index(entry, binary.index(struct.pack("<I4BQ", 0xFFFFFFFB, 0, 0, 1, 8, 4)))
+    swapped = binary[:at] + struct.pack("<Q", BASE + 64) + binary[at + 8 :]
+    with pytest.raises(WrongBinary, match="order of addresses"):
+        read_functions(swapped)
+
+
+def test_sections_that_overlap_are_not_read_many_times(tmp_path: Path) -> None:
+    binary = bytearray(write_go_elf(tmp_path / "x").read_bytes())
+    (headers,) = struct.unpack_from("<Q", binary, 40)
+    for number in (1, 2, 3):
+        struct.pack_into("<2Q", binary, headers + number * 64 + 24, 0, len(binary))
+    with pytest.raises(WrongBinary, match="sections overlap"):
+        read_sections(bytes(binary))
+
+
+def test_the_bytes_of_a_binary_give_what_its_file_gives(tmp_path: Path) -> None:
+    path = write_go_elf(tmp_path / "x")
+    for read in (read_build_info, read_functions, read_sections):
+        assert read(path.read_bytes()) == read(path)

@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from kbuild.errors import KeylessFailed
 from kbuild.release import list_files
 from kbuild.release.check import check_release
+from kbuild.release.demands import Demands
 from kbuild.release.signing import sign_keyless, sign_with_key
-from tests.support.releases import make_release
+from tests.support.releases import documents, make_release
 from tests.support.sigstore_instance import IDENTITY, ISSUER, Instance, running_sigstore
 
 SUMS, PROVENANCE = "SHA256SUMS.sigstore.json", "provenance.sigstore.json"
@@ -45,7 +46,7 @@ def ci_job(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def found(folder: Path, trust: Path, identity: str = IDENTITY, issuer: str = ISSUER) -> list[str]:
-    checked = check_release(folder, None, identity, issuer, trust)
+    checked = check_release(folder, Demands(identity=identity, issuer=issuer, trust_config=trust))
     return [f"{problem.kind} {problem.file}" for problem in checked.problems]
 
 
@@ -54,9 +55,9 @@ def test_a_job_signs_with_its_identity_and_that_is_checked(
     folder: Path, trust: Path, instance: Instance
 ) -> None:
     before = instance.entries
-    sign_keyless(folder, trust)
+    sign_keyless(folder, documents(folder), trust)
     assert instance.entries == before + 2
-    checked = check_release(folder, None, IDENTITY, ISSUER, trust)
+    checked = check_release(folder, Demands(identity=IDENTITY, issuer=ISSUER, trust_config=trust))
     assert checked.problems == ()
     assert checked.signer is not None
     assert (checked.signer.kind, checked.signer.trusted) == ("keyless", True)
@@ -66,7 +67,7 @@ def test_a_job_signs_with_its_identity_and_that_is_checked(
 
 @pytest.mark.usefixtures("ci_job")
 def test_it_is_another_identity_or_issuer_or_nobody_named(folder: Path, trust: Path) -> None:
-    sign_keyless(folder, trust)
+    sign_keyless(folder, documents(folder), trust)
     wrong = [f"different {SUMS}", f"different {PROVENANCE}"]
     assert found(folder, trust, identity="https://github.com/another") == wrong
     assert found(folder, trust, issuer="https://accounts.example.invalid") == wrong
@@ -75,7 +76,7 @@ def test_it_is_another_identity_or_issuer_or_nobody_named(folder: Path, trust: P
 
 @pytest.mark.usefixtures("ci_job")
 def test_another_instance_does_not_vouch_for_it(folder: Path, trust: Path, tmp_path: Path) -> None:
-    sign_keyless(folder, trust)
+    sign_keyless(folder, documents(folder), trust)
     other = tmp_path / "other.json"
     other.write_text(json.dumps(Instance().trust_config()))
     assert found(folder, other) == [f"different {SUMS}", f"different {PROVENANCE}"]
@@ -84,8 +85,8 @@ def test_another_instance_does_not_vouch_for_it(folder: Path, trust: Path, tmp_p
 @pytest.mark.usefixtures("ci_job")
 def test_what_is_changed_after_signing_is_found(folder: Path, trust: Path, tmp_path: Path) -> None:
     other = make_release(tmp_path / "work2", tmp_path / "other", tree_state="clean")
-    sign_keyless(other, trust)
-    sign_keyless(folder, trust)
+    sign_keyless(other, documents(other), trust)
+    sign_keyless(folder, documents(folder), trust)
     for name in (SUMS, PROVENANCE):
         kept = (folder / name).read_bytes()
         shutil.copyfile(other / name, folder / name)
@@ -110,8 +111,8 @@ def test_what_was_signed_with_a_key_is_signed_keyless_now(
             serialization.NoEncryption(),
         )
     )
-    sign_with_key(folder, tmp_path / "key")
-    sign_keyless(folder, trust)
+    sign_with_key(folder, documents(folder), tmp_path / "key")
+    sign_keyless(folder, documents(folder), trust)
     assert found(folder, trust) == []
 
 
@@ -122,7 +123,7 @@ def test_without_a_job_nothing_is_signed(
         monkeypatch.delenv(name, raising=False)
     before = list_files(folder)
     with pytest.raises(KeylessFailed):
-        sign_keyless(folder, trust)
+        sign_keyless(folder, documents(folder), trust)
     assert list_files(folder) == before
 
 
@@ -133,7 +134,7 @@ def test_services_that_fail_leave_nothing(
     before = list_files(folder)
     monkeypatch.setattr(instance, "ct_key", ec.generate_private_key(ec.SECP256R1()))
     with pytest.raises(KeylessFailed):
-        sign_keyless(folder, trust)
+        sign_keyless(folder, documents(folder), trust)
     assert list_files(folder) == before
 
 
@@ -146,4 +147,4 @@ def test_a_trust_config_that_is_none_is_told(
     if content is not None:
         path.write_text(content)
     with pytest.raises(KeylessFailed):
-        sign_keyless(folder, path)
+        sign_keyless(folder, documents(folder), path)

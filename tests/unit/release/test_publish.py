@@ -93,7 +93,7 @@ def test_the_provenance_is_a_statement_with_everything_in_it(tmp_path: Path) -> 
     text = (folder / "provenance.json").read_text()
     statement = json_format.Parse(text, statement_pb2.Statement())  # refuses an unknown field
     assert statement.type == "https://in-toto.io/Statement/v1"
-    sums = read_sums(folder / "SHA256SUMS")
+    sums = read_sums((folder / "SHA256SUMS").read_bytes())
     del sums["provenance.json"]
     assert {subject.name: subject.digest["sha256"] for subject in statement.subject} == sums
     assert statement.predicate_type == "https://slsa.dev/provenance/v1"

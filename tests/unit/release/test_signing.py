@@ -14,8 +14,9 @@ from sigstore_models.bundle.v1 import Bundle
 from kbuild.errors import BadKey, KeylessFailed
 from kbuild.release import list_files
 from kbuild.release.check import check_release
+from kbuild.release.demands import Demands
 from kbuild.release.signing import sign_keyless, sign_with_key
-from tests.support.releases import make_release
+from tests.support.releases import documents, make_release
 
 SUMS, PROVENANCE = "SHA256SUMS.sigstore.json", "provenance.sigstore.json"
 PASSWORD = b"a password"
@@ -82,15 +83,15 @@ def write_cosign_key(path: Path, key: ec.EllipticCurvePrivateKey, label: str) ->
 
 
 def found(folder: Path, public: Path | None = None) -> list[str]:
-    return [f"{p.kind} {p.file}" for p in check_release(folder, public).problems]
+    return [f"{p.kind} {p.file}" for p in check_release(folder, Demands(key=public)).problems]
 
 
 def test_a_signed_release_is_whole_and_signed_by_its_key(
     folder: Path, tmp_path: Path, key: ec.EllipticCurvePrivateKey
 ) -> None:
-    signer = sign_with_key(folder, write_key(tmp_path / "key", key))
+    signer = sign_with_key(folder, documents(folder), write_key(tmp_path / "key", key))
     public = write_public(tmp_path / "public", key)
-    checked = check_release(folder, public)
+    checked = check_release(folder, Demands(key=public))
     assert checked.problems == ()
     assert checked.signer == signer
     unnamed = check_release(folder).signer
@@ -103,7 +104,7 @@ def test_a_signed_release_is_whole_and_signed_by_its_key(
 def test_openssl_verifies_the_signatures(
     folder: Path, tmp_path: Path, key: ec.EllipticCurvePrivateKey
 ) -> None:
-    sign_with_key(folder, write_key(tmp_path / "key", key))
+    sign_with_key(folder, documents(folder), write_key(tmp_path / "key", key))
     sums, statement = (json.loads((folder / name).read_text()) for name in (SUMS, PROVENANCE))
     envelope = statement["dsseEnvelope"]
     payload = base64.b64decode(envelope["payload"])
@@ -129,7 +130,7 @@ def test_openssl_verifies_the_signatures(
 def test_the_bundles_are_what_sigstore_reads(
     folder: Path, tmp_path: Path, key: ec.EllipticCurvePrivateKey, name: str
 ) -> None:
-    sign_with_key(folder, write_key(tmp_path / "key", key))
+    sign_with_key(folder, documents(folder), write_key(tmp_path / "key", key))
     bundle = Bundle.from_json((folder / name).read_bytes())
     assert bundle.media_type == "application/vnd.dev.sigstore.bundle.v0.3+json"
     public = key.public_key().public_bytes(
@@ -152,11 +153,11 @@ def test_cosigns_own_key_signs(
 ) -> None:
     path = write_cosign_key(tmp_path / "cosign.key", key, label)
     monkeypatch.setenv("COSIGN_PASSWORD", PASSWORD.decode())
-    sign_with_key(folder, path)
+    sign_with_key(folder, documents(folder), path)
     assert found(folder, write_public(tmp_path / "public", key)) == []
     monkeypatch.setenv("COSIGN_PASSWORD", "another")
     with pytest.raises(BadKey, match="password"):
-        sign_with_key(folder, path)
+        sign_with_key(folder, documents(folder), path)
 
 
 def test_a_pem_with_a_password_signs(
@@ -164,9 +165,9 @@ def test_a_pem_with_a_password_signs(
 ) -> None:
     path = write_key(tmp_path / "key", key, PASSWORD)
     with pytest.raises(BadKey):
-        sign_with_key(folder, path)
+        sign_with_key(folder, documents(folder), path)
     monkeypatch.setenv("COSIGN_PASSWORD", PASSWORD.decode())
-    sign_with_key(folder, path)
+    sign_with_key(folder, documents(folder), path)
     assert found(folder) == []
 
 
@@ -194,7 +195,7 @@ def test_a_key_that_cannot_sign_is_refused_and_nothing_is_left(
             assert kind == "absent"
     before = list_files(folder)
     with pytest.raises(BadKey):
-        sign_with_key(folder, path)
+        sign_with_key(folder, documents(folder), path)
     assert list_files(folder) == before
 
 
@@ -202,8 +203,8 @@ def test_what_is_signed_again_is_signed_by_the_other_key(
     folder: Path, tmp_path: Path, key: ec.EllipticCurvePrivateKey
 ) -> None:
     other = ec.generate_private_key(ec.SECP256R1())
-    sign_with_key(folder, write_key(tmp_path / "key", key))
-    sign_with_key(folder, write_key(tmp_path / "other", other))
+    sign_with_key(folder, documents(folder), write_key(tmp_path / "key", key))
+    sign_with_key(folder, documents(folder), write_key(tmp_path / "other", other))
     assert found(folder, write_public(tmp_path / "public", other)) == []
     assert found(folder, write_public(tmp_path / "public", key)) == [
         "different cosign.pub",
@@ -216,7 +217,7 @@ def test_what_is_signed_again_is_signed_by_the_other_key(
 def test_a_signature_that_is_missing_cut_or_flipped_is_named(
     folder: Path, tmp_path: Path, key: ec.EllipticCurvePrivateKey, name: str
 ) -> None:
-    sign_with_key(folder, write_key(tmp_path / "key", key))
+    sign_with_key(folder, documents(folder), write_key(tmp_path / "key", key))
     content = (folder / name).read_bytes()
     cut, other = content[: len(content) // 2], content.replace(b"A", b"B", 1)
     for changed in (None, b"", cut, other, content.replace(b" ", b"  ", 1), content + b"\n"):
@@ -238,7 +239,7 @@ def test_a_signature_of_another_release_is_found(
     folder: Path, tmp_path: Path, key: ec.EllipticCurvePrivateKey
 ) -> None:
     other = make_release(tmp_path / "work", tmp_path / "other", tree_state="clean")
-    sign_with_key(other, write_key(tmp_path / "key", key))
+    sign_with_key(other, documents(other), write_key(tmp_path / "key", key))
     for name in (SUMS, PROVENANCE, "cosign.pub"):
         shutil.copyfile(other / name, folder / name)
     public = write_public(tmp_path / "public", key)
@@ -248,8 +249,11 @@ def test_a_signature_of_another_release_is_found(
 def test_a_key_is_not_an_identity(
     folder: Path, tmp_path: Path, key: ec.EllipticCurvePrivateKey
 ) -> None:
-    sign_with_key(folder, write_key(tmp_path / "key", key))
-    checked = check_release(folder, None, "somebody@example.invalid", "https://example.invalid")
+    sign_with_key(folder, documents(folder), write_key(tmp_path / "key", key))
+    checked = check_release(
+        folder,
+        Demands(identity="somebody@example.invalid", issuer="https://example.invalid"),
+    )
     assert checked.signer is None
     assert {problem.file for problem in checked.problems} == {SUMS, PROVENANCE}
 
@@ -258,11 +262,11 @@ def test_a_public_key_that_is_none_is_refused(
     folder: Path, tmp_path: Path, key: ec.EllipticCurvePrivateKey
 ) -> None:
     path = write_key(tmp_path / "key", key)
-    sign_with_key(folder, path)
+    sign_with_key(folder, documents(folder), path)
     with pytest.raises(BadKey):
-        check_release(folder, path)
+        check_release(folder, Demands(key=path))
     with pytest.raises(BadKey):
-        check_release(folder, tmp_path / "absent")
+        check_release(folder, Demands(key=tmp_path / "absent"))
 
 
 def test_without_an_identity_there_is_no_keyless_signature(
@@ -273,5 +277,5 @@ def test_without_an_identity_there_is_no_keyless_signature(
     monkeypatch.setattr("id.detect_gcp", lambda *_: None, raising=False)
     before = list_files(folder)
     with pytest.raises(KeylessFailed):
-        sign_keyless(folder, None)
+        sign_keyless(folder, documents(folder), None)
     assert list_files(folder) == before

@@ -1,0 +1,86 @@
+"""What a user demands of a release, and the key that he trusts."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kbuild.errors import BadKey, BadSetting
+from kbuild.release.files import Place
+from kbuild.release.keys import public_key
+from kbuild.source.versions import full_tag
+
+_MAX_KEY = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demands:
+    """What a release must be; None or empty where anything will do.
+
+    ``key``, or ``identity`` with ``issuer``, demand a signature. All ``arches`` must be in the
+    release. Raises BadSetting, BadVersion or UnsupportedVersion.
+    """
+
+    key: Path | None = None
+    identity: str | None = None
+    issuer: str | None = None
+    trust_config: Path | None = None
+    version: str | None = None
+    arches: tuple[str, ...] = ()
+    ca_years: int | None = None
+    leaf_years: int | None = None
+
+    def __post_init__(self) -> None:
+        keyless = {"identity": self.identity, "issuer": self.issuer}
+        given = [name for name, value in keyless.items() if value is not None]
+        if self.key is not None and given:
+            _refuse("key", self.key, "a release is signed one way", f"leave out --{given[0]}")
+        if len(given) == 1:
+            reason = "an identity is only known together with its issuer"
+            _refuse(given[0], keyless[given[0]], reason, "give both --identity and --issuer")
+        for name in given:
+            if not str(keyless[name]).strip():
+                _refuse(name, keyless[name], "it is empty", "see --help")
+        if self.trust_config is not None and not given:
+            reason = "it is only used for keyless signatures"
+            _refuse("trust-config", self.trust_config, reason, "give --identity and --issuer too")
+        if self.version is not None and full_tag(self.version) is None:
+            reason = "a release is of one patch release, not of a minor version"
+            _refuse("version", self.version, reason, "give all of it, such as v1.23.0")
+
+    @property
+    def signature(self) -> bool:
+        """Tell whether a signature is demanded."""
+        return self.key is not None or self.identity is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedKey:
+    """The public key that is demanded, with the file that it was read from."""
+
+    path: Path
+    public: Any  # of a package that is slow to import
+    place: Place
+
+
+def read_trusted_key(path: Path, folder: Path) -> TrustedKey:
+    """Read the key that is demanded; raises BadKey, also for one in the folder under test."""
+    try:
+        with path.open("rb") as file:
+            status, content = os.fstat(file.fileno()), file.read(_MAX_KEY)
+        if path.resolve().is_relative_to(folder.resolve()):
+            raise inside(path)
+    except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError in Python 3.11
+        raise BadKey(path=path, reason=error) from error
+    place = status.st_dev, status.st_ino
+    return TrustedKey(path=path, public=public_key(content, path), place=place)
+
+
+def inside(path: Path) -> BadKey:
+    """Return the error for a key that is part of what it should vouch for."""
+    reason = "it is in the folder that it should vouch for; use a copy that you got another way"
+    return BadKey(path=path, reason=reason)
+
+
+def _refuse(name: str, value: object, reason: str, hint: str) -> None:
+    raise BadSetting(name=name, value=str(value), reason=reason, hint=hint)

@@ -1,0 +1,62 @@
+"""What strangers say reaches the terminal as text, and nothing else."""
+
+import json
+
+import pytest
+
+from kbuild.cli.console import Screen, plain_table
+from kbuild.errors import CompileFailed, KubeadmFailed
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2Ja\x9b31m\x7f\u202eb\u2066\u200b\r\x00\t[red]c[/red]\udcff"
+SHOWN = r"\x1b]0;owned\x07\x1b[2Ja\x9b31m\x7f\u202eb\u2066\u200b\r\x00"
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> str:
+    text = "".join(capsys.readouterr())
+    assert all(c.isprintable() or c == "\n" for c in text), text
+    return text
+
+
+@pytest.mark.parametrize("door", ["stage", "say", "detail", "result", "table", "advance"])
+def test_what_strangers_say_is_shown_as_text(door: str, capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Screen(verbose=True, quiet=False, as_json=False)
+    match door:
+        case "stage":
+            screen.stage(HOSTILE)
+        case "say":
+            screen.say(HOSTILE)
+        case "detail":
+            screen.detail(HOSTILE)
+        case "result":
+            screen.result({}, [HOSTILE])
+        case "table":
+            table = plain_table("x")
+            table.add_row(HOSTILE)
+            screen.result({}, [table])
+        case _:
+            screen.advance(HOSTILE, 1, 2)
+    text = shown(capsys)
+    assert SHOWN in text
+    assert r"[red]c[/red]\udcff" in text
+
+
+@pytest.mark.parametrize("error", [CompileFailed, KubeadmFailed])
+def test_the_last_words_of_another_program_are_shown_as_text(
+    error: type[CompileFailed | KubeadmFailed], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = {"arch": HOSTILE, "code": 1, "command": HOSTILE, "log": HOSTILE, "version": HOSTILE}
+    screen = Screen(verbose=False, quiet=False, as_json=True)
+    screen.error(error(**words, details=f"{HOSTILE}\nfine"))
+    out, err = capsys.readouterr()
+    assert all(c.isprintable() or c == "\n" for c in out + err)
+    assert r"\x1b[2J" in err
+    assert "fine" in err
+    assert json.loads(out)["error"]["details"] == f"{HOSTILE}\nfine"
+
+
+@pytest.mark.parametrize("text", ["plain", "ünïcödé 字", r"a \ b [c]", "a  b"])
+def test_text_that_is_harmless_is_shown_as_it_is(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Screen(verbose=False, quiet=False, as_json=False).result({}, [text])
+    assert capsys.readouterr().out == f"{text}\n"
