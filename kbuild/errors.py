@@ -585,6 +585,14 @@ class KeylessFailed(KbuildError):
     todo = "it works where an OIDC identity is (CI with id-token: write); else sign with --key"
 
 
+class AddressNotAllowed(KbuildError):
+    """A provenance names addresses that neither kbuild nor the user chose."""
+
+    exit_code = 96
+    what = "{path} names addresses that are not kbuild's defaults: {addresses}"
+    todo = "give each address that you trust yourself, as a flag or a setting: {flags}"
+
+
 class Interrupted(KbuildError):
     """The user or the system asked to stop."""
 

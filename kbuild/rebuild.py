@@ -1,22 +1,38 @@
-"""Build a release again from its provenance alone, and compare the bytes."""
+"""Build a release again from its provenance, and compare the bytes.
 
+The provenance is what is being judged, so it does not choose where anything is fetched from. It may
+name kbuild's own default addresses; every other address must come from the user.
+"""
+
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from kbuild.errors import BadProvenance, RebuildDiffers
+from kbuild.errors import AddressNotAllowed, BadProvenance, RebuildDiffers
 from kbuild.model import MAX_YEARS, BuildRequest, Lifetimes
 from kbuild.pipeline import run
 from kbuild.progress import Progress
 from kbuild.release.names import BUILD, PROOF, PROVENANCE
 from kbuild.release.provenance import Statement, read_provenance
-from kbuild.settings import Settings
+from kbuild.settings import GO_SITE, GOLANG, RELEASE_SITE, UPSTREAM, Settings
 
 # They tell of one run: its clock, its keys, its seconds.
 _OF_THE_RUN = (BUILD, PROOF)
+# Where the same input is available here. What the user gives wins over the provenance.
+_PLACES = (
+    *("source", "builder", "image", "golang_repository"),
+    *("go_root", "go_site", "release_site"),
+)
+_DEFAULTS = {
+    "source": UPSTREAM,
+    "golang_repository": GOLANG,
+    "go_site": GO_SITE,
+    "release_site": RELEASE_SITE,
+}
+_GOLANG_IMAGE = re.compile(rf"{GOLANG}(:[\w.-]+)?@.*", re.DOTALL)
 _TYPES = {
     **dict.fromkeys(("version", "source", "golang_repository", "go_site"), str),
     **dict.fromkeys(("build_date", "tree_state", "release_site", "layout"), str),
@@ -34,21 +50,26 @@ class Rebuilt:
     files: dict[str, str]
 
 
-def rebuild(
-    path: Path, overrides: dict[str, Any], settings: Settings, progress: Progress
-) -> Rebuilt:
-    """Build what a provenance tells of, without a binary of an earlier run, and compare.
+def rebuild(path: Path, settings: Settings, progress: Progress) -> Rebuilt:
+    """Build what a provenance describes, without a binary of an earlier run, and compare.
 
-    ``overrides`` are fields of the request that only say where the same input is to be had:
-    another mirror, another GOROOT. Raises BadProvenance, RebuildDiffers with the inputs that are
-    not the same, or what a build raises; a source that has moved is one of those.
+    ``settings`` that the user gave say where the same input is available: another mirror, another
+    GOROOT. Raises BadProvenance, AddressNotAllowed before anything is contacted or run,
+    RebuildDiffers with the inputs that differ, or what a build raises.
     """
     path = path / PROVENANCE if path.is_dir() else path
     before = read_provenance(path)
     try:
-        request = replace(_request(before, settings), **overrides)
+        recorded = _request(before, settings)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise BadProvenance(path=path, reason=repr(error)) from error
+    request = _with_places(recorded, settings)
+    if foreign := _foreign_addresses(request, settings):
+        raise AddressNotAllowed(
+            path=path,
+            addresses=", ".join(f"{name} {value!r}" for name, value in foreign.items()),
+            flags=", ".join(f"--{name.replace('_', '-')}" for name in foreign),
+        )
     with tempfile.TemporaryDirectory(prefix="kbuild-rebuild-") as folder:
         output = Path(folder) / "release"
         [made] = run([replace(request, output=output)], settings.cache_dir, progress, anew=True)
@@ -66,6 +87,33 @@ def rebuild(
     return Rebuilt(provenance=path, files=subjects)
 
 
+def _with_places(recorded: BuildRequest, settings: Settings) -> BuildRequest:
+    """Return the request with the places that the user gave in place of the recorded ones."""
+    given = {name: getattr(settings, name) for name in _PLACES if name in settings.given}
+    if "go_root" in given:
+        given.setdefault("builder", "local")
+    request = replace(recorded, **given)
+    if request.builder == "local":
+        return replace(request, image=None)
+    if request.image is not None and "image" not in given and "golang_repository" in given:
+        _, _, digest = request.image.partition("@")
+        return replace(request, image=f"{request.golang_repository}@{digest}")
+    return request
+
+
+def _foreign_addresses(request: BuildRequest, settings: Settings) -> dict[str, str]:
+    """Return the addresses that are neither the user's nor kbuild's defaults, by their names."""
+    foreign = {
+        name: getattr(request, name)
+        for name, default in _DEFAULTS.items()
+        if name not in settings.given and getattr(request, name) != default
+    }
+    image_given = not settings.given.isdisjoint({"image", "golang_repository"})
+    if request.image and not image_given and not _GOLANG_IMAGE.fullmatch(request.image):
+        foreign["image"] = request.image
+    return foreign
+
+
 def _request(statement: Statement, settings: Settings) -> BuildRequest:
     """Return the request that a provenance tells of; every input is demanded by its digest."""
     asked = statement.asked
@@ -78,13 +126,16 @@ def _request(statement: Statement, settings: Settings) -> BuildRequest:
         message = f"lifetimes are {asked['lifetimes']}"
         raise ValueError(message)
     source, go = statement.dependencies["source"], statement.dependencies["go"]
-    image = go["annotations"].get("image")
+    image, commit = go["annotations"].get("image"), source["digest"]["gitCommit"]
+    if not isinstance(image, str | None) or not isinstance(commit, str):
+        message = f"image is {image!r}, commit is {commit!r}"
+        raise TypeError(message)
     return BuildRequest(
         version=asked["version"],
         lifetimes=Lifetimes(**asked["lifetimes"]),
         arches=tuple(asked["arches"]),
         source=asked["source"],
-        commit=source["digest"]["gitCommit"],
+        commit=commit,
         source_sha256=source["digest"].get("sha256"),
         builder="docker" if image else "local",
         image=image,

@@ -34,7 +34,11 @@ def rebuild(
     config: options.Config = None,
     cache_dir: options.CacheDir = None,
 ) -> None:
-    """Build a release again from its provenance alone, and compare the bytes."""
+    """Build a release again from its provenance, and compare the bytes.
+
+    An address in the provenance is used only if it is kbuild's default. Give every other one as a
+    flag or a setting.
+    """
     places = {
         "source": source,
         "builder": builder,
@@ -44,15 +48,9 @@ def rebuild(
         "go_site": go_site,
         "release_site": release_site,
     }
-    given = {name: value for name, value in places.items() if value is not None}
     how = {"json": json, "verbose": verbose, "quiet": quiet, "cache_dir": cache_dir}
-    settings, screen = begin(ctx, {**given, **how}, config)
-    overrides = {name: getattr(settings, name) for name in given}
-    if "go_root" in given:
-        overrides |= {"builder": "local", "image": None}
-    if overrides.get("builder") == "local":
-        overrides["image"] = None
-    rebuilt = build_again(provenance, overrides, settings, screen)
+    settings, screen = begin(ctx, {**places, **how}, config)
+    rebuilt = build_again(provenance, settings, screen)
     document = {"provenance": str(rebuilt.provenance), "equal": True, "files": rebuilt.files}
     lines = [f"equal: {name} sha256:{digest}" for name, digest in rebuilt.files.items()]
     screen.result(document, lines)
