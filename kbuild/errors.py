@@ -534,6 +534,17 @@ class PackagerFailed(KbuildError):
     todo = "see its last words below"
 
 
+class UnsafeCache(KbuildError):
+    """The cache, or a folder in it, is one that other users can write to."""
+
+    exit_code = 87
+    what = "the cache folder {path} is not safe: {reason}"
+    todo = (
+        "what is in a cache gets into binaries; remove it, or name another with --cache-dir; "
+        "if nobody else wrote to it: chmod -R go-w {cache}"
+    )
+
+
 # --- 90: releases -----------------------------------------------------------------------------
 
 

@@ -34,11 +34,7 @@ def rebuild(
     config: options.Config = None,
     cache_dir: options.CacheDir = None,
 ) -> None:
-    """Build a release again from its provenance, and compare the bytes.
-
-    An address in the provenance is used only if it is kbuild's default. Give every other one as a
-    flag or a setting.
-    """
+    """Build a release again from its provenance, and compare the bytes."""
     places = {
         "source": source,
         "builder": builder,

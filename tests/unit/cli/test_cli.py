@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.releases import make_release
 from tests.support.repositories import make_repository
 from tests.support.servers import free_port
 
@@ -241,6 +242,21 @@ def test_every_failure_with_json_is_one_document(words: tuple[str, ...], run: Ru
     done = run(*words)
     assert done.returncode == 2
     assert json.loads(done.stdout)["error"]["exit_code"] == 2
+
+
+def test_rebuild_takes_addresses_from_the_user_and_not_from_the_provenance(
+    run: Run, tmp_path: Path
+) -> None:
+    made = make_release(tmp_path / "work", tmp_path / "v1.20.2")
+    words = ("rebuild", str(made / "provenance.json"), "--builder", "local")
+    done = run(*words)
+    assert done.returncode == 96
+    assert "source 'https://example.invalid/kubernetes.git'" in done.stderr
+    assert "--source" in done.stderr
+    (tmp_path / "home/kbuild.toml").write_text('source = "/nowhere"\n')
+    for given in (run(*words), run(*words, KBUILD_SOURCE="/nowhere")):
+        assert given.returncode == 27, given.stderr
+        assert "/nowhere" in given.stderr
 
 
 def test_a_lost_standard_output_is_no_traceback(run: Run, tmp_path: Path) -> None:
