@@ -176,13 +176,17 @@ class StockDifference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binary:
-    """A compiled kubeadm that nothing has been proven of yet."""
+    """A compiled kubeadm that nothing has been proven of yet.
+
+    ``compiled`` is when its compile began and ended, of a binary that an earlier run has kept.
+    """
 
     path: Path
     arch: str
     sha256: str
     tree: PatchedTree
     command: tuple[str, ...]
+    compiled: tuple[datetime, datetime] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

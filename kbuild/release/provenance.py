@@ -11,7 +11,7 @@ Sources: https://in-toto.io/Statement/v1, https://slsa.dev/spec/v1.0/provenance.
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def provenance(
     seconds: float,
 ) -> Document:
     """Return the statement about the files of those digests; the build took so many seconds."""
-    ended = datetime.now(UTC)
+    began, ended = _compiled(binaries, seconds)
     builder = binaries[0].tree.toolchain.builder
     asked = {k: v for k, v in request_document(request).items() if k not in _OWN}
     return {
@@ -70,12 +70,21 @@ def provenance(
                     "version": {"kbuild": __version__},
                 },
                 "metadata": {
-                    "startedOn": rfc3339(datetime.fromtimestamp(ended.timestamp() - seconds, UTC)),
+                    "startedOn": rfc3339(began),
                     "finishedOn": rfc3339(ended),
                 },
             },
         },
     }
+
+
+def _compiled(binaries: tuple[Binary, ...], seconds: float) -> tuple[datetime, datetime]:
+    """Return when the build began and ended: of kept binaries, the build that made them."""
+    kept = [binary.compiled for binary in binaries if binary.compiled is not None]
+    if kept:
+        return min(began for began, _ in kept), max(ended for _, ended in kept)
+    ended = datetime.now(UTC)
+    return ended - timedelta(seconds=seconds), ended
 
 
 def dependencies(binary: Binary) -> Iterator[Document]:

@@ -1,6 +1,7 @@
 import json
 import subprocess
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.support.releases import (
     make_request,
 )
 
+NOON_LATER = NOON + timedelta(hours=2)
 FLAT = {
     "build.json",
     "kubeadm-amd64.spdx.json",
@@ -253,3 +255,17 @@ def test_a_failure_while_publishing_leaves_nothing(
     with pytest.raises(DiskFull):
         publish(make_proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
     assert list((tmp_path / "dist").iterdir()) == []
+
+
+def test_the_provenance_of_a_kept_binary_names_the_time_of_its_compile(
+    binaries: tuple[Binary, ...], request_made: BuildRequest, tmp_path: Path
+) -> None:
+    compiled = [(NOON, NOON + timedelta(hours=1)), (NOON + timedelta(hours=1), NOON_LATER)]
+    kept = tuple(
+        replace(binary, compiled=times) for binary, times in zip(binaries, compiled, strict=True)
+    )
+    folder = tmp_path / "v1.20.2"
+    publish(make_proofs(kept), kept, request_made, folder, {"build": 1.0}, unchanged=True)
+    run = json.loads((folder / "provenance.json").read_text())["predicate"]["runDetails"]
+    assert run["metadata"]["startedOn"] == "2026-01-02T12:00:00Z"
+    assert run["metadata"]["finishedOn"] == "2026-01-02T14:00:00Z"
