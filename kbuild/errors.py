@@ -172,6 +172,14 @@ class BrokenSource(KbuildError):
     todo = "see git's own words below; a repository may be damaged, or not a repository at all"
 
 
+class SourceDiffers(KbuildError):
+    """The source is not what the git source that it was compared with has."""
+
+    exit_code = 29
+    what = "{source} is not {tag} of {against}: {difference}"
+    todo = "do not use this source: somebody has changed it, or the other one"
+
+
 # --- 30: toolchain ----------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ Years are years of 365 days, as kubeadm counts them. Every time is UTC.
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 from packaging.version import Version
 
@@ -49,6 +50,7 @@ class BuildRequest:
     source: str
     commit: str | None
     source_sha256: str | None
+    verify_against: str | None
     builder: str
     image: str | None
     golang_repository: str
@@ -80,20 +82,34 @@ class Tag:
         return Version(self.name)
 
 
+# How it is known that a tree is of its commit: every object that was read has the id that the
+# commit gives it; or it is an archive that only says so itself; or it is an archive, and each file
+# of it that is compiled was compared with the commit in a git repository.
+CommitProof = Literal["git-object", "archive-claim", "compared"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceTree:
     """A Kubernetes tree: ``path`` holds what kbuild reads and patches.
 
     ``packed`` is a tar of all that the compiler reads, where ``path`` does not hold that too; what
-    is in both counts as it is in ``path``.
+    is in both counts as it is in ``path``. ``sha256`` is that of the archive, if it is one, and
+    ``sha256_demanded`` tells whether the user demanded it.
     """
 
     path: Path
     tag: str
     commit: str
     origin: str
+    commit_proof: CommitProof = "archive-claim"
     sha256: str | None = None
+    sha256_demanded: bool = False
     packed: Path | None = None
+
+    @property
+    def commit_verified(self) -> bool:
+        """Tell whether more than the archive itself says that these files are of the commit."""
+        return self.commit_proof != "archive-claim"
 
     @property
     def version(self) -> Version:

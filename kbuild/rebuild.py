@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from kbuild.errors import AddressNotAllowed, BadProvenance, RebuildDiffers
-from kbuild.model import MAX_YEARS, BuildRequest, Lifetimes
+from kbuild.model import MAX_YEARS, BuildRequest, Lifetimes, PatchedTree
 from kbuild.pipeline import run
 from kbuild.progress import Progress
 from kbuild.release.names import BUILD, PROOF, PROVENANCE
@@ -44,10 +44,11 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rebuilt:
-    """A rebuild that gave the same bytes: the sha256 of each file that was compared."""
+    """A rebuild that gave the same bytes: the sha256 of each file, and the tree it was made of."""
 
     provenance: Path
     files: dict[str, str]
+    tree: PatchedTree
 
 
 def rebuild(path: Path, settings: Settings, progress: Progress) -> Rebuilt:
@@ -84,7 +85,7 @@ def rebuild(path: Path, settings: Settings, progress: Progress) -> Rebuilt:
         raise RebuildDiffers(
             path=path, files=", ".join(differing), details="\n".join(_inputs(before, after))
         )
-    return Rebuilt(provenance=path, files=subjects)
+    return Rebuilt(provenance=path, files=subjects, tree=made.tree)
 
 
 def _with_places(recorded: BuildRequest, settings: Settings) -> BuildRequest:
@@ -126,7 +127,7 @@ def _request(statement: Statement, settings: Settings) -> BuildRequest:
         message = f"lifetimes are {asked['lifetimes']}"
         raise ValueError(message)
     source, go = statement.dependencies["source"], statement.dependencies["go"]
-    image, commit = go["annotations"].get("image"), source["digest"]["gitCommit"]
+    image, commit = go["annotations"].get("image"), statement.commit
     if not isinstance(image, str | None) or not isinstance(commit, str):
         message = f"image is {image!r}, commit is {commit!r}"
         raise TypeError(message)
@@ -137,6 +138,7 @@ def _request(statement: Statement, settings: Settings) -> BuildRequest:
         source=asked["source"],
         commit=commit,
         source_sha256=source["digest"].get("sha256"),
+        verify_against=settings.verify_against,
         builder="docker" if image else "local",
         image=image,
         golang_repository=asked["golang_repository"],
@@ -159,8 +161,9 @@ def _request(statement: Statement, settings: Settings) -> BuildRequest:
 def _inputs(before: Statement, after: Statement) -> Iterator[str]:
     """Yield each input that is not the same."""
     found = False
-    for name in sorted(before.dependencies.keys() | after.dependencies.keys()):
-        then, now = (each.dependencies.get(name, {}).get("digest") for each in (before, after))
+    digests_before, digests_after = _digests(before), _digests(after)
+    for name in sorted(digests_before.keys() | digests_after.keys()):
+        then, now = digests_before.get(name), digests_after.get(name)
         if then != now:
             found = True
             yield f"{name}: {_told(then)} then, {_told(now)} now"
@@ -173,6 +176,12 @@ def _inputs(before: Statement, after: Statement) -> Iterator[str]:
         yield f"kbuild: {before.kbuild} then, {after.kbuild} now"
     if not found:
         yield "every input that the provenance names is the same, so it does not name all"
+
+
+def _digests(statement: Statement) -> dict[str, dict[str, str]]:
+    """Return the digests of each input; a commit counts the same if it is only claimed."""
+    digests = {name: each.get("digest", {}) for name, each in statement.dependencies.items()}
+    return digests | {"source": {**digests["source"], "gitCommit": statement.commit}}
 
 
 def _told(digest: dict[str, str] | None) -> str:

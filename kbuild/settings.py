@@ -155,6 +155,7 @@ class Settings:
     source: str = _setting(_text, UPSTREAM)
     commit: str | None = _setting(_hex(least=7, most=40))
     source_sha256: str | None = _setting(_hex(least=64, most=64))
+    verify_against: str | None = _setting(_text)
     builder: str = _setting(_one_of(*BUILDERS), "auto")
     image: str | None = _setting(_text)
     golang_repository: str = _setting(_text, GOLANG)
@@ -236,6 +237,7 @@ class Settings:
             source=self.source,
             commit=self.commit,
             source_sha256=self.source_sha256,
+            verify_against=self.verify_against,
             builder=self.builder,
             image=self.image,
             golang_repository=self.golang_repository,

@@ -11,7 +11,13 @@ from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.console import plain_table
 from kbuild.model import IssuedCertificate, Proof, Release
 from kbuild.pipeline import Plan, plan, run
-from kbuild.release.documents import go_document, proof_document, rfc3339, source_document
+from kbuild.release.documents import (
+    commit_notes,
+    go_document,
+    proof_document,
+    rfc3339,
+    source_document,
+)
 from kbuild.release.names import SUM_SUFFIX
 
 app = command_app()
@@ -27,6 +33,7 @@ def kubeadm(
     source: options.Source = None,
     commit: options.Commit = None,
     source_sha256: options.SourceSha256 = None,
+    verify_against: options.VerifyAgainst = None,
     builder: options.Builder = None,
     image: options.Image = None,
     golang_repository: options.GolangRepository = None,
@@ -102,6 +109,7 @@ def _lines(release: Release) -> Iterator[str | Table]:
     if release.unchanged:
         date = release.proofs[0].version.get("buildDate", "the last time")
         yield f"Nothing changed since {date}: it is the same binary, proven again."
+    yield from (f"Note: {note}" for note in commit_notes(release.tree.source))
     if note := release.tree.note:
         yield f"Note: {note}"
     names = [name for name in release.files if not name.endswith(SUM_SUFFIX)]

@@ -8,6 +8,7 @@ import typer
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
 from kbuild.rebuild import rebuild as build_again
+from kbuild.release.documents import commit_notes, source_document
 
 app = command_app()
 
@@ -22,6 +23,7 @@ def rebuild(
         ),
     ],
     source: options.Source = None,
+    verify_against: options.VerifyAgainst = None,
     builder: options.Builder = None,
     image: options.Image = None,
     golang_repository: options.GolangRepository = None,
@@ -37,6 +39,7 @@ def rebuild(
     """Build a release again from its provenance, and compare the bytes."""
     places = {
         "source": source,
+        "verify_against": verify_against,
         "builder": builder,
         "image": image,
         "golang_repository": golang_repository,
@@ -47,6 +50,11 @@ def rebuild(
     how = {"json": json, "verbose": verbose, "quiet": quiet, "cache_dir": cache_dir}
     settings, screen = begin(ctx, {**places, **how}, config)
     rebuilt = build_again(provenance, settings, screen)
-    document = {"provenance": str(rebuilt.provenance), "equal": True, "files": rebuilt.files}
+    document = {
+        "provenance": str(rebuilt.provenance),
+        "equal": True,
+        "files": rebuilt.files,
+        "source": source_document(rebuilt.tree),
+    }
     lines = [f"equal: {name} sha256:{digest}" for name, digest in rebuilt.files.items()]
-    screen.result(document, lines)
+    screen.result(document, [*lines, *commit_notes(rebuilt.tree.source)])

@@ -40,6 +40,17 @@ class Statement:
     commands: Mapping[str, list[str]]
     kbuild: str
 
+    @property
+    def commit(self) -> str:
+        """Return the commit of the source, whether it was verified or only claimed.
+
+        Raises KeyError.
+        """
+        source = self.dependencies["source"]
+        if "gitCommit" in source["digest"]:
+            return str(source["digest"]["gitCommit"])
+        return str(source["annotations"]["claimedCommit"])
+
 
 def provenance(
     binaries: tuple[Binary, ...],
@@ -91,10 +102,15 @@ def dependencies(binary: Binary) -> Iterator[Document]:
     """Yield a resource descriptor of each thing that the binary was made from."""
     tree = binary.tree
     source, toolchain = tree.source, tree.toolchain
-    digest = {"gitCommit": source.commit}
+    # A digest says what was verified; what only the archive says of itself stands apart.
+    digest = {"gitCommit": source.commit} if source.commit_verified else {}
+    annotations: Document = {"commitProof": source.commit_proof}
+    if not source.commit_verified:
+        annotations["claimedCommit"] = source.commit
     if source.sha256 is not None:
         digest["sha256"] = source.sha256
-    yield {"name": "source", "uri": source.origin, "digest": digest}
+        annotations["sha256Demanded"] = source.sha256_demanded
+    yield {"name": "source", "uri": source.origin, "digest": digest, "annotations": annotations}
     go = {"version": toolchain.go_version, "pin": toolchain.pin.version}
     if toolchain.image is not None:
         name, _, image_digest = toolchain.image.partition("@sha256:")

@@ -89,6 +89,10 @@ def test_binary_tells_what_it_is(
     commit = git_server.commit if released == releases[GIT_DOCKER] else COMMIT
     assert version["gitVersion"] == VERSION
     assert version["gitCommit"] == commit
+    assert released.json("build.json")["source"]["commit_proof"] == (
+        "git-object" if released == releases[GIT_DOCKER] else "archive-claim"
+    )
+    assert ("not verified" in released.done.stdout) == (released != releases[GIT_DOCKER])
     assert version["gitTreeState"] == "dirty"
     assert version["buildDate"] == BUILD_DATE
     assert version["goVersion"] == f"go{GO_VERSION}"

@@ -11,7 +11,7 @@ from kbuild.errors import AddressNotAllowed, BadProvenance, RebuildDiffers
 from kbuild.model import BuildRequest, Release
 from kbuild.settings import UPSTREAM, Settings
 from tests.support.recorder import Recorder
-from tests.support.releases import GIT, make_binaries, make_proofs, make_release
+from tests.support.releases import ARCHIVE, GIT, make_binaries, make_proofs, make_release
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ class Builder:
         self.requests.append(request)
         assert request.output is not None
         folder = make_release(self.work, request.output, **self.changes)
-        binaries = make_binaries(self.work)
+        binaries = make_binaries(self.work, tree_changes=self.changes.get("tree_changes"))
         return (
             Release(
                 folder=folder,
@@ -102,6 +102,24 @@ def record(made: Path, image: str | None = None, **asked: str) -> Path:
     go["annotations"]["image"] = image or go["annotations"]["image"]
     path.write_text(json.dumps(document, indent=2))
     return path
+
+
+def test_a_release_of_an_archive_is_rebuilt_with_its_digest_and_the_claimed_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = {"verify_against": "https://evil.invalid/kubernetes.git"}
+    folder = make_release(tmp_path / "work", tmp_path / "v1.20.2", tree_changes=ARCHIVE, **recorded)
+    builder = Builder(tmp_path / "work", tree_changes={**ARCHIVE, "commit_proof": "compared"})
+    found = run(folder, builder, monkeypatch)
+    [request] = builder.requests
+    assert (request.commit, request.source_sha256) == ("f" * 40, "a" * 64)
+    assert request.verify_against is None
+    assert found.tree.source.commit_proof == "compared"
+    forget_binary(folder)
+    with pytest.raises(RebuildDiffers) as caught:
+        run(folder, builder, monkeypatch, verify_against="https://mine.invalid/k.git")
+    assert builder.requests[1].verify_against == "https://mine.invalid/k.git"
+    assert "source:" not in caught.value.details
 
 
 EVIL = {
