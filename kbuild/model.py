@@ -170,11 +170,16 @@ class PatchedTree:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """The publisher's own binary of a tag: where it is, and what it says of itself."""
+    """The publisher's own binary of a tag: where it is, and what it says of itself.
+
+    ``signer`` is whose signature of it was verified. Where it is None, nothing but a checksum from
+    the same site vouches for it.
+    """
 
     url: str
     sha256: str
     version: dict[str, str]
+    signer: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

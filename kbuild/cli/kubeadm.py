@@ -9,7 +9,7 @@ from rich.table import Table
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.console import plain_table
-from kbuild.model import IssuedCertificate, Proof, Release
+from kbuild.model import IssuedCertificate, Proof, Published, Release
 from kbuild.pipeline import Plan, plan, run
 from kbuild.release.documents import (
     commit_notes,
@@ -119,9 +119,18 @@ def _lines(release: Release) -> Iterator[str | Table]:
 def _stock_lines(proof: Proof) -> Iterator[str]:
     if proof.published is not None:
         yield f"{proof.arch}: byte for byte {proof.published.url}"
+        yield f"{proof.arch}: {_worth(proof.published)}"
     if (difference := proof.against_stock) is not None:
         yield f"{proof.arch}: only these differ from the stock kubeadm, and each holds a lifetime:"
         yield from (f"  {function}" for function in difference.functions)
+
+
+def _worth(published: Published) -> str:
+    if published.signer is None:
+        return "no signature was verified: the checksum comes from the same site as the binary"
+    return (
+        f"signed by {published.signer}; that the signature is in a transparency log was not checked"
+    )
 
 
 def _document(release: Release) -> dict[str, object]:
