@@ -1,5 +1,6 @@
 """``kbuild rebuild``: are these the bytes that this provenance gives."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -7,8 +8,10 @@ import typer
 
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
+from kbuild.errors import BadSettingsFile
 from kbuild.rebuild import rebuild as build_again
 from kbuild.release.documents import commit_notes, source_document
+from kbuild.settings import FILE
 
 app = command_app()
 
@@ -48,6 +51,7 @@ def rebuild(
         "release_site": release_site,
     }
     how = {"json": json, "verbose": verbose, "quiet": quiet, "cache_dir": cache_dir}
+    _refuse_settings_of(provenance, config)
     settings, screen = begin(ctx, {**places, **how}, config)
     rebuilt = build_again(provenance, settings, screen)
     document = {
@@ -58,3 +62,13 @@ def rebuild(
     }
     lines = [f"equal: {name} sha256:{digest}" for name, digest in rebuilt.files.items()]
     screen.result(document, [*lines, *commit_notes(rebuilt.tree.source)])
+
+
+def _refuse_settings_of(provenance: Path, config: str | None) -> None:
+    """Refuse a kbuild.toml in the release: whoever made the release may have put it there."""
+    if config is not None or os.environ.get("KBUILD_CONFIG"):
+        return
+    release = provenance if provenance.is_dir() else provenance.parent
+    if FILE.exists() and Path.cwd().is_relative_to(release.resolve()):
+        reason = "it is in the release that is to be judged; if it is yours, name it with --config"
+        raise BadSettingsFile(path=FILE, reason=reason)
