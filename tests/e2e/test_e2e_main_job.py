@@ -89,14 +89,21 @@ def test_binary_tells_what_it_is(
     commit = git_server.commit if released == releases[GIT_DOCKER] else COMMIT
     assert version["gitVersion"] == VERSION
     assert version["gitCommit"] == commit
-    assert released.json("build.json")["source"]["commit_proof"] == (
-        "git-object" if released == releases[GIT_DOCKER] else "archive-claim"
-    )
-    assert ("not verified" in released.done.stdout) == (released != releases[GIT_DOCKER])
     assert version["gitTreeState"] == "dirty"
     assert version["buildDate"] == BUILD_DATE
     assert version["goVersion"] == f"go{GO_VERSION}"
     assert version["platform"] == f"linux/{ARCH}"
+
+
+def test_only_a_commit_from_git_counts_as_verified(released: Released, releases: Releases) -> None:
+    from_git = released == releases[GIT_DOCKER]
+    proof = released.json("build.json")["source"]["commit_proof"]
+    assert proof == ("git-object" if from_git else "archive-claim")
+    assert ("not verified" in released.done.stdout) != from_git
+    definition = released.json("provenance.json")["predicate"]["buildDefinition"]
+    [source] = [d for d in definition["resolvedDependencies"] if d["name"] == "source"]
+    assert ("gitCommit" in source["digest"]) == from_git
+    assert ("claimedCommit" in source["annotations"]) != from_git
 
 
 # A CA's serial number is 0 up to v1.25.11, v1.26.6 and v1.27.3.
