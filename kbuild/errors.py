@@ -172,6 +172,14 @@ class BrokenSource(KbuildError):
     todo = "see git's own words below; a repository may be damaged, or not a repository at all"
 
 
+class SourceDiffers(KbuildError):
+    """The source is not what the git source that it was compared with has."""
+
+    exit_code = 29
+    what = "{source} is not {tag} of {against}: {difference}"
+    todo = "do not use this source: somebody has changed it, or the other one"
+
+
 # --- 30: toolchain ----------------------------------------------------------------------------
 
 
@@ -545,6 +553,17 @@ class PackagerFailed(KbuildError):
     todo = "see its last words below"
 
 
+class UnsafeCache(KbuildError):
+    """The cache, or a folder in it, is one that other users can write to."""
+
+    exit_code = 87
+    what = "the cache folder {path} is not safe: {reason}"
+    todo = (
+        "what is in a cache gets into binaries; remove it, or name another with --cache-dir; "
+        "if nobody else wrote to it: chmod -R go-w {cache}"
+    )
+
+
 # --- 90: releases -----------------------------------------------------------------------------
 
 
@@ -594,6 +613,14 @@ class KeylessFailed(KbuildError):
     exit_code = 95
     what = "keyless signing failed: {reason}"
     todo = "it works where an OIDC identity is (CI with id-token: write); else sign with --key"
+
+
+class AddressNotAllowed(KbuildError):
+    """A provenance names addresses that neither kbuild nor the user chose."""
+
+    exit_code = 96
+    what = "{path} names addresses that are not kbuild's defaults: {addresses}"
+    todo = "give each address that you trust yourself, as a flag or a setting: {flags}"
 
 
 class Interrupted(KbuildError):

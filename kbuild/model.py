@@ -7,6 +7,7 @@ Years are years of 365 days, as kubeadm counts them. Every time is UTC.
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 from packaging.version import Version
 
@@ -49,6 +50,7 @@ class BuildRequest:
     source: str
     commit: str | None
     source_sha256: str | None
+    verify_against: str | None
     builder: str
     image: str | None
     golang_repository: str
@@ -81,20 +83,34 @@ class Tag:
         return Version(self.name)
 
 
+# How it is known that a tree is of its commit: every object that was read has the id that the
+# commit gives it; or it is an archive that only says so itself; or it is an archive, and each file
+# of it that is compiled was compared with the commit in a git repository.
+CommitProof = Literal["git-object", "archive-claim", "compared"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceTree:
     """A Kubernetes tree: ``path`` holds what kbuild reads and patches.
 
     ``packed`` is a tar of all that the compiler reads, where ``path`` does not hold that too; what
-    is in both counts as it is in ``path``.
+    is in both counts as it is in ``path``. ``sha256`` is that of the archive, if it is one, and
+    ``sha256_demanded`` tells whether the user demanded it.
     """
 
     path: Path
     tag: str
     commit: str
     origin: str
+    commit_proof: CommitProof = "archive-claim"
     sha256: str | None = None
+    sha256_demanded: bool = False
     packed: Path | None = None
+
+    @property
+    def commit_verified(self) -> bool:
+        """Tell whether more than the archive itself says that these files are of the commit."""
+        return self.commit_proof != "archive-claim"
 
     @property
     def version(self) -> Version:
@@ -155,11 +171,16 @@ class PatchedTree:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """The publisher's own binary of a tag: where it is, and what it says of itself."""
+    """The publisher's own binary of a tag: where it is, and what it says of itself.
+
+    ``signer`` is whose signature of it was verified. Where it is None, nothing but a checksum from
+    the same site vouches for it.
+    """
 
     url: str
     sha256: str
     version: dict[str, str]
+    signer: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,13 +198,17 @@ class StockDifference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binary:
-    """A compiled kubeadm that nothing has been proven of yet."""
+    """A compiled kubeadm that nothing has been proven of yet.
+
+    ``compiled`` is when its compile began and ended, of a binary that an earlier run has kept.
+    """
 
     path: Path
     arch: str
     sha256: str
     tree: PatchedTree
     command: tuple[str, ...]
+    compiled: tuple[datetime, datetime] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -230,11 +230,12 @@ def _built(
     """Return the request with its date, and the binaries: those found, else newly compiled."""
     if found is not None:
         return replace(request, build_date=found[0]), found[1]
-    date = request.build_date or datetime.now(UTC).replace(microsecond=0)
+    began = datetime.now(UTC)
+    date = request.build_date or began.replace(microsecond=0)
     request = replace(request, build_date=date)
     binaries = tuple(
         compile_kubeadm(tree, arch, request, workspace, progress, empty_cache=empty_cache)
         for arch in request.arches
     )
-    keep_built(binaries, request, workspace)
+    keep_built(binaries, request, (began, datetime.now(UTC)), workspace)
     return request, binaries

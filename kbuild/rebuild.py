@@ -1,22 +1,38 @@
-"""Build a release again from its provenance alone, and compare the bytes."""
+"""Build a release again from its provenance, and compare the bytes.
 
+The provenance is what is being judged, so it does not choose where anything is fetched from. It may
+name kbuild's own default addresses; every other address must come from the user.
+"""
+
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from kbuild.errors import BadProvenance, RebuildDiffers
-from kbuild.model import MAX_YEARS, BuildRequest, Lifetimes
+from kbuild.errors import AddressNotAllowed, BadProvenance, RebuildDiffers
+from kbuild.model import MAX_YEARS, BuildRequest, Lifetimes, PatchedTree
 from kbuild.pipeline import run
 from kbuild.progress import Progress
 from kbuild.release.names import BUILD, PROOF, PROVENANCE
 from kbuild.release.provenance import Statement, read_provenance
-from kbuild.settings import Settings
+from kbuild.settings import GO_SITE, GOLANG, RELEASE_SITE, UPSTREAM, Settings
 
 # They tell of one run: its clock, its keys, its seconds.
 _OF_THE_RUN = (BUILD, PROOF)
+# Where the same input is available here. What the user gives wins over the provenance.
+_PLACES = (
+    *("source", "builder", "image", "golang_repository"),
+    *("go_root", "go_site", "release_site"),
+)
+_DEFAULTS = {
+    "source": UPSTREAM,
+    "golang_repository": GOLANG,
+    "go_site": GO_SITE,
+    "release_site": RELEASE_SITE,
+}
+_GOLANG_IMAGE = re.compile(rf"{GOLANG}(:[\w.-]+)?@.*", re.DOTALL)
 _TYPES = {
     **dict.fromkeys(("version", "source", "golang_repository", "go_site"), str),
     **dict.fromkeys(("build_date", "tree_state", "release_site", "layout"), str),
@@ -28,27 +44,33 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rebuilt:
-    """A rebuild that gave the same bytes: the sha256 of each file that was compared."""
+    """A rebuild that gave the same bytes: the sha256 of each file, and the tree it was made of."""
 
     provenance: Path
     files: dict[str, str]
+    tree: PatchedTree
 
 
-def rebuild(
-    path: Path, overrides: dict[str, Any], settings: Settings, progress: Progress
-) -> Rebuilt:
-    """Build what a provenance tells of, without a binary of an earlier run, and compare.
+def rebuild(path: Path, settings: Settings, progress: Progress) -> Rebuilt:
+    """Build what a provenance describes, without a binary of an earlier run, and compare.
 
-    ``overrides`` are fields of the request that only say where the same input is to be had:
-    another mirror, another GOROOT. Raises BadProvenance, RebuildDiffers with the inputs that are
-    not the same, or what a build raises; a source that has moved is one of those.
+    ``settings`` that the user gave say where the same input is available: another mirror, another
+    GOROOT. Raises BadProvenance, AddressNotAllowed before anything is contacted or run,
+    RebuildDiffers with the inputs that differ, or what a build raises.
     """
     path = path / PROVENANCE if path.is_dir() else path
     before = read_provenance(path)
     try:
-        request = replace(_request(before, settings), **overrides)
+        recorded = _request(before, settings)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise BadProvenance(path=path, reason=repr(error)) from error
+    request = _with_places(recorded, settings)
+    if foreign := _foreign_addresses(request, settings):
+        raise AddressNotAllowed(
+            path=path,
+            addresses=", ".join(f"{name} {value!r}" for name, value in foreign.items()),
+            flags=", ".join(f"--{name.replace('_', '-')}" for name in foreign),
+        )
     with tempfile.TemporaryDirectory(prefix="kbuild-rebuild-") as folder:
         output = Path(folder) / "release"
         [made] = run(
@@ -65,7 +87,34 @@ def rebuild(
         raise RebuildDiffers(
             path=path, files=", ".join(differing), details="\n".join(_inputs(before, after))
         )
-    return Rebuilt(provenance=path, files=subjects)
+    return Rebuilt(provenance=path, files=subjects, tree=made.tree)
+
+
+def _with_places(recorded: BuildRequest, settings: Settings) -> BuildRequest:
+    """Return the request with the places that the user gave in place of the recorded ones."""
+    given = {name: getattr(settings, name) for name in _PLACES if name in settings.given}
+    if "go_root" in given:
+        given.setdefault("builder", "local")
+    request = replace(recorded, **given)
+    if request.builder == "local":
+        return replace(request, image=None)
+    if request.image is not None and "image" not in given and "golang_repository" in given:
+        _, _, digest = request.image.partition("@")
+        return replace(request, image=f"{request.golang_repository}@{digest}")
+    return request
+
+
+def _foreign_addresses(request: BuildRequest, settings: Settings) -> dict[str, str]:
+    """Return the addresses that are neither the user's nor kbuild's defaults, by their names."""
+    foreign = {
+        name: getattr(request, name)
+        for name, default in _DEFAULTS.items()
+        if name not in settings.given and getattr(request, name) != default
+    }
+    image_given = not settings.given.isdisjoint({"image", "golang_repository"})
+    if request.image and not image_given and not _GOLANG_IMAGE.fullmatch(request.image):
+        foreign["image"] = request.image
+    return foreign
 
 
 def _request(statement: Statement, settings: Settings) -> BuildRequest:
@@ -80,14 +129,18 @@ def _request(statement: Statement, settings: Settings) -> BuildRequest:
         message = f"lifetimes are {asked['lifetimes']}"
         raise ValueError(message)
     source, go = statement.dependencies["source"], statement.dependencies["go"]
-    image = go["annotations"].get("image")
+    image, commit = go["annotations"].get("image"), statement.commit
+    if not isinstance(image, str | None) or not isinstance(commit, str):
+        message = f"image is {image!r}, commit is {commit!r}"
+        raise TypeError(message)
     return BuildRequest(
         version=asked["version"],
         lifetimes=Lifetimes(**asked["lifetimes"]),
         arches=tuple(asked["arches"]),
         source=asked["source"],
-        commit=source["digest"]["gitCommit"],
+        commit=commit,
         source_sha256=source["digest"].get("sha256"),
+        verify_against=settings.verify_against,
         builder="docker" if image else "local",
         image=image,
         golang_repository=asked["golang_repository"],
@@ -111,8 +164,9 @@ def _request(statement: Statement, settings: Settings) -> BuildRequest:
 def _inputs(before: Statement, after: Statement) -> Iterator[str]:
     """Yield each input that is not the same."""
     found = False
-    for name in sorted(before.dependencies.keys() | after.dependencies.keys()):
-        then, now = (each.dependencies.get(name, {}).get("digest") for each in (before, after))
+    digests_before, digests_after = _digests(before), _digests(after)
+    for name in sorted(digests_before.keys() | digests_after.keys()):
+        then, now = digests_before.get(name), digests_after.get(name)
         if then != now:
             found = True
             yield f"{name}: {_told(then)} then, {_told(now)} now"
@@ -125,6 +179,12 @@ def _inputs(before: Statement, after: Statement) -> Iterator[str]:
         yield f"kbuild: {before.kbuild} then, {after.kbuild} now"
     if not found:
         yield "every input that the provenance names is the same, so it does not name all"
+
+
+def _digests(statement: Statement) -> dict[str, dict[str, str]]:
+    """Return the digests of each input; a commit counts the same if it is only claimed."""
+    digests = {name: each.get("digest", {}) for name, each in statement.dependencies.items()}
+    return digests | {"source": {**digests["source"], "gitCommit": statement.commit}}
 
 
 def _told(digest: dict[str, str] | None) -> str:

@@ -8,7 +8,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from kbuild.model import (
 )
 
 UPSTREAM = "https://github.com/kubernetes/kubernetes.git"
+GOLANG = "golang"
 GO_SITE = "https://go.dev/dl"
 RELEASE_SITE = "https://dl.k8s.io/release"
 FILE = Path("kbuild.toml")
@@ -154,9 +155,10 @@ class Settings:
     source: str = _setting(_text, UPSTREAM)
     commit: str | None = _setting(_hex(least=7, most=40))
     source_sha256: str | None = _setting(_hex(least=64, most=64))
+    verify_against: str | None = _setting(_text)
     builder: str = _setting(_one_of(*BUILDERS), "auto")
     image: str | None = _setting(_text)
-    golang_repository: str = _setting(_text, "golang")
+    golang_repository: str = _setting(_text, GOLANG)
     go_version: str | None = _setting(_text)
     go_root: Path | None = _setting(_path)
     go_site: str = _setting(_text, GO_SITE)
@@ -176,6 +178,7 @@ class Settings:
     json: bool = _setting(_switch, default=False)
     verbose: bool = _setting(_switch, default=False)
     quiet: bool = _setting(_switch, default=False)
+    given: frozenset[str] = frozenset()  # the names that the user gave; not a setting itself
 
     def required(self, name: str) -> Any:  # noqa: ANN401  # the field's own type
         """Return a setting that has to be there, or raise MissingSetting."""
@@ -242,6 +245,7 @@ class Settings:
             source=self.source,
             commit=self.commit,
             source_sha256=self.source_sha256,
+            verify_against=self.verify_against,
             builder=self.builder,
             image=self.image,
             golang_repository=self.golang_repository,
@@ -276,13 +280,18 @@ def read_settings(
         **_from_environment(environment),
         **{name: value for name, value in flags.items() if value is not None},
     }
-    parsers = {f.name: f.metadata["parse"] for f in fields(Settings)}
-    return Settings(**{name: parsers[name](_flag(name), value) for name, value in given.items()})
+    parsers = {f.name: f.metadata["parse"] for f in _setting_fields()}
+    parsed = {name: parsers[name](_flag(name), value) for name, value in given.items()}
+    return Settings(**parsed, given=frozenset(parsed))
 
 
 def names() -> tuple[str, ...]:
     """Return the names of all settings, as flags without the dashes."""
-    return tuple(_flag(f.name) for f in fields(Settings))
+    return tuple(_flag(f.name) for f in _setting_fields())
+
+
+def _setting_fields() -> list[Field[Any]]:
+    return [each for each in fields(Settings) if "parse" in each.metadata]
 
 
 def _from_file(file: Path | None) -> dict[str, object]:

@@ -13,6 +13,10 @@ Everything below one cache root (``~/.cache/kbuild`` unless told otherwise):
 
 A work folder is alive while its lock is held. A run that was killed lets go of the lock, so the
 next run removes what it left.
+
+Binaries are built from what is in the cache, and kept binaries are released. So whoever can write
+to it decides what kbuild releases. Only the user who runs kbuild and root may write to it: kbuild
+makes its folders with mode 0700 and refuses a cache that others can write to.
 """
 
 import contextlib
@@ -20,6 +24,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -28,8 +33,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from kbuild.errors import CacheInUse, DiskFull, NotWritable
+from kbuild.errors import CacheInUse, DiskFull, NotWritable, UnsafeCache
 
+_FOLDERS = ("git", "trees", "go", "gocache", "built", "logs", "locks", "work")
 _ALONE = "alone"
 _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)
 
@@ -56,11 +62,10 @@ class Workspace:
 def open_workspace(cache: Path) -> Iterator[Workspace]:
     """Make a work folder that is gone when the block ends, and sweep those of dead runs.
 
-    Raises NotWritable or DiskFull.
+    Raises UnsafeCache, NotWritable or DiskFull.
     """
     with disk_errors(cache):
-        make_folder(cache / "work")
-        make_folder(cache / "locks")
+        _make_cache(cache)
         sweep(cache)
         work = cache / "work" / f"run-{uuid.uuid4().hex[:12]}"
         lock = _run_lock(cache, work.name)
@@ -81,11 +86,10 @@ def open_workspace(cache: Path) -> Iterator[Workspace]:
 def alone(cache: Path) -> Iterator[None]:
     """Be the only one at the cache: runs that begin wait.
 
-    Raises CacheInUse, NotWritable or DiskFull.
+    Raises CacheInUse, UnsafeCache, NotWritable or DiskFull.
     """
     with disk_errors(cache):
-        make_folder(cache / "work")
-        make_folder(cache / "locks")
+        _make_cache(cache)
         with only_one(cache, _ALONE, CacheInUse(path=cache)):
             sweep(cache)
             if any((cache / "work").iterdir()):
@@ -156,13 +160,28 @@ def make_then_move(target: Path) -> Iterator[Path]:
             raise
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder and what is above it; raises NotWritable or DiskFull."""
-    with disk_errors(path):
+def _make_cache(cache: Path) -> None:
+    """Make the folders of a cache that are missing, and refuse a cache that others can write to."""
+    for path in (cache, *(cache / name for name in _FOLDERS)):
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            # Not with parents=True alone: the mode is that of the last folder only.
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir(mode=0o700, exist_ok=True)
         except (FileNotFoundError, FileExistsError) as error:  # below /proc, or below a file
             raise NotWritable(path=path, reason=error.strerror) from error
+        # In a folder with the sticky bit, such as /tmp, nobody can replace what another user has;
+        # one of the cache's own folders must not get entries of others either.
+        if (reason := _why_unsafe(path, sticky_is_safe=path == cache)) is not None:
+            raise UnsafeCache(path=path, reason=reason, cache=cache)
+
+
+def _why_unsafe(path: Path, *, sticky_is_safe: bool) -> str | None:
+    status = path.stat()
+    if others := {status.st_uid, path.lstat().st_uid} - {0, os.geteuid()}:
+        return f"it belongs to another user, whose id is {others.pop()}"
+    if status.st_mode & 0o022 and not (sticky_is_safe and status.st_mode & stat.S_ISVTX):
+        return f"others can write to it, its mode is {stat.S_IMODE(status.st_mode):04o}"
+    return None
 
 
 @contextlib.contextmanager
@@ -210,7 +229,6 @@ def key(text: str) -> str:
 
 
 def _lock_path(cache: Path, name: str) -> Path:
-    (cache / "locks").mkdir(parents=True, exist_ok=True)
     return cache / "locks" / f"{name}.lock"
 
 

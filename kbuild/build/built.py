@@ -4,7 +4,12 @@ The same inputs give the same bytes, so a binary whose inputs are the same need 
 again. It is proven again each time all the same.
 
     built/<key>/kubeadm     the binary
-    built/<key>/built.json  its sha256 and its BuildDate
+    built/<key>/built.json  its sha256, its BuildDate, its inputs, and when it was compiled
+
+The key is a digest of the inputs, and built.json repeats them in full: a binary counts only for the
+inputs that it was kept for. Both files are in the cache, so this does not protect against somebody
+who can write to the cache. Only the user and root can (see kbuild.workspace), and `kbuild rebuild`
+uses no kept binary.
 """
 
 import json
@@ -14,6 +19,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from kbuild import __version__
 from kbuild.build.recipe import go_command
 from kbuild.model import Binary, BuildRequest, PatchedTree
 from kbuild.toolchain.archives import digest_of
@@ -36,53 +42,83 @@ def find_built(
     return dates.pop(), tuple(each[1] for each in found if each is not None)
 
 
-def keep_built(binaries: tuple[Binary, ...], request: BuildRequest, workspace: Workspace) -> None:
-    """Keep binaries for later runs; ``request`` has the date that they were built with."""
+def keep_built(
+    binaries: tuple[Binary, ...],
+    request: BuildRequest,
+    compiled: tuple[datetime, datetime],
+    workspace: Workspace,
+) -> None:
+    """Keep binaries for later runs; ``request`` has the date that they were built with.
+
+    ``compiled`` is when the compile began and ended.
+    """
     assert request.build_date is not None
     for binary in binaries:
-        folder = _folder(binary.tree, binary.arch, request, workspace)
-        about = {"sha256": binary.sha256, "build_date": request.build_date.isoformat()}
+        inputs = _inputs(binary.tree, binary.arch, request)
+        folder = _folder(inputs, workspace)
+        about = {
+            "sha256": binary.sha256,
+            "build_date": request.build_date.isoformat(),
+            "compiled": [moment.isoformat() for moment in compiled],
+            "inputs": inputs,
+        }
         with shared(workspace, f"built-{folder.name}"), make_then_move(folder) as made:
-            _link_or_copy(binary.path, made / "kubeadm")
+            _copy(binary.path, made / "kubeadm")
             (made / "built.json").write_text(json.dumps(about))
 
 
 def _find(
     patched: PatchedTree, arch: str, request: BuildRequest, workspace: Workspace
 ) -> tuple[datetime, Binary] | None:
-    folder = _folder(patched, arch, request, workspace)
+    inputs = _inputs(patched, arch, request)
+    folder = _folder(inputs, workspace)
     path = workspace.work / f"built-{arch}"
     with shared(workspace, f"built-{folder.name}"):
         try:
             about = json.loads((folder / "built.json").read_text())
             date = datetime.fromisoformat(about["build_date"])
-            _link_or_copy(folder / "kubeadm", path)
+            began, ended = map(datetime.fromisoformat, about["compiled"])
+            _copy(folder / "kubeadm", path)
+            if about["inputs"] != inputs or about["sha256"] != sha256(path):
+                return None
         except (OSError, ValueError, KeyError, TypeError):
             return None
-    if (digest := sha256(path)) != about["sha256"]:
-        return None
     os.utime(folder)  # tells when it was last of use
     command = go_command(patched, arch, replace(request, build_date=date))
     return date, Binary(
-        path=path, arch=arch, sha256=digest, tree=patched, command=("go", *command.arguments)
+        path=path,
+        arch=arch,
+        sha256=about["sha256"],
+        tree=patched,
+        command=("go", *command.arguments),
+        compiled=(began, ended),
     )
 
 
-def _folder(patched: PatchedTree, arch: str, request: BuildRequest, workspace: Workspace) -> Path:
+def _inputs(patched: PatchedTree, arch: str, request: BuildRequest) -> dict[str, object]:
+    """Return all that a binary is made from but its date, as JSON has it."""
     command = go_command(patched, arch, replace(request, build_date=_ANY_DATE))
     source, toolchain = patched.source, patched.toolchain
-    inputs = [
-        *(command.arguments, sorted(command.environment.items())),
-        *(source.tag, source.commit, source.sha256, patched.diff),
-        *(toolchain.go_version, toolchain.image),
-        digest_of(toolchain.go_root) if toolchain.go_root is not None else None,
-    ]
+    go_root = toolchain.go_root
+    return {
+        "kbuild": __version__,
+        "arguments": list(command.arguments),
+        "environment": dict(sorted(command.environment.items())),
+        "tag": source.tag,
+        "commit": source.commit,
+        "source_sha256": source.sha256,
+        "diff": patched.diff,
+        "go_version": toolchain.go_version,
+        "image": toolchain.image,
+        "go_digest": digest_of(go_root) if go_root is not None else None,
+    }
+
+
+def _folder(inputs: dict[str, object], workspace: Workspace) -> Path:
     return workspace.cache / "built" / key(json.dumps(inputs))
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-        target.chmod(0o755)
+def _copy(source: Path, target: Path) -> None:
+    # Not a link: whoever made the source could write to the same file later.
+    shutil.copyfile(source, target)
+    target.chmod(0o755)

@@ -15,7 +15,7 @@ COMMANDS = {
     "verify": "Prove what any kubeadm issues, whoever built it.",
     "check": "Check that a release is whole, agrees with itself, and is what you demand.",
     "sign": "Sign a release's sums and its provenance, as sigstore does.",
-    "rebuild": "Build a release again from its provenance alone, and compare the bytes.",
+    "rebuild": "Build a release again from its provenance, and compare the bytes.",
     "export": "Print what a tool needs to put this kubeadm on nodes.",
     "versions": "List the tags of the source, and how each would be patched.",
     "pins": "List, check and update the golang image digests.",

@@ -9,9 +9,15 @@ from rich.table import Table
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.console import plain_table
-from kbuild.model import IssuedCertificate, Proof, Release
+from kbuild.model import IssuedCertificate, Proof, Published, Release
 from kbuild.pipeline import Plan, plan, run
-from kbuild.release.documents import go_document, proof_document, rfc3339, source_document
+from kbuild.release.documents import (
+    commit_notes,
+    go_document,
+    proof_document,
+    rfc3339,
+    source_document,
+)
 from kbuild.release.names import SUM_SUFFIX
 
 app = command_app()
@@ -27,6 +33,7 @@ def kubeadm(
     source: options.Source = None,
     commit: options.Commit = None,
     source_sha256: options.SourceSha256 = None,
+    verify_against: options.VerifyAgainst = None,
     builder: options.Builder = None,
     image: options.Image = None,
     golang_repository: options.GolangRepository = None,
@@ -103,6 +110,7 @@ def _lines(release: Release) -> Iterator[str | Table]:
     if release.unchanged:
         date = release.proofs[0].version.get("buildDate", "the last time")
         yield f"Nothing changed since {date}: it is the same binary, proven again."
+    yield from (f"Note: {note}" for note in commit_notes(release.tree.source))
     if note := release.tree.note:
         yield f"Note: {note}"
     names = [name for name in release.files if not name.endswith(SUM_SUFFIX)]
@@ -112,9 +120,18 @@ def _lines(release: Release) -> Iterator[str | Table]:
 def _stock_lines(proof: Proof) -> Iterator[str]:
     if proof.published is not None:
         yield f"{proof.arch}: byte for byte {proof.published.url}"
+        yield f"{proof.arch}: {_worth(proof.published)}"
     if (difference := proof.against_stock) is not None:
         yield f"{proof.arch}: only these differ from the stock kubeadm, and each holds a lifetime:"
         yield from (f"  {function}" for function in difference.functions)
+
+
+def _worth(published: Published) -> str:
+    if published.signer is None:
+        return "no signature was verified: the checksum comes from the same site as the binary"
+    return (
+        f"signed by {published.signer}; that the signature is in a transparency log was not checked"
+    )
 
 
 def _document(release: Release) -> dict[str, object]:

@@ -56,6 +56,15 @@ SourceSha256 = Annotated[
         help="The sha256 that the source archive must have.",
     ),
 ]
+VerifyAgainst = Annotated[
+    str | None,
+    typer.Option(
+        "--verify-against",
+        metavar="URL",
+        rich_help_panel=_SOURCE,
+        help="A git source; each file of the archive that is compiled must be as it is there.",
+    ),
+]
 Builder = Annotated[
     str | None,
     typer.Option(

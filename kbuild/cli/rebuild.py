@@ -1,5 +1,6 @@
 """``kbuild rebuild``: are these the bytes that this provenance gives."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,10 @@ import typer
 
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
+from kbuild.errors import BadSettingsFile
 from kbuild.rebuild import rebuild as build_again
+from kbuild.release.documents import commit_notes, source_document
+from kbuild.settings import FILE
 
 app = command_app()
 
@@ -22,6 +26,7 @@ def rebuild(
         ),
     ],
     source: options.Source = None,
+    verify_against: options.VerifyAgainst = None,
     builder: options.Builder = None,
     image: options.Image = None,
     golang_repository: options.GolangRepository = None,
@@ -34,9 +39,10 @@ def rebuild(
     config: options.Config = None,
     cache_dir: options.CacheDir = None,
 ) -> None:
-    """Build a release again from its provenance alone, and compare the bytes."""
+    """Build a release again from its provenance, and compare the bytes."""
     places = {
         "source": source,
+        "verify_against": verify_against,
         "builder": builder,
         "image": image,
         "golang_repository": golang_repository,
@@ -44,15 +50,25 @@ def rebuild(
         "go_site": go_site,
         "release_site": release_site,
     }
-    given = {name: value for name, value in places.items() if value is not None}
     how = {"json": json, "verbose": verbose, "quiet": quiet, "cache_dir": cache_dir}
-    settings, screen = begin(ctx, {**given, **how}, config)
-    overrides = {name: getattr(settings, name) for name in given}
-    if "go_root" in given:
-        overrides |= {"builder": "local", "image": None}
-    if overrides.get("builder") == "local":
-        overrides["image"] = None
-    rebuilt = build_again(provenance, overrides, settings, screen)
-    document = {"provenance": str(rebuilt.provenance), "equal": True, "files": rebuilt.files}
+    _refuse_settings_of(provenance, config)
+    settings, screen = begin(ctx, {**places, **how}, config)
+    rebuilt = build_again(provenance, settings, screen)
+    document = {
+        "provenance": str(rebuilt.provenance),
+        "equal": True,
+        "files": rebuilt.files,
+        "source": source_document(rebuilt.tree),
+    }
     lines = [f"equal: {name} sha256:{digest}" for name, digest in rebuilt.files.items()]
-    screen.result(document, lines)
+    screen.result(document, [*lines, *commit_notes(rebuilt.tree.source)])
+
+
+def _refuse_settings_of(provenance: Path, config: str | None) -> None:
+    """Refuse a kbuild.toml in the release: whoever made the release may have put it there."""
+    if config is not None or os.environ.get("KBUILD_CONFIG"):
+        return
+    release = provenance if provenance.is_dir() else provenance.parent
+    if FILE.exists() and Path.cwd().is_relative_to(release.resolve()):
+        reason = "it is in the release that is to be judged; if it is yours, name it with --config"
+        raise BadSettingsFile(path=FILE, reason=reason)

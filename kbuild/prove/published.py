@@ -2,6 +2,7 @@
 
 The site is laid out as upstream's: ``<site>/<tag>/bin/linux/<arch>/kubeadm`` and beside it
 ``kubeadm.sha256``, 64 hex digits and nothing else (kubernetes/release, pkg/release/release.go).
+Since v1.26 there are ``kubeadm.sig`` and ``kubeadm.cert`` too; see kbuild.prove.signature.
 """
 
 import re
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+
+from packaging.version import Version
 
 from kbuild.errors import (
     CannotRun,
@@ -20,9 +23,12 @@ from kbuild.errors import (
 from kbuild.model import BuildRequest, Proof, Published, Tag
 from kbuild.network import DownloadFailed, download
 from kbuild.progress import Progress
-from kbuild.prove import read_version
+from kbuild.prove import read_version, signature
 from kbuild.prove.stock import differing_functions, told
 from kbuild.workspace import Workspace, sha256
+
+_SIGNED_SINCE = Version("1.26.0")
+_MOST = 1 << 16  # bytes of a checksum, a signature or a certificate
 
 
 def find_published(
@@ -30,29 +36,61 @@ def find_published(
 ) -> Published:
     """Download the publisher's binary, and ask it what it is if anything here can run it.
 
-    Raises PublisherFailed or what proving a binary raises.
+    A signature is demanded of releases that upstream signs, where the extra that verifies it is
+    installed; nothing is run before. Raises PublisherFailed or what proving a binary raises.
     """
     (arch,) = request.arches
     url = f"{request.release_site.rstrip('/')}/{tag.name}/bin/linux/{arch}/kubeadm"
     binary = _binary(workspace)
-    sum_file = binary.with_name("kubeadm.sha256")
     binary.parent.mkdir()
-    for target, address in ((binary, url), (sum_file, f"{url}.sha256")):
-        try:
-            download(address, target, f"download the publisher's {target.name}", progress)
-        except DownloadFailed as error:
-            raise PublisherFailed(url=address, reason=error) from error
-    text = sum_file.read_bytes().decode(errors="replace")
+    for suffix in ("", ".sha256"):
+        _fetch(f"{url}{suffix}", binary.with_name(f"kubeadm{suffix}"), progress)
+    text = _start_of(binary.with_name("kubeadm.sha256")).decode(errors="replace")
     digest = re.match(r"[0-9a-f]{64}(?=\s|$)", text)
     if digest is None or digest[0] != sha256(binary):
         reason = "it is no sha256" if digest is None else f"kubeadm has sha256 {sha256(binary)}"
         raise PublisherFailed(url=f"{url}.sha256", reason=reason)
+    signer = _verified_signer(tag, url, digest[0], workspace, progress)
     binary.chmod(0o755)
     try:
         version = read_version(binary, workspace)
     except (KubeadmFailed, WrongBinary, ValueError) as error:
         raise PublisherFailed(url=url, reason=error) from error
-    return Published(url=url, sha256=digest[0], version=version or {})
+    return Published(url=url, sha256=digest[0], version=version or {}, signer=signer)
+
+
+def _fetch(url: str, target: Path, progress: Progress) -> None:
+    try:
+        download(url, target, f"download the publisher's {target.name}", progress)
+    except DownloadFailed as error:
+        raise PublisherFailed(url=url, reason=error) from error
+
+
+def _start_of(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(_MOST)
+
+
+def _verified_signer(
+    tag: Tag, url: str, digest: str, workspace: Workspace, progress: Progress
+) -> str | None:
+    """Return whose signature the publisher's binary has, or None where none can be verified."""
+    same_site = "the publisher's checksum comes from the same site as its binary"
+    if tag.version < _SIGNED_SINCE:
+        progress.say(f"{same_site}; upstream signs since v{_SIGNED_SINCE} only")
+        return None
+    if not signature.can_verify():
+        progress.say(f"{same_site}; to verify its signature: pip install 'kbuild[keyless]'")
+        return None
+    files = [_binary(workspace).with_name(f"kubeadm{suffix}") for suffix in (".sig", ".cert")]
+    for file in files:
+        _fetch(f"{url}{file.suffix}", file, progress)
+    try:
+        signature.verify(digest, *map(_start_of, files))
+    except signature.BadSignature as error:
+        raise PublisherFailed(url=f"{url}.sig", reason=error) from error
+    progress.say(f"the publisher's binary is signed by {signature.SIGNER}")
+    return signature.SIGNER
 
 
 def build_date_of(published: Published) -> datetime:

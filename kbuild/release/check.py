@@ -333,7 +333,7 @@ def _check_proof(files: ReleaseFiles, statement: Statement) -> Iterator[str]:
         version, go = proof["version"], statement.dependencies["go"]["annotations"]["version"]
         expected = {
             "gitVersion": asked["version"],
-            "gitCommit": statement.dependencies["source"]["digest"]["gitCommit"],
+            "gitCommit": statement.commit,
             "gitTreeState": asked["tree_state"],
             "buildDate": asked["build_date"],
             "goVersion": f"go{go}",
@@ -367,7 +367,12 @@ def _check_build(files: ReleaseFiles, statement: Statement) -> Iterator[str]:
     source, go = statement.dependencies["source"], statement.dependencies["go"]
     pairs = {
         "tag": (build["source"]["tag"], statement.asked["version"]),
-        "commit": (build["source"]["commit"], source["digest"]["gitCommit"]),
+        "commit": (build["source"]["commit"], statement.commit),
+        "commit proof": (build["source"]["commit_proof"], source["annotations"]["commitProof"]),
+        "verified commit": (
+            build["source"]["commit_proof"] != "archive-claim",
+            "gitCommit" in source["digest"],
+        ),
         "source sha256": (build["source"]["sha256"], source["digest"].get("sha256")),
         "Go": (build["go"]["version"], go["annotations"]["version"]),
         "image": (build["go"]["image"], go["annotations"].get("image")),

@@ -1,15 +1,16 @@
 """The JSON documents of a release: what was proven, and what it was built from."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
 from packaging.version import Version
 
 from kbuild import __version__
-from kbuild.model import Binary, BuildRequest, PatchedTree, Proof
+from kbuild.model import Binary, BuildRequest, PatchedTree, Proof, SourceTree
 from kbuild.release.names import binary_name
+from kbuild.settings import UPSTREAM
 from kbuild.source.git import shown
 
 
@@ -67,8 +68,21 @@ def source_document(tree: PatchedTree) -> dict[str, object]:
         "origin": source.origin,
         "tag": source.tag,
         "commit": source.commit,
+        "commit_proof": source.commit_proof,
         "sha256": source.sha256,
+        "sha256_demanded": source.sha256_demanded,
     }
+
+
+def commit_notes(source: SourceTree) -> Iterator[str]:
+    """Yield what users must know of a commit that only the archive itself names."""
+    if not source.commit_verified:
+        yield (
+            f"that the source is commit {source.commit} is what the archive says of itself; it is "
+            f"not verified. To compare each file with git, give --verify-against {UPSTREAM}"
+        )
+        if source.sha256_demanded:
+            yield f"the archive has the sha256 that was demanded, {source.sha256}"
 
 
 def go_document(tree: PatchedTree) -> dict[str, object]:

@@ -10,7 +10,7 @@ Sources: https://in-toto.io/Statement/v1, https://slsa.dev/spec/v1.0/provenance.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,17 @@ class Statement:
     commands: Mapping[str, list[str]]
     kbuild: str
 
+    @property
+    def commit(self) -> str:
+        """Return the commit of the source, whether it was verified or only claimed.
+
+        Raises KeyError.
+        """
+        source = self.dependencies["source"]
+        if "gitCommit" in source["digest"]:
+            return str(source["digest"]["gitCommit"])
+        return str(source["annotations"]["claimedCommit"])
+
 
 def provenance(
     binaries: tuple[Binary, ...],
@@ -48,7 +59,7 @@ def provenance(
     seconds: float,
 ) -> Document:
     """Return the statement about the files of those digests; the build took so many seconds."""
-    ended = datetime.now(UTC)
+    began, ended = _compiled(binaries, seconds)
     builder = binaries[0].tree.toolchain.builder
     asked = {k: v for k, v in request_document(request).items() if k not in _OWN}
     return {
@@ -70,7 +81,7 @@ def provenance(
                     "version": {"kbuild": __version__},
                 },
                 "metadata": {
-                    "startedOn": rfc3339(datetime.fromtimestamp(ended.timestamp() - seconds, UTC)),
+                    "startedOn": rfc3339(began),
                     "finishedOn": rfc3339(ended),
                 },
             },
@@ -78,14 +89,28 @@ def provenance(
     }
 
 
+def _compiled(binaries: tuple[Binary, ...], seconds: float) -> tuple[datetime, datetime]:
+    """Return when the build began and ended: of kept binaries, the build that made them."""
+    kept = [binary.compiled for binary in binaries if binary.compiled is not None]
+    if kept:
+        return min(began for began, _ in kept), max(ended for _, ended in kept)
+    ended = datetime.now(UTC)
+    return ended - timedelta(seconds=seconds), ended
+
+
 def dependencies(binary: Binary) -> Iterator[Document]:
     """Yield a resource descriptor of each thing that the binary was made from."""
     tree = binary.tree
     source, toolchain = tree.source, tree.toolchain
-    digest = {"gitCommit": source.commit}
+    # A digest says what was verified; what only the archive says of itself stands apart.
+    digest = {"gitCommit": source.commit} if source.commit_verified else {}
+    annotations: Document = {"commitProof": source.commit_proof}
+    if not source.commit_verified:
+        annotations["claimedCommit"] = source.commit
     if source.sha256 is not None:
         digest["sha256"] = source.sha256
-    yield {"name": "source", "uri": source.origin, "digest": digest}
+        annotations["sha256Demanded"] = source.sha256_demanded
+    yield {"name": "source", "uri": source.origin, "digest": digest, "annotations": annotations}
     go = {"version": toolchain.go_version, "pin": toolchain.pin.version}
     if toolchain.image is not None:
         name, _, image_digest = toolchain.image.partition("@sha256:")

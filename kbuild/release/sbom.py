@@ -123,6 +123,14 @@ def _vendored_modules(source: SourceTree) -> Mapping[str, Module]:
     return found
 
 
+def _origin(source: SourceTree) -> str:
+    """Return what the source is; the same whether an archive was compared with git or not."""
+    if source.sha256 is None:
+        return f"commit {source.commit} of {source.origin}"
+    claim = f"which names itself commit {source.commit}"
+    return f"archive {source.origin} with sha256 {source.sha256}, {claim}"
+
+
 def _document(
     binary: Binary, modules: Iterable[Module], go_version: str, comment: str, created: datetime
 ) -> Any:  # noqa: ANN401  # a class that is slow to import
@@ -156,7 +164,7 @@ def _document(
         PackageURL("golang", "k8s.io", "kubernetes", source.tag, subpath="cmd/kubeadm"),
         checksums=[spdx.Checksum(spdx.ChecksumAlgorithm.SHA256, binary.sha256)],
         primary_package_purpose=spdx.PackagePurpose.APPLICATION,
-        source_info=f"commit {source.commit} of {source.origin}, with kubeadm.patch",
+        source_info=f"{_origin(source)}, with kubeadm.patch",
         built_date=created,
     )
     parts = [package("stdlib", go_version, PackageURL("golang", None, "stdlib", go_version))]

@@ -4,6 +4,7 @@ from kbuild.errors import BadSetting, BrokenArchive, CommitMismatch, WrongArchiv
 from kbuild.model import BuildRequest, SourceTree, Tag
 from kbuild.progress import Progress
 from kbuild.source import archive, git
+from kbuild.source.compare import compare, demand_git
 from kbuild.source.store import fetch_tag
 from kbuild.source.versions import full_tag, missing, newest_of, stands_for
 from kbuild.workspace import Workspace
@@ -27,6 +28,8 @@ def resolve(request: BuildRequest, workspace: Workspace, progress: Progress) -> 
     the errors of reaching the source.
     """
     wanted = full_tag(request.version)
+    if request.verify_against is not None:
+        demand_git(request.verify_against)
     if archive.is_archive(request.source):
         path = archive.download(request.source, workspace, progress)
         archive.check(path, request.source, request.source_sha256)
@@ -34,6 +37,11 @@ def resolve(request: BuildRequest, workspace: Workspace, progress: Progress) -> 
         if not stands_for(request.version, tag):
             raise WrongArchiveVersion(
                 source=git.shown(request.source), actual=tag.name, version=request.version
+            )
+        if request.commit is not None and request.verify_against is None:
+            progress.say(
+                "--commit is compared with what the archive says of itself, which verifies nothing;"
+                " use --verify-against or --source-sha256"
             )
     elif request.source_sha256 is not None:
         raise BadSetting(
@@ -71,5 +79,8 @@ def fetch(request: BuildRequest, tag: Tag, workspace: Workspace, progress: Progr
             # Only the first was held against what was asked for.
             reason = f"it names itself {tag.name} ({tag.commit}) and {tree.tag} ({tree.commit})"
             raise BrokenArchive(source=tree.origin, reason=reason)
-        return tree
-    return fetch_tag(request.source, tag, target, workspace, progress)
+    else:
+        tree = fetch_tag(request.source, tag, target, workspace, progress)
+    if request.verify_against is not None:
+        return compare(tree, request.verify_against, workspace, progress)
+    return tree

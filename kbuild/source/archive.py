@@ -1,7 +1,8 @@
 """Unpack a source archive and read from the tree itself which tag and commit it is.
 
 ``git archive`` fills in the export-subst lines of hack/lib/version.sh: the commit, and the tag if
-it was made on one. Upstream's kubernetes-src.tar.gz has no top folder; GitHub's and Debian's have.
+it was made on one. That is what the archive claims; ``compare`` verifies it. Upstream's
+kubernetes-src.tar.gz has no top folder; GitHub's and Debian's have.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import re
 import tarfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -122,7 +123,8 @@ def unpack(
             packed = _pack(path, source, actual, workspace, progress)
         else:
             progress.say("the archive is in the cache already")
-    return packed.open(target, shown(source), actual)
+    tree = packed.open(target, shown(source), "archive-claim")
+    return replace(tree, sha256=actual, sha256_demanded=demanded is not None)
 
 
 def _pack(

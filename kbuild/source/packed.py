@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from kbuild.model import SourceTree, Tag
+from kbuild.model import CommitProof, SourceTree, Tag
 from kbuild.source import closure
 from kbuild.workspace import Workspace, key, make_then_move, sha256, shared
 
@@ -32,7 +32,7 @@ class PackedTree:
     head: int
     tag: Tag
 
-    def open(self, target: Path, origin: str, archive_sha256: str | None = None) -> SourceTree:
+    def open(self, target: Path, origin: str, proof: CommitProof) -> SourceTree:
         """Put what kbuild itself reads into the new folder ``target``."""
         with tarfile.open(self.tar) as tar:
             for member in islice(tar, self.head):
@@ -51,7 +51,7 @@ class PackedTree:
             tag=self.tag.name,
             commit=self.tag.commit,
             origin=origin,
-            sha256=archive_sha256,
+            commit_proof=proof,
         )
 
 

@@ -8,14 +8,20 @@ for the next tag of it what to ask for at once.
 
 To git the store is a partial clone only while it fetches (``_PARTIAL``), and is told so in no file:
 else a local command would fetch each file that is missing, by itself, one request a file.
+
+Git checks the ids of the objects that it receives, but not of those that it reads from its store.
+kbuild does: from the id of the commit down to each file, every object must have the id by which the
+one above it names it. A store that was tampered with is fetched anew.
 """
 
+import hashlib
 import io
+import re
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from kbuild.errors import BrokenSource, DiskFull, NotKubernetes
 from kbuild.model import SourceTree, Tag
@@ -27,12 +33,26 @@ from kbuild.workspace import Workspace, key, make_then_move, remove, shared
 
 _ROOM = 16 << 20  # bytes; with less left, a file may not have fitted
 _PARTIAL = ("remote.kbuild.promisor=true", "remote.kbuild.partialCloneFilter=blob:none")
+_FOLDER, _SUBMODULE, _OID_BYTES = 0o40000, 0o160000, 20
+_MOST = 1_000_000  # entries of a tree; v1.20.2 has 22,700
 _REFUSAL = "unadvertised object"
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
+    """A file or link as a git tree has it: its mode, and the object id of its content."""
+
     mode: int
     oid: str
+
+
+Choose = Callable[[Mapping[str, Entry]], Collection[str]]
+_Got = TypeVar("_Got")
+
+
+def object_id(content: bytes, kind: str = "blob") -> str:
+    """Return the id that git gives an object (https://git-scm.com/book/en/v2/Git-Internals-Git-Objects)."""
+    header = f"{kind} {len(content)}\0".encode()
+    return hashlib.sha1(header + content, usedforsecurity=False).hexdigest()
 
 
 def fetch_tag(
@@ -49,7 +69,7 @@ def fetch_tag(
     with shared(workspace, f"git-{path.stem}"), held(identity, workspace):
         packed = find(identity, workspace)
         if packed is None:
-            modes, contents = store.obtain()
+            modes, contents = store.obtain(store.files)
             try:
                 packed = keep(identity, tag, modes, contents, workspace)
             except ValueError as error:
@@ -58,7 +78,25 @@ def fetch_tag(
                 ) from error
         else:
             progress.say(f"{tag.name} is in the cache already")
-    return packed.open(target, shown(source))
+    return packed.open(target, shown(source), "git-object")
+
+
+def read_commit(
+    source: str, tag: Tag, choose: Choose, workspace: Workspace, progress: Progress
+) -> tuple[Mapping[str, Entry], Mapping[str, bytes]]:
+    """Return all entries of a tag's commit by name, and the files that ``choose`` picks of them.
+
+    Raises SourceUnreachable, BrokenSource or DiskFull.
+    """
+    path = workspace.cache / "git" / f"{key(address(source))}.git"
+    store = _Store(path.absolute(), source, tag, progress)
+
+    def read() -> tuple[Mapping[str, Entry], Mapping[str, bytes]]:
+        entries = store.entries()
+        return entries, store.read({name: entries[name].oid for name in choose(entries)})
+
+    with shared(workspace, f"git-{path.stem}"):
+        return store.obtain(read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +106,8 @@ class _Store:
     tag: Tag
     progress: Progress
 
-    def obtain(self) -> tuple[dict[str, int], dict[str, bytes]]:
-        """Return the modes of all that the tag holds, and the content of the closure's files.
+    def obtain(self, get: Callable[[], _Got]) -> _Got:
+        """Return what ``get`` reads of the store, once the trees of the tag are there.
 
         What is not there is fetched; the caller holds the lock.
 
@@ -77,7 +115,7 @@ class _Store:
         """
         is_new = not (self.path / "HEAD").exists()
         try:
-            return self._obtain()
+            return self._obtain(get)
         except BrokenSource as error:
             _check_room(self.path)
             # Servers and proxies refuse in many words; the trees came, so the source is right.
@@ -91,9 +129,9 @@ class _Store:
                 details = error.details
                 self.progress.say(f"the cached clone is damaged ({details}), fetching anew")
             remove(self.path)
-        return self._obtain(partial=not refused)
+        return self._obtain(get, partial=not refused)
 
-    def _obtain(self, *, partial: bool = True) -> tuple[dict[str, int], dict[str, bytes]]:
+    def _obtain(self, get: Callable[[], _Got], *, partial: bool = True) -> _Got:
         if not (self.path / "HEAD").exists():
             self._make()
         _clean(self.path)
@@ -103,16 +141,17 @@ class _Store:
             self._fetch("--depth=1", f"+{self.tag.commit}:{self._ref}", settings=_PARTIAL)
         else:
             self._fetch("--depth=1", f"+{self._ref}:{self._ref}")
-        return self._files()
+        return get()
 
-    def _files(self) -> tuple[dict[str, int], dict[str, bytes]]:
-        entries = self._entries()
+    def files(self) -> tuple[dict[str, int], dict[str, bytes]]:
+        """Return the modes of all that the tag holds, and the content of the closure's files."""
+        entries = self.entries()
         if not any(name.startswith("cmd/kubeadm/") for name in entries):
             reason = f"{self.tag.name} has no cmd/kubeadm"
             raise NotKubernetes(source=shown(self.source), reason=reason)
 
         def read(names: Collection[str]) -> Mapping[str, bytes]:
-            return self._read({name: entries[name].oid for name in names})
+            return self.read({name: entries[name].oid for name in names})
 
         modes = {name: entry.mode for name, entry in entries.items()}
         found = closure.gather(modes, read, self._likely())
@@ -136,20 +175,45 @@ class _Store:
         ]
         ask(words, self.source, self.tag.name, self.progress, text)
 
-    def _entries(self) -> dict[str, _Entry]:
-        words = ["--git-dir", str(self.path), "ls-tree", "-r", "-z", str(self.tag.commit)]
-        listed = feed(words, "", self.tag, self.source).decode(errors="surrogateescape")
-        entries = {}
-        for line in filter(None, listed.split("\0")):
-            about, _, name = line.partition("\t")
-            mode, kind, oid = about.split(" ")
-            if not {"", ".", "..", ".git"}.isdisjoint(name.split("/")):
-                raise self._broken(name, "would leave its folder")
-            if kind == "blob":
-                entries[name] = _Entry(int(mode, 8), oid)
+    def entries(self) -> dict[str, Entry]:
+        """Return all that the commit holds by name, but for folders and submodules."""
+        entries: dict[str, Entry] = {}
+        level = {"": self._root()}
+        while level:
+            if len(entries) + len(level) > _MOST:
+                raise self._broken(file="the tree", how=f"has more than {_MOST} entries")
+            trees, level = self._demand(level, "tree"), {}
+            for folder, content in trees.items():
+                for mode, name, oid in self._parse(content):
+                    path = f"{folder}{name}"
+                    if "/" in name or not {"", ".", "..", ".git"}.isdisjoint(path.split("/")):
+                        raise self._broken(path, "would leave its folder")
+                    if mode == _FOLDER:
+                        level[f"{path}/"] = oid
+                    elif mode != _SUBMODULE:
+                        entries[path] = Entry(mode, oid)
         return entries
 
-    def _read(self, oids: Mapping[str, str]) -> dict[str, bytes]:
+    def _root(self) -> str:
+        commit = self._demand({"": str(self.tag.commit)}, "commit")[""]
+        if (found := re.match(rb"tree ([0-9a-f]{40})\n", commit)) is None:
+            raise self._broken(file="the commit", how="names no tree")
+        return found[1].decode()
+
+    def _parse(self, content: bytes) -> list[tuple[int, str, str]]:
+        try:
+            return list(_tree_entries(content))
+        except ValueError as error:
+            raise self._broken(file="a tree", how="is damaged") from error
+
+    def _demand(self, oids: Mapping[str, str], kind: str) -> dict[str, bytes]:
+        contents = self._contents(oids, kind)
+        if lost := oids.keys() - contents.keys():
+            file = f"{kind} {oids[min(lost)]}"
+            raise self._broken(file, "is missing")
+        return contents
+
+    def read(self, oids: Mapping[str, str]) -> dict[str, bytes]:
         contents = self._contents(oids)
         if missing := _without(oids, contents):
             # No negotiation: what else is here has nothing to do with what is asked for.
@@ -161,15 +225,18 @@ class _Store:
             raise self._broken(min(lost), "is missing")
         return contents
 
-    def _contents(self, oids: Mapping[str, str]) -> dict[str, bytes]:
+    def _contents(self, oids: Mapping[str, str], kind: str = "blob") -> dict[str, bytes]:
+        """Return the objects that are there; git itself does not check them when it reads them."""
         words = ["--git-dir", str(self.path), "cat-file", "--batch", "--buffer"]
         answer = io.BytesIO(feed(words, "\n".join(oids.values()), self.tag, self.source))
         contents = {}
-        for name in oids:
+        for name, oid in oids.items():
             header = answer.readline().split()
             if len(header) == 3:  # noqa: PLR2004  # oid, type, size; else oid, "missing"
                 contents[name] = answer.read(int(header[2]))
                 answer.read(1)
+                if object_id(contents[name], kind) != oid:
+                    raise self._broken(name or kind, f"is not the {kind} {oid}")
         return contents
 
     def _has_trees(self) -> bool:
@@ -204,6 +271,17 @@ class _Store:
 
     def _broken(self, file: str, how: str) -> BrokenSource:
         return BrokenSource(tag=self.tag.name, source=shown(self.source), details=f"{file} {how}")
+
+
+def _tree_entries(content: bytes) -> Iterator[tuple[int, str, str]]:
+    """Yield mode, name and object id of each entry of a git tree object."""
+    start = 0
+    while start < len(content):
+        end = content.index(b"\0", start)
+        mode, _, name = content[start:end].partition(b" ")
+        start = end + 1 + _OID_BYTES
+        oid = content[end + 1 : start].hex()
+        yield int(mode, 8), name.decode(errors="surrogateescape"), oid
 
 
 def _without(oids: Mapping[str, str], contents: Mapping[str, bytes]) -> dict[str, str]:

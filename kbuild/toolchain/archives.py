@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import os
 import shutil
 import tarfile
 import tempfile
@@ -16,6 +17,8 @@ from kbuild.sandbox import Limits, Sandbox, host_arch
 from kbuild.unpack import unpack_all
 from kbuild.workspace import Workspace, make_then_move, sha256, shared
 
+_GO_FOLDERS = ("bin", "pkg", "src")
+_GO_FILES = ("VERSION", "go.env")
 _VERSION_WORDS = 4  # go version go1.15.15 linux/amd64
 _GOROOT = PurePosixPath("/usr/local/go")
 _MIB = 1 << 20
@@ -68,13 +71,29 @@ def version_of(go_root: Path) -> str | None:
 
 @functools.cache
 def digest_of(go_root: Path) -> str:
-    """Return a sha256 of the programs of a GOROOT: of lines as sha256sum prints them, sorted.
+    """Return a sha256 of all of a GOROOT that a build reads: programs, library, settings.
 
-    A distribution's Go may differ from another of the same version.
+    It is the sha256 of sorted lines as sha256sum prints them, one for each file below bin, pkg and
+    src, for VERSION and for go.env. A link counts as what it points at: Debian's GOROOT has links
+    to /usr/share. A GOROOT is read once in the life of a process.
     """
-    programs = [go_root / "bin/go", *go_root.glob("pkg/tool/*/*")]
-    lines = sorted(f"{sha256(p)}  {p.relative_to(go_root)}\n" for p in programs if p.is_file())
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    files = [go_root / name for name in _GO_FILES] + [
+        Path(folder, name)
+        for top in _GO_FOLDERS
+        for folder, folders, names in os.walk(go_root / top, followlinks=True)
+        if not _is_loop(Path(folder), folders)
+        for name in names
+    ]
+    lines = sorted(f"{sha256(p)}  {p.relative_to(go_root)}\n" for p in files if p.is_file())
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def _is_loop(folder: Path, folders: list[str]) -> bool:
+    """Tell whether a folder is a link to one above it; then nothing below it is visited."""
+    if folder.is_symlink() and folder.resolve() in (p.resolve() for p in folder.parents):
+        folders.clear()
+        return True
+    return False
 
 
 def _demanded(go_version: str, go_root: Path) -> Path:

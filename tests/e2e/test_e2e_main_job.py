@@ -95,6 +95,17 @@ def test_binary_tells_what_it_is(
     assert version["platform"] == f"linux/{ARCH}"
 
 
+def test_only_a_commit_from_git_counts_as_verified(released: Released, releases: Releases) -> None:
+    from_git = released == releases[GIT_DOCKER]
+    proof = released.json("build.json")["source"]["commit_proof"]
+    assert proof == ("git-object" if from_git else "archive-claim")
+    assert ("not verified" in released.done.stdout) != from_git
+    definition = released.json("provenance.json")["predicate"]["buildDefinition"]
+    [source] = [d for d in definition["resolvedDependencies"] if d["name"] == "source"]
+    assert ("gitCommit" in source["digest"]) == from_git
+    assert ("claimedCommit" in source["annotations"]) != from_git
+
+
 # A CA's serial number is 0 up to v1.25.11, v1.26.6 and v1.27.3.
 @pytest.mark.filterwarnings("ignore:Parsed a serial number")
 def test_binary_issues_a_century(released: Released, tmp_path: Path) -> None:

@@ -237,12 +237,17 @@ def test_without_an_identity_keyless_is_refused(shared: Kbuild, copy: Path) -> N
     assert not (copy / "cosign.pub").exists()
 
 
-def test_a_rebuild_from_the_provenance_alone_gives_the_same_bytes(
-    made: Path, tmp_path: Path
+def test_a_rebuild_from_the_provenance_gives_the_same_bytes(
+    made: Path, git_server: GitServer, in_docker: Options, tmp_path: Path
 ) -> None:
     (tmp_path / "given").mkdir()
     given = shutil.copyfile(made / "provenance.json", tmp_path / "given/provenance.json")
-    done = Kbuild(tmp_path, tmp_path / "cache")("rebuild", given, "--json")
+    kbuild = Kbuild(tmp_path, tmp_path / "cache")
+    refused = kbuild("rebuild", given)
+    assert refused.code == 96
+    assert "--source" in refused.stderr
+    assert "--image" in refused.stderr
+    done = kbuild("rebuild", given, "--source", git_server.address, *in_docker, "--json")
     assert done.code == 0, done.stderr
     files = json.loads(done.stdout)["files"]
     assert {DEB, RPM, "kubeadm-linux-amd64", "kubeadm-linux-arm64", "kubeadm.patch"} <= set(files)
@@ -250,7 +255,7 @@ def test_a_rebuild_from_the_provenance_alone_gives_the_same_bytes(
 
 
 def test_a_rebuild_names_the_input_that_differed(
-    shared: Kbuild, made: Path, goroot: Path, tmp_path: Path
+    shared: Kbuild, made: Path, git_server: GitServer, goroot: Path, tmp_path: Path
 ) -> None:
     document = json.loads((made / "provenance.json").read_text())
     definition = document["predicate"]["buildDefinition"]
@@ -259,7 +264,7 @@ def test_a_rebuild_names_the_input_that_differed(
     keep = ("kubeadm-linux-amd64", "kubeadm.patch")
     document["subject"] = [s for s in document["subject"] if s["name"] in keep]
     (tmp_path / "provenance.json").write_text(json.dumps(document))
-    done = shared("rebuild", tmp_path, "--go-root", goroot)
+    done = shared("rebuild", tmp_path, "--source", git_server.address, "--go-root", goroot)
     assert done.code == 93
     assert "kubeadm-linux-amd64, kubeadm.patch" in done.stderr
     assert "patches/kubeadm-leaf-constant.patch: sha256" in done.stderr

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from kbuild.model import (
     AppliedPatch,
@@ -38,10 +39,21 @@ def make_request(**changes: object) -> BuildRequest:
     return replace(request, **{"arches": ("amd64", "arm64"), **changes})  # type: ignore[arg-type]
 
 
-def make_binaries(folder: Path, modules: str = MODULES) -> tuple[Binary, ...]:
+# What a tree that came as an archive has beside what one from git has.
+ARCHIVE: Mapping[str, Any] = {"commit_proof": "archive-claim", "sha256": "a" * 64}
+
+
+def make_binaries(
+    folder: Path, modules: str = MODULES, tree_changes: Mapping[str, Any] | None = None
+) -> tuple[Binary, ...]:
     source = SourceTree(
-        path=folder, tag="v1.20.2", commit="f" * 40, origin="https://example.invalid/kubernetes.git"
+        path=folder,
+        tag="v1.20.2",
+        commit="f" * 40,
+        origin="https://example.invalid/kubernetes.git",
+        commit_proof="git-object",
     )
+    source = replace(source, **tree_changes or {})
     toolchain = Toolchain(
         builder="docker",
         pin=GoPin(version="1.15.5", files=("build/dependencies.yaml",)),
@@ -98,10 +110,16 @@ def make_proofs(binaries: tuple[Binary, ...]) -> Mapping[Path, Proof]:
     }
 
 
-def make_release(work: Path, folder: Path, modules: str = MODULES, **changes: object) -> Path:
+def make_release(
+    work: Path,
+    folder: Path,
+    modules: str = MODULES,
+    tree_changes: Mapping[str, Any] | None = None,
+    **changes: object,
+) -> Path:
     """Publish a release into ``folder``."""
     work.mkdir(exist_ok=True)
-    binaries = make_binaries(work, modules)
+    binaries = make_binaries(work, modules, tree_changes)
     times = {"build": 1.23456}
     publish(
         make_proofs(binaries), binaries, make_request(**changes), folder, times, unchanged=False

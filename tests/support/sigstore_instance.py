@@ -70,7 +70,13 @@ class Instance:
         }
         return jwt.encode(claims, "nobody checks this one" * 2, algorithm="HS256")
 
-    def certify(self, csr: x509.CertificateSigningRequest) -> x509.Certificate:
+    def certify(
+        self,
+        csr: x509.CertificateSigningRequest,
+        name: x509.GeneralName | None = None,
+        issuer: str = ISSUER,
+        purpose: x509.ObjectIdentifier = ExtendedKeyUsageOID.CODE_SIGNING,
+    ) -> x509.Certificate:
         now = datetime.now(UTC).replace(microsecond=0)
         builder = (
             x509.CertificateBuilder(
@@ -82,19 +88,17 @@ class Instance:
                 not_valid_after=now + timedelta(minutes=10),
             )
             .add_extension(_usage(digital_signature=True), critical=True)
-            .add_extension(
-                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), critical=False
-            )
+            .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self.ca_key.public_key()),
                 critical=False,
             )
             .add_extension(
-                x509.SubjectAlternativeName([x509.UniformResourceIdentifier(IDENTITY)]),
+                x509.SubjectAlternativeName([name or x509.UniformResourceIdentifier(IDENTITY)]),
                 critical=True,
             )
             .add_extension(
-                x509.UnrecognizedExtension(_ISSUER_EXTENSION, ISSUER.encode()), critical=False
+                x509.UnrecognizedExtension(_ISSUER_EXTENSION, issuer.encode()), critical=False
             )
         )
         tbs = builder.sign(self.ca_key, hashes.SHA256()).tbs_certificate_bytes

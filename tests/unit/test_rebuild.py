@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from kbuild import rebuild
-from kbuild.errors import BadProvenance, RebuildDiffers
+from kbuild.errors import AddressNotAllowed, BadProvenance, RebuildDiffers
 from kbuild.model import BuildRequest, Release
-from kbuild.settings import Settings
+from kbuild.settings import UPSTREAM, Settings
 from tests.support.recorder import Recorder
-from tests.support.releases import make_binaries, make_proofs, make_release
+from tests.support.releases import ARCHIVE, GIT, make_binaries, make_proofs, make_release
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ class Builder:
         self.requests.append(request)
         assert request.output is not None
         folder = make_release(self.work, request.output, **self.changes)
-        binaries = make_binaries(self.work)
+        binaries = make_binaries(self.work, tree_changes=self.changes.get("tree_changes"))
         return (
             Release(
                 folder=folder,
@@ -47,10 +47,13 @@ class Builder:
 
 
 def run(
-    path: Path, builder: Builder, monkeypatch: pytest.MonkeyPatch, **overrides: object
+    path: Path, builder: Builder, monkeypatch: pytest.MonkeyPatch, **given: Any
 ) -> rebuild.Rebuilt:
+    """Rebuild with the settings given, and with a source unless one is given or is None."""
     monkeypatch.setattr(rebuild, "run", builder)
-    return rebuild.rebuild(path, overrides, Settings(), Recorder())
+    given = {"source": GIT} | given
+    given = {name: value for name, value in given.items() if value is not None}
+    return rebuild.rebuild(path, Settings(**given, given=frozenset(given)), Recorder())
 
 
 def test_the_request_is_that_of_the_provenance_with_every_input_demanded(
@@ -86,6 +89,101 @@ def test_where_it_is_had_may_be_said(made: Path, monkeypatch: pytest.MonkeyPatch
     run(made, builder, monkeypatch, source="/mirror.git", golang_repository="mirror/golang")
     assert builder.requests[0].source == "/mirror.git"
     assert builder.requests[0].golang_repository == "mirror/golang"
+    assert builder.requests[0].image == "mirror/golang@sha256:" + "0" * 64
+
+
+def record(made: Path, image: str | None = None, **asked: str) -> Path:
+    """Write other addresses into the provenance."""
+    path = made / "provenance.json"
+    document = json.loads(path.read_text())
+    definition = document["predicate"]["buildDefinition"]
+    definition["externalParameters"] |= asked
+    [go] = [each for each in definition["resolvedDependencies"] if each["name"] == "go"]
+    go["annotations"]["image"] = image or go["annotations"]["image"]
+    path.write_text(json.dumps(document, indent=2))
+    return path
+
+
+def test_a_release_of_an_archive_is_rebuilt_with_its_digest_and_the_claimed_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = {"verify_against": "https://evil.invalid/kubernetes.git"}
+    folder = make_release(tmp_path / "work", tmp_path / "v1.20.2", tree_changes=ARCHIVE, **recorded)
+    builder = Builder(tmp_path / "work", tree_changes={**ARCHIVE, "commit_proof": "compared"})
+    found = run(folder, builder, monkeypatch)
+    [request] = builder.requests
+    assert (request.commit, request.source_sha256) == ("f" * 40, "a" * 64)
+    assert request.verify_against is None
+    assert found.tree.source.commit_proof == "compared"
+    forget_binary(folder)
+    with pytest.raises(RebuildDiffers) as caught:
+        run(folder, builder, monkeypatch, verify_against="https://mine.invalid/k.git")
+    assert builder.requests[1].verify_against == "https://mine.invalid/k.git"
+    assert "source:" not in caught.value.details
+
+
+EVIL = {
+    "source": "https://evil.invalid/kubernetes.git",
+    "golang_repository": "evil.invalid/golang",
+    "go_site": "https://evil.invalid/dl",
+    "release_site": "https://evil.invalid/release",
+}
+EVIL_IMAGE = "evil.invalid/golang@sha256:" + "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("image", "asked"),
+    [
+        *((None, {name: address}) for name, address in EVIL.items()),
+        (EVIL_IMAGE, {}),
+        ("golang:5000/evil@sha256:" + "0" * 64, {}),
+        (EVIL_IMAGE, EVIL),
+    ],
+    ids=str,
+)
+def test_an_address_that_only_the_provenance_names_is_refused_before_anything_runs(
+    image: str | None, asked: dict[str, str], made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = record(made, image, **{"source": UPSTREAM, **asked})
+    builder = Builder(made.parent / "work")
+    with pytest.raises(AddressNotAllowed) as caught:
+        run(path, builder, monkeypatch, source=None)
+    assert builder.requests == []
+    names = [*asked, *(["image"] if image else [])]
+    for name in names:
+        assert f"--{name.replace('_', '-')}" in caught.value.hint
+        assert {**asked, "image": str(image)}[name] in str(caught.value)
+    assert caught.value.hint.count("--") == len(names)
+
+
+def test_an_address_of_the_user_wins_over_the_provenance(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = record(made, EVIL_IMAGE, **EVIL)
+    builder = Builder(made.parent / "work")
+    mine = {name: f"mine.invalid/{name}" for name in EVIL}
+    run(path, builder, monkeypatch, **mine)
+    [request] = builder.requests
+    assert {name: getattr(request, name) for name in EVIL} == mine
+    assert request.image == "mine.invalid/golang_repository@sha256:" + "0" * 64
+    run(path, builder, monkeypatch, **mine, image="mine.invalid/image@sha256:" + "1" * 64)
+    assert builder.requests[1].image == "mine.invalid/image@sha256:" + "1" * 64
+
+
+def test_the_default_addresses_need_no_flag_and_may_be_given(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder = Builder(made.parent / "work")
+    run(record(made, source=UPSTREAM), builder, monkeypatch, source=None)
+    run(record(made, source=EVIL["source"]), builder, monkeypatch, source=UPSTREAM)
+    assert [request.source for request in builder.requests] == [UPSTREAM, UPSTREAM]
+
+
+def test_a_local_go_needs_no_image(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    builder = Builder(made.parent / "work")
+    run(record(made, EVIL_IMAGE), builder, monkeypatch, go_root=Path("/usr/lib/go"))
+    [request] = builder.requests
+    assert (request.builder, request.image) == ("local", None)
 
 
 def edit(made: Path, old: str, new: str) -> Path:
@@ -147,6 +245,7 @@ def test_a_file_that_the_rebuild_does_not_have_differs(
         ('"stock": false', '"stock": "no"'),
         ('"tree_state": "dirty"', '"tree_state": null'),
         ("2026-01-02T12:00:00Z", "yesterday"),
+        ('"image": "golang@', '"image": 1, "was": "golang@'),
         ("{", "["),
     ],
 )

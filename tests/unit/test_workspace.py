@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from kbuild.errors import DiskFull, NotWritable, OutputBusy
-from kbuild.workspace import disk_errors, make_then_move, only_one, open_workspace, remove
+from kbuild.errors import DiskFull, NotWritable, OutputBusy, UnsafeCache
+from kbuild.workspace import alone, disk_errors, make_then_move, only_one, open_workspace, remove
 
 HOLD = """
 import sys, time
@@ -52,6 +54,83 @@ def test_the_next_run_removes_what_a_killed_run_left_and_spares_the_living(tmp_p
         assert not killed_work.exists()
         assert (living_work / "half-made").exists()
     end(living, signal.SIGKILL)
+
+
+FOLDERS = ("git", "trees", "go", "gocache", "built", "logs", "locks", "work")
+OPENERS = (open_workspace, alone)
+
+
+def test_what_a_run_makes_in_a_cache_is_for_its_user_alone(tmp_path: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        with open_workspace(tmp_path / "home/.cache/kbuild"):
+            pass
+    finally:
+        os.umask(before)
+    cache = tmp_path / "home/.cache/kbuild"
+    assert {path.name for path in cache.iterdir()} == {*FOLDERS}
+    assert {path.stat().st_mode & 0o777 for path in (cache, *cache.iterdir())} == {0o700}
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o722])
+@pytest.mark.parametrize("name", [".", *FOLDERS])
+def test_a_cache_that_others_can_write_to_is_refused(
+    name: str, mode: int, opener: Callable[[Path], AbstractContextManager[object]], tmp_path: Path
+) -> None:
+    folder = tmp_path / name
+    folder.mkdir(exist_ok=True)
+    folder.chmod(mode)
+    with pytest.raises(UnsafeCache, match=f"{mode:04o}"), opener(tmp_path):
+        pass
+    folder.chmod(0o755)
+    with opener(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("name", ["built", "git"])
+def test_the_sticky_bit_makes_the_cache_safe_but_not_a_folder_in_it(
+    name: str, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o1777)
+    with open_workspace(tmp_path):
+        pass
+    (tmp_path / name).chmod(0o1777)
+    with pytest.raises(UnsafeCache, match=name), open_workspace(tmp_path):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+@pytest.mark.parametrize("opener", OPENERS)
+@pytest.mark.parametrize("name", [".", *FOLDERS])
+def test_a_cache_of_another_user_is_refused(
+    name: str, opener: Callable[[Path], AbstractContextManager[object]], tmp_path: Path
+) -> None:
+    (tmp_path / name).mkdir(exist_ok=True, mode=0o700)
+    os.chown(tmp_path / name, 65532, 65532)
+    with pytest.raises(UnsafeCache, match="65532"), opener(tmp_path):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_link_to_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+    cache, other = tmp_path / "cache", tmp_path / "other"
+    cache.mkdir()
+    other.mkdir()
+    (cache / "go").symlink_to(other)
+    with open_workspace(cache):
+        pass
+    os.chown(other, 65532, 65532)
+    with pytest.raises(UnsafeCache, match="65532"), open_workspace(cache):
+        pass
+
+
+def test_what_is_below_a_folder_of_the_cache_may_be_of_the_build_user(tmp_path: Path) -> None:
+    inside = tmp_path / "gocache/65532"
+    inside.mkdir(parents=True, mode=0o700)
+    inside.chmod(0o777)
+    with open_workspace(tmp_path):
+        pass
 
 
 def test_make_then_move_shows_all_or_nothing(tmp_path: Path) -> None:

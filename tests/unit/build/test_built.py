@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from kbuild.toolchain.archives import digest_of
 from kbuild.workspace import Workspace, open_workspace, sha256
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+COMPILED = (NOON, NOON + timedelta(seconds=60))
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def keep(tree: PatchedTree, wanted: BuildRequest, workspace: Workspace) -> None:
         path.write_text(arch)
         path.chmod(0o755)
         binaries.append(Binary(path=path, arch=arch, sha256=sha256(path), tree=tree, command=()))
-    keep_built(tuple(binaries), replace(wanted, build_date=NOON), workspace)
+    keep_built(tuple(binaries), replace(wanted, build_date=NOON), COMPILED, workspace)
 
 
 def test_what_was_built_is_found_with_its_date(
@@ -75,6 +77,7 @@ def test_what_was_built_is_found_with_its_date(
     date, binaries = found
     assert date == NOON
     assert [binary.path.read_text() for binary in binaries] == ["amd64", "arm64"]
+    assert [binary.compiled for binary in binaries] == [COMPILED, COMPILED]
     assert "buildDate=2026-01-02T12:00:00Z" in " ".join(binaries[0].command)
     assert find_built(tree, replace(wanted, build_date=NOON), workspace.part("same")) is not None
 
@@ -150,3 +153,29 @@ def test_no_date_is_shared_by_halves(
 ) -> None:
     keep(tree, replace(wanted, arches=("amd64",)), workspace)
     assert find_built(tree, wanted, workspace.part("again")) is None
+
+
+def test_a_kept_binary_of_other_inputs_is_not_used(
+    tree: PatchedTree, wanted: BuildRequest, workspace: Workspace
+) -> None:
+    request = replace(wanted, arches=("amd64",))
+    keep(tree, request, workspace)
+    [genuine] = (workspace.cache / "built").iterdir()
+    backdoored = replace(tree, diff="a backdoor")
+    keep(backdoored, request, workspace)
+    [planted] = {*(workspace.cache / "built").iterdir()} - {genuine}
+    shutil.rmtree(genuine)
+    planted.rename(genuine)
+    assert find_built(tree, request, workspace.part("again")) is None
+
+
+def test_a_kept_binary_does_not_change_with_the_file_that_it_was_kept_from(
+    tree: PatchedTree, wanted: BuildRequest, workspace: Workspace
+) -> None:
+    keep(tree, wanted, workspace)
+    for arch in wanted.arches:
+        with (workspace.work / f"kubeadm-{arch}").open("a") as file:
+            file.write("a backdoor")
+    found = find_built(tree, wanted, workspace.part("again"))
+    assert found is not None
+    assert [binary.path.read_text() for binary in found[1]] == ["amd64", "arm64"]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.repositories import make_repository
+from tests.support.releases import make_release
+from tests.support.repositories import git, make_repository
 from tests.support.servers import free_port
 
 KBUILD = Path(sys.executable).with_name("kbuild")
@@ -241,6 +242,52 @@ def test_every_failure_with_json_is_one_document(words: tuple[str, ...], run: Ru
     done = run(*words)
     assert done.returncode == 2
     assert json.loads(done.stdout)["error"]["exit_code"] == 2
+
+
+def test_rebuild_takes_addresses_from_the_user_and_not_from_the_provenance(
+    run: Run, tmp_path: Path
+) -> None:
+    made = make_release(tmp_path / "work", tmp_path / "v1.20.2")
+    words = ("rebuild", str(made / "provenance.json"), "--builder", "local")
+    done = run(*words)
+    assert done.returncode == 96
+    assert "source 'https://example.invalid/kubernetes.git'" in done.stderr
+    assert "--source" in done.stderr
+    (tmp_path / "home/kbuild.toml").write_text('source = "/nowhere"\n')
+    for given in (run(*words), run(*words, KBUILD_SOURCE="/nowhere")):
+        assert given.returncode == 27, given.stderr
+        assert "/nowhere" in given.stderr
+
+
+def test_rebuild_reads_no_settings_file_that_lies_in_the_release(run: Run, tmp_path: Path) -> None:
+    home = make_release(tmp_path / "work", tmp_path / "home")  # where `run` is at home
+    (home / "kbuild.toml").write_text('source = "/evil"\nbuilder = "local"\n')
+    for name in ("provenance.json", ".", str(home)):
+        done = run("rebuild", name)
+        assert done.returncode == 11
+        assert "--config" in done.stderr
+    done = run("rebuild", "provenance.json", "--config", "kbuild.toml")
+    assert done.returncode == 27
+    assert "/evil" in done.stderr
+
+
+def test_a_backdoored_archive_is_refused_when_it_is_compared_with_git(
+    run: Run, repository: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    tree = tmp_path / "kubernetes"
+    tree.mkdir()
+    git(repository[0], "archive", "--output", str(tmp_path / "genuine.tar"), "v1.20.2")
+    subprocess.run(["tar", "-xf", tmp_path / "genuine.tar", "-C", tree], check=True)
+    with (tree / "cmd/kubeadm/kubeadm.go").open("a") as file:
+        file.write("\nfunc init() { backdoor() }\n")
+    archive = tmp_path / "kubernetes.tar.gz"
+    subprocess.run(["tar", "-czf", archive, "-C", tmp_path, "kubernetes"], check=True)
+    done = run(
+        *("kubeadm", *YEARS, "--version", "v1.20.2", "--builder", "local"),
+        *("--source", str(archive), "--verify-against", str(repository[0])),
+    )
+    assert done.returncode == 29, done.stderr
+    assert "cmd/kubeadm/kubeadm.go is another file" in done.stderr
 
 
 def test_a_lost_standard_output_is_no_traceback(run: Run, tmp_path: Path) -> None:

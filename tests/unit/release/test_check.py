@@ -14,7 +14,7 @@ from kbuild.errors import NotARelease
 from kbuild.release import list_files
 from kbuild.release.check import check_folder, check_release
 from tests.support.goelf import FUNCTIONS, MODULES, write_go_elf
-from tests.support.releases import forge, forge_sums, make_release
+from tests.support.releases import ARCHIVE, forge, forge_sums, make_release
 
 AMD64, ARM64 = "kubeadm-linux-amd64", "kubeadm-linux-arm64"
 
@@ -325,3 +325,20 @@ def test_what_is_no_release_is_refused(kind: str, tmp_path: Path) -> None:
         path.mkdir()
     with pytest.raises(NotARelease):
         check_folder(path)
+
+
+def test_a_commit_that_an_archive_claims_is_not_passed_off_as_verified(tmp_path: Path) -> None:
+    folder = make_release(tmp_path / "work", tmp_path / "v1.20.2", tree_changes=ARCHIVE)
+    assert found(folder) == []
+    path = folder / "provenance.json"
+    document = json.loads(path.read_text())
+    [source] = [
+        each
+        for each in document["predicate"]["buildDefinition"]["resolvedDependencies"]
+        if each["name"] == "source"
+    ]
+    source["digest"]["gitCommit"] = source["annotations"].pop("claimedCommit")
+    path.write_text(json.dumps(document))
+    forge(folder)
+    problems = check_release(folder).problems
+    assert any("verified commit" in problem.what for problem in problems)

@@ -1,6 +1,7 @@
 import json
 import subprocess
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
 from kbuild.errors import DiskFull, NotWritable, OutputBusy, OutputExists
 from kbuild.model import Binary, BuildRequest, Lifetimes
 from kbuild.release import demand_free, list_files, publish, reserve
+from kbuild.release.documents import commit_notes
 from kbuild.release.sums import read_sums
 from tests.support.releases import (
+    ARCHIVE,
     NOON,
     TAG,
     make_binaries,
@@ -23,6 +26,7 @@ from tests.support.releases import (
     make_request,
 )
 
+NOON_LATER = NOON + timedelta(hours=2)
 FLAT = {
     "build.json",
     "kubeadm-amd64.spdx.json",
@@ -253,3 +257,71 @@ def test_a_failure_while_publishing_leaves_nothing(
     with pytest.raises(DiskFull):
         publish(make_proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
     assert list((tmp_path / "dist").iterdir()) == []
+
+
+def test_the_provenance_of_a_kept_binary_names_the_time_of_its_compile(
+    binaries: tuple[Binary, ...], request_made: BuildRequest, tmp_path: Path
+) -> None:
+    compiled = [(NOON, NOON + timedelta(hours=1)), (NOON + timedelta(hours=1), NOON_LATER)]
+    kept = tuple(
+        replace(binary, compiled=times) for binary, times in zip(binaries, compiled, strict=True)
+    )
+    folder = tmp_path / "v1.20.2"
+    publish(make_proofs(kept), kept, request_made, folder, {"build": 1.0}, unchanged=True)
+    run = json.loads((folder / "provenance.json").read_text())["predicate"]["runDetails"]
+    assert run["metadata"]["startedOn"] == "2026-01-02T12:00:00Z"
+    assert run["metadata"]["finishedOn"] == "2026-01-02T14:00:00Z"
+
+
+def _source(folder: Path) -> Any:
+    definition = json.loads((folder / "provenance.json").read_text())["predicate"]
+    return definition["buildDefinition"]["resolvedDependencies"][0]
+
+
+@pytest.mark.parametrize("demanded", [False, True])
+def test_a_commit_that_only_an_archive_claims_is_no_digest_of_the_source(
+    demanded: bool, tmp_path: Path
+) -> None:
+    changes = {**ARCHIVE, "sha256_demanded": demanded}
+    folder = make_release(tmp_path / "work", tmp_path / "out", tree_changes=changes)
+    source = _source(folder)
+    assert source["digest"] == {"sha256": "a" * 64}
+    assert source["annotations"] == {
+        "commitProof": "archive-claim",
+        "claimedCommit": "f" * 40,
+        "sha256Demanded": demanded,
+    }
+    built = json.loads((folder / "build.json").read_text())["source"]
+    assert (built["commit_proof"], built["sha256_demanded"]) == ("archive-claim", demanded)
+    sbom = json.loads((folder / "kubeadm-amd64.spdx.json").read_text())
+    [main] = [package for package in sbom["packages"] if package["name"] == "kubeadm"]
+    assert f"names itself commit {'f' * 40}" in main["sourceInfo"]
+
+
+def test_a_commit_that_was_compared_is_a_digest_and_changes_no_other_byte(tmp_path: Path) -> None:
+    compared = {**ARCHIVE, "commit_proof": "compared"}
+    folders = [
+        make_release(tmp_path / name, tmp_path / f"{name}-out", tree_changes=changes)
+        for name, changes in (("claimed", ARCHIVE), ("compared", compared))
+    ]
+    source = _source(folders[1])
+    assert source["digest"] == {"gitCommit": "f" * 40, "sha256": "a" * 64}
+    assert "claimedCommit" not in source["annotations"]
+    for name in ("kubeadm-amd64.spdx.json", "kubeadm.patch", "kubeadm-linux-amd64"):
+        first, second = ((folder / name).read_bytes() for folder in folders)
+        assert first == second, name
+
+
+def test_the_terminal_says_that_a_commit_is_only_claimed_and_how_to_verify_it(
+    tmp_path: Path,
+) -> None:
+    [claim] = commit_notes(make_binaries(tmp_path, tree_changes=ARCHIVE)[0].tree.source)
+    assert "not verified" in claim
+    assert "--verify-against https://github.com/kubernetes/kubernetes.git" in claim
+    demanded = {**ARCHIVE, "sha256_demanded": True}
+    notes = list(commit_notes(make_binaries(tmp_path, tree_changes=demanded)[0].tree.source))
+    assert "demanded" in notes[1]
+    for proof in ("compared", "git-object"):
+        changes = {**ARCHIVE, "commit_proof": proof}
+        tree = make_binaries(tmp_path, tree_changes=changes)[0].tree
+        assert list(commit_notes(tree.source)) == []

@@ -1,5 +1,7 @@
 import os
 import shutil
+import subprocess
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,3 +167,47 @@ def test_a_cache_may_be_named_from_here(
         tag = resolve(request, workspace, Recorder())
         tree = fetch(request, tag, workspace, Recorder())
         assert "cmd/kubeadm/kubeadm.go" in files_of(tree)
+
+
+def _plant(store: Path, oid: str, kind: str, content: bytes) -> None:
+    """Put another object where git looks for one; git does not notice when it reads it."""
+    loose = store / "objects" / oid[:2] / oid[2:]
+    for pack in (store / "objects/pack").glob("*.pack"):
+        moved = pack.rename(store / pack.name)
+        for beside in (store / "objects/pack").glob(f"{pack.stem}.*"):
+            beside.unlink()
+        with moved.open("rb") as file:
+            subprocess.run(
+                ["git", "--git-dir", store, "unpack-objects", "-q"], stdin=file, check=True
+            )
+        moved.unlink()
+    loose.unlink()
+    loose.write_bytes(zlib.compress(f"{kind} {len(content)}\0".encode() + content))
+
+
+@pytest.mark.parametrize("kind", ["blob", "tree", "commit"])
+def test_a_planted_object_is_noticed_and_fetched_anew(
+    kind: str, upstream: Path, workspace: Workspace, recorder: Recorder, request_for: RequestFor
+) -> None:
+    request = request_for(upstream)
+    tag = resolve(request, workspace, recorder)
+    genuine = files_of(fetch(request, tag, workspace.part("1"), recorder))
+    shutil.rmtree(workspace.cache / "trees")
+    [store] = (workspace.cache / "git").glob("*.git")
+    name = "cmd/kubeadm/kubeadm.go"
+    at = {"blob": f"{tag.commit}:{name}", "tree": f"{tag.commit}:cmd/kubeadm"}
+    oid = git(upstream, "rev-parse", at.get(kind, str(tag.commit)))
+    shown = subprocess.run(
+        ["git", "cat-file", kind, oid], cwd=upstream, capture_output=True, check=True
+    ).stdout
+    other = git(upstream, "rev-parse", f"{tag.commit}:go.mod")
+    blob = git(upstream, "rev-parse", f"{tag.commit}:{name}")
+    edited = {
+        "blob": shown + b"// a backdoor",
+        "tree": shown.replace(bytes.fromhex(blob), bytes.fromhex(other)),
+        "commit": shown + b"another message",
+    }[kind]
+    assert edited != shown
+    _plant(store, oid, kind, edited)
+    assert files_of(fetch(request, tag, workspace.part("2"), recorder)) == genuine
+    assert any("damaged" in line and "fetching anew" in line for line in recorder.said)

@@ -349,3 +349,48 @@ def test_a_shipped_sum_is_found_by_version() -> None:
     name, digest = archives._shipped_sum("1.15.5")
     assert name == f"go1.15.5.linux-{host_arch()}.tar.gz"
     assert len(digest) == 64
+
+
+@pytest.fixture
+def library(make_go: MakeGo) -> Path:
+    """Give a GOROOT with a library, part of it behind links, as Debian's has it."""
+    go_root = make_go("1.15.5")
+    for name in ("share/crypto/rand/rand.go", "pkg/linux_amd64/crypto/rand.a", "VERSION", "go.env"):
+        (go_root / name).parent.mkdir(parents=True, exist_ok=True)
+        (go_root / name).write_text(name)
+    (go_root / "share").rename(go_root.with_name("share"))
+    (go_root / "src").symlink_to("../share")
+    (go_root / "src/again").symlink_to("../share")
+    (go_root / "pkg/include").symlink_to("linux_amd64/crypto/rand.a")
+    return go_root
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        *("bin/go", "src/crypto/rand/rand.go", "pkg/linux_amd64/crypto/rand.a"),
+        *("VERSION", "go.env"),
+    ],
+)
+def test_an_edited_file_of_a_goroot_changes_its_digest(library: Path, edited: str) -> None:
+    before = archives.digest_of(library)
+    with (library / edited).open("a") as file:
+        file.write("edited")
+    archives.digest_of.cache_clear()
+    assert archives.digest_of(library) != before
+
+
+def test_a_renamed_or_new_file_of_a_goroot_changes_its_digest(library: Path) -> None:
+    digests = {archives.digest_of(library)}
+    (library / "src/crypto/rand/rand.go").rename(library / "src/crypto/rand/other.go")
+    archives.digest_of.cache_clear()
+    digests.add(archives.digest_of(library))
+    (library / "src/crypto/rand/init.go").write_text("package rand")
+    archives.digest_of.cache_clear()
+    digests.add(archives.digest_of(library))
+    assert len(digests) == 3
+
+
+def test_the_same_goroot_elsewhere_has_the_same_digest(library: Path) -> None:
+    copy = shutil.copytree(library, library.with_name("copy"), symlinks=True)
+    assert archives.digest_of(copy) == archives.digest_of(library)
