@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
+from kbuild.addresses import shown
 from kbuild.errors import InternalError, Interrupted, KbuildError
 
 # What is loaded where it is used would slow down --help, which needs none of it.
@@ -56,6 +57,7 @@ class Boundary(TyperGroup):
         except Exception as error:
             if type(error).__module__.startswith(("typer", "click")):
                 if isinstance(error, typer.TyperException):
+                    error.message = shown(error.message)
                     ctx.obj.screen.error_document("Usage", error.exit_code, error.format_message())
                 raise
             _internal(ctx.obj.screen, error)

@@ -6,13 +6,14 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Table
 
+from kbuild.addresses import shown
 from kbuild.errors import KbuildError, NotWritable
 
 _WIDE = 160
@@ -35,17 +36,17 @@ class Screen:
         """Begin a stage."""
         self.close()
         if not self._quiet:
-            self._err.print(f"[bold]==> {escape(title)}[/bold]")
+            self._err.print(f"[bold]==> {_text(title)}[/bold]")
 
     def say(self, text: str) -> None:
         """Show one fact."""
         if not self._quiet:
-            self._err.print(f"    {escape(text)}", soft_wrap=True)
+            self._err.print(f"    {_text(text)}", soft_wrap=True)
 
     def detail(self, text: str) -> None:
         """Show a line that only --verbose wants."""
         if self._verbose:
-            self._err.print(f"    [dim]{escape(text)}[/dim]", soft_wrap=True)
+            self._err.print(f"    [dim]{_text(text)}[/dim]", soft_wrap=True)
 
     def advance(self, what: str, done: int, total: int | None) -> None:
         """Move the bar, or print a line now and then where there is no terminal."""
@@ -72,10 +73,11 @@ class Screen:
         self.close()
         try:
             if self._json:
-                self._out.file.write(json.dumps(document, indent=2) + "\n")
+                self._out.file.write(json.dumps(_without_secrets(document), indent=2) + "\n")
             else:
                 for line in lines:
-                    self._out.print(line, soft_wrap=isinstance(line, str), markup=False)
+                    is_text = isinstance(line, str)
+                    self._out.print(_without_secrets(line), soft_wrap=is_text, markup=False)
             self._out.file.flush()
         except BrokenPipeError:
             raise
@@ -85,11 +87,11 @@ class Screen:
     def error(self, error: KbuildError) -> None:
         """Print an error: what happened, what to do, and another program's last words."""
         self.close()
-        self._err.print(f"[red]error:[/red] {escape(error.happened)}", soft_wrap=True)
+        self._err.print(f"[red]error:[/red] {_text(error.happened)}", soft_wrap=True)
         if error.hint:
-            self._err.print(f"[yellow]hint:[/yellow] {escape(error.hint)}", soft_wrap=True)
+            self._err.print(f"[yellow]hint:[/yellow] {_text(error.hint)}", soft_wrap=True)
         for line in error.details.splitlines():
-            self._err.print(f"  | {escape(line)}", soft_wrap=True)
+            self._err.print(f"  | {_text(line)}", soft_wrap=True)
         self.error_document(
             type(error).__name__, error.exit_code, error.happened, error.hint, error.details
         )
@@ -107,7 +109,9 @@ class Screen:
                 "details": details,
             }
             with contextlib.suppress(OSError):  # it was said on standard error already
-                self._out.file.write(json.dumps({"error": error}, indent=2) + "\n")
+                self._out.file.write(
+                    json.dumps({"error": _without_secrets(error)}, indent=2) + "\n"
+                )
                 self._out.file.flush()
 
     def _move_bar(self, what: str, done: int, total: int | None) -> None:
@@ -122,7 +126,7 @@ class Screen:
                 transient=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task(escape(what), total=total, count="")
+            self._task = self._bar.add_task(_text(what), total=total, count="")
             self._what = what
         assert self._task is not None
         count = str(done) if total is None else f"{done} of {total}"
@@ -135,6 +139,23 @@ def plain_table(*headings: str) -> Table:
     for heading in headings:
         table.add_column(heading, no_wrap=True)
     return table
+
+
+def _text(text: str) -> str:
+    """Return a text as it is printed: without credentials, and without markup of its own."""
+    return escape(shown(text))
+
+
+def _without_secrets(value: object) -> Any:  # noqa: ANN401  # the same kind of value
+    match value:
+        case str():
+            return shown(value)
+        case Mapping():
+            return {name: _without_secrets(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_without_secrets(item) for item in value]
+        case _:
+            return value
 
 
 def _console(stream: TextIO | None) -> Console:

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from kbuild import network
+from kbuild.addresses import shown
 from kbuild.errors import (
     BrokenArchive,
     NotKubernetes,
@@ -27,7 +28,6 @@ from kbuild.errors import (
 from kbuild.model import SourceTree, Tag
 from kbuild.progress import Progress
 from kbuild.source import closure
-from kbuild.source.git import shown
 from kbuild.source.packed import PackedTree, find, held, keep
 from kbuild.source.versions import is_tag
 from kbuild.unpack import UnsafeMember, checked

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from kbuild.addresses import shown
 from kbuild.model import (
     AppliedPatch,
     Binary,
@@ -35,15 +36,22 @@ def make_request(**changes: object) -> BuildRequest:
     return replace(request, **{"arches": ("amd64", "arm64"), **changes})  # type: ignore[arg-type]
 
 
-def make_binaries(folder: Path, modules: str = MODULES) -> tuple[Binary, ...]:
+def make_binaries(
+    folder: Path,
+    modules: str = MODULES,
+    origin: str = "https://example.invalid/kubernetes.git",
+    archive_sha256: str | None = None,
+    go_root: Path | None = None,
+) -> tuple[Binary, ...]:
     source = SourceTree(
-        path=folder, tag="v1.20.2", commit="f" * 40, origin="https://example.invalid/kubernetes.git"
+        path=folder, tag="v1.20.2", commit="f" * 40, origin=shown(origin), sha256=archive_sha256
     )
     toolchain = Toolchain(
-        builder="docker",
+        builder="local" if go_root else "docker",
         pin=GoPin(version="1.15.5", files=("build/dependencies.yaml",)),
         go_version="1.15.15",
-        image="golang@sha256:" + "0" * 64,
+        image=None if go_root else "golang@sha256:" + "0" * 64,
+        go_root=go_root,
     )
     tree = PatchedTree(
         source=source,
@@ -95,10 +103,19 @@ def make_proofs(binaries: tuple[Binary, ...]) -> Mapping[Path, Proof]:
     }
 
 
-def make_release(work: Path, folder: Path, modules: str = MODULES, **changes: object) -> Path:
-    """Publish a release into ``folder``."""
-    work.mkdir(exist_ok=True)
-    binaries = make_binaries(work, modules)
+def make_release(
+    work: Path,
+    folder: Path,
+    modules: str = MODULES,
+    origin: str = "https://example.invalid/kubernetes.git",
+    archive_sha256: str | None = None,
+    **changes: object,
+) -> Path:
+    """Publish a release into ``folder``; ``changes`` are to the request."""
+    work.mkdir(parents=True, exist_ok=True)
+    go_root = changes.get("go_root")
+    assert go_root is None or isinstance(go_root, Path)
+    binaries = make_binaries(work, modules, origin, archive_sha256, go_root)
     times = {"build": 1.23456}
     publish(
         make_proofs(binaries), binaries, make_request(**changes), folder, times, unchanged=False
