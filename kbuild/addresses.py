@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 LOCAL = "local:"
 _WORD = re.compile(r"\S+")
-_SCHEME_END = re.compile(r"(:/+|(?<!/)//+)")  # one slash where pathlib was given a URL
+# One slash where pathlib was given a URL, and no scheme where urllib3 says what it cannot parse.
+_SCHEME_END = re.compile(r"(:/+|^[^\w/]*//+)")
 _QUERY = re.compile(r"[?#]")
 # Not the digest of an image.
 _AT_HOST = re.compile(r"@(?!sha256:[0-9a-f]{64})(?=([\w.-]+|\[[0-9A-Fa-f:.]+\]):)")

@@ -91,6 +91,13 @@ def arch(client: "Client") -> str:
     return str(client.version()["Arch"])
 
 
+def described() -> str:
+    """Return the version of the engine that answers and of its API; raises the engine's errors."""
+    with contextlib.closing(connect()) as client, translate("none"):
+        found = client.version()
+        return f"{found['Version']} (API {found['ApiVersion']})"
+
+
 @contextlib.contextmanager
 def translate(image: str) -> Iterator[None]:
     """Turn the SDK's errors into ours; ``image`` is what the block works with.

@@ -279,6 +279,7 @@ def _check_build(folder: Path, statement: Statement) -> Iterator[str]:
     source, go = statement.dependencies["source"], statement.dependencies["go"]
     pairs = {
         "tag": (build["source"]["tag"], statement.asked["version"]),
+        "requested version": (build["request"]["version"], statement.asked["requested_version"]),
         "commit": (build["source"]["commit"], source["digest"]["gitCommit"]),
         "source sha256": (build["source"]["sha256"], source["digest"].get("sha256")),
         "Go": (build["go"]["version"], go["annotations"]["version"]),
@@ -304,9 +305,9 @@ def _check_build(folder: Path, statement: Statement) -> Iterator[str]:
         ),
     }
     pairs |= {
-        name: (build["request"].get(name), value)
+        f"requested {name}": (build["request"].get(name), value)
         for name, value in statement.asked.items()
-        if name != "version"
+        if name not in ("version", "requested_version")
     }
     for name, (here, there) in pairs.items():
         if here != there:

@@ -145,6 +145,8 @@ def test_no_secret_is_in_what_git_says(monkeypatch: pytest.MonkeyPatch) -> None:
         ("git+https://h/k.git@refs/tags/v1.20.2", "git+https://h/k.git@refs/tags/v1.20.2"),
         ("is it /etc/kubernetes?  no\n", "is it /etc/kubernetes?  no\n"),
         ("http://[::1]:80/k", "http://[::1]:80/k"),
+        ("https://h/org/k//.gitlab-ci.yml@main", "https://h/org/k//.gitlab-ci.yml@main"),
+        ("Failed to parse: '//u:p@h:1x/k'", "Failed to parse: '//h:1x/k'"),
     ],
 )
 def test_what_is_no_secret_stays_readable(text: str, expected: str) -> None:

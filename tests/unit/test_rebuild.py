@@ -9,6 +9,7 @@ import pytest
 from kbuild import rebuild
 from kbuild.errors import BadProvenance, RebuildDiffers
 from kbuild.model import BuildRequest, Release
+from kbuild.release.provenance import BUILD_TYPE
 from kbuild.settings import Settings
 from tests.support.recorder import Recorder
 from tests.support.releases import make_binaries, make_proofs, make_release
@@ -139,7 +140,7 @@ def test_a_file_that_the_rebuild_does_not_have_differs(
     ("old", "new"),
     [
         ("https://slsa.dev/provenance/v1", "https://slsa.dev/provenance/v0.2"),
-        ("urn:kbuild:kubeadm:v1", "urn:other"),
+        (BUILD_TYPE, "https://example.invalid/other"),
         ('"lifetimes"', '"lifetime"'),
         ('"ca_years"', '"years"'),
         ('"ca_years": 100', '"ca_years": "100"'),
@@ -158,6 +159,14 @@ def test_what_is_no_provenance_of_ours_is_refused(
     with pytest.raises(BadProvenance):
         run(path, builder, monkeypatch)
     assert builder.requests == []
+
+
+def test_an_older_build_type_is_refused_and_named(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = edit(made, BUILD_TYPE, "urn:kbuild:kubeadm:v1")
+    with pytest.raises(BadProvenance, match="urn:kbuild:kubeadm:v1: read it with the older kbuild"):
+        run(path, Builder(made.parent / "work"), monkeypatch)
 
 
 def test_an_absent_provenance_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
