@@ -7,7 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from kbuild.errors import BadProvenance, RebuildDiffers
+from kbuild.addresses import is_local
+from kbuild.errors import BadProvenance, MissingSetting, RebuildDiffers
 from kbuild.model import MAX_YEARS, BuildRequest, Lifetimes
 from kbuild.pipeline import run
 from kbuild.progress import Progress
@@ -45,6 +46,8 @@ def rebuild(
     """
     path = path / PROVENANCE if path.is_dir() else path
     before = read_provenance(path)
+    if is_local(str(before.asked.get("source"))) and "source" not in overrides:
+        raise MissingSetting(name="source")  # it was on the machine of the build
     try:
         request = replace(_request(before, settings), **overrides)
     except (KeyError, ValueError, TypeError, AttributeError) as error:

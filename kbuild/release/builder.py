@@ -22,13 +22,14 @@ _GITHUB_RUN = (
     "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}/actions/runs/{GITHUB_RUN_ID}"
     "/attempts/{GITHUB_RUN_ATTEMPT}"
 )
-_GITLAB = "{CI_SERVER_URL}/{CI_PROJECT_PATH}//{CI_CONFIG_PATH}@{CI_COMMIT_REF_NAME}"
+_GITLAB = "{CI_SERVER_URL}/{CI_PROJECT_PATH}//{CI_CONFIG_PATH}@refs/%s/{CI_COMMIT_REF_NAME}"
 _GITLAB_RUN = "{CI_JOB_URL}"
 
 
 def builder_id(environment: Mapping[str, str]) -> str:
     """Return the URI of the CI workflow that runs kbuild, or of a build outside of CI."""
-    return _from_ci(environment, _GITHUB, _GITLAB) or LOCAL_BUILDER
+    gitlab = _GITLAB % ("tags" if environment.get("CI_COMMIT_TAG") else "heads")
+    return _from_ci(environment, _GITHUB, gitlab) or LOCAL_BUILDER
 
 
 def invocation_id(environment: Mapping[str, str]) -> str:

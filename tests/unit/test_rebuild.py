@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kbuild import rebuild
-from kbuild.errors import BadProvenance, RebuildDiffers
+from kbuild.errors import BadProvenance, MissingSetting, RebuildDiffers
 from kbuild.model import BuildRequest, Release
 from kbuild.release.provenance import BUILD_TYPE
 from kbuild.settings import Settings
@@ -87,6 +87,19 @@ def test_where_it_is_had_may_be_said(made: Path, monkeypatch: pytest.MonkeyPatch
     run(made, builder, monkeypatch, source="/mirror.git", golang_repository="mirror/golang")
     assert builder.requests[0].source == "/mirror.git"
     assert builder.requests[0].golang_repository == "mirror/golang"
+
+
+def test_a_source_of_another_machine_must_be_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = str(tmp_path / "kubernetes")
+    made = make_release(tmp_path / "work", tmp_path / "v1.20.2", origin=here, source=here)
+    builder = Builder(tmp_path / "work")
+    with pytest.raises(MissingSetting, match="--source is missing"):
+        run(made, builder, monkeypatch)
+    assert builder.requests == []
+    run(made, builder, monkeypatch, source=str(tmp_path / "elsewhere/kubernetes"))
+    assert builder.requests[0].source == str(tmp_path / "elsewhere/kubernetes")
 
 
 def edit(made: Path, old: str, new: str) -> Path:

@@ -168,7 +168,12 @@ def test_the_build_type_is_the_address_of_a_page_that_explains_every_parameter(
         ),
         (
             GITLAB,
-            "https://gitlab.example/org/kubeadm//.gitlab-ci.yml@main",
+            "https://gitlab.example/org/kubeadm//.gitlab-ci.yml@refs/heads/main",
+            "https://gitlab.example/org/kubeadm/-/jobs/42",
+        ),
+        (
+            {**GITLAB, "CI_COMMIT_TAG": "v1", "CI_COMMIT_REF_NAME": "v1"},
+            "https://gitlab.example/org/kubeadm//.gitlab-ci.yml@refs/tags/v1",
             "https://gitlab.example/org/kubeadm/-/jobs/42",
         ),
         (
@@ -177,7 +182,13 @@ def test_the_build_type_is_the_address_of_a_page_that_explains_every_parameter(
             r"urn:uuid:[0-9a-f-]{36}",
         ),
     ],
-    ids=["local", "GitHub Actions", "GitLab CI", "a laptop with some of the variables"],
+    ids=[
+        "local",
+        "GitHub Actions",
+        "GitLab CI",
+        "GitLab CI of a tag",
+        "a laptop with some of the variables",
+    ],
 )
 def test_the_builder_id_tells_a_laptop_from_ci(
     environment: dict[str, str],
@@ -191,6 +202,34 @@ def test_the_builder_id_tells_a_laptop_from_ci(
     run = predicate(make_release(tmp_path / "work", tmp_path / "out"))["runDetails"]
     assert run["builder"]["id"] == builder
     assert re.fullmatch(invocation, run["metadata"]["invocationId"])
+
+
+def test_exactly_the_files_that_the_readme_names_are_the_same_bytes(tmp_path: Path) -> None:
+    first, second = (
+        make_release(
+            *(tmp_path / name / "work", tmp_path / name / "out"),
+            origin=f"https://{name}.example/k.git",
+            source=f"https://{name}.example/k.git",
+            lock=tmp_path / name / "lock",
+        )
+        for name in ("first", "second")
+    )
+    same = {n for n in list_files(first) if (first / n).read_bytes() == (second / n).read_bytes()}
+    per_binary = {
+        "kubeadm-linux-ARCH": "kubeadm-linux-{}",
+        "kubeadm-ARCH.spdx.json": "kubeadm-{}.spdx.json",
+    }
+    named = {name.format(arch) for name in per_binary.values() for arch in ("amd64", "arm64")}
+    named.add("kubeadm.patch")
+    readme = (DOCS.parent / "README.md").read_text()
+    section = readme.partition("### Reproducible")[2].partition("\n### ")[0]
+    same_list, _, other_list = section.partition("Not the same bytes")
+    for name in (*per_binary, "kubeadm.patch"):
+        assert f"`{name}`" in same_list
+    for name in ("proof.json", "build.json", "provenance.json", "SHA256SUMS", "SHA512SUMS"):
+        assert f"`{name}`" in other_list
+    # With these fakes nothing of a proof differs; of a real one its keys and serial numbers do.
+    assert same - {"proof.json", "proof.json.sha256"} == named | {f"{n}.sha256" for n in named}
 
 
 def test_the_page_of_the_local_builder_is_shipped() -> None:
