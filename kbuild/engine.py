@@ -93,9 +93,9 @@ def arch(client: "Client") -> str:
 
 def described() -> str:
     """Return the version of the engine that answers and of its API; raises the engine's errors."""
-    with contextlib.closing(connect()) as client, translate("none"):
-        found = client.version()
-        return f"{found['Version']} (API {found['ApiVersion']})"
+    with contextlib.closing(connect()) as client, translate("the engine"):
+        version = client.version().get("Version", "of unknown version")
+        return f"{version} (API {client.api.api_version})"
 
 
 @contextlib.contextmanager

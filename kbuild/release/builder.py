@@ -48,7 +48,7 @@ def versions(kind: str) -> dict[str, str]:
         "python": platform.python_version(),
         "linux": platform.release(),
         "distribution": f"{release.get('ID', 'linux')} {release.get('VERSION_ID', '')}".strip(),
-        kind: _engine() if kind == "docker" else _sandbox(),
+        **({"docker": _engine()} if kind == "docker" else {"sandbox": _sandbox()}),
     }
     return {name: version for name, version in found.items() if version}
 

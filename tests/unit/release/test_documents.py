@@ -12,6 +12,7 @@ from kbuild import HOME
 from kbuild.model import BuildRequest
 from kbuild.release import list_files
 from kbuild.release.provenance import BUILD_TYPE, parse_provenance
+from tests.support.fake_engine import fake_engine
 from tests.support.releases import make_release
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -236,13 +237,26 @@ def test_the_page_of_the_local_builder_is_shipped() -> None:
     assert "## local\n" in (DOCS / "builders.md").read_text().lower()
 
 
+def test_the_version_of_the_engine_is_told_if_it_still_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = (200, {"ApiVersion": "1.47", "Version": "27.5.1", "Arch": "amd64"})
+    with fake_engine({"GET /version": [answer]}, "1.47") as engine:
+        monkeypatch.setenv("DOCKER_HOST", engine.address)
+        there = predicate(make_release(tmp_path / "work", tmp_path / "out"))
+    gone = predicate(make_release(tmp_path / "work", tmp_path / "out-2"))
+    assert there["runDetails"]["builder"]["version"]["docker"] == "27.5.1 (API 1.47)"
+    assert "docker" not in gone["runDetails"]["builder"]["version"]
+    assert gone["buildDefinition"]["internalParameters"]["builder"] == "docker"
+
+
 def test_the_environments_versions_are_told_and_no_name_of_the_machine(
     tmp_path: Path, go_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("platform.node", lambda: "host-of-somebody")
     folder = make_release(tmp_path / "work", tmp_path / "out", go_root=go_root)
     versions = predicate(folder)["runDetails"]["builder"]["version"]
-    assert versions.keys() >= {"kbuild", "python", "linux", "distribution", "local"}
+    assert versions.keys() >= {"kbuild", "python", "linux", "distribution", "sandbox"}
     assert all(isinstance(version, str) and version for version in versions.values())
     assert definition(folder)["internalParameters"]["builder"] == "local"
     assert "host-of-somebody" not in (folder / "provenance.json").read_text()
