@@ -13,6 +13,7 @@ Sources: https://in-toto.io/Statement/v1, https://slsa.dev/spec/v1.0/provenance.
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ from kbuild.toolchain.archives import digest_of
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = f"{HOME}/blob/main/docs/build-type-v2.md"
+_SCP = re.compile(r"(?P<host>([^@]*@)?(\[[^\]]*\]|[^:\[]*)):(?P<path>.*)")  # git's host:path
 _OLD_BUILD_TYPE = "urn:kbuild:kubeadm:v1"
 
 Document = dict[str, Any]
@@ -126,9 +128,8 @@ def git_location(address: str, tag: str) -> str:
 
     Source: https://spdx.github.io/spdx-spec/v2.3/package-information/#77-package-download-location-field
     """
-    if "://" not in address:  # git's scp-like form: host:path
-        host, _, path = address.partition(":")
-        address = f"ssh://{host}/{path.lstrip('/')}"
+    if "://" not in address and (scp := _SCP.fullmatch(address)):
+        address = f"ssh://{scp['host']}/{scp['path'].lstrip('/')}"
     return f"git+{address}@refs/tags/{tag}"
 
 

@@ -6,20 +6,25 @@ import json
 import re
 import string
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import requests
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kbuild.addresses import is_local, recorded, shown
 from kbuild.cli.console import Screen
 from kbuild.errors import InternalError, KbuildError, SourceUnreachable
+from kbuild.model import Binary
 from kbuild.release import list_files
+from kbuild.release.documents import build_document
+from kbuild.release.provenance import provenance
+from kbuild.release.sbom import sbom_text
 from kbuild.source import git
 from tests.support.recorder import Recorder
-from tests.support.releases import make_release
+from tests.support.releases import make_binaries, make_release, make_request
 from tests.support.servers import free_port
 
 # What RFC 3986 allows in user information, query and fragment; of user information `@` and `:` too,
@@ -28,7 +33,8 @@ INSIDE = string.ascii_letters + string.digits + "-._~!$&*+;=%@:"
 SECRETS = st.builds(
     "{}{}{}".format,
     st.sampled_from(string.ascii_letters + string.digits),
-    st.text(INSIDE, min_size=8, max_size=40).filter(lambda text: "git@" not in text),
+    # No character twice, for a run of zeros is in any document.
+    st.permutations(INSIDE).map(lambda letters: "".join(letters[:30])),
     st.sampled_from(string.ascii_letters + string.digits),
 )
 ADDRESSES = (
@@ -110,6 +116,30 @@ def test_no_secret_of_an_address_gets_into_any_file_of_a_release(
     )
     for name in list_files(folder):
         assert without(secret, (folder / name).read_text(errors="replace")), name
+
+
+@pytest.fixture(scope="module")
+def binary(tmp_path_factory: pytest.TempPathFactory) -> Binary:
+    return make_binaries(tmp_path_factory.mktemp("binary"))[0]
+
+
+@settings(max_examples=50, deadline=None)  # each asks for the versions of this machine
+@given(made=addresses, is_archive=st.booleans())
+def test_no_secret_of_an_address_is_in_a_document(
+    made: tuple[str, str], is_archive: bool, binary: Binary
+) -> None:
+    secret, address = made
+    fields = ("source", "go_site", "release_site", "golang_repository")
+    request = make_request(**dict.fromkeys(fields, address))
+    digest = "a" * 64 if is_archive else None
+    source = replace(binary.tree.source, origin=address, sha256=digest)
+    made_of = replace(binary, tree=replace(binary.tree, source=source))
+    documents = [
+        build_document((made_of,), request, {}),
+        provenance((made_of,), request, {}, 0),
+    ]
+    assert without(secret, json.dumps(documents))
+    assert without(secret, sbom_text(made_of, request))
 
 
 def test_no_secret_is_in_what_requests_says() -> None:

@@ -132,6 +132,7 @@ def test_every_input_is_an_external_parameter(tmp_path: Path) -> None:
         ("https://u:p@h.example/k.git", None, "git+https://h.example/k.git@refs/tags/v1.20.2"),
         ("git@h.example:org/k.git", None, "git+ssh://git@h.example/org/k.git@refs/tags/v1.20.2"),
         ("h.example:/srv/k.git", None, "git+ssh://h.example/srv/k.git@refs/tags/v1.20.2"),
+        ("git@[::1]:org/k.git", None, "git+ssh://git@[::1]/org/k.git@refs/tags/v1.20.2"),
         ("ssh://git@h.example/k", None, "git+ssh://git@h.example/k@refs/tags/v1.20.2"),
         ("https://h.example/k.tar.gz?t=1", "a" * 64, "https://h.example/k.tar.gz"),
     ],
