@@ -173,6 +173,13 @@ def arch(client: "Client") -> str:
     return str(client.version()["Arch"])
 
 
+def described() -> str:
+    """Return the version of the engine that answers and of its API; raises the engine's errors."""
+    with contextlib.closing(connect()) as client, translate("the engine"):
+        version = client.version().get("Version", "of unknown version")
+        return f"{version} (API {client.api.api_version})"
+
+
 @contextlib.contextmanager
 def translate(image: str) -> Iterator[None]:
     """Turn the SDK's errors into ours; ``image`` is what the block works with.

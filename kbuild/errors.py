@@ -3,17 +3,19 @@
 Exit codes go by family: 2 usage, 10 settings, 20 source, 30 toolchain, 40 patch, 50 engine and
 sandbox, 60 build, 70 proof, 80 output and disk, 90 releases. 1 is an internal error, 130 an
 interrupt.
-This module imports nothing of kbuild, so anything may raise anything.
+This module imports only kbuild.addresses, so anything may raise anything.
 """
 
 from typing import ClassVar
+
+from kbuild.addresses import shown
 
 
 class KbuildError(Exception):
     """Base of all errors that reach a user.
 
     ``what`` and ``todo`` are templates over the keyword arguments given; ``details`` are another
-    program's own last words, shown below.
+    program's own last words, shown below. No credential of an address gets into any of them.
     """
 
     exit_code: ClassVar[int]
@@ -21,9 +23,9 @@ class KbuildError(Exception):
     todo: ClassVar[str]
 
     def __init__(self, *, details: str = "", **facts: object) -> None:
-        self.happened = self.what.format(**facts)
-        self.hint = self.todo.format(**facts)
-        self.details = details.strip()
+        self.happened = shown(self.what.format(**facts))
+        self.hint = shown(self.todo.format(**facts))
+        self.details = shown(details.strip())
         super().__init__(self.happened)
 
 

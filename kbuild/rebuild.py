@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from kbuild.errors import AddressNotAllowed, BadProvenance, RebuildDiffers
+from kbuild.addresses import is_local
+from kbuild.errors import AddressNotAllowed, BadProvenance, MissingSetting, RebuildDiffers
 from kbuild.model import MAX_YEARS, BuildRequest, Lifetimes, PatchedTree
 from kbuild.pipeline import run
 from kbuild.progress import Progress
@@ -60,6 +61,8 @@ def rebuild(path: Path, settings: Settings, progress: Progress) -> Rebuilt:
     """
     path = path / PROVENANCE if path.is_dir() else path
     before = read_provenance(path)
+    if is_local(str(before.asked.get("source"))) and "source" not in settings.given:
+        raise MissingSetting(name="source")  # it was on the machine of the build
     try:
         recorded = _request(before, settings)
     except (KeyError, ValueError, TypeError, AttributeError) as error:

@@ -6,13 +6,14 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from kbuild.addresses import shown
 from kbuild.errors import KbuildError, NotWritable
 
 _WIDE = 160
@@ -76,11 +77,11 @@ class Screen:
         self.close()
         try:
             if self._json:
-                self._out.file.write(json.dumps(document, indent=2) + "\n")
+                self._out.file.write(json.dumps(_without_secrets(document), indent=2) + "\n")
             else:
                 for line in lines:
-                    shown = Text(visible(line)) if isinstance(line, str) else line
-                    self._out.print(shown, soft_wrap=isinstance(line, str))
+                    text = Text(visible(line)) if isinstance(line, str) else line
+                    self._out.print(text, soft_wrap=isinstance(line, str))
             self._out.file.flush()
         except BrokenPipeError:
             raise
@@ -112,7 +113,9 @@ class Screen:
                 "details": details,
             }
             with contextlib.suppress(OSError):  # it was said on standard error already
-                self._out.file.write(json.dumps({"error": error}, indent=2) + "\n")
+                self._out.file.write(
+                    json.dumps({"error": _without_secrets(error)}, indent=2) + "\n"
+                )
                 self._out.file.flush()
 
     def _say_labelled(self, label: str, style: str, text: str) -> None:
@@ -154,17 +157,29 @@ def plain_table(*headings: str) -> PlainTable:
 
 
 def visible(text: str) -> str:
-    """Return text of one line that changes nothing on a terminal but the place that it takes.
+    """Return text of one line, without credentials, that changes nothing else on a terminal.
 
     Whatever Unicode does not call printable is escaped as in Python: control characters, which
     begin escape sequences, marks that reorder what is shown, and parts of no character. A tab is
     as many spaces as it takes.
     """
-    return "".join(c if c.isprintable() else _escaped(c) for c in text.expandtabs(8))
+    return "".join(c if c.isprintable() else _escaped(c) for c in shown(text).expandtabs(8))
 
 
 def _escaped(character: str) -> str:
     return ascii(character)[1:-1]
+
+
+def _without_secrets(value: object) -> Any:  # noqa: ANN401  # the same kind of value
+    match value:
+        case str():
+            return shown(value)
+        case Mapping():
+            return {name: _without_secrets(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_without_secrets(item) for item in value]
+        case _:
+            return value
 
 
 def _console(stream: TextIO | None) -> Console:

@@ -9,7 +9,6 @@ from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.console import plain_table
 from kbuild.patching.series import patches_folder, read_index, series_for
 from kbuild.source import list_tags
-from kbuild.source.git import shown
 from kbuild.source.versions import full_tag, newest_of_each_minor
 from kbuild.source.versions import since as from_on
 from kbuild.workspace import open_workspace
@@ -70,4 +69,4 @@ def versions(
         about = " or: ".join(one.about for one in series)
         table.add_row(tag.name, (tag.commit or "")[:12], " or ".join(names), about)
         entries.append({"tag": tag.name, "commit": tag.commit, "series": names})
-    screen.result({"source": shown(settings.source), "versions": entries}, [table])
+    screen.result({"source": settings.source, "versions": entries}, [table])

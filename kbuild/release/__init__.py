@@ -142,7 +142,7 @@ def _is_occupied(folder: Path, request: BuildRequest) -> bool:
 
 def _is_of(folder: Path, request: BuildRequest, tag: Tag) -> bool:
     """Tell whether a folder holds a release of the same tag and request, whenever that was."""
-    free = {"force", "output", "version", *(["build_date"] if request.build_date is None else [])}
+    free = {"version", *(["build_date"] if request.build_date is None else [])}
     wanted = {k: v for k, v in request_document(request).items() if k not in free}
     try:
         build = json.loads((folder / BUILD).read_text())

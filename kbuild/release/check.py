@@ -367,6 +367,7 @@ def _check_build(files: ReleaseFiles, statement: Statement) -> Iterator[str]:
     source, go = statement.dependencies["source"], statement.dependencies["go"]
     pairs = {
         "tag": (build["source"]["tag"], statement.asked["version"]),
+        "requested version": (build["request"]["version"], statement.asked["requested_version"]),
         "commit": (build["source"]["commit"], statement.commit),
         "commit proof": (build["source"]["commit_proof"], source["annotations"]["commitProof"]),
         "verified commit": (
@@ -397,9 +398,9 @@ def _check_build(files: ReleaseFiles, statement: Statement) -> Iterator[str]:
         ),
     }
     pairs |= {
-        name: (build["request"].get(name), value)
+        f"requested {name}": (build["request"].get(name), value)
         for name, value in statement.asked.items()
-        if name != "version"
+        if name not in ("version", "requested_version")
     }
     for name, (here, there) in pairs.items():
         if here != there:

@@ -8,10 +8,13 @@ from pathlib import Path
 from packaging.version import Version
 
 from kbuild import __version__
+from kbuild.addresses import recorded, shown
 from kbuild.model import Binary, BuildRequest, PatchedTree, Proof, SourceTree
 from kbuild.release.names import binary_name
 from kbuild.settings import UPSTREAM
-from kbuild.source.git import shown
+
+# Where things lie on one machine, and how its user wants to be served.
+_OF_THE_MACHINE = ("output", "lock", "force")
 
 
 def proof_document(proof: Proof, layout: str = "flat") -> dict[str, object]:
@@ -56,16 +59,24 @@ def build_document(
 
 
 def request_document(request: BuildRequest) -> dict[str, object]:
-    """Return what was asked for, without the credentials that an address may hold."""
-    asked = {name: plain(value) for name, value in dataclasses.asdict(request).items()}
-    return {name: shown(v) if isinstance(v, str) else v for name, v in asked.items()}
+    """Return what was asked for, without credentials and without a path of this machine.
+
+    A Go of this machine is ``local``: its digest stands where the toolchain is told. Where the
+    release is put and how the user wants to be served are no inputs.
+    """
+    asked = {
+        **dataclasses.asdict(request),
+        "source": recorded(request.source),
+        "go_root": None if request.go_root is None else "local",
+    }
+    return {name: plain(value) for name, value in asked.items() if name not in _OF_THE_MACHINE}
 
 
 def source_document(tree: PatchedTree) -> dict[str, object]:
     """Return where the source came from."""
     source = tree.source
     return {
-        "origin": source.origin,
+        "origin": recorded(source.origin),
         "tag": source.tag,
         "commit": source.commit,
         "commit_proof": source.commit_proof,
@@ -104,8 +115,13 @@ def rfc3339(moment: datetime) -> str:
 
 
 def plain(value: object) -> object:
-    """Return a value as JSON has it: lists for tuples, text for times, paths and versions."""
+    """Return a value as JSON has it: lists for tuples, text for times, paths and versions.
+
+    Texts lose the credentials of the addresses in them.
+    """
     match value:
+        case str():
+            return shown(value)
         case dict():
             return {name: plain(item) for name, item in value.items()}
         case tuple() | list():

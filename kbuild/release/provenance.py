@@ -1,31 +1,38 @@
 """provenance.json: an in-toto Statement v1 whose predicate is SLSA provenance v1.
 
     subject                every file of the release but this one and the sums, by sha256 and sha512
-    externalParameters     what was asked for; enough to ask for it again
-    internalParameters     the Go command of each architecture
+    externalParameters     everything that was asked for
+    internalParameters     the builder that was chosen, and the Go command of each architecture
     resolvedDependencies   source, toolchain and each patch as rendered, by digest
+
+docs/build-type-v2.md describes each of them for users: BUILD_TYPE is its address. Change both
+together, and give the build type a new number when a reader of the old one would be misled.
 
 Sources: https://in-toto.io/Statement/v1, https://slsa.dev/spec/v1.0/provenance.
 """
 
+import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from kbuild import __version__
+from kbuild import HOME
+from kbuild.addresses import is_local, recorded
 from kbuild.errors import BadProvenance
-from kbuild.model import Binary, BuildRequest
+from kbuild.model import Binary, BuildRequest, SourceTree
+from kbuild.release.builder import builder_id, invocation_id, versions
 from kbuild.release.documents import request_document, rfc3339
 from kbuild.release.strictjson import load_json
 from kbuild.toolchain.archives import digest_of
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
-BUILD_TYPE = "urn:kbuild:kubeadm:v1"
-# Where things lie on one machine, and how its user wants to be served.
-_OWN = ("output", "lock", "go_root", "force", "version", "commit", "source_sha256", "image")
+BUILD_TYPE = f"{HOME}/blob/main/docs/build-type-v2.md"
+_SCP = re.compile(r"(?P<host>([^@]*@)?(\[[^\]]*\]|[^:\[]*)):(?P<path>.*)")  # git's host:path
+_OLD_BUILD_TYPE = "urn:kbuild:kubeadm:v1"
 
 Document = dict[str, Any]
 
@@ -60,8 +67,8 @@ def provenance(
 ) -> Document:
     """Return the statement about the files of those digests; the build took so many seconds."""
     began, ended = _compiled(binaries, seconds)
-    builder = binaries[0].tree.toolchain.builder
-    asked = {k: v for k, v in request_document(request).items() if k not in _OWN}
+    tree = binaries[0].tree
+    asked = {**request_document(request), "version": tree.source.tag}
     return {
         "_type": STATEMENT,
         "subject": [{"name": name, "digest": {**digests[name]}} for name in sorted(digests)],
@@ -69,18 +76,20 @@ def provenance(
         "predicate": {
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
-                "externalParameters": {"version": binaries[0].tree.source.tag, **asked},
+                "externalParameters": {**asked, "requested_version": request.version},
                 "internalParameters": {
-                    "commands": {binary.arch: list(binary.command) for binary in binaries}
+                    "builder": tree.toolchain.builder,
+                    "commands": {binary.arch: list(binary.command) for binary in binaries},
                 },
                 "resolvedDependencies": list(dependencies(binaries[0])),
             },
             "runDetails": {
                 "builder": {
-                    "id": f"urn:kbuild:builder:{builder}",
-                    "version": {"kbuild": __version__},
+                    "id": builder_id(os.environ),
+                    "version": versions(tree.toolchain.builder),
                 },
                 "metadata": {
+                    "invocationId": invocation_id(os.environ),
                     "startedOn": rfc3339(began),
                     "finishedOn": rfc3339(ended),
                 },
@@ -102,15 +111,7 @@ def dependencies(binary: Binary) -> Iterator[Document]:
     """Yield a resource descriptor of each thing that the binary was made from."""
     tree = binary.tree
     source, toolchain = tree.source, tree.toolchain
-    # A digest says what was verified; what only the archive says of itself stands apart.
-    digest = {"gitCommit": source.commit} if source.commit_verified else {}
-    annotations: Document = {"commitProof": source.commit_proof}
-    if not source.commit_verified:
-        annotations["claimedCommit"] = source.commit
-    if source.sha256 is not None:
-        digest["sha256"] = source.sha256
-        annotations["sha256Demanded"] = source.sha256_demanded
-    yield {"name": "source", "uri": source.origin, "digest": digest, "annotations": annotations}
+    yield _source(source)
     go = {"version": toolchain.go_version, "pin": toolchain.pin.version}
     if toolchain.image is not None:
         name, _, image_digest = toolchain.image.partition("@sha256:")
@@ -131,12 +132,41 @@ def dependencies(binary: Binary) -> Iterator[Document]:
         yield {"name": f"patches/{patch.name}", "digest": {"sha256": patch.sha256}}
 
 
+def _source(source: SourceTree) -> Document:
+    # A digest is what was verified; what only the archive says of itself is an annotation.
+    digest = {"gitCommit": source.commit} if source.commit_verified else {}
+    annotations: Document = {"commitProof": source.commit_proof}
+    if not source.commit_verified:
+        annotations["claimedCommit"] = source.commit
+    if source.sha256 is not None:
+        digest["sha256"] = source.sha256
+        annotations["sha256Demanded"] = source.sha256_demanded
+    origin = recorded(source.origin)
+    if is_local(origin):  # nobody else can resolve it
+        annotations["origin"] = origin
+        return {"name": "source", "digest": digest, "annotations": annotations}
+    uri = origin if source.sha256 is not None else git_location(origin, source.tag)
+    return {"name": "source", "uri": uri, "digest": digest, "annotations": annotations}
+
+
+def git_location(address: str, tag: str) -> str:
+    """Return where a tag is to be had, as SPDX writes it: ``git+URL@REF``.
+
+    Source: https://spdx.github.io/spdx-spec/v2.3/package-information/#77-package-download-location-field
+    """
+    if "://" not in address and (scp := _SCP.fullmatch(address)):
+        address = f"ssh://{scp['host']}/{scp['path'].lstrip('/')}"
+    return f"git+{address}@refs/tags/{tag}"
+
+
 def read_provenance(path: Path) -> Statement:
     """Read a provenance.json of ours; raises BadProvenance."""
     try:
         return parse_provenance(path.read_bytes())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else repr(error)
+        if isinstance(error, ValueError):
+            reason = str(error)
         raise BadProvenance(path=path, reason=reason) from error
 
 
@@ -144,9 +174,14 @@ def parse_provenance(text: bytes) -> Statement:
     """Parse a provenance.json; raises ValueError, KeyError, TypeError or AttributeError."""
     document = load_json(text)
     definition = document["predicate"]["buildDefinition"]
+    if definition["buildType"] == _OLD_BUILD_TYPE:
+        message = (
+            f"its build type is {_OLD_BUILD_TYPE}: read it with the older kbuild that wrote it"
+        )
+        raise ValueError(message)
     kinds = document["_type"], document["predicateType"], definition["buildType"]
     if kinds != (STATEMENT, PREDICATE, BUILD_TYPE):
-        message = f"it is of another kind: {', '.join(map(str, kinds))}"
+        message = f"it is a document of another kind: {', '.join(map(str, kinds))}"
         raise ValueError(message)
     subjects = [(each["name"], dict(each["digest"])) for each in document["subject"]]
     if len(dict(subjects)) != len(subjects):

@@ -2,7 +2,12 @@
 
 A build in GOPATH mode (tags before v1.25) leaves no module in the build info. There the modules are
 those of the tree's ``vendor/modules.txt`` whose packages the binary's own function table names;
-where there is no such file (before v1.15) it is the packages, without a version.
+where there is no such file (before v1.15) it is the packages, with the commits of Godeps.
+
+Each package has what NTIA asks for: supplier, name, version, a unique identifier (its purl) and its
+relationship (https://www.ntia.gov/report/2021/minimum-elements-software-bill-materials-sbom). No
+Go module names its supplier, so it is the owner of the module's path. The document is the same for
+the same binary and source, whatever mirror or path the source came from.
 """
 
 import io
@@ -11,7 +16,10 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+from packaging.version import Version
+
 from kbuild import __version__
+from kbuild.errors import NotKubernetes
 from kbuild.model import Binary, BuildRequest, SourceTree
 from kbuild.prove.elf import Content
 from kbuild.prove.gobinary import (
@@ -21,9 +29,14 @@ from kbuild.prove.gobinary import (
     read_functions,
     replacement,
 )
+from kbuild.release.licenses import license_of
 from kbuild.release.strictjson import load_json
+from kbuild.source.versions import is_tag
 
 MAIN = "k8s.io/kubernetes"
+KUBERNETES, GO = "The Kubernetes Authors", "The Go Authors"
+_FIRST_V0 = (1, 17)
+_HOSTERS = ("github.com", "gitlab.com", "bitbucket.org")
 _VENDOR = f"{MAIN}/vendor/"
 _MAX_ELEMENTS = 5000  # the validator compares each with all; the largest of ours has 1,500
 
@@ -41,7 +54,7 @@ def sbom_text(binary: Binary, request: BuildRequest) -> str:
         vendored = _vendored_modules(source)
         found = vendored_packages(binary.path)
         modules = tuple(sorted({vendored.get(p, Module(p, "")) for p in found}))
-        how = "vendor/modules.txt of the tree and the function table of the binary"
+        how = "the list of vendored packages in the tree and the function table of the binary"
     assert request.build_date is not None
     stream = io.StringIO()
     go_version = binary.tree.toolchain.go_version
@@ -85,7 +98,8 @@ def contradictions(text: bytes, binary: bytes, arch: str, digest: str) -> Iterat
     modules = read_build_info(binary).modules
     if modules:
         tag = main.version if main is not None else None
-        held = {module.path: (tag if module.local else module.version) for module in modules}
+        staged = staging_version(tag) if tag and is_tag(tag) else None
+        held = {m.path: (staged if _staging_folder(m) else m.version) for m in modules}
         for name in sorted(told.keys() | held.keys()):
             if told.get(name) != held.get(name):
                 yield f"says {name} {told.get(name)}, the binary holds {held.get(name)}"
@@ -106,7 +120,7 @@ def _owner(package: str, modules: Container[str]) -> str | None:
 
 def _vendored_modules(source: SourceTree) -> Mapping[str, Module]:
     """Return the module of each vendored package that the tree lists."""
-    found: dict[str, Module] = {}
+    found = _godeps(source)
     module: Module | None = None
     file = source.path / "vendor/modules.txt"
     for line in file.read_text().splitlines() if file.is_file() else ():
@@ -123,59 +137,46 @@ def _vendored_modules(source: SourceTree) -> Mapping[str, Module]:
     return found
 
 
-def _origin(source: SourceTree) -> str:
-    """Return what the source is; the same whether an archive was compared with git or not."""
+def _source_info(source: SourceTree) -> str:
+    """Return what the source is: the same for every mirror, and compared with git or not."""
+    commit = f"commit {source.commit} (tag {source.tag}) of {MAIN}"
     if source.sha256 is None:
-        return f"commit {source.commit} of {source.origin}"
-    claim = f"which names itself commit {source.commit}"
-    return f"archive {source.origin} with sha256 {source.sha256}, {claim}"
+        return commit
+    return f"archive with sha256 {source.sha256}, which names itself {commit}"
+
+
+def _godeps(source: SourceTree) -> dict[str, Module]:
+    """Return each package that Godeps.json lists, by its commit: what trees up to v1.14 have."""
+    file = source.path / "Godeps/Godeps.json"
+    if not file.is_file():
+        return {}
+    try:
+        listed = json.loads(file.read_text())["Deps"]
+        return {each["ImportPath"]: Module(each["ImportPath"], each["Rev"]) for each in listed}
+    except (ValueError, LookupError, TypeError) as error:
+        reason = f"its Godeps/Godeps.json cannot be read: {error!r}"
+        raise NotKubernetes(source=source.origin, reason=reason) from error
 
 
 def _document(
     binary: Binary, modules: Iterable[Module], go_version: str, comment: str, created: datetime
 ) -> Any:  # noqa: ANN401  # a class that is slow to import
-    from packageurl import PackageURL
     from spdx_tools.spdx import model as spdx
 
     source = binary.tree.source
-    nothing = spdx.SpdxNoAssertion()
-
-    def package(
-        name: str,
-        version: str | None,
-        purl: PackageURL | None,
-        **more: Any,  # noqa: ANN401
-    ) -> spdx.Package:
-        external = spdx.ExternalPackageRefCategory.PACKAGE_MANAGER
-        references = [spdx.ExternalPackageRef(external, "purl", str(purl))] if purl else []
-        return spdx.Package(
-            spdx_id="SPDXRef-Package-" + "".join(c if c.isalnum() else "-" for c in name),
-            name=name,
-            download_location=nothing,
-            version=version,
-            files_analyzed=False,
-            external_references=references,
-            **more,
-        )
-
-    main = package(
-        "kubeadm",
-        source.tag,
-        PackageURL("golang", "k8s.io", "kubernetes", source.tag, subpath="cmd/kubeadm"),
-        checksums=[spdx.Checksum(spdx.ChecksumAlgorithm.SHA256, binary.sha256)],
-        primary_package_purpose=spdx.PackagePurpose.APPLICATION,
-        source_info=f"{_origin(source)}, with kubeadm.patch",
-        built_date=created,
+    license_ = license_of(source.path, ".")
+    main = _package(
+        "kubeadm", source.tag, _purl(MAIN, source.tag, "cmd/kubeadm"), "kbuild", license_
     )
-    parts = [package("stdlib", go_version, PackageURL("golang", None, "stdlib", go_version))]
-    for module in modules:
-        if module.local:
-            about = f"{module.local} of {MAIN} at this tag"
-            parts.append(package(module.path, source.tag, None, comment=about))
-        else:
-            folder, _, name = module.path.rpartition("/")
-            purl = PackageURL("golang", folder or None, name, module.version or None)
-            parts.append(package(module.path, module.version or None, purl))
+    main.checksums = [spdx.Checksum(spdx.ChecksumAlgorithm.SHA256, binary.sha256)]
+    main.primary_package_purpose = spdx.PackagePurpose.APPLICATION
+    main.originator = spdx.Actor(spdx.ActorType.ORGANIZATION, KUBERNETES)
+    # Not where the source was had: another mirror of the same commit gives the same bytes.
+    patched = ", with kubeadm.patch applied" if binary.tree.patches else ""
+    main.source_info = f"{_source_info(source)}{patched}"
+    main.built_date = created
+    stdlib = _package("stdlib", go_version, _purl("stdlib", go_version), GO, "BSD-3-Clause")
+    parts = [stdlib, *(_module_package(module, source) for module in modules)]
     info = spdx.CreationInfo(
         spdx_version="SPDX-2.3",
         spdx_id="SPDXRef-DOCUMENT",
@@ -183,7 +184,10 @@ def _document(
         document_namespace=(
             f"https://spdx.org/spdxdocs/kubeadm-{source.tag}-linux-{binary.arch}-{binary.sha256}"
         ),
-        creators=[spdx.Actor(spdx.ActorType.TOOL, f"kbuild-{__version__}")],
+        creators=[
+            spdx.Actor(spdx.ActorType.ORGANIZATION, "kbuild"),
+            spdx.Actor(spdx.ActorType.TOOL, f"kbuild-{__version__}"),
+        ],
         created=created,
         document_comment=comment,
     )
@@ -193,3 +197,81 @@ def _document(
         for part in parts
     ]
     return spdx.Document(info, packages=[main, *parts], relationships=[describes, *depends])
+
+
+def _module_package(module: Module, source: SourceTree) -> Any:  # noqa: ANN401
+    version, folder = module.version or None, f"vendor/{module.path}"
+    if staged := _staging_folder(module):
+        version, folder = staging_version(source.tag), staged
+    purl = _purl(module.path, version)
+    license_ = license_of(source.path, folder)
+    package = _package(module.path, version, purl, supplier_of(module.path), license_)
+    if staged:
+        package.comment = f"{staged} of {MAIN} {source.tag}"
+    return package
+
+
+def _staging_folder(module: Module) -> str:
+    """Return the folder of the tree that a module is, or nothing for one of elsewhere."""
+    if module.local:
+        return module.local.removeprefix("./")
+    # In a workspace, since v1.30, the modules of the tree replace nothing and have no version.
+    is_here = module.path.startswith("k8s.io/") and module.version in ("(devel)", "v0.0.0")
+    return f"staging/src/{module.path}" if is_here else ""
+
+
+def _package(
+    name: str,
+    version: str | None,
+    purl: str,
+    supplier: str,
+    license_: str | None,
+) -> Any:  # noqa: ANN401
+    from spdx_tools.common.spdx_licensing import (  # type: ignore[import-untyped]
+        spdx_licensing,
+    )
+    from spdx_tools.spdx import model as spdx
+
+    manager = spdx.ExternalPackageRefCategory.PACKAGE_MANAGER
+    nothing = spdx.SpdxNoAssertion()
+    return spdx.Package(
+        spdx_id="SPDXRef-Package-" + "".join(c if c.isalnum() else "-" for c in name),
+        name=name,
+        download_location=nothing,
+        version=version,
+        supplier=spdx.Actor(spdx.ActorType.ORGANIZATION, supplier),
+        files_analyzed=False,
+        license_concluded=nothing,
+        license_declared=spdx_licensing.parse(license_) if license_ else nothing,
+        copyright_text=nothing,
+        external_references=[spdx.ExternalPackageRef(manager, "purl", purl)],
+    )
+
+
+def _purl(path: str, version: str | None, subpath: str | None = None) -> str:
+    from packageurl import PackageURL
+
+    # The type's definition has namespace and name in lower case, which the library leaves to us:
+    # https://github.com/package-url/purl-spec/blob/main/types-doc/golang-definition.md
+    namespace, _, name = path.lower().rpartition("/")
+    return str(PackageURL("golang", namespace or None, name, version, subpath=subpath))
+
+
+def staging_version(tag: str) -> str:
+    """Return the version that the staging modules of a tag are published as.
+
+    Source: https://github.com/kubernetes/client-go#kubernetes-tags.
+    """
+    if Version(tag).release[:2] >= _FIRST_V0:
+        return f"v0{tag.removeprefix('v1')}"
+    return f"kubernetes-{tag.removeprefix('v')}"
+
+
+def supplier_of(path: str) -> str:
+    """Return who supplies a module: the owner of its path, for nothing else names one."""
+    host, _, rest = path.partition("/")
+    if host in ("k8s.io", "sigs.k8s.io"):
+        return KUBERNETES
+    if host == "golang.org":
+        return GO
+    return f"{host}/{rest.partition('/')[0]}" if host in _HOSTERS else host

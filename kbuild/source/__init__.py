@@ -1,5 +1,6 @@
 """From a version and a source to a whole Kubernetes tree whose tag and commit are known."""
 
+from kbuild.addresses import shown
 from kbuild.errors import BadSetting, BrokenArchive, CommitMismatch, WrongArchiveVersion
 from kbuild.model import BuildRequest, SourceTree, Tag
 from kbuild.progress import Progress
@@ -36,7 +37,7 @@ def resolve(request: BuildRequest, workspace: Workspace, progress: Progress) -> 
         tag = archive.identify(path, request.source, workspace)
         if not stands_for(request.version, tag):
             raise WrongArchiveVersion(
-                source=git.shown(request.source), actual=tag.name, version=request.version
+                source=shown(request.source), actual=tag.name, version=request.version
             )
         if request.commit is not None and request.verify_against is None:
             progress.say(
@@ -52,12 +53,12 @@ def resolve(request: BuildRequest, workspace: Workspace, progress: Progress) -> 
         )
     elif wanted is None:
         tags = git.list_tags(request.source, progress)
-        tag = newest_of(request.version, tags, git.shown(request.source))
+        tag = newest_of(request.version, tags, shown(request.source))
     else:
         found = git.find_tag(request.source, wanted, progress)
         if found is None:
             tags = git.list_tags(request.source, progress)
-            raise missing(wanted, tags, git.shown(request.source))
+            raise missing(wanted, tags, shown(request.source))
         tag = found
     if request.commit and not str(tag.commit).startswith(request.commit):
         raise CommitMismatch(tag=tag.name, actual=tag.commit, expected=request.commit)

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from kbuild import network
+from kbuild.addresses import shown
 from kbuild.errors import (
     BrokenArchive,
     NotKubernetes,
@@ -28,7 +29,6 @@ from kbuild.errors import (
 from kbuild.model import SourceTree, Tag
 from kbuild.progress import Progress
 from kbuild.source import closure
-from kbuild.source.git import shown
 from kbuild.source.packed import PackedTree, find, held, keep
 from kbuild.source.versions import is_tag
 from kbuild.unpack import UnsafeMember, checked

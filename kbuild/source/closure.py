@@ -22,9 +22,13 @@ LINK = 0o120000  # the mode that git gives a symbolic link; its content is what 
 
 # Read by Go itself, or to learn what the tree is and which Go it pins.
 _ALWAYS = re.compile(
-    r"(go\.(mod|sum|work|work\.sum)|\.go-version|vendor/modules\.txt"
+    r"(go\.(mod|sum|work|work\.sum)|\.go-version|vendor/modules\.txt|Godeps/Godeps\.json"
     r"|staging/src/k8s\.io/[^/]+/go\.(mod|sum)"
     r"|build/dependencies\.yaml|build/build-image/cross/VERSION|hack/lib/version\.sh)"
+)
+# The SBOM tells the license of what is compiled in.
+_LICENSE = re.compile(
+    r"((vendor|staging/src/k8s\.io)/([^/]+/)+)?(LICEN[CS]E|COPYING)([.-][^/]*)?", re.IGNORECASE
 )
 # Where patches/ reads or changes something, or must find no copy.
 _PATCHED = (
@@ -86,6 +90,9 @@ def gather(modes: Mapping[str, int], read: Read, likely: Iterable[str] = ()) -> 
         needed.update(files, _embedded(files, contents, modes))
         todo |= {path for name in files for path in _imports(contents[name], folders)}
         todo -= seen
+    # All license files come with the first request, but few are of what is compiled in.
+    above = _above(seen)
+    needed -= {name for name in needed if is_license(name) and _folder(name) not in above}
     load(needed)
     return Closure({name: contents[name] for name in needed}, seen)
 
@@ -101,13 +108,30 @@ def is_for_kbuild(name: str, mode: int) -> bool:
     return (
         mode == LINK
         or _ALWAYS.fullmatch(name) is not None
+        or is_license(name)
         or (name.startswith(_PATCHED) and is_for_go(name))
     )
+
+
+def is_license(name: str) -> bool:
+    """Tell whether a file of that name holds the license of the tree or of something it vendors."""
+    return _LICENSE.fullmatch(name) is not None and not name.endswith(".go")
 
 
 def is_for_go(name: str) -> bool:
     """Tell whether Go would read a file of that name for a Linux of ours, outside of tests."""
     return _GO_READS.search(name) is not None and _NOT_FOR_US.search(name) is None
+
+
+def _above(folders: Iterable[str]) -> set[str]:
+    """Return the folders and all that they are in; the tree itself is empty."""
+    found = {""}
+    for each in folders:
+        folder = each
+        while folder not in found:
+            found.add(folder)
+            folder = _folder(folder)
+    return found
 
 
 def _folder(name: str) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
+from kbuild.addresses import shown
 from kbuild.errors import BadSetting, SourceDiffers
 from kbuild.model import SourceTree, Tag
 from kbuild.progress import Progress
@@ -45,7 +46,7 @@ def demand_git(source: str) -> None:
     if archive.is_archive(source):
         raise BadSetting(
             name="verify-against",
-            value=git.shown(source),
+            value=shown(source),
             reason="an archive proves no commit",
             hint="give a git URL or a local repository",
         )
@@ -59,7 +60,7 @@ def compare(tree: SourceTree, against: str, workspace: Workspace, progress: Prog
     """
     tag = git.find_tag(against, tree.tag, progress)
     if tag is None:
-        raise missing(tree.tag, git.list_tags(against, progress), git.shown(against))
+        raise missing(tree.tag, git.list_tags(against, progress), shown(against))
     if tag.commit != tree.commit:
         raise _differs(tree, against, f"the tag is commit {tag.commit} there, {tree.commit} here")
     if tree.commit_proof == "git-object":
@@ -69,7 +70,7 @@ def compare(tree: SourceTree, against: str, workspace: Workspace, progress: Prog
         several = f" and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
         text = "; ".join(differences[:_SHOWN])
         raise _differs(tree, against, f"{text}{several}", "\n".join(differences))
-    progress.say(f"{len(files)} files are as commit {tag.commit} of {git.shown(against)} has them")
+    progress.say(f"{len(files)} files are as commit {tag.commit} of {shown(against)} has them")
     return replace(tree, commit_proof="compared")
 
 
@@ -77,7 +78,7 @@ def _differs(tree: SourceTree, against: str, difference: str, details: str = "")
     return SourceDiffers(
         source=tree.origin,
         tag=tree.tag,
-        against=git.shown(against),
+        against=shown(against),
         difference=difference,
         details=details,
     )

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from kbuild.addresses import shown
 from kbuild.errors import (
     BrokenSource,
     DiskFull,
@@ -101,11 +102,6 @@ def find_tag(source: str, name: str, progress: Progress) -> Tag | None:
     """Return one tag with the commit that it stands for, or None."""
     refs = (f"refs/tags/{name}", f"refs/tags/{name}^{{}}")
     return next(iter(list_tags(source, progress, *refs)), None)
-
-
-def shown(source: str) -> str:
-    """Return a source without the credentials that its address may hold."""
-    return re.sub(r"(?<=://)[^/\s]*@", "", source)
 
 
 def ask(words: Sequence[str], source: str, what: str, progress: Progress, text: str = "") -> str:

@@ -23,11 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from kbuild.addresses import shown
 from kbuild.errors import BrokenSource, DiskFull, NotKubernetes
 from kbuild.model import SourceTree, Tag
 from kbuild.progress import Progress
 from kbuild.source import closure
-from kbuild.source.git import address, ask, feed, run, shown
+from kbuild.source.git import address, ask, feed, run
 from kbuild.source.packed import find, held, keep
 from kbuild.workspace import Workspace, key, make_then_move, remove, shared
 

@@ -110,6 +110,11 @@ def test_spdx_accepts_the_sboms_and_they_name_what_is_vendored(
         names = {package["name"] for package in packages}
         assert {"kubeadm", "stdlib", "github.com/spf13/cobra", "k8s.io/client-go"} <= names
         assert len(names) > 50
+        licenses = [package["licenseDeclared"] for package in packages]
+        assert licenses.count("NOASSERTION") < 10
+        client_go = next(package for package in packages if package["name"] == "k8s.io/client-go")
+        [reference] = client_go["externalRefs"]
+        assert reference["referenceLocator"] == "pkg:golang/k8s.io/client-go@v0.20.2"
         for package in packages:
             if package["name"] not in ("kubeadm", "stdlib") and "comment" not in package:
                 assert (package["name"], package["versionInfo"]) in vendored

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from kbuild.addresses import shown
 from kbuild.model import (
     AppliedPatch,
     Binary,
@@ -44,21 +45,26 @@ ARCHIVE: Mapping[str, Any] = {"commit_proof": "archive-claim", "sha256": "a" * 6
 
 
 def make_binaries(
-    folder: Path, modules: str = MODULES, tree_changes: Mapping[str, Any] | None = None
+    folder: Path,
+    modules: str = MODULES,
+    tree_changes: Mapping[str, Any] | None = None,
+    origin: str = "https://example.invalid/kubernetes.git",
+    go_root: Path | None = None,
 ) -> tuple[Binary, ...]:
     source = SourceTree(
         path=folder,
         tag="v1.20.2",
         commit="f" * 40,
-        origin="https://example.invalid/kubernetes.git",
+        origin=shown(origin),
         commit_proof="git-object",
     )
     source = replace(source, **tree_changes or {})
     toolchain = Toolchain(
-        builder="docker",
+        builder="local" if go_root else "docker",
         pin=GoPin(version="1.15.5", files=("build/dependencies.yaml",)),
         go_version="1.15.15",
-        image="golang@sha256:" + "0" * 64,
+        image=None if go_root else "golang@sha256:" + "0" * 64,
+        go_root=go_root,
     )
     tree = PatchedTree(
         source=source,
@@ -115,11 +121,14 @@ def make_release(
     folder: Path,
     modules: str = MODULES,
     tree_changes: Mapping[str, Any] | None = None,
+    origin: str = "https://example.invalid/kubernetes.git",
     **changes: object,
 ) -> Path:
-    """Publish a release into ``folder``."""
-    work.mkdir(exist_ok=True)
-    binaries = make_binaries(work, modules, tree_changes)
+    """Publish a release into ``folder``; ``changes`` are to the request."""
+    work.mkdir(parents=True, exist_ok=True)
+    go_root = changes.get("go_root")
+    assert go_root is None or isinstance(go_root, Path)
+    binaries = make_binaries(work, modules, tree_changes, origin, go_root)
     times = {"build": 1.23456}
     publish(
         make_proofs(binaries), binaries, make_request(**changes), folder, times, unchanged=False

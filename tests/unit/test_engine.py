@@ -138,6 +138,13 @@ def test_a_new_engine_is_spoken_to_in_its_own_version(
     assert fake.asked == ["GET /version", "GET /_ping"]
 
 
+def test_an_engine_tells_its_version_and_that_of_its_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = (200, {"ApiVersion": "1.47", "Version": "27.5.1", "Arch": "amd64"})
+    with fake_engine({"GET /version": [answer]}, "1.47") as fake:
+        monkeypatch.setenv("DOCKER_HOST", fake.address)
+        assert engine.described() == "27.5.1 (API 1.47)"
+
+
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"ApiVersion": "new"}', b"{}"])
 def test_something_else_on_the_socket(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
     with fake_engine({"GET /version": [(200, body)]}) as fake:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from kbuild import rebuild
-from kbuild.errors import AddressNotAllowed, BadProvenance, RebuildDiffers
+from kbuild.errors import AddressNotAllowed, BadProvenance, MissingSetting, RebuildDiffers
 from kbuild.model import BuildRequest, Release
+from kbuild.release.provenance import BUILD_TYPE
 from kbuild.settings import UPSTREAM, Settings
 from tests.support.recorder import Recorder
 from tests.support.releases import ARCHIVE, GIT, make_binaries, make_proofs, make_release
@@ -186,6 +187,19 @@ def test_a_local_go_needs_no_image(made: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (request.builder, request.image) == ("local", None)
 
 
+def test_a_source_of_another_machine_must_be_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = str(tmp_path / "kubernetes")
+    made = make_release(tmp_path / "work", tmp_path / "v1.20.2", origin=here, source=here)
+    builder = Builder(tmp_path / "work")
+    with pytest.raises(MissingSetting, match="--source is missing"):
+        run(made, builder, monkeypatch)
+    assert builder.requests == []
+    run(made, builder, monkeypatch, source=str(tmp_path / "elsewhere/kubernetes"))
+    assert builder.requests[0].source == str(tmp_path / "elsewhere/kubernetes")
+
+
 def edit(made: Path, old: str, new: str) -> Path:
     path = made / "provenance.json"
     text = path.read_text()
@@ -237,7 +251,7 @@ def test_a_file_that_the_rebuild_does_not_have_differs(
     ("old", "new"),
     [
         ("https://slsa.dev/provenance/v1", "https://slsa.dev/provenance/v0.2"),
-        ("urn:kbuild:kubeadm:v1", "urn:other"),
+        (BUILD_TYPE, "https://example.invalid/other"),
         ('"lifetimes"', '"lifetime"'),
         ('"ca_years"', '"years"'),
         ('"ca_years": 100', '"ca_years": "100"'),
@@ -257,6 +271,14 @@ def test_what_is_no_provenance_of_ours_is_refused(
     with pytest.raises(BadProvenance):
         run(path, builder, monkeypatch)
     assert builder.requests == []
+
+
+def test_an_older_build_type_is_refused_and_named(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = edit(made, BUILD_TYPE, "urn:kbuild:kubeadm:v1")
+    with pytest.raises(BadProvenance, match="urn:kbuild:kubeadm:v1: read it with the older kbuild"):
+        run(path, Builder(made.parent / "work"), monkeypatch)
 
 
 def test_an_absent_provenance_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

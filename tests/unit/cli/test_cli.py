@@ -376,3 +376,29 @@ def test_a_nonsense_age_or_size_is_refused(words: tuple[str, str], run: Run) -> 
     done = run("cache", "prune", *words)
     assert done.returncode == 2, done.stderr
     assert "write it like" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (
+            "versions",
+            "--verbose",
+            "--source",
+            "http://u:{secret}@127.0.0.1:{port}/k.git?t={secret}",
+        ),
+        ("versions", "--json", "--source", "http://{secret}@127.0.0.1:{port}/k.tar.gz?t={secret}"),
+        ("versions", "--json", "u:{secret}@example.invalid:k.git"),
+        ("versions", "--source", "u:{secret}@127.0.0.1:k.git"),
+        ("versions", "--source", "{secret}@127.0.0.1:k.tar.gz"),
+        ("kubeadm", *YEARS, "--version", "https://u:{secret}@example.invalid"),
+        ("kubeadm", *YEARS, "--version", "1.20", "--arch", "u:{secret}@example.invalid:k"),
+    ],
+    ids=str,
+)
+def test_no_secret_of_an_address_is_printed_by_a_command(words: tuple[str, ...], run: Run) -> None:
+    secret, port = "hunter2-correct-horse", str(free_port())
+    done = run(*(word.format(secret=secret, port=port) for word in words), GIT_SSH_COMMAND="false")
+    assert done.returncode != 0
+    assert "example.invalid" in done.stderr or "127.0.0.1" in done.stderr
+    assert secret not in done.stdout + done.stderr

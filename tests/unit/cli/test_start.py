@@ -13,6 +13,7 @@ from kbuild.cli.app import COMMANDS
 # All that --help and --version may import, of kbuild's own and of what pip installed.
 ALLOWED = {
     *("kbuild", "kbuild.cli", "kbuild.cli.app", "kbuild.cli.boundary", "kbuild.errors"),
+    "kbuild.addresses",
     *("typer", "annotated_doc", "shellingham"),
 }
 LOADED = """

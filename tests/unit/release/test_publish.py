@@ -114,7 +114,6 @@ def test_the_provenance_is_a_statement_with_everything_in_it(tmp_path: Path) -> 
     assert resolved["patches/one.patch"].digest["sha256"] == "1" * 64
     for each in (*statement.subject, *resolved.values()):
         ResourceDescriptor.copy_from_pb(each).validate()
-    assert slsa.run_details.builder.id == "urn:kbuild:builder:docker"
 
 
 def test_a_full_output_folder_is_refused(request_made: BuildRequest, tmp_path: Path) -> None:

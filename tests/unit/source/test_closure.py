@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kbuild.patching.series import INDEX, patches_folder
-from kbuild.source.closure import LINK, gather, is_for_go, is_for_kbuild, shipped
+from kbuild.source.closure import LINK, gather, is_for_go, is_for_kbuild, is_license, shipped
 
 MAIN = b"""// Package main. import "not/this"
 package main
@@ -51,6 +51,15 @@ TREE = {
     "vendor/github.com/spf13/pflag/README.md": b'import "github.com/never/imported"\n',
     "test/utils/pki_helpers.go": b"package utils\n",
     "go.mod": b"",
+    "LICENSE": b"",
+    "vendor/github.com/spf13/cobra/LICENSE.txt": b"",
+    "vendor/github.com/spf13/pflag/COPYING": b"",
+    "vendor/github.com/spf13/pflag/license.go": b"package flag\n",
+    "vendor/github.com/spf13/LICENCE": b"",
+    "staging/src/k8s.io/client-go/LICENSE": b"",
+    "staging/src/k8s.io/api/LICENSE": b"",
+    "vendor/github.com/never/imported/LICENSE": b"",
+    "test/LICENSE": b"",
 }
 CLIENT_GO = "vendor/k8s.io/client-go"
 MODES = {**dict.fromkeys(TREE, 0o100644), CLIENT_GO: LINK}
@@ -84,8 +93,22 @@ def test_what_kubeadm_imports_is_needed_and_nothing_else() -> None:
         "vendor/github.com/spf13/pflag/README.md",
         "pkg/versionother/x.go",
         "test/utils/pki_helpers.go",
+        # licenses of what is not compiled in
+        "staging/src/k8s.io/api/LICENSE",
+        "vendor/github.com/never/imported/LICENSE",
+        "test/LICENSE",
     }
     assert CLIENT_GO in needed
+
+
+def test_the_licenses_come_with_the_first_request() -> None:
+    steps = Steps()
+    gather(MODES, steps)
+    licenses = {name for name in TREE if is_license(name)}
+    assert licenses == {name for name in TREE if "LICEN" in name or "COPYING" in name} - {
+        "test/LICENSE"
+    }
+    assert licenses <= steps.asked[0]
 
 
 def test_a_cycle_ends_and_each_step_goes_as_far_as_it_can() -> None:

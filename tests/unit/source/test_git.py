@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kbuild.addresses import shown
 from kbuild.errors import (
     BadSetting,
     BrokenSource,
@@ -21,7 +22,6 @@ from kbuild.errors import (
 )
 from kbuild.model import Tag
 from kbuild.source import fetch, list_tags, resolve
-from kbuild.source.git import shown
 from kbuild.source.store import fetch_tag
 from kbuild.workspace import Workspace, open_workspace
 from tests.support import servers

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from kbuild.addresses import shown
 from kbuild.errors import BrokenSource, DiskFull
 from kbuild.model import Tag
 from kbuild.source import fetch, resolve
-from kbuild.source.git import shown
 from kbuild.source.store import fetch_tag
 from kbuild.workspace import Workspace, open_workspace
 from tests.support.recorder import Recorder

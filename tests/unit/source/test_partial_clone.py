@@ -87,6 +87,21 @@ def test_only_the_closure_is_fetched_in_a_few_requests(obtain: Obtain) -> None:
     assert obtain.said == []
 
 
+def test_the_license_files_of_what_is_vendored_need_no_further_request(obtain: Obtain) -> None:
+    module = obtain.source / "vendor/example.org/module"
+    module.mkdir(parents=True)
+    (module / "module.go").write_text("package module\n")
+    (module / "LICENSE").write_text("MIT\n")
+    main = obtain.source / CLOSURE
+    main.write_text(f'package main\n\nimport "example.org/module"\n\n// {main.read_text()}')
+    repositories.git(obtain.source, "add", "-A")
+    repositories.git(obtain.source, "commit", "--quiet", "-m", "v1.21.1")
+    repositories.git(obtain.source, "tag", "v1.21.1")
+    files = obtain("v1.21.1")
+    assert files["vendor/example.org/module/LICENSE"] == b"MIT\n"
+    assert obtain.requests == 4  # the tag, the trees, the files, and what they import
+
+
 def test_the_next_tag_asks_for_its_difference_only(obtain: Obtain) -> None:
     obtain("v1.20.1")
     (obtain.source / "pkg/new").mkdir(parents=True)
