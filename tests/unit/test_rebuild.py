@@ -194,7 +194,7 @@ def test_a_source_of_another_machine_must_be_given(
     made = make_release(tmp_path / "work", tmp_path / "v1.20.2", origin=here, source=here)
     builder = Builder(tmp_path / "work")
     with pytest.raises(MissingSetting, match="--source is missing"):
-        run(made, builder, monkeypatch)
+        run(made, builder, monkeypatch, source=None)
     assert builder.requests == []
     run(made, builder, monkeypatch, source=str(tmp_path / "elsewhere/kubernetes"))
     assert builder.requests[0].source == str(tmp_path / "elsewhere/kubernetes")

@@ -86,7 +86,7 @@ def test_no_path_of_this_machine_is_published(kind: str, tmp_path: Path, go_root
     assert build["source"]["origin"] == build["request"]["source"] == "local:kubernetes"
     assert build["request"]["go_root"] == "local"
     assert "uri" not in source_of(folder)
-    assert source_of(folder)["annotations"] == {"origin": "local:kubernetes"}
+    assert source_of(folder)["annotations"]["origin"] == "local:kubernetes"
     go = definition(folder)["resolvedDependencies"][1]
     assert re.fullmatch("[0-9a-f]{64}", go["digest"]["sha256"])
 

@@ -72,7 +72,9 @@ def _run(command: list[str], **environment: str) -> Done:
 def rename_version(folder: Path) -> None:
     """Make a release one of v1.20.3, which agrees with itself."""
     for path in folder.glob("*.json"):
-        path.write_text(path.read_text().replace("v1.20.2", "v1.20.3"))
+        path.write_text(
+            path.read_text().replace("v1.20.2", "v1.20.3").replace("v0.20.2", "v0.20.3")
+        )
     forge(folder)
 
 
