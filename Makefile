@@ -5,7 +5,7 @@ CACHE := $(or $(DEMO_CACHE),.build)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lint types check test e2e demo release bench lock clean
+.PHONY: help setup lint types check test e2e attacks demo release bench lock clean
 
 # Of `make release`. KBUILD_FLAGS and KBUILD_… variables say the rest: another source, a builder.
 ARCHES ?= amd64
@@ -56,6 +56,9 @@ test: $(READY) ## set up, then every test that needs no container engine
 e2e: $(READY) ## a real Kubernetes, engine, registry and git server; root starts an engine if none answers
 	$(BIN)/python -m pip install --quiet --group ci
 	$(BIN)/python -m tests.support.servers $(BIN)/pytest -p no:xdist -m "e2e or docker" --durations=15
+
+attacks: $(READY) ## hostile programs and sources against the sandbox; needs gcc
+	$(BIN)/pytest -p no:xdist -m attack --durations=5
 
 # v1.20.2 asks for Go 1.15.5; Debian's newest of that line is 1.15.15. Hence the override, which
 # kbuild shows and records.

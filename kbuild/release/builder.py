@@ -80,9 +80,8 @@ def _engine() -> str:
 
 
 def _sandbox() -> str:
-    # The namespaces of kbuild/sandbox.py are made by util-linux.
     try:
-        done = subprocess.run(["unshare", "--version"], capture_output=True, text=True, check=False)
+        done = subprocess.run(["bwrap", "--version"], capture_output=True, text=True, check=False)
     except OSError:
         return ""
-    return done.stdout.strip().removeprefix("unshare from ")
+    return done.stdout.strip()
