@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from kbuild.workspace import sha256
 from tests.e2e.command import VERSION, Done, Kbuild
 from tests.e2e.conftest import Options, fingerprint
 from tests.support.hostile import compile_hostile
+from tests.support.http import served
 from tests.support.repositories import make_repository
 
 pytestmark = [pytest.mark.attack, pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -153,6 +155,24 @@ def test_a_hostile_go_that_answers_with_attacks_is_contained(
         *("--builder", "local", "--go-root", go_root),
     )
     assert_stopped(kbuild, done, 57)
+
+
+@pytest.mark.parametrize(("attack", "code"), [("escape", 79), ("calls", 79), ("output", 57)])
+def test_a_hostile_publisher_gets_no_further(
+    kbuild: Kbuild, canary: Path, small_source: Path, attack: str, code: int
+) -> None:
+    go_root = kbuild.home / "go"
+    compile_hostile(go_root / "bin/go", "hang", canary, is_go=True)
+    (go_root / "pkg/tool").mkdir(parents=True)
+    site = kbuild.home / "site"
+    binary = compile_hostile(site / VERSION / "bin/linux/amd64/kubeadm", attack, canary)
+    binary.with_name("kubeadm.sha256").write_text(sha256(binary))
+    with served(site) as address:
+        done = kbuild(
+            *("kubeadm", "--version", VERSION, "--stock", "--source", small_source),
+            *("--builder", "local", "--go-root", go_root, "--release-site", address),
+        )
+    assert_stopped(kbuild, done, code)
 
 
 HOSTILE_INIT = """

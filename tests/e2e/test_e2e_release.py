@@ -17,6 +17,7 @@ from kbuild.sandbox import Bind, Sandbox
 from kbuild.workspace import sha256
 from tests.e2e.command import COMMIT, GO_VERSION, KBUILD, NEXT_VERSION, VERSION, Kbuild
 from tests.e2e.conftest import GitServer, Options
+from tests.e2e.released import ARCHIVE_LOCAL, Releases
 from tests.support.http import served
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
@@ -59,7 +60,8 @@ def made(shared: Kbuild, git_server: GitServer, in_docker: Options) -> Path:
     """A release of two architectures with all that can be in it, from the git server, in docker."""
     done = shared.kubeadm(
         *("--source", git_server.address, *in_docker, "--arch", "amd64,arm64"),
-        *("--package", "deb,rpm", "--against-stock", "--output", shared.home / "made"),
+        *("--package", "deb,rpm", "--against-stock", "--independent"),
+        *("--output", shared.home / "made"),
     )
     assert done.code == 0, done.stderr
     assert all(f"  {holder}" in done.stdout for holder in HOLDERS)
@@ -259,8 +261,22 @@ def test_a_rebuild_from_the_provenance_gives_the_same_bytes(
     assert files["kubeadm-linux-arm64"] == sha256(made / "kubeadm-linux-arm64")
 
 
-def test_a_rebuild_names_the_input_that_differed(
-    shared: Kbuild, made: Path, git_server: GitServer, goroot: Path, tmp_path: Path
+@pytest.fixture
+def poisoned(shared: Kbuild, releases: Releases, tmp_path: Path) -> Kbuild:
+    """Give kbuild with a cache whose Go build cache, of the local Go, holds nothing but zeros."""
+    assert releases[ARCHIVE_LOCAL].binary.is_file()  # it has filled that cache
+    gocache = shutil.copytree(shared.cache / "gocache", tmp_path / "cache/gocache")
+    damaged = [path for path in gocache.rglob("*-d") if path.is_file()]
+    assert len(damaged) > 100
+    for path in damaged:
+        path.write_bytes(bytes(path.stat().st_size))
+    (tmp_path / "cache").chmod(0o700)
+    gocache.chmod(0o700)
+    return Kbuild(tmp_path, tmp_path / "cache")
+
+
+def test_a_rebuild_names_the_input_that_differed_and_uses_no_build_cache(
+    poisoned: Kbuild, made: Path, git_server: GitServer, goroot: Path, tmp_path: Path
 ) -> None:
     document = json.loads((made / "provenance.json").read_text())
     definition = document["predicate"]["buildDefinition"]
@@ -269,8 +285,8 @@ def test_a_rebuild_names_the_input_that_differed(
     keep = ("kubeadm-linux-amd64", "kubeadm.patch")
     document["subject"] = [s for s in document["subject"] if s["name"] in keep]
     (tmp_path / "provenance.json").write_text(json.dumps(document))
-    done = shared("rebuild", tmp_path, "--source", git_server.address, "--go-root", goroot)
-    assert done.code == 93
+    done = poisoned("rebuild", tmp_path, "--source", git_server.address, "--go-root", goroot)
+    assert done.code == 93, done.stderr
     assert "kubeadm-linux-amd64, kubeadm.patch" in done.stderr
     assert "patches/kubeadm-leaf-constant.patch: sha256" in done.stderr
     assert "patches/client-go-ca.patch" not in done.stderr

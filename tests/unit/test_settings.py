@@ -85,6 +85,13 @@ def test_the_leaf_never_outlives_the_ca(ca_years: int, leaf_years: int) -> None:
         assert settings.lifetimes().leaf.days == 365 * leaf_years
 
 
+def test_independent_is_about_against_stock() -> None:
+    with pytest.raises(BadSetting, match="against-stock"):
+        read_settings(flags(independent=True), {}, None).requests({})
+    settings = read_settings(flags(independent=True, against_stock=True), {}, None)
+    assert settings.requests({})[0].independent is True
+
+
 @pytest.mark.parametrize("name", ["version", "ca_years", "leaf_years"])
 def test_what_has_no_default_must_be_given(name: str) -> None:
     with pytest.raises(MissingSetting, match="is missing"):
