@@ -75,7 +75,8 @@ class ContainerRunner:
             entrypoint=[str(KUBEADM)],
             command=list(arguments),
             labels=self._labels,
-            volumes={volume: {"bind": str(ETC_KUBERNETES), "mode": "rw,nocopy"}},
+            # A new volume gets its owner from the folder of the image.
+            volumes={volume: {"bind": str(ETC_KUBERNETES), "mode": "rw"}},
             tmpfs={"/tmp": f"size={limits.disk},mode=1777"},
             **engine.cage(limits),
         )
