@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -86,6 +87,7 @@ class Screen:
         except BrokenPipeError:
             raise
         except OSError as error:
+            self._drop_output()
             raise NotWritable(path="standard output", reason=error.strerror) from error
 
     def error(self, error: KbuildError) -> None:
@@ -112,11 +114,19 @@ class Screen:
                 "todo": todo,
                 "details": details,
             }
-            with contextlib.suppress(OSError):  # it was said on standard error already
+            try:  # it was said on standard error already
                 self._out.file.write(
                     json.dumps({"error": _without_secrets(error)}, indent=2) + "\n"
                 )
                 self._out.file.flush()
+            except OSError:
+                self._drop_output()
+
+    def _drop_output(self) -> None:
+        """Let what standard output still holds go nowhere, or Python fails once more at its end."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._out.file.fileno())
+        os.close(nowhere)
 
     def _say_labelled(self, label: str, style: str, text: str) -> None:
         self._err.print(Text.assemble((label, style), f" {visible(text)}"), soft_wrap=True)

@@ -296,6 +296,8 @@ def test_a_lost_standard_output_is_no_traceback(run: Run, tmp_path: Path) -> Non
         done = subprocess.run(
             ["bash", "-c", f"{shell} {where}"],
             cwd=tmp_path,
+            # Without a buffer there is nothing left to be written when Python ends.
+            env={name: v for name, v in os.environ.items() if name != "PYTHONUNBUFFERED"},
             capture_output=True,
             text=True,
             check=False,
