@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from kbuild.addresses import is_local
-from kbuild.errors import AddressNotAllowed, BadProvenance, MissingSetting, RebuildDiffers
-from kbuild.model import MAX_YEARS, BuildRequest, Lifetimes, PatchedTree
+from kbuild.errors import AddressNotAllowed, BadProvenance, RebuildDiffers
+from kbuild.model import BuildRequest, Lifetimes, PatchedTree
 from kbuild.pipeline import run
 from kbuild.progress import Progress
 from kbuild.release.names import BUILD, PROOF, PROVENANCE
 from kbuild.release.provenance import Statement, read_provenance
+from kbuild.release.recorded import artifacts
 from kbuild.settings import GO_SITE, GOLANG, RELEASE_SITE, UPSTREAM, Settings
 
 # They tell of one run: its clock, its keys, its seconds.
@@ -33,14 +33,8 @@ _DEFAULTS = {
     "go_site": GO_SITE,
     "release_site": RELEASE_SITE,
 }
-_GOLANG_IMAGE = re.compile(rf"{GOLANG}(:[\w.-]+)?@.*", re.DOTALL)
-_TYPES = {
-    **dict.fromkeys(("version", "source", "golang_repository", "go_site"), str),
-    **dict.fromkeys(("build_date", "tree_state", "release_site", "layout"), str),
-    **dict.fromkeys(("arches", "package"), list),
-    "lifetimes": dict,
-    "stock": bool,
-}
+_GOLANG_IMAGE = re.compile(rf"{GOLANG}(:[\w.-]+)?@sha256:[0-9a-f]{{64}}", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,19 +50,18 @@ def rebuild(path: Path, settings: Settings, progress: Progress) -> Rebuilt:
     """Build what a provenance describes, without a binary of an earlier run, and compare.
 
     ``settings`` that the user gave say where the same input is available: another mirror, another
-    GOROOT. Raises BadProvenance, AddressNotAllowed before anything is contacted or run,
+    GOROOT. Raises BadProvenance or AddressNotAllowed before anything is contacted or run,
     RebuildDiffers with the inputs that differ, or what a build raises.
     """
     path = path / PROVENANCE if path.is_dir() else path
     before = read_provenance(path)
-    if is_local(str(before.asked.get("source"))) and "source" not in settings.given:
-        raise MissingSetting(name="source")  # it was on the machine of the build
-    try:
-        recorded = _request(before, settings)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise BadProvenance(path=path, reason=repr(error)) from error
+    _demand_subjects(path, before)
+    recorded = _request(before, settings)
     request = _with_places(recorded, settings)
-    if foreign := _foreign_addresses(request, settings):
+    foreign = _foreign_addresses(request, settings)
+    if before.asked["go_root"] is not None and request.builder == "local" and not request.go_root:
+        foreign["go_root"] = before.asked["go_root"]
+    if foreign:
         raise AddressNotAllowed(
             path=path,
             addresses=", ".join(f"{name} {value!r}" for name, value in foreign.items()),
@@ -91,6 +84,16 @@ def rebuild(path: Path, settings: Settings, progress: Progress) -> Rebuilt:
             path=path, files=", ".join(differing), details="\n".join(_inputs(before, after))
         )
     return Rebuilt(provenance=path, files=subjects, tree=made.tree)
+
+
+def _demand_subjects(path: Path, statement: Statement) -> None:
+    """Raise BadProvenance unless all that a release of this request has can be compared."""
+    wanted, subjects = artifacts(statement.asked), statement.subjects
+    if odd := sorted(wanted ^ subjects.keys()):
+        raise BadProvenance(path=path, reason=f"its subjects lack or have besides: {odd[0]}")
+    for name, digests in subjects.items():
+        if not _SHA256.fullmatch(digests.get("sha256", "")):
+            raise BadProvenance(path=path, reason=f"its subject {name} has no sha256")
 
 
 def _with_places(recorded: BuildRequest, settings: Settings) -> BuildRequest:
@@ -123,25 +126,14 @@ def _foreign_addresses(request: BuildRequest, settings: Settings) -> dict[str, s
 def _request(statement: Statement, settings: Settings) -> BuildRequest:
     """Return the request that a provenance tells of; every input is demanded by its digest."""
     asked = statement.asked
-    for name, kind in _TYPES.items():
-        if not isinstance(asked[name], kind):
-            message = f"{name} is {asked[name]!r}"
-            raise TypeError(message)
-    years = asked["lifetimes"].values()
-    if not all(isinstance(each, int) and 1 <= each <= MAX_YEARS for each in years):
-        message = f"lifetimes are {asked['lifetimes']}"
-        raise ValueError(message)
     source, go = statement.dependencies["source"], statement.dependencies["go"]
-    image, commit = go["annotations"].get("image"), statement.commit
-    if not isinstance(image, str | None) or not isinstance(commit, str):
-        message = f"image is {image!r}, commit is {commit!r}"
-        raise TypeError(message)
+    image = go["annotations"].get("image")
     return BuildRequest(
         version=asked["version"],
         lifetimes=Lifetimes(**asked["lifetimes"]),
         arches=tuple(asked["arches"]),
         source=asked["source"],
-        commit=commit,
+        commit=statement.commit,
         source_sha256=source["digest"].get("sha256"),
         verify_against=settings.verify_against,
         builder="docker" if image else "local",

@@ -1,6 +1,5 @@
 """What the user sees: results on standard output, everything else on standard error."""
 
-import contextlib
 import io
 import json
 import os

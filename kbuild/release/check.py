@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kbuild.errors import KbuildError, NotARelease, NotWritable
-from kbuild.model import ARCHES, DAYS_A_YEAR, MAX_YEARS
+from kbuild.model import DAYS_A_YEAR
 from kbuild.prove.elf import read_arch
 from kbuild.release.demands import Demands, TrustedKey, inside, read_trusted_key
 from kbuild.release.files import (
@@ -39,14 +39,13 @@ from kbuild.release.names import (
     binary_name,
     sbom_name,
 )
-from kbuild.release.packages import package_name
 from kbuild.release.provenance import Statement, parse_provenance
+from kbuild.release.recorded import artifacts
 from kbuild.release.sbom import contradictions
 from kbuild.release.signing import Signer, verify_signatures
 from kbuild.release.strictjson import load_json
 from kbuild.release.sums import read_sums
-from kbuild.settings import LAYOUTS
-from kbuild.source.versions import full_tag, is_tag
+from kbuild.source.versions import full_tag
 
 _SLACK = timedelta(minutes=6)  # kubeadm backdates by five; see prove/certificates.py
 _BROKEN = (
@@ -181,20 +180,10 @@ def _read_statement(files: ReleaseFiles) -> tuple[Statement | None, list[Problem
         return None, [Problem(file=PROVENANCE, kind="missing", what=what)]
     try:
         statement = parse_provenance(content)
-        _artifacts(statement.asked)
-        _demand_text(statement.subjects)
     except _BROKEN as error:
         what = f"it cannot be read: {error!r}"
         return None, [Problem(file=PROVENANCE, kind="different", what=what)]
     return statement, []
-
-
-def _demand_text(subjects: Mapping[Any, Mapping[Any, Any]]) -> None:
-    """Raise ValueError unless the names and the algorithms of a provenance's subjects are text."""
-    names = [*subjects, *(algorithm for digests in subjects.values() for algorithm in digests)]
-    if not all(isinstance(name, str) for name in names):
-        message = "the name of a subject or of a digest is no text"
-        raise ValueError(message)
 
 
 def _check_demands(statement: Statement, demands: Demands) -> Iterator[Problem]:
@@ -215,29 +204,9 @@ def _check_demands(statement: Statement, demands: Demands) -> Iterator[Problem]:
             yield Problem(file=PROVENANCE, kind="different", what=what)
 
 
-def _artifacts(asked: dict[str, Any]) -> set[str]:
-    """Return the names of the subjects that a release of this request has."""
-    names = {PATCH, PROOF, BUILD}
-    if not {*asked["arches"]} <= {*ARCHES} or not asked["arches"]:
-        message = f"architectures {asked['arches']}"
-        raise ValueError(message)
-    for name in ("ca_years", "leaf_years"):
-        years = asked["lifetimes"][name]
-        if type(years) is not int or not 1 <= years <= MAX_YEARS:
-            message = f"{name} {years}"
-            raise ValueError(message)
-    if asked["layout"] not in LAYOUTS or not is_tag(asked["version"]):
-        message = f"layout {asked['layout']} or version {asked['version']}"
-        raise ValueError(message)
-    for arch in asked["arches"]:
-        names |= {binary_name(arch, asked["layout"]), sbom_name(arch)}
-        names |= {package_name(kind, asked["version"], arch) for kind in asked["package"]}
-    return names
-
-
 def _check_digests(files: ReleaseFiles, statement: Statement) -> Iterator[Problem]:
     """Yield each file that is missing, extra, or not of the digests that the others name."""
-    listed = {*_artifacts(statement.asked), PROVENANCE}
+    listed = {*artifacts(statement.asked), PROVENANCE}
     expected = {*listed, *SUMS.values(), *(f"{name}{SUM_SUFFIX}" for name in listed)}
     for name in sorted(expected - files.files.keys()):
         yield Problem(file=name, kind="missing", what="it belongs to this release")

@@ -13,6 +13,7 @@ Sources: https://in-toto.io/Statement/v1, https://slsa.dev/spec/v1.0/provenance.
 
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,8 @@ from kbuild.errors import BadProvenance
 from kbuild.model import Binary, BuildRequest, SourceTree
 from kbuild.release.builder import builder_id, invocation_id, versions
 from kbuild.release.documents import request_document, rfc3339
+from kbuild.release.files import MAX_DOCUMENT
+from kbuild.release.recorded import demand_dependencies, demand_request, demand_subjects
 from kbuild.release.strictjson import load_json
 from kbuild.toolchain.archives import digest_of
 
@@ -162,12 +165,26 @@ def git_location(address: str, tag: str) -> str:
 def read_provenance(path: Path) -> Statement:
     """Read a provenance.json of ours; raises BadProvenance."""
     try:
-        return parse_provenance(path.read_bytes())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else repr(error)
-        if isinstance(error, ValueError):
-            reason = str(error)
-        raise BadProvenance(path=path, reason=reason) from error
+        return parse_provenance(_read_document(path))
+    except OSError as error:
+        raise BadProvenance(path=path, reason=error.strerror) from error
+    except ValueError as error:
+        raise BadProvenance(path=path, reason=error) from error
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BadProvenance(path=path, reason=repr(error)) from error
+
+
+def _read_document(path: Path) -> bytes:
+    """Read a regular file of limited size; a pipe would never end. Raises ValueError."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            message = "it is no regular file"
+            raise ValueError(message)
+        content = file.read(MAX_DOCUMENT + 1)
+    if len(content) > MAX_DOCUMENT:
+        message = f"it is larger than {MAX_DOCUMENT} bytes"
+        raise ValueError(message)
+    return content
 
 
 def parse_provenance(text: bytes) -> Statement:
@@ -187,10 +204,14 @@ def parse_provenance(text: bytes) -> Statement:
     if len(dict(subjects)) != len(subjects):
         message = "it names a subject twice"
         raise ValueError(message)
+    asked, dependencies = definition["externalParameters"], definition["resolvedDependencies"]
+    demand_request(asked)
+    demand_dependencies(dependencies, asked)
+    demand_subjects(dict(subjects))
     return Statement(
         subjects=dict(subjects),
-        asked=dict(definition["externalParameters"]),
-        dependencies={each["name"]: each for each in definition["resolvedDependencies"]},
+        asked=dict(asked),
+        dependencies={each["name"]: each for each in dependencies},
         commands=dict(definition["internalParameters"]["commands"]),
         kbuild=str(document["predicate"]["runDetails"]["builder"]["version"]["kbuild"]),
     )

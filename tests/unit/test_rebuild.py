@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,12 +8,14 @@ from typing import Any
 import pytest
 
 from kbuild import rebuild
-from kbuild.errors import AddressNotAllowed, BadProvenance, MissingSetting, RebuildDiffers
+from kbuild.errors import AddressNotAllowed, BadProvenance, RebuildDiffers
 from kbuild.model import BuildRequest, Release
 from kbuild.release.provenance import BUILD_TYPE
 from kbuild.settings import UPSTREAM, Settings
 from tests.support.recorder import Recorder
 from tests.support.releases import ARCHIVE, GIT, make_binaries, make_proofs, make_release
+
+COMPARED = {**ARCHIVE, "commit_proof": "compared"}
 
 
 @pytest.fixture
@@ -110,7 +113,7 @@ def test_a_release_of_an_archive_is_rebuilt_with_its_digest_and_the_claimed_comm
 ) -> None:
     recorded = {"verify_against": "https://evil.invalid/kubernetes.git"}
     folder = make_release(tmp_path / "work", tmp_path / "v1.20.2", tree_changes=ARCHIVE, **recorded)
-    builder = Builder(tmp_path / "work", tree_changes={**ARCHIVE, "commit_proof": "compared"})
+    builder = Builder(tmp_path / "work", tree_changes=COMPARED, verify_against="x")
     found = run(folder, builder, monkeypatch)
     [request] = builder.requests
     assert (request.commit, request.source_sha256) == ("f" * 40, "a" * 64)
@@ -193,7 +196,7 @@ def test_a_source_of_another_machine_must_be_given(
     here = str(tmp_path / "kubernetes")
     made = make_release(tmp_path / "work", tmp_path / "v1.20.2", origin=here, source=here)
     builder = Builder(tmp_path / "work")
-    with pytest.raises(MissingSetting, match="--source is missing"):
+    with pytest.raises(AddressNotAllowed, match="local:kubernetes"):
         run(made, builder, monkeypatch, source=None)
     assert builder.requests == []
     run(made, builder, monkeypatch, source=str(tmp_path / "elsewhere/kubernetes"))
@@ -239,12 +242,125 @@ def test_the_input_that_differed_is_named(
     assert told in caught.value.details
 
 
-def test_a_file_that_the_rebuild_does_not_have_differs(
+def set_at(document: Any, path: str, value: object) -> None:
+    """Set a value in a provenance: a dotted path, where a list is entered by each one's name."""
+    *above, last = path.split(".")
+    for name in above:
+        if isinstance(document, list):
+            [document] = [each for each in document if each["name"] == name]
+        else:
+            document = document[name]
+    document[last] = value
+
+
+ASKED = "predicate.buildDefinition.externalParameters"
+INPUTS = "predicate.buildDefinition.resolvedDependencies"
+OUT = "amd64/../../../../../../../tmp/out"
+HOSTILE: dict[str, list[Any]] = {
+    f"{ASKED}.arches": [
+        *([], [{}], [None], ["x86"], "amd64", ["amd64"] * 2, ["amd64", OUT]),
+        *(["amd64/x"], ["$(id)"], 5, None),
+    ],
+    f"{ASKED}.package": [["exe"], [{}], ["../x"], None, ["deb", "deb"]],
+    f"{ASKED}.layout": ["x", "../..", "", None, []],
+    f"{ASKED}.tree_state": ["dirty' -X 'a=b", "", "clean\n", 5, None],
+    f"{ASKED}.version": ["../x", "v1.20", "", "v1.20.2\n", 5, None],
+    f"{ASKED}.build_date": [
+        *("0001-01-01T00:00:00+14:00", "0001-01-01T00:00:00", "0001-01-01T00:00:00Z"),
+        *("2026-01-02", "2026-01-02T03:04:05+01:00", 5),
+    ],
+    f"{ASKED}.lifetimes.ca_years": [True, 0, 293, "1", 1.5, None, 9],
+    f"{ASKED}.lifetimes": [{"ca_years": 100, "leaf_years": 10, "other_years": 1}, [], None],
+    f"{ASKED}.stock": ["no", 0, None],
+    f"{ASKED}.source": [None, [], "", {}],
+    f"{INPUTS}.source.digest": [{}, [], {"gitCommit": ""}, "x"],
+    f"{INPUTS}.source.digest.gitCommit": [None, "zz", "f" * 39, 5, {}],
+    f"{INPUTS}.source.annotations.commitProof": ["the NSA", "compared", 5],
+    f"{INPUTS}.go.annotations.version": [5, [], "../../1.15", "\x1b[2J"],
+    f"{INPUTS}.go.annotations.image": [5, "golang", "golang@sha256:zz"],
+    f"{INPUTS}.go.digest": [["x"], {}, {"sha256": "1" * 64}],
+    "subject": [
+        [],
+        [{"name": "kubeadm.patch", "digest": {"sha256": "1" * 64}}],
+        [{"name": 5, "digest": {"sha256": "1" * 64}}],
+    ],
+    "subject.kubeadm-linux-amd64.digest": [{"sha512": "1" * 128}, {"sha256": 5}],
+    "subject.kubeadm-linux-amd64.name": ["kubeadm-linux-s390x"],
+}
+CASES = [
+    pytest.param(path, value, id=f"{path.rpartition('.')[2]}-{number}-{len(path)}")
+    for path, values in HOSTILE.items()
+    for number, value in enumerate(values)
+]
+
+
+@pytest.mark.parametrize(("path", "value"), CASES)
+def test_a_provenance_that_kbuild_did_not_write_is_refused_before_anything_runs(
+    path: str, value: object, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = json.loads((made / "provenance.json").read_text())
+    set_at(document, path, value)
+    (made / "provenance.json").write_text(json.dumps(document))
+    builder = Builder(made.parent / "work")
+    with pytest.raises(BadProvenance):
+        run(made, builder, monkeypatch)
+    assert builder.requests == []
+
+
+def test_an_input_that_is_named_twice_is_refused(
     made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    edit(made, '"kubeadm.patch"', '"kubeadm-kbuild_1.20.2_amd64.deb"')
-    with pytest.raises(RebuildDiffers, match="deb"):
+    document = json.loads((made / "provenance.json").read_text())
+    inputs = document["predicate"]["buildDefinition"]["resolvedDependencies"]
+    inputs.append(inputs[0])
+    (made / "provenance.json").write_text(json.dumps(document))
+    with pytest.raises(BadProvenance):
         run(made, Builder(made.parent / "work"), monkeypatch)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "huge"])
+def test_what_is_no_document_is_not_read(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "provenance.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    with pytest.raises(BadProvenance):
+        run(path, Builder(tmp_path), monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "image", ["golang@evil.example/x@sha256:{}", "golang:x@127.0.0.1:5000/x@sha256:{}"]
+)
+def test_an_image_of_another_host_is_not_taken_for_golangs(
+    image: str, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = record(made, image.format("0" * 64), source=UPSTREAM)
+    builder = Builder(made.parent / "work")
+    with pytest.raises((AddressNotAllowed, BadProvenance)):
+        run(path, builder, monkeypatch, source=None)
+    assert builder.requests == []
+
+
+def test_a_go_of_another_machine_must_be_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "go/bin").mkdir(parents=True)
+    (tmp_path / "go/bin/go").write_text("go")
+    here: dict[str, Any] = {"go_root": tmp_path / "go", "builder": "local"}
+    made = make_release(tmp_path / "work", tmp_path / "v1.20.2", **here)
+    builder = Builder(tmp_path / "work", **here)
+    with pytest.raises(AddressNotAllowed) as caught:
+        run(made, builder, monkeypatch, source=None)
+    assert "--source" in caught.value.hint
+    assert "--go-root" in caught.value.hint
+    run(made, builder, monkeypatch, go_root=tmp_path / "go")
+    assert builder.requests[0].go_root == tmp_path / "go"
 
 
 @pytest.mark.parametrize(

@@ -341,4 +341,4 @@ def test_a_commit_that_an_archive_claims_is_not_passed_off_as_verified(tmp_path:
     path.write_text(json.dumps(document))
     forge(folder)
     problems = check_release(folder).problems
-    assert any("verified commit" in problem.what for problem in problems)
+    assert any("claimedCommit" in problem.what for problem in problems)
