@@ -365,8 +365,8 @@ class SandboxUnavailable(KbuildError):
     exit_code = 55
     what = "there is no sandbox for {purpose}: {reason}"
     todo = (
-        "install bubblewrap (apt-get install bubblewrap), allow unprivileged user namespaces,"
-        " or use --builder docker"
+        "install bubblewrap (apt-get install bubblewrap) and allow unprivileged user namespaces,"
+        " or start a container engine"
     )
 
 

@@ -2,11 +2,12 @@
 
 The program sees what is bound into its root, read-only unless a bind is writable; a /tmp and one
 folder to exchange files with kbuild, both in memory and of limited size; a /proc of its own
-processes without what runc masks; /dev/null, zero, random and urandom. It has no network, not even
-loopback, no capabilities, no rights of root or of another user, no terminal, and limits.
+processes without what runc masks; /dev/null, random and urandom. It has no network but a loopback
+of its own, no capabilities, no rights of root or of another user, no terminal, and limits.
 
-    unshare         root only: a mount namespace; other users: a user namespace too
-      sh            mounts the root on a tmpfs ("the stage"), unpacks files into it
+    unshare         mount and PID namespaces, for other users than root a user namespace too
+      sh            process 1 of that PID namespace: when it is killed, so is everything below it;
+                    mounts the root on a tmpfs ("the stage"), unpacks files into it
         setpriv     root only: becomes the user SANDBOX_ID, without capabilities
           prlimit   processes, memory, file size
             bwrap   user, mount, PID, network, IPC, UTS and cgroup namespaces, pivot_root with the
@@ -17,10 +18,11 @@ The stage runs kbuild's own commands on kbuild's own input; nothing foreign runs
 """
 
 import contextlib
+import errno
 import io
 import os
 import platform
-import resource
+import re
 import selectors
 import shlex
 import shutil
@@ -41,7 +43,8 @@ SANDBOX_ID = 65532  # the user and group of the program; where root runs kbuild,
 SYSTEM = ("bin", "lib", "lib32", "lib64", "sbin")
 SYSTEM_USR = ("usr/bin", "usr/lib", "usr/lib32", "usr/lib64", "usr/sbin", "usr/share")
 _ARCHES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
-_DEVICES = ("null", "zero", "random", "urandom")
+# Not zero: a shared mapping of it is memory that no limit counts.
+_DEVICES = ("null", "random", "urandom")
 # Masked by runc and Docker (moby, oci/defaults.go); bwrap makes sys, sysrq-trigger, irq and bus
 # read-only by itself.
 _MASKED = (
@@ -51,13 +54,20 @@ _MASKED = (
 _SAFE_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _STAGE_ENVIRONMENT = {"PATH": _SAFE_PATH, "LC_ALL": "C"}
 _STAGE = PurePosixPath("/tmp")  # exists everywhere; hidden behind the root in our namespace only
-_MAX_FILES = 4096  # in /tmp and in the exchanged folder, each
+_MAX_FILES = 512  # in the exchanged folder; kubeadm writes 30
+_MAX_TEMPORARY = 1 << 16  # files and folders in /tmp
+_MAX_DEPTH = 16  # folders in each other in the exchanged folder
+_MAX_OPEN = 4096  # files that one process may hold open
+_ROOT_SIZE = 2 << 30  # bytes; the programs that are copied into it, and the source tree
 _MIB = 1 << 20
 _CHUNK = 1 << 16
 _TICK = 0.25  # seconds between two looks at the limits
 # A core dump goes to a program of the host, as its core_pattern says; with a limit of one byte the
 # kernel makes none, not even for a pipe (fs/coredump.c).
 _NO_CORE = 1
+# Where the GOROOT of Debian's packages has its parts.
+LINKED = re.compile(r"/usr/(share|lib)/go(-[\w.]+)?(/|$)", re.ASCII)
+_MEMORY = re.compile(r"^(?:VmRSS|VmPTE):\s+(\d+) kB$", re.MULTILINE | re.ASCII)
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
 
 Files = Mapping[str, bytes]
@@ -134,15 +144,17 @@ class Sandbox:
         root = self.work / "root"
         root.mkdir(exist_ok=True)
         (self.work / "files.tar").write_bytes(pack_files(files or {}))
-        (self.work / "seccomp.bpf").write_bytes(filter_program() or b"")
+        if (program := filter_program()) is not None:
+            (self.work / "seccomp.bpf").write_bytes(program)
         script = _script(self, root)
-        program = [*_drop(self.limits), *_bwrap(self, options), "--", *argv]
-        stage = ["setpriv", "--pdeathsig", "KILL", "sh", "-euc", script, "sh"]
+        inner = [*_drop(self.limits), *_bwrap(self, options), "--", *argv]
+        stage = ["sh", "-euc", script, "sh"]
         read_end, write_end = os.pipe()
         try:
             process = subprocess.Popen(
-                [*_unshare(), *stage, *program],
+                ["setpriv", "--pdeathsig", "KILL", *_unshare(), *stage, *inner],
                 env=_STAGE_ENVIRONMENT,
+                cwd="/",
                 # The script needs one more stream than there are: it writes the files here.
                 stdin=write_end,
                 stdout=subprocess.PIPE,
@@ -198,21 +210,26 @@ class Process:
         return Ended(code=code, out=bytes(self._out), err=bytes(self._err), files=files)
 
     def close(self) -> None:
-        """Kill whatever still runs, and let go of the streams."""
-        self.kill()
-        self._process.wait()
+        """Kill whatever still runs, wait until it is dead, and let go of the streams."""
+        # Closed first: who wants to write to a full pipe would wait for ever.
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
         if self._files != -1:
             os.close(self._files)
             self._files = -1
+        while self._process.poll() is None:
+            self.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=0.1)
 
     def kill(self) -> None:
         """Kill the program; any thread may call this."""
-        if self._process.returncode is None:
+        # With the process 1 of the namespace the kernel kills all in it, and only when all are dead
+        # does its parent end. A signal to the group would miss whoever has left the group.
+        for child in _children(self._process.pid):
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+                os.kill(child, signal.SIGKILL)
 
     def _read(self) -> Iterator[None]:
         """Take in what comes, and yield after each piece; the limits are checked meanwhile."""
@@ -233,7 +250,7 @@ class Process:
                     key.data.extend(data)
                     if key.data is self._tar:
                         # Each file takes at least a header more than it holds.
-                        if len(self._tar) > limits.disk + _MAX_FILES * 2048:
+                        if len(self._tar) > limits.disk + _MAX_FILES * 4096:
                             self._exceeded(f"{_mib(limits.disk)} of files")
                     else:
                         printed += len(data)
@@ -252,10 +269,11 @@ class Process:
         if _resident(self._process.pid) > limits.memory:
             self._exceeded(f"{_mib(limits.memory)} of memory")
         for folder, free in self._free:
-            # Others write to that disk too, so the files themselves decide.
-            if free - _free_bytes(folder) > limits.disk:
+            # Others write to that disk too, so the files decide, but not of what has no name.
+            taken = free - _free_bytes(folder)
+            if taken > limits.disk:
                 began = time.time() - (now - self._began)
-                if _written_since(folder, began) > limits.disk:
+                if taken > 2 * limits.disk or _written_since(folder, began) > limits.disk:
                     self._exceeded(f"{_mib(limits.disk)} of disk")
 
     def _exceeded(self, limit: str) -> None:
@@ -293,16 +311,30 @@ def folder_binds(folder: Path, target: PurePosixPath) -> list[Bind]:
     """Return what shows a folder of the host at a place in the sandbox.
 
     Its entries are bound one by one: the folder itself may be closed to other users, and a link in
-    it, as Debian's GOROOT has them, may lead to a place that the sandbox does not have.
+    it, as Debian's GOROOT has them, may lead to a place that the sandbox does not have. Raises
+    OSError for a link to anywhere but the folder itself and ``LINKED``.
     """
     binds = []
-    for entry in sorted(folder.iterdir()):
-        linked = entry.is_dir() and any(inner.is_symlink() for inner in entry.iterdir())
-        if linked and not entry.is_symlink():
-            binds += folder_binds(entry, target / entry.name)
-        else:
-            binds.append(Bind(source=entry.resolve(), target=target / entry.name))
+    for name, path in shown_entries(folder):
+        binds.append(Bind(source=path, target=target / name))
     return binds
+
+
+def shown_entries(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield what of a folder is shown in the sandbox: the name in it, and the resolved path.
+
+    Raises OSError for a link to anywhere but the folder itself and ``LINKED``.
+    """
+    top = folder.resolve()
+    for entry in sorted(top.iterdir()):
+        inner = sorted(entry.iterdir()) if entry.is_dir() and not entry.is_symlink() else []
+        entries = inner if any(each.is_symlink() for each in inner) else [entry]
+        for each in entries:
+            path = each.resolve(strict=True)
+            if each.is_symlink() and not (path.is_relative_to(top) or LINKED.match(str(path))):
+                message = f"{each} is a link to {path}"
+                raise OSError(errno.EXDEV, message)
+            yield str(each.relative_to(top)), path
 
 
 def own_writable(folder: Path) -> Path:
@@ -348,7 +380,10 @@ def unpack_files(data: bytes, limit: int, top: str = "") -> Files:
             limit -= member.size
             if limit < 0:
                 break
-            if member.type not in _REGULAR or ".." in name.parts or not name.is_relative_to(top):
+            parts = name.parts
+            if member.type not in _REGULAR or ".." in parts or not name.is_relative_to(top):
+                continue
+            if len(parts) > _MAX_DEPTH or len(files) >= _MAX_FILES:
                 continue
             if (content := tar.extractfile(member)) is not None:
                 files[str(name.relative_to(top))] = content.read()
@@ -358,27 +393,29 @@ def unpack_files(data: bytes, limit: int, top: str = "") -> Files:
 def _script(sandbox: Sandbox, root: Path) -> str:
     """Return the script that mounts the root, runs its arguments in it, and sends files back."""
     at, limits = shlex.quote(str(root)), sandbox.limits
-    memory = f"size={limits.disk},nr_inodes={_MAX_FILES},nosuid,nodev"
+    memory = f"size={limits.disk},nosuid,nodev"
     lines = [
         "umask 022",
         # bwrap and what it runs must get neither the pipe nor the files.
-        f"exec 3>&0 </dev/null 4<{shlex.quote(str(sandbox.work / 'seccomp.bpf'))}",
+        "exec 3>&0 </dev/null",
         f"exec 5<{shlex.quote(str(sandbox.work / 'files.tar'))}",
-        f"mount -t tmpfs -o mode=755,nosuid,nodev kbuild {at}",
+        f"mount -t tmpfs -o mode=755,size={_ROOT_SIZE},nosuid,nodev kbuild {at}",
         f"mkdir {at}/proc {at}/dev {at}/tmp",
         *(f": >{at}/dev/{device}" for device in _DEVICES),
         f"ln -s /proc/self/fd {at}/dev/fd",
-        f"mount -t tmpfs -o mode=1777,{memory} kbuild {at}/tmp",
+        f"mount -t tmpfs -o mode=1777,{memory},nr_inodes={_MAX_TEMPORARY} kbuild {at}/tmp",
         *(line for bind in sandbox.binds for line in _bind_lines(root, bind)),
     ]
     if sandbox.layers is not None:
         lines += _layers_lines(root, sandbox.layers)
+    if filter_program() is not None:
+        lines.append(f"exec 4<{shlex.quote(str(sandbox.work / 'seccomp.bpf'))}")
     sends = ""
     if sandbox.exchange is not None:
         target = shlex.quote(f"{root}{sandbox.exchange}")
         lines += [
             f"mkdir -p {target}",
-            f"mount -t tmpfs -o mode=700,{memory} kbuild {target}",
+            f"mount -t tmpfs -o mode=700,{memory},nr_inodes={_MAX_FILES} kbuild {target}",
             f"tar -xf - --no-same-owner -C {target} <&5",
         ]
         if os.geteuid() == 0:
@@ -445,14 +482,17 @@ def _drop(limits: Limits) -> Iterator[str]:
         f"--data={limits.memory}",
         f"--fsize={limits.disk}",
         f"--core={_NO_CORE}",
+        f"--nofile={_MAX_OPEN}",
         "--",
     )
 
 
 def _unshare() -> tuple[str, ...]:
+    # bwrap looks itself up in /proc, which has to be that of its PID namespace.
+    namespaces = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
     if os.geteuid() == 0:
-        return ("unshare", "--mount")
-    return ("unshare", "--user", "--map-root-user", "--mount")
+        return ("unshare", *namespaces)
+    return ("unshare", "--user", "--map-root-user", *namespaces)
 
 
 def _options(purpose: str) -> Sequence[str]:
@@ -509,7 +549,8 @@ def _choices() -> Iterator[tuple[str, ...]]:
     always = (
         *("--unshare-all", "--unshare-user", "--uid", str(SANDBOX_ID), "--gid", str(SANDBOX_ID)),
         *("--hostname", "kbuild", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
-        # When the process 1 of a PID namespace has ended, all others in it are dead.
+        # When the process 1 of a PID namespace has ended, all others in it are dead: so nothing
+        # changes the files any more that are read back.
         "--as-pid-1",
         *("--ro-bind", str(_STAGE), "/"),
     )
@@ -520,11 +561,8 @@ def _choices() -> Iterator[tuple[str, ...]]:
             proc += ["--ro-bind", f"{_STAGE}/proc", str(path)]
         elif path.exists():
             proc += ["--ro-bind", "/dev/null", str(path)]
-    # Since bubblewrap 0.8.
-    yield (*always, "--disable-userns", *proc)
+    yield (*always, "--disable-userns", *proc)  # since bubblewrap 0.8
     yield (*always, *proc)
-    # Inside a container that masks its own /proc no new one can be mounted.
-    yield always
 
 
 def _tasks_of_user() -> int:
@@ -538,16 +576,25 @@ def _tasks_of_user() -> int:
     return count
 
 
+def _children(pid: int) -> list[int]:
+    """Return the processes that a process and its threads have started and that still run."""
+    found: list[int] = []
+    with contextlib.suppress(OSError, ValueError):
+        for task in Path("/proc", str(pid), "task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+    return found
+
+
 def _resident(pid: int) -> int:
-    """Return the resident memory of a process and all below it, in bytes."""
+    """Return the memory of a process and all below it, page tables included, in bytes."""
     total, todo = 0, [pid]
     while todo:
-        process = Path("/proc", str(todo.pop()))
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            total += int((process / "statm").read_text().split()[1])
-            for task in (process / "task").iterdir():
-                todo += map(int, (task / "children").read_text().split())
-    return total * resource.getpagesize()
+        process = todo.pop()
+        todo += _children(process)
+        with contextlib.suppress(OSError, ValueError):
+            status = Path("/proc", str(process), "status").read_text()
+            total += sum(int(size) for size in _MEMORY.findall(status))
+    return total * 1024
 
 
 def _mib(size: int) -> str:
@@ -560,5 +607,10 @@ def _free_bytes(folder: Path) -> int:
 
 
 def _written_since(folder: Path, moment: float) -> int:
-    found = (Path(top, name).lstat() for top, _, names in os.walk(folder) for name in names)
-    return sum(status.st_blocks * 512 for status in found if status.st_ctime >= moment)
+    total = 0
+    for top, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # it may be gone again
+                status = Path(top, name).lstat()
+                total += status.st_blocks * 512 if status.st_ctime >= moment else 0
+    return total

@@ -10,11 +10,16 @@ import ctypes
 import errno
 import os
 import tempfile
+from collections.abc import Iterator
 from functools import cache
 
 _ALLOW = 0x7FFF0000  # SCMP_ACT_ALLOW; these values are of seccomp.h, libseccomp 2.x
 _ERRNO = 0x00050000  # SCMP_ACT_ERRNO, with the number in its low bits
-_MASKED_EQUAL = 7  # SCMP_CMP_MASKED_EQ
+_GREATER, _MASKED_EQUAL = 6, 7  # SCMP_CMP_GT, SCMP_CMP_MASKED_EQ
+_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG: whoever clears it may outlive bwrap
+_SHARED_ANONYMOUS = 0x21  # MAP_SHARED | MAP_ANONYMOUS: memory of no process
+_INET, _INET6, _NETLINK, _NEWEST_FAMILY = 2, 10, 16, 63  # address families of linux/socket.h
+_ALL_BITS = 0xFFFFFFFF
 _NEW_NAMESPACES = (  # CLONE_NEW* of linux/sched.h
     *(0x00000080, 0x00020000, 0x02000000, 0x04000000),
     *(0x08000000, 0x10000000, 0x20000000, 0x40000000),
@@ -38,7 +43,8 @@ _REFUSED = (
     *("settimeofday", "stime", "clock_settime", "clock_adjtime", "adjtimex", "sethostname"),
     *("setdomainname",),
     # memory that is neither resident in a process nor on a file system with a limit
-    *("memfd_create", "memfd_secret", "shmget", "semget", "msgget", "mq_open"),
+    *("memfd_create", "memfd_secret", "shmget", "semget", "msgget", "mq_open", "socketpair"),
+    *("io_setup",),
 )
 # glibc and Go fall back to clone, whose flags can be looked at, where this does not exist.
 _ABSENT = ("clone3",)
@@ -74,14 +80,26 @@ def filter_program() -> bytes | None:
             _refuse(
                 library, context, "clone", errno.EPERM, _Comparison(at, _MASKED_EQUAL, flag, flag)
             )
-        comparison = _Comparison(1, _MASKED_EQUAL, 0xFFFFFFFF, _TERMINAL_INPUT)
-        _refuse(library, context, "ioctl", errno.EPERM, comparison)
+        for name, comparison in _refused_arguments():
+            _refuse(library, context, name, errno.EPERM, comparison)
         with tempfile.TemporaryFile() as file:
             _demand(library.seccomp_export_bpf(context, file.fileno()))
             file.seek(0)
             return file.read()
     finally:
         library.seccomp_release(context)
+
+
+def _refused_arguments() -> Iterator[tuple[str, _Comparison]]:
+    """Yield what a system call is refused for by one of its arguments."""
+    yield "ioctl", _Comparison(1, _MASKED_EQUAL, _ALL_BITS, _TERMINAL_INPUT)
+    yield "prctl", _Comparison(0, _MASKED_EQUAL, _ALL_BITS, _PARENT_DEATH_SIGNAL)
+    yield "mmap", _Comparison(3, _MASKED_EQUAL, _SHARED_ANONYMOUS, _SHARED_ANONYMOUS)
+    # Among others vsock, which no network namespace holds, and Unix sockets with their buffers.
+    for family in range(_NEWEST_FAMILY + 1):
+        if family not in (_INET, _INET6, _NETLINK):
+            yield "socket", _Comparison(0, _MASKED_EQUAL, _ALL_BITS, family)
+    yield "socket", _Comparison(0, _GREATER, _NEWEST_FAMILY, 0)
 
 
 def _refuse(

@@ -25,6 +25,7 @@ import hashlib
 import os
 import shutil
 import stat
+import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -64,6 +65,7 @@ def open_workspace(cache: Path) -> Iterator[Workspace]:
 
     Raises UnsafeCache, NotWritable or DiskFull.
     """
+    cache = cache.absolute()  # a relative path may begin with a dash
     with disk_errors(cache):
         _make_cache(cache)
         sweep(cache)
@@ -212,7 +214,13 @@ def remove(path: Path) -> None:
             Path(name).unlink(missing_ok=True)
 
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, onerror=unlock)
+        try:
+            shutil.rmtree(path, onerror=unlock)
+        except (RecursionError, OSError):
+            # Whoever may write to a folder can nest folders deeper than Python follows; rm can.
+            subprocess.run(["rm", "-rf", "--", path.absolute()], check=False, capture_output=True)
+            if path.exists():
+                raise
     else:
         path.unlink(missing_ok=True)
 

@@ -23,6 +23,7 @@ from kbuild.progress import Progress
 from kbuild.workspace import Workspace, sha256
 
 _LAST_LINES = 15
+_COUNTED = re.compile(rf"{COUNT_MARK} +([1-9]\d{{0,5}})", re.ASCII)
 
 
 class RunningBuild(Protocol):
@@ -122,8 +123,8 @@ def _counted(log: Path) -> int | None:
     """Return how many packages the last compile of the same tag counted."""
     with contextlib.suppress(OSError):
         for line in log.read_text(errors="replace").splitlines():
-            if re.fullmatch(rf"{COUNT_MARK} [1-9]\d{{0,5}}", line):
-                return int(line.removeprefix(COUNT_MARK))
+            if counted := _COUNTED.fullmatch(line):
+                return int(counted[1])
     return None
 
 
@@ -138,8 +139,8 @@ def _follow(
             last.append(line)
             if line.startswith("go version go"):
                 _check_go(line, patched)
-            elif line.startswith(COUNT_MARK):
-                total = int(line.removeprefix(COUNT_MARK))
+            elif counted := _COUNTED.fullmatch(line):
+                total = int(counted[1])
             elif " " not in line and ":" not in line:
                 done += 1
                 progress.advance("compile", done, total)

@@ -143,7 +143,7 @@ def run_labels(workspace: Workspace) -> dict[str, str]:
 
 
 def sweep(client: "Client", cache: Path) -> None:
-    """Remove the containers and volumes that killed runs of the same cache left behind."""
+    """Remove the containers, volumes and images that killed runs of the same cache left behind."""
     ours: dict[str, str | list[str] | bool] = {
         "label": f"{HOME_LABEL}={key(str(cache.absolute()))}"
     }
@@ -153,6 +153,9 @@ def sweep(client: "Client", cache: Path) -> None:
     for volume in client.volumes.list(filters=ours):
         if not is_alive(cache, volume.attrs["Labels"][RUN_LABEL]):
             volume.remove(force=True)
+    for image in client.images.list(filters=ours):
+        if not is_alive(cache, image.labels[RUN_LABEL]):
+            client.images.remove(str(image.id), force=True)
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ class LocalBuild:
         go_root = patched.toolchain.go_root
         assert go_root is not None
         # A Go can write what it likes into its cache, under whatever name another would look for.
-        shared = workspace.cache / "gocache" / digest_of(go_root)[:16]
+        shared = workspace.cache / "gocache" / digest_of(go_root)
         gocache = sandbox.own_writable(workspace.work / "gocache" if empty_cache else shared)
         source = patched.source
         self._out = out

@@ -9,15 +9,22 @@ from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
-from kbuild import sandbox
+from kbuild import engine, sandbox
 from kbuild.build.recipe import stamp_fields
-from kbuild.errors import CannotRun, KubeadmFailed, WrongBinary, WrongVersion
+from kbuild.errors import (
+    CannotRun,
+    KubeadmFailed,
+    SandboxUnavailable,
+    WrongBinary,
+    WrongVersion,
+)
 from kbuild.model import Binary, BuildRequest, IssuedCertificate, Lifetimes, Proof
 from kbuild.progress import Progress
 from kbuild.prove.elf import read_arch
 from kbuild.prove.runner import Runner, sandbox_runner
 from kbuild.workspace import Workspace, sha256
 
+_MAX_SIZE = 256 << 20  # bytes; an official kubeadm has up to 80 MB, unstripped ones 120
 _REPORTED = {"gitMajor": "major", "gitMinor": "minor"}  # as `kubeadm version -o json` names them
 
 
@@ -83,6 +90,8 @@ def _prove(
     progress: Progress,
 ) -> Proof:
     # What is run must be what was hashed, whoever can write to the file meanwhile.
+    if path.stat().st_size > _MAX_SIZE:
+        raise WrongBinary(path=path, reason=f"it is larger than {_MAX_SIZE >> 20} MiB")
     copy = workspace.work / f"proof-{arch}" / "kubeadm"
     copy.parent.mkdir()
     shutil.copyfile(path, copy)
@@ -129,6 +138,10 @@ def _runner(path: Path, arch: str, workspace: Workspace) -> Iterator[Runner | No
         return
     from kbuild.prove.container import container_runner  # slow to import
 
+    reason = engine.why_unavailable()
+    if reason is not None:
+        reason = f"{sandbox.why_unavailable()}, and {reason}"
+        raise SandboxUnavailable(purpose="the proof", reason=reason)
     with container_runner(path, arch, workspace) as runner:
         yield runner
 
@@ -154,7 +167,7 @@ def _version_fields(text: str) -> dict[str, str]:
 def _parse(git_version: str) -> Version:
     try:
         return Version(git_version.removesuffix("-dirty"))
-    except InvalidVersion as error:
+    except (InvalidVersion, ValueError) as error:  # digits without end are a ValueError
         raise WrongVersion(
             name="gitVersion", actual=git_version, expected="a Kubernetes version"
         ) from error

@@ -96,7 +96,7 @@ def container_runner(
             yield None
             return
         sweep(client, workspace.cache)
-        image = _import_image(client, binary, workspace.run_id)
+        image = _import_image(client, binary, workspace)
     try:
         yield ContainerRunner(client, image, run_labels(workspace))
     finally:
@@ -114,7 +114,7 @@ def _read_back(container: "Container", limit: int) -> Files:
     return unpack_files(bytes(data), limit, ETC_KUBERNETES.name)
 
 
-def _import_image(client: "Client", binary: Path, run_id: str) -> str:
+def _import_image(client: "Client", binary: Path, workspace: Workspace) -> str:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for folder in ("tmp", "etc", "etc/kubernetes"):
@@ -126,6 +126,10 @@ def _import_image(client: "Client", binary: Path, run_id: str) -> str:
         member.mode = 0o755
         with binary.open("rb") as file:
             tar.addfile(member, file)
-    name = f"kbuild-proof:{run_id}"
-    client.api.import_image_from_data(buffer.getvalue(), repository="kbuild-proof", tag=run_id)
-    return name
+    client.api.import_image_from_data(
+        buffer.getvalue(),
+        repository="kbuild-proof",
+        tag=workspace.run_id,
+        changes=[f"LABEL {name}={value}" for name, value in run_labels(workspace).items()],
+    )
+    return f"kbuild-proof:{workspace.run_id}"

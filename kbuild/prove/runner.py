@@ -26,7 +26,7 @@ LIMITS = {
         processes=256, memory=1024 * _MIB, disk=16 * _MIB, printed=4 * _MIB, seconds=3600
     ),
 }
-_LAST_LINES = 15
+_LAST_LINES, _LONGEST_LINE = 15, 500
 
 
 class Runner(Protocol):
@@ -113,5 +113,5 @@ def remaining(how: str, ends: float) -> Limits:
 
 def failed(arguments: tuple[str, ...], code: object, words: str) -> KubeadmFailed:
     """Return the error of a run of kubeadm, with its last words."""
-    last = "\n".join(words.splitlines()[-_LAST_LINES:])
+    last = "\n".join(line[:_LONGEST_LINE] for line in words.splitlines()[-_LAST_LINES:])
     return KubeadmFailed(command=f"kubeadm {' '.join(arguments)}", code=code, details=last)

@@ -17,8 +17,6 @@ from kbuild.sandbox import Limits, Sandbox, host_arch
 from kbuild.unpack import unpack_all
 from kbuild.workspace import Workspace, make_then_move, sha256, shared
 
-_GO_FOLDERS = ("bin", "pkg", "src")
-_GO_FILES = ("VERSION", "go.env")
 _VERSION_WORDS = 4  # go version go1.15.15 linux/amd64
 _GOROOT = PurePosixPath("/usr/local/go")
 _MIB = 1 << 20
@@ -71,39 +69,47 @@ def version_of(go_root: Path) -> str | None:
 
 @functools.cache
 def digest_of(go_root: Path) -> str:
-    """Return a sha256 of all of a GOROOT that a build reads: programs, library, settings.
+    """Return a sha256 of all of a GOROOT that a build sees: programs, library, settings, the rest.
 
-    It is the sha256 of sorted lines as sha256sum prints them, one for each file below bin, pkg and
-    src, for VERSION and for go.env. A link counts as what it points at: Debian's GOROOT has links
-    to /usr/share. A GOROOT is read once in the life of a process.
+    It is the sha256 of sorted records, one for each entry that the sandbox shows: its kind, its
+    name and its content's sha256, or where a link leads, each ended by a NUL, which no name can
+    hold. A GOROOT is read once in the life of a process. Raises OSError.
     """
-    files = [go_root / name for name in _GO_FILES] + [
-        Path(folder, name)
-        for top in _GO_FOLDERS
-        for folder, folders, names in os.walk(go_root / top, followlinks=True)
-        if not _is_loop(Path(folder), folders)
-        for name in names
-    ]
-    lines = sorted(f"{sha256(p)}  {p.relative_to(go_root)}\n" for p in files if p.is_file())
-    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+    records = []
+    for name, path in sandbox.shown_entries(go_root):
+        if not path.is_dir():
+            records.append(_record(name, path))
+        for folder, folders, names in os.walk(path):
+            below = Path(name, Path(folder).relative_to(path))
+            links = [each for each in folders if Path(folder, each).is_symlink()]
+            records += [_record(str(below / each), Path(folder, each)) for each in names + links]
+    return hashlib.sha256(b"".join(sorted(records))).hexdigest()
 
 
-def _is_loop(folder: Path, folders: list[str]) -> bool:
-    """Tell whether a folder is a link to one above it; then nothing below it is visited."""
-    if folder.is_symlink() and folder.resolve() in (p.resolve() for p in folder.parents):
-        folders.clear()
-        return True
-    return False
+def _record(name: str, path: Path) -> bytes:
+    if path.is_symlink():
+        fields = ("link", name, str(path.readlink()))
+    elif path.is_file():
+        fields = ("file", name, sha256(path))
+    else:
+        fields = ("other", name, "")
+    return b"".join(os.fsencode(field) + b"\0" for field in fields)
 
 
 def _demanded(go_version: str, go_root: Path) -> Path:
-    actual = version_of(go_root)
+    try:
+        actual = version_of(go_root)
+    except OSError as error:
+        raise _unusable(go_version, f"{go_root}: {error.strerror}") from error
     if actual is None:
-        reason = f"{go_root} has no bin/go that runs"
-        raise GoNotFound(go_version=go_version, arch=host_arch(), reason=reason)
+        raise _unusable(go_version, f"{go_root} has no bin/go that runs")
     if actual != go_version:
         raise WrongGo(where=go_root, actual=actual, expected=go_version)
     return go_root.absolute()
+
+
+def _unusable(go_version: str, reason: str) -> GoNotFound:
+    return GoNotFound(go_version=go_version, arch=host_arch(), reason=reason)
 
 
 def _on_path(go_version: str, progress: Progress) -> Path | None:
@@ -111,7 +117,10 @@ def _on_path(go_version: str, progress: Progress) -> Path | None:
         return None
     # Distributions link to bin/go of the GOROOT. A script may run anything, so it is not asked.
     go_root = Path(go).resolve().parents[1]
-    actual = version_of(go_root) if (go_root / "pkg/tool").is_dir() else None
+    try:
+        actual = version_of(go_root) if (go_root / "pkg/tool").is_dir() else None
+    except OSError:
+        actual = None
     if actual == go_version:
         return go_root
     progress.detail(f"{go} is Go {actual or 'of no known version'}, not {go_version}")

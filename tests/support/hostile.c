@@ -10,7 +10,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -111,6 +113,16 @@ static void calls(void) {
 	try_call("init_module", syscall(SYS_init_module, buffer, 1, ""));
 	try_call("kexec_load", syscall(SYS_kexec_load, 0, 0, 0, 0));
 	try_call("mknod", mknod("/tmp/disk", S_IFBLK | 0600, 0x0800));
+	int pair[2];
+	try_call("prctl", prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0));
+	try_call("socketpair", socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+	try_call("socket unix", socket(AF_UNIX, SOCK_STREAM, 0));
+	try_call("socket vsock", socket(AF_VSOCK, SOCK_STREAM, 0));
+	try_call("socket alg", socket(AF_ALG, SOCK_SEQPACKET, 0));
+	try_call("io_setup", syscall(SYS_io_setup, 60000, buffer));
+	void *shared = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	try_call("shared memory", shared == MAP_FAILED ? -1 : 0);
+	try_call("/dev/zero", open("/dev/zero", O_RDWR));
 	try_call("personality", syscall(SYS_personality, 0x0040000));
 }
 
@@ -142,6 +154,20 @@ static void memory(int kind) {
 	fprintf(stderr, "%s: %ld MiB of memory\n", size >= 1200 ? "ESCAPED" : "stopped", size);
 }
 
+// Memory that is no page of the process: the tables of a large mapping that is only read.
+static void page_tables(void) {
+	long size = 1L << 40, step = 2 * MIB;
+	volatile char *block = mmap(0, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (block == MAP_FAILED) {
+		fprintf(stderr, "stopped: no mapping\n");
+		return;
+	}
+	madvise((void *)block, size, MADV_NOHUGEPAGE);
+	for (long at = 0; at < size; at += step)
+		(void)block[at];
+	fprintf(stderr, "ESCAPED: 2 GiB of page tables\n");
+}
+
 static void disk(void) {
 	static char block[1 << 20];
 	memset(block, 1, sizeof block);
@@ -163,11 +189,13 @@ static void disk(void) {
 }
 
 static void output(int file) {
+	prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0);
+	signal(SIGPIPE, SIG_IGN);
 	static char block[1 << 16];
 	memset(block, 'y', sizeof block);
 	for (;;)
 		if (write(file, block, sizeof block) < 0)
-			return;
+			usleep(1000);
 }
 
 static void files(void) {
@@ -180,6 +208,8 @@ static void files(void) {
 }
 
 static void hang(void) {
+	prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0);
+	setsid();
 	for (int number = 1; number < 32; number++)
 		signal(number, SIG_IGN);
 	for (;;)
@@ -197,6 +227,8 @@ static void run_attack(void) {
 		memory(MAP_PRIVATE);
 	else if (strcmp(ATTACK, "shared-memory") == 0)
 		memory(MAP_SHARED);
+	else if (strcmp(ATTACK, "page-tables") == 0)
+		page_tables();
 	else if (strcmp(ATTACK, "disk") == 0)
 		disk();
 	else if (strcmp(ATTACK, "output") == 0)

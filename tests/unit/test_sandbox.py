@@ -196,14 +196,14 @@ def test_memory_of_one_process_is_limited(tmp_path: Path) -> None:
 
 
 def test_memory_of_all_processes_together_is_limited(tmp_path: Path) -> None:
-    one = "head -c 60M /dev/zero | tail | sleep 20"
+    one = "yes | head -c 60M | tr -d '\\n' | tail | sleep 20"
     with pytest.raises(SandboxLimit, match="128 MiB of memory"):
         limited(tmp_path, f"for i in 1 2 3 4 5 6; do ({one}) & done; wait")
 
 
 @pytest.mark.parametrize("folder", ["/tmp", str(FOLDER)])
 def test_disk_is_limited(tmp_path: Path, folder: str) -> None:
-    script = f"cd {folder}; for i in 1 2 3 4; do head -c 3M /dev/zero > $i; done; du -sm ."
+    script = f"cd {folder}; for i in 1 2 3 4; do head -c 3M /dev/urandom > $i; done; du -sm ."
     ended = run(tmp_path, script)
     assert b"No space left" in ended.out
     assert int(ended.out.decode().splitlines()[-1].split()[0]) <= 4
@@ -223,7 +223,7 @@ def test_a_sparse_file_is_no_way_to_fill_the_memory(tmp_path: Path) -> None:
 
 def test_what_is_written_to_the_host_is_limited(tmp_path: Path) -> None:
     free = sandbox.own_writable(tmp_path / "free")
-    script = "for i in $(seq 60); do head -c 4M /dev/zero > /free/$i; done; sync; sleep 20"
+    script = "for i in $(seq 60); do head -c 4M /dev/urandom > /free/$i; done; sync; sleep 20"
     place = Bind(source=free, target=PurePosixPath("/free"), writable=True)
     with pytest.raises(SandboxLimit, match="4 MiB of disk"):
         start(tmp_path, script, place).wait()
@@ -231,7 +231,7 @@ def test_what_is_written_to_the_host_is_limited(tmp_path: Path) -> None:
 
 def test_output_is_limited(tmp_path: Path) -> None:
     with pytest.raises(SandboxLimit, match="1 MiB of output"):
-        limited(tmp_path, "exec cat /dev/zero")
+        limited(tmp_path, "exec cat /dev/urandom")
 
 
 def test_output_that_is_read_as_lines_is_limited(tmp_path: Path) -> None:

@@ -358,8 +358,7 @@ def library(make_go: MakeGo) -> Path:
     for name in ("share/crypto/rand/rand.go", "pkg/linux_amd64/crypto/rand.a", "VERSION", "go.env"):
         (go_root / name).parent.mkdir(parents=True, exist_ok=True)
         (go_root / name).write_text(name)
-    (go_root / "share").rename(go_root.with_name("share"))
-    (go_root / "src").symlink_to("../share")
+    (go_root / "src").symlink_to("share")
     (go_root / "src/again").symlink_to("../share")
     (go_root / "pkg/include").symlink_to("linux_amd64/crypto/rand.a")
     return go_root
@@ -389,6 +388,35 @@ def test_a_renamed_or_new_file_of_a_goroot_changes_its_digest(library: Path) -> 
     archives.digest_of.cache_clear()
     digests.add(archives.digest_of(library))
     assert len(digests) == 3
+
+
+def test_a_link_in_a_goroot_cannot_hide_or_forge_a_file(make_go: MakeGo) -> None:
+    genuine = make_go("1.15.5")
+    line = f"{sha256(genuine / 'bin/go')}  bin/go"
+    hidden = make_go("1.15.5", "hidden")
+    (hidden / "bin/go").rename(hidden / "go")
+    (hidden / "bin").rmdir()
+    (hidden / "bin").symlink_to(".")
+    (hidden / f"x\n{line}").parent.mkdir()
+    (hidden / f"x\n{line}").write_text("")
+    assert archives.digest_of(hidden) != archives.digest_of(genuine)
+
+
+@pytest.mark.parametrize("name", ["leak", "src/leak"])
+def test_a_link_to_another_place_of_this_machine_is_refused(
+    make_go: MakeGo,
+    request_for: RequestFor,
+    workspace: Workspace,
+    recorder: Recorder,
+    name: str,
+) -> None:
+    root = make_go("1.15.5")
+    (root / "src").mkdir()
+    secret = root.with_name("secret")
+    secret.write_text("of the host")
+    (root / name).symlink_to(secret)
+    with pytest.raises(GoNotFound, match="is a link to"):
+        find_go("1.15.5", request_for(go_root=root), workspace, recorder)
 
 
 def test_the_same_goroot_elsewhere_has_the_same_digest(library: Path) -> None:
