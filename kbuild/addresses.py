@@ -20,7 +20,7 @@ _WORD = re.compile(r"\S+")
 _SCHEME_END = re.compile(r"(:/+|^[^\w/]*//+)")
 _QUERY = re.compile(r"[?#]")
 # Not the digest of an image.
-_AT_HOST = re.compile(r"@(?!sha256:[0-9a-f]{64})(?=([\w.-]+|\[[0-9A-Fa-f:.]+\]):)")
+_AT_HOST = re.compile(r"@(?!sha256:[0-9a-f]{64})(?=([\w.-]+|\[[0-9A-Fa-f:.]+\])[:/])")
 _OPENING, _CLOSING = "'\"(<[{", "'\")>]},.;:"
 _HIDDEN = "***"
 
@@ -69,7 +69,8 @@ def _clean_url(part: str) -> tuple[str, bool]:
     query = _QUERY.search(authority)
     if query is not None and "@" not in part[query.start() :]:
         return authority[: query.start()], False
-    password = ":" in authority and not _is_port(authority.rpartition(":")[2])
+    port = authority.rpartition(":")[2]
+    password = ":" in authority and ("@" in path or not _is_port(port))
     if "@" in part and (query is not None or (password and "@" not in authority)):
         return _HIDDEN, False  # a bare ?, # or / in a password: where it ends is not certain
     user, at, host = authority.rpartition("@")

@@ -52,6 +52,15 @@ def _text(name: str, value: object) -> str:
     return value.strip()
 
 
+def _address(name: str, value: object) -> str:
+    """Parse an address; one with a space in a password could not be told from other words."""
+    text = _text(name, value)
+    if "://" in text and re.search(r"[\s\\]", text):
+        reason, hint = "an address holds no space and no backslash", "write a space as %20"
+        raise BadSetting(name=name, value="…", reason=reason, hint=hint)
+    return text
+
+
 def _years(name: str, value: object) -> int:
     digits = value if isinstance(value, int) and not isinstance(value, bool) else None
     if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value.strip(), re.ASCII):
@@ -152,16 +161,16 @@ class Settings:
     ca_years: int | None = _setting(_years)
     leaf_years: int | None = _setting(_years)
     arch: tuple[str, ...] = _setting(_several(_one_of(*ARCHES)), ("amd64",))
-    source: str = _setting(_text, UPSTREAM)
+    source: str = _setting(_address, UPSTREAM)
     commit: str | None = _setting(_hex(least=7, most=40))
     source_sha256: str | None = _setting(_hex(least=64, most=64))
-    verify_against: str | None = _setting(_text)
+    verify_against: str | None = _setting(_address)
     builder: str = _setting(_one_of(*BUILDERS), "auto")
-    image: str | None = _setting(_text)
-    golang_repository: str = _setting(_text, GOLANG)
+    image: str | None = _setting(_address)
+    golang_repository: str = _setting(_address, GOLANG)
     go_version: str | None = _setting(_text)
     go_root: Path | None = _setting(_path)
-    go_site: str = _setting(_text, GO_SITE)
+    go_site: str = _setting(_address, GO_SITE)
     lock: Path = _setting(_path, user_config_path("kbuild") / "golang-images.lock")
     output: Path | None = _setting(_path)
     build_date: datetime | None = _setting(_moment)
@@ -169,7 +178,7 @@ class Settings:
     stock: bool = _setting(_switch, default=False)
     against_stock: bool = _setting(_switch, default=False)
     independent: bool = _setting(_switch, default=False)
-    release_site: str = _setting(_text, RELEASE_SITE)
+    release_site: str = _setting(_address, RELEASE_SITE)
     layout: str = _setting(_one_of(*LAYOUTS), "flat")
     package: tuple[str, ...] = _setting(_several(_one_of(*PACKAGES)), ())
     cache_dir: Path = _setting(_path, user_cache_path("kbuild"))

@@ -13,6 +13,7 @@ from kbuild.errors import BadSetting, ReleaseBroken
 from kbuild.release.check import Checked, check_folder
 from kbuild.release.demands import Demands
 from kbuild.release.files import Problem
+from kbuild.release.provenance import Statement
 
 # A hostile release must not flood the terminal; an honest one that is damaged stays below.
 _SHOWN, _WIDE = 1000, 1000
@@ -111,7 +112,21 @@ def _lines(release: Checked) -> Iterator[str]:
     yield f"  version        {asked['version']}"
     yield f"  architectures  {', '.join(asked['arches'])}"
     yield f"  lifetimes      CA {years['ca_years']} years, all others {years['leaf_years']} years"
+    for arch, count in release.proven.items():
+        seen = f"{count} certificates issued and read back" if count else "not run, so not proven"
+        yield f"  proof          {arch}: {seen}"
+    yield f"  commit         {release.statement.commit} ({_commit_proof(release.statement)})"
     yield f"  signature      {_signed(release)}"
+
+
+def _commit_proof(statement: Statement) -> str:
+    match statement.commit_proof:
+        case "git-object":
+            return "verified: the files were read from git"
+        case "compared":
+            return f"verified: compared with {statement.asked['verify_against']}"
+        case _:
+            return "only claimed by the source archive"
 
 
 def _signed(release: Checked) -> str:
@@ -134,6 +149,9 @@ def _document(release: Checked) -> dict[str, object]:
         "files": list(release.files),
         "version": asked["version"],
         "arches": asked["arches"],
+        "commit": release.statement.commit,
+        "commit_proof": release.statement.commit_proof,
+        "certificates": dict(release.proven),
         "lifetimes": {name: asked["lifetimes"][name] for name in ("ca_years", "leaf_years")},
         "signer": signer and {"kind": signer.kind, "name": signer.name, "trusted": signer.trusted},
     }

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ _BROKEN = (
     RecursionError,
 )
 _NONE = Demands()
+_RAN = ("native", "qemu", None)
 _Told = tuple[str, str, str, object]  # by which file, which file has which digest, and its value
 
 
@@ -66,7 +67,8 @@ class Checked:
     """A release that was checked: its files, what is wrong, and whose signature is good.
 
     ``statement`` is its provenance, None where that cannot be read. ``documents`` are the bytes of
-    SHA256SUMS and of the provenance as they were checked.
+    SHA256SUMS and of the provenance as they were checked. ``proven`` is how many certificates the
+    proof has seen each architecture issue; none where it could not be run.
     """
 
     folder: Path
@@ -75,6 +77,7 @@ class Checked:
     documents: Mapping[str, bytes]
     signer: Signer | None = None
     statement: Statement | None = None
+    proven: Mapping[str, int] = field(default_factory=dict)
 
 
 def check_folder(
@@ -163,13 +166,34 @@ def _check(
         if demands.signature and faults:
             return checked
     statement, problems = _read_statement(files)
+    proven: Mapping[str, int] = {}
     if statement is not None:
         problems = list(_check_demands(statement, demands))
         problems += list(_check_digests(files, statement)) or list(
             _check_contents(files, statement)
         )
+        if not problems:
+            proven = _proven(files, statement)
+            problems += _check_proven(proven, demands)
     unique = dict.fromkeys((*checked.problems, *problems))
-    return replace(checked, statement=statement, problems=tuple(unique))
+    return replace(checked, statement=statement, problems=tuple(unique), proven=proven)
+
+
+def _proven(files: ReleaseFiles, statement: Statement) -> dict[str, int]:
+    """Return how many certificates of each architecture a proof without problems has seen."""
+    proofs = {each["file"]: each for each in load_json(files.files[PROOF].content)["binaries"]}
+    layout = statement.asked["layout"]
+    found = {arch: proofs[binary_name(arch, layout)] for arch in statement.asked["arches"]}
+    return {arch: len(proof["certificates"]) for arch, proof in found.items()}
+
+
+def _check_proven(proven: Mapping[str, int], demands: Demands) -> Iterator[Problem]:
+    if demands.ca_years is None and demands.leaf_years is None:
+        return
+    for arch, count in proven.items():
+        if count == 0:
+            what = f"the kubeadm for {arch} was not run, so the lifetimes you demand are not proven"
+            yield Problem(file=PROOF, kind="different", what=what)
 
 
 def _read_statement(files: ReleaseFiles) -> tuple[Statement | None, list[Problem]]:
@@ -297,6 +321,10 @@ def _check_proof(files: ReleaseFiles, statement: Statement) -> Iterator[str]:
         proof = proofs[name]
         if proof["sha256"] != files.files[name].digests["sha256"]:
             yield f"it is of another {name}, whose sha256 is {proof['sha256']}"
+        if proof["ran"] not in _RAN:
+            yield f"it says that {name} ran as {proof['ran']}"
+        if proof["ran"] is None and proof["certificates"]:
+            yield f"it has certificates of {name}, which it says did not run"
         if proof["ran"] is None:
             continue
         version, go = proof["version"], statement.dependencies["go"]["annotations"]["version"]
@@ -308,9 +336,9 @@ def _check_proof(files: ReleaseFiles, statement: Statement) -> Iterator[str]:
             "goVersion": f"go{go}",
             "platform": f"linux/{arch}",
         }
-        for field, value in expected.items():
-            if version.get(field) != value:
-                yield f"its {name} reports {field} {version.get(field)}, by {PROVENANCE} {value}"
+        for fact, value in expected.items():
+            if version.get(fact) != value:
+                yield f"its {name} reports {fact} {version.get(fact)}, by {PROVENANCE} {value}"
         yield from _check_certificates(name, proof["certificates"], asked["lifetimes"])
 
 

@@ -51,6 +51,11 @@ class Statement:
     kbuild: str
 
     @property
+    def commit_proof(self) -> str:
+        """Return how the commit is known: git-object, compared or archive-claim."""
+        return str(self.dependencies["source"]["annotations"]["commitProof"])
+
+    @property
     def commit(self) -> str:
         """Return the commit of the source, whether it was verified or only claimed.
 

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 
 from kbuild.addresses import is_local, recorded, shown
 from kbuild.cli.console import Screen
-from kbuild.errors import InternalError, KbuildError, SourceUnreachable
+from kbuild.errors import BadSetting, InternalError, KbuildError, SourceUnreachable
 from kbuild.model import Binary
 from kbuild.release import list_files
 from kbuild.release.documents import build_document
 from kbuild.release.provenance import provenance
 from kbuild.release.sbom import sbom_text
+from kbuild.settings import read_settings
 from kbuild.source import git
 from tests.support.recorder import Recorder
 from tests.support.releases import make_binaries, make_release, make_request
@@ -215,3 +216,24 @@ def test_a_folder_is_recorded_by_its_name_even_with_a_colon_or_a_dot(
     assert recorded(".") == f"local:{tmp_path.name}"
     assert re.fullmatch(r"local:[^/]+", recorded("a:b/."))
     assert json.dumps(recorded("a:b")) == '"local:a:b"'
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://u:12/SECRET@host.example/x",
+        "u:SECRET@host.example/golang",
+        "u:SECRET@[::1]/golang",
+        "ssh://u:1/SECRET@host.example:22/x",
+    ],
+)
+def test_a_password_that_looks_like_something_else_is_hidden(address: str) -> None:
+    assert "SECRET" not in shown(address)
+
+
+@pytest.mark.parametrize("name", ["source", "go_site", "release_site", "verify_against", "image"])
+@pytest.mark.parametrize("address", ["https://u:my SECRET@h/x", "https:\\\\u:SECRET@h://x"])
+def test_an_address_with_a_space_is_refused_and_not_shown(name: str, address: str) -> None:
+    with pytest.raises(BadSetting) as caught:
+        read_settings({name: address}, {}, None)
+    assert "SECRET" not in caught.value.happened

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from kbuild.errors import NotARelease
 from kbuild.release import list_files
 from kbuild.release.check import check_folder, check_release
+from kbuild.release.demands import Demands
 from tests.support.goelf import FUNCTIONS, MODULES, write_go_elf
 from tests.support.releases import ARCHIVE, forge, forge_sums, make_release
 
@@ -342,3 +343,35 @@ def test_a_commit_that_an_archive_claims_is_not_passed_off_as_verified(tmp_path:
     forge(folder)
     problems = check_release(folder).problems
     assert any("claimedCommit" in problem.what for problem in problems)
+
+
+def without_run(folder: Path) -> Path:
+    """Make a release one whose binary for arm64 could not be run."""
+    path = folder / "proof.json"
+    proof = json.loads(path.read_text())
+    [arm] = [each for each in proof["binaries"] if each["arch"] == "arm64"]
+    arm |= {"ran": None, "version": {}, "certificates": []}
+    path.write_text(json.dumps(proof))
+    forge(folder)
+    return folder
+
+
+def test_lifetimes_that_were_not_proven_meet_no_demand(tmp_path: Path) -> None:
+    folder = without_run(make_release(tmp_path / "work", tmp_path / "v1.20.2"))
+    checked = check_release(folder)
+    assert checked.problems == ()
+    assert checked.proven == {"amd64": 2, "arm64": 0}
+    for demand in (Demands(ca_years=100), Demands(leaf_years=10)):
+        [problem] = check_release(folder, demand).problems
+        assert "arm64 was not run" in problem.what
+
+
+@pytest.mark.parametrize("ran", ["x", "", True, 5])
+def test_a_proof_that_ran_in_no_way_that_kbuild_knows_is_found(tmp_path: Path, ran: object) -> None:
+    folder = make_release(tmp_path / "work", tmp_path / "v1.20.2")
+    path = folder / "proof.json"
+    proof = json.loads(path.read_text())
+    proof["binaries"][0]["ran"] = ran
+    path.write_text(json.dumps(proof))
+    forge(folder)
+    assert any("ran as" in problem.what for problem in check_release(folder).problems)
