@@ -50,7 +50,7 @@ def assert_stopped(kbuild: Kbuild, done: Done, *codes: int) -> None:
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert kbuild.work_left == []
-    assert running() == []
+    assert running(kbuild) == []
 
 
 @pytest.mark.parametrize("attack", ["escape", "calls", "forks", "disk"])
@@ -91,16 +91,16 @@ def test_a_kubeadm_that_ignores_signals_ends_with_kbuild(
     binary = compile_hostile(kbuild.home / "kubeadm", "hang", canary)
     process = kbuild.start("verify", binary, *YEARS)
     until = time.monotonic() + 60
-    while not running() and time.monotonic() < until:
+    while not running(kbuild) and time.monotonic() < until:
         time.sleep(0.1)
-    assert running()
+    assert running(kbuild)
     began = time.monotonic()
     process.send_signal(how)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == (130 if how == signal.SIGTERM else -how), stderr
-    while running() and time.monotonic() - began < 20:
+    while running(kbuild) and time.monotonic() - began < 20:
         time.sleep(0.1)
-    assert running() == []
+    assert running(kbuild) == []
     assert how == signal.SIGKILL or kbuild.work_left == []
 
 
@@ -132,9 +132,9 @@ def test_the_hostile_kubeadm_is_not_root_outside(kbuild: Kbuild, canary: Path) -
     process = kbuild.start("verify", binary, *YEARS)
     try:
         until = time.monotonic() + 60
-        while not running() and time.monotonic() < until:
+        while not running(kbuild) and time.monotonic() < until:
             time.sleep(0.1)
-        [found] = running()
+        [found] = running(kbuild)
         status = (found / "status").read_text()
         facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
         assert {*facts["Uid"].split()} == {str(os.geteuid() or 65532)}
@@ -246,12 +246,16 @@ def with_backdoor(archive: Path, target: Path, code: str) -> Path:
     return target
 
 
-def running() -> list[Path]:
-    """Return the hostile programs that run now, wherever they are."""
+def running(kbuild: Kbuild) -> list[Path]:
+    """Return the hostile programs of this test that run now, wherever they are."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            if (path / "cmdline").read_bytes().startswith((b"/kubeadm\0", b"/usr/local/go/bin/go")):
+            command = (path / "cmdline").read_bytes()
+            # Each is compiled for its own test, whose folder is in it.
+            if command.startswith((b"/kubeadm\0", b"/usr/local/go/bin/go")) and (
+                bytes(kbuild.home) in (path / "exe").read_bytes()
+            ):
                 found.append(path)
         except OSError:
             continue
