@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kbuild import engine
-from kbuild.build.docker import CACHE_VOLUME
+from kbuild.compile.docker import CACHE_VOLUME
 from kbuild.workspace import alone, remove
 
 _BLOCK = 512  # st_blocks counts these, whatever the disk's own are

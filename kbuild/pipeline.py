@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from kbuild.ahead import prepared
-from kbuild.build import choose_builder, compile_kubeadm, provide
-from kbuild.build.built import find_built, keep_built
+from kbuild.compile import choose_builder, compile_kubeadm, provide
+from kbuild.compile.built import find_built, keep_built
 from kbuild.model import (
     Binary,
     BuildRequest,

@@ -10,7 +10,7 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 from kbuild import engine, sandbox
-from kbuild.build.recipe import stamp_fields
+from kbuild.compile.recipe import stamp_fields
 from kbuild.errors import (
     CannotRun,
     KubeadmFailed,

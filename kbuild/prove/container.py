@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from kbuild import engine
-from kbuild.build.docker import removed, run_labels, sweep, temporary_volume
+from kbuild.compile.docker import removed, run_labels, sweep, temporary_volume
 from kbuild.errors import SandboxLimit
 from kbuild.prove.runner import (
     ETC_KUBERNETES,

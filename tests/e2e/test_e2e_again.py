@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kbuild.build import compile_kubeadm
+from kbuild.compile import compile_kubeadm
 from kbuild.model import GoPin, Lifetimes, SourceTree, Toolchain
 from kbuild.patching.apply import patch_tree
 from kbuild.settings import Settings

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kbuild import sandbox
-from kbuild.build.recipe import GOROOT, KUBE_ROOT
+from kbuild.compile.recipe import GOROOT, KUBE_ROOT
 from kbuild.prove.gobinary import read_build_info, read_functions
 from kbuild.release import list_files
 from kbuild.release.recorded import artifacts

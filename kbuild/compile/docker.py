@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from kbuild import engine
-from kbuild.build.recipe import (
+from kbuild.compile.recipe import (
     CACHE,
     GOPATH,
     OUT,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kbuild import sandbox
-from kbuild.build.recipe import CACHE, GOROOT, OUT, PURPOSE, TREE, GoCommand, compile_limits
+from kbuild.compile.recipe import CACHE, GOROOT, OUT, PURPOSE, TREE, GoCommand, compile_limits
 from kbuild.model import PatchedTree
 from kbuild.sandbox import Bind, Layers, Sandbox
 from kbuild.toolchain.archives import digest_of

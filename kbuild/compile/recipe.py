@@ -91,7 +91,7 @@ def compile_limits(memory: int, processors: int) -> Limits:
 
 def recipes() -> tuple[Recipe, ...]:
     """Return the shipped recipes, oldest first."""
-    text = resources.files("kbuild.build").joinpath("recipes.toml").read_text()
+    text = resources.files("kbuild.compile").joinpath("recipes.toml").read_text()
     return tuple(Recipe(**entry) for entry in tomllib.loads(text)["recipe"])
 
 

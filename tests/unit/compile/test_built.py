@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kbuild.build.built import find_built, keep_built
+from kbuild.compile.built import find_built, keep_built
 from kbuild.model import (
     Binary,
     BuildRequest,

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kbuild import __version__
-from kbuild.build.recipe import go_command
+from kbuild.compile.recipe import go_command
 from kbuild.model import Binary, BuildRequest, PatchedTree
 from kbuild.toolchain.archives import digest_of
 from kbuild.workspace import Workspace, key, make_then_move, sha256, shared

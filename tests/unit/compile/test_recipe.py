@@ -7,7 +7,7 @@ import pytest
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from kbuild.build.recipe import TREE, go_command, recipe_for, recipes, stamp_fields
+from kbuild.compile.recipe import TREE, go_command, recipe_for, recipes, stamp_fields
 from kbuild.model import BuildRequest, GoPin, Lifetimes, PatchedTree, SourceTree, Toolchain
 from kbuild.settings import Settings
 

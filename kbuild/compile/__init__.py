@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kbuild import engine, sandbox
-from kbuild.build.recipe import COUNT_MARK, GoCommand, go_command
+from kbuild.compile.recipe import COUNT_MARK, GoCommand, go_command
 from kbuild.errors import (
     CompileFailed,
     DiskFull,
@@ -111,10 +111,10 @@ def _start(
     command: GoCommand, patched: PatchedTree, workspace: Workspace, out: Path, *, empty_cache: bool
 ) -> RunningBuild:
     if patched.toolchain.builder == "docker":
-        from kbuild.build.docker import DockerBuild  # slow to import
+        from kbuild.compile.docker import DockerBuild  # slow to import
 
         return DockerBuild(command, patched, workspace, out, empty_cache=empty_cache)
-    from kbuild.build.local import LocalBuild  # not needed with docker
+    from kbuild.compile.local import LocalBuild  # not needed with docker
 
     return LocalBuild(command, patched, workspace, out, empty_cache=empty_cache)
 
