@@ -1,6 +1,7 @@
 """Read files that somebody else may have put there: never a device or a pipe, never without end."""
 
 import errno
+import io
 import os
 import stat
 from pathlib import Path
@@ -8,12 +9,12 @@ from pathlib import Path
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
-def read_file(path: Path, limit: int) -> bytes:
-    """Return the content of a regular file of at most ``limit`` bytes; links are followed.
+def open_file(path: Path) -> io.BufferedReader:
+    """Open a regular file for reading; links are followed.
 
-    Opening a FIFO waits for a writer, and a device may never end, so neither is read. Raises
-    OSError, whose ``strerror`` says what is wrong: also for what is no regular file, for a file
-    that is too large, and for a path that cannot be one.
+    Opening a FIFO waits for a writer, and a device may never end, so neither is opened. Raises
+    OSError, whose ``strerror`` says what is wrong: also for what is no regular file, and for a
+    path that cannot be one.
     """
     try:
         descriptor = os.open(path, _FLAGS)
@@ -22,7 +23,15 @@ def read_file(path: Path, limit: int) -> bytes:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-    with os.fdopen(descriptor, "rb") as file:
+    return os.fdopen(descriptor, "rb")
+
+
+def read_file(path: Path, limit: int) -> bytes:
+    """Return the content of a regular file of at most ``limit`` bytes; links are followed.
+
+    Raises OSError as ``open_file`` does, and for a file that is too large.
+    """
+    with open_file(path) as file:
         content = file.read(limit + 1)
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit} bytes", str(path))

@@ -4,10 +4,11 @@ Each stage takes the value that the stage before it makes, so nothing unproven c
 Years are years of 365 days, as kubeadm counts them. Every time is UTC.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from packaging.version import Version
 
@@ -89,12 +90,19 @@ class Tag:
 CommitProof = Literal["git-object", "archive-claim", "compared"]
 
 
+class SourceFile(NamedTuple):
+    """A file of a tree: its mode as git has it, and its content. A link's is its target."""
+
+    mode: int
+    content: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceTree:
     """A Kubernetes tree: ``path`` holds what kbuild reads and patches.
 
-    ``packed`` is a tar of all that the compiler reads, where ``path`` does not hold that too; what
-    is in both counts as it is in ``path``. ``sha256`` is that of the archive, if it is one, and
+    ``files`` are all that the compiler reads, where ``path`` does not hold that too; what is in
+    both counts as it is in ``path``. ``sha256`` is that of the archive, if it is one, and
     ``sha256_demanded`` tells whether the user demanded it.
     """
 
@@ -105,7 +113,7 @@ class SourceTree:
     commit_proof: CommitProof = "archive-claim"
     sha256: str | None = None
     sha256_demanded: bool = False
-    packed: Path | None = None
+    files: Mapping[str, SourceFile] = field(default_factory=dict, repr=False)
 
     @property
     def commit_verified(self) -> bool:

@@ -84,9 +84,9 @@ class Bind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layers:
-    """A read-only folder in memory: what is in ``tar``, if given, and over it ``folder``."""
+    """A read-only folder in memory: what is in ``tar``, and over it ``folder``."""
 
-    tar: Path | None
+    tar: Path
     folder: Path
     target: PurePosixPath
 
@@ -448,8 +448,7 @@ def _bind_lines(root: Path, bind: Bind) -> Iterator[str]:
 def _layers_lines(root: Path, layers: Layers) -> Iterator[str]:
     target = shlex.quote(f"{root}{layers.target}")
     yield f"mkdir -p {target}"
-    if layers.tar is not None:
-        yield f"tar -xf {shlex.quote(str(layers.tar))} --no-same-owner -C {target}"
+    yield f"tar -xf {shlex.quote(str(layers.tar))} --no-same-owner -C {target}"
     yield f"cp -RP {shlex.quote(str(layers.folder))}/. {target}"
     yield f"chmod -R a+rX {target}"
 

@@ -6,7 +6,7 @@ Python has filters for that since 3.11.4 only, and Debian 12 has 3.11.2.
 import os
 import posixpath
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
@@ -14,27 +14,25 @@ class UnsafeMember(Exception):
     """A member that would be written or would point outside its folder; its text is the name."""
 
 
-def unpack_all(
-    tar: tarfile.TarFile, folder: Path, tell: Callable[[int], None] = lambda _: None
-) -> None:
-    """Unpack everything into ``folder``; ``tell`` hears the count of each member.
+def unpack_all(tar: tarfile.TarFile, folder: Path) -> None:
+    """Unpack everything into ``folder``.
 
     Owners are dropped, and files are readable and folders writable for us. Raises UnsafeMember.
     """
     # Where Python has filters, this says that ours is enough.
     tar.extraction_filter = lambda member, _folder: member
-    tar.extractall(folder, members=checked(tar, tell))
+    tar.extractall(folder, members=checked(tar))
 
 
 def checked(
-    tar: tarfile.TarFile, tell: Callable[[int], None] = lambda _: None
+    members: Iterable[tarfile.TarInfo],
 ) -> Iterator[tarfile.TarInfo]:
     """Yield every member that is safe to unpack, owned by us; see ``unpack_all``."""
     links: set[str] = set()
-    for count, member in enumerate(tar):
-        tell(count)
+    for member in members:
         name = posixpath.normpath(member.name)
-        if not _is_plain(member.name) or _passes_through(name, links):
+        # A sparse member of a few bytes can be a file of exabytes.
+        if not _is_plain(member.name) or _passes_through(name, links) or member.issparse():
             raise UnsafeMember(member.name)
         if member.issym():
             # Seen from where the link stands, and never passed through by a later member.

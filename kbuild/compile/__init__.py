@@ -20,6 +20,7 @@ from kbuild.errors import (
 )
 from kbuild.model import Binary, BuildRequest, PatchedTree, Toolchain
 from kbuild.progress import Progress
+from kbuild.source.tree import write_tar
 from kbuild.workspace import Workspace, sha256
 
 _LAST_LINES = 15
@@ -110,13 +111,16 @@ def provide(toolchain: Toolchain, progress: Progress) -> None:
 def _start(
     command: GoCommand, patched: PatchedTree, workspace: Workspace, out: Path, *, empty_cache: bool
 ) -> RunningBuild:
+    tar = workspace.work / "tree.tar"
+    if not tar.exists():  # an earlier architecture's
+        write_tar(patched.source.files, tar)
     if patched.toolchain.builder == "docker":
         from kbuild.compile.docker import DockerBuild  # slow to import
 
-        return DockerBuild(command, patched, workspace, out, empty_cache=empty_cache)
+        return DockerBuild(command, patched, tar, workspace, out, empty_cache=empty_cache)
     from kbuild.compile.local import LocalBuild  # not needed with docker
 
-    return LocalBuild(command, patched, workspace, out, empty_cache=empty_cache)
+    return LocalBuild(command, patched, tar, workspace, out, empty_cache=empty_cache)
 
 
 def _counted(log: Path) -> int | None:

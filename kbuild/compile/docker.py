@@ -46,6 +46,7 @@ class DockerBuild:
         self,
         command: GoCommand,
         patched: PatchedTree,
+        tar: Path,
         workspace: Workspace,
         out: Path,
         *,
@@ -67,7 +68,7 @@ class DockerBuild:
             self._volumes = {source: GOPATH, made: OUT.parent, gocache: CACHE.parent}
             about = self._client.info()
             self._limits = compile_limits(int(about["MemTotal"]), int(about["NCPU"]))
-            self._load(patched.source, labels)
+            self._load(patched.source, tar, labels)
             self._container = held.enter_context(self._create(command, labels))
             self._container.start()
             self._held = held.pop_all()
@@ -99,7 +100,7 @@ class DockerBuild:
         """Remove the container and the volumes of this run."""
         self._held.close()
 
-    def _load(self, source: SourceTree, labels: dict[str, str]) -> None:
+    def _load(self, source: SourceTree, tar: Path, labels: dict[str, str]) -> None:
         # A container that never starts is enough to write into volumes.
         with removed(
             self._client.containers.create(
@@ -111,10 +112,9 @@ class DockerBuild:
         ) as loader:
             # What is patched goes over the rest.
             over = pack(source.path, TREE.relative_to(GOPATH))
-            if source.packed is not None:
-                loader.put_archive(str(GOPATH), pack_folders(TREE.relative_to(GOPATH)))
-                with source.packed.open("rb") as packed:
-                    loader.put_archive(str(TREE), packed)
+            loader.put_archive(str(GOPATH), pack_folders(TREE.relative_to(GOPATH)))
+            with tar.open("rb") as stream:
+                loader.put_archive(str(TREE), stream)
             loader.put_archive(str(GOPATH), over)
             for folder in (OUT, CACHE):
                 loader.put_archive(str(folder.parent), _writable_folder(folder.name))

@@ -19,6 +19,7 @@ class LocalBuild:
         self,
         command: GoCommand,
         patched: PatchedTree,
+        tar: Path,
         workspace: Workspace,
         out: Path,
         *,
@@ -29,7 +30,6 @@ class LocalBuild:
         # A Go can write what it likes into its cache, under whatever name another would look for.
         shared = workspace.cache / "gocache" / digest_of(go_root)
         gocache = sandbox.own_writable(workspace.work / "gocache" if empty_cache else shared)
-        source = patched.source
         self._out = out
         place = Sandbox(
             work=workspace.work / f"compile-{out.name}",
@@ -38,7 +38,7 @@ class LocalBuild:
                 *sandbox.folder_binds(go_root, GOROOT),
                 Bind(source=gocache, target=CACHE, writable=True),
             ],
-            layers=Layers(tar=source.packed, folder=source.path, target=TREE),
+            layers=Layers(tar=tar, folder=patched.source.path, target=TREE),
             environment=command.environment,
             limits=compile_limits(_memory(), os.cpu_count() or 1),
             purpose=PURPOSE,

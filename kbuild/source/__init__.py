@@ -17,8 +17,7 @@ def list_tags(source: str, workspace: Workspace, progress: Progress) -> tuple[Ta
     Raises the errors of exit codes 20 to 29.
     """
     if archive.is_archive(source):
-        path = archive.download(source, workspace, progress)
-        return (archive.identify(path, source, workspace),)
+        return (archive.identify(archive.obtain(source, None, workspace, progress)),)
     return git.list_tags(source, progress)
 
 
@@ -32,9 +31,9 @@ def resolve(request: BuildRequest, workspace: Workspace, progress: Progress) -> 
     if request.verify_against is not None:
         demand_git(request.verify_against)
     if archive.is_archive(request.source):
-        path = archive.download(request.source, workspace, progress)
-        archive.check(path, request.source, request.source_sha256)
-        tag = archive.identify(path, request.source, workspace)
+        tag = archive.identify(
+            archive.obtain(request.source, request.source_sha256, workspace, progress)
+        )
         if not stands_for(request.version, tag):
             raise WrongArchiveVersion(
                 source=shown(request.source), actual=tag.name, version=request.version
@@ -72,10 +71,9 @@ def fetch(request: BuildRequest, tag: Tag, workspace: Workspace, progress: Progr
     """
     target = workspace.work / "tree"
     if archive.is_archive(request.source):
-        path = archive.download(request.source, workspace, progress)
-        tree = archive.unpack(
-            path, request.source, request.source_sha256, target, workspace, progress
-        )
+        demanded = request.source_sha256
+        found = archive.obtain(request.source, demanded, workspace, progress)
+        tree = archive.unpack(found, target, demanded=demanded is not None, progress=progress)
         if (tree.tag, tree.commit) != (tag.name, tag.commit):
             # Only the first was held against what was asked for.
             reason = f"it names itself {tag.name} ({tag.commit}) and {tree.tag} ({tree.commit})"

@@ -9,14 +9,12 @@ commit are enough to compare with; hardly any file has to be fetched.
 """
 
 import re
-import tarfile
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import NamedTuple
 
 from kbuild.addresses import shown
 from kbuild.errors import BadSetting, SourceDiffers
-from kbuild.model import SourceTree, Tag
+from kbuild.model import SourceFile, SourceTree, Tag
 from kbuild.progress import Progress
 from kbuild.source import archive, closure, git
 from kbuild.source.store import Entry, object_id, read_commit
@@ -34,11 +32,6 @@ _PLACEHOLDER = re.compile(rb"\$Format:(%[HhDd%])\$")
 _REFS = rb"[\w ./,:>()+-]*"  # %D and %d: `HEAD -> release-1.8, tag: v1.8.3`
 _SHORTEST = 4  # digits of an abbreviated commit
 _SHOWN = 5
-
-
-class _File(NamedTuple):
-    is_link: bool
-    content: bytes
 
 
 def demand_git(source: str) -> None:
@@ -65,7 +58,7 @@ def compare(tree: SourceTree, against: str, workspace: Workspace, progress: Prog
         raise _differs(tree, against, f"the tag is commit {tag.commit} there, {tree.commit} here")
     if tree.commit_proof == "git-object":
         return tree  # the same commit, so the same files
-    files = _files(tree)
+    files = tree.files
     if differences := _differences(files, tag, against, workspace, progress):
         several = f" and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
         text = "; ".join(differences[:_SHOWN])
@@ -84,22 +77,12 @@ def _differs(tree: SourceTree, against: str, difference: str, details: str = "")
     )
 
 
-def _files(tree: SourceTree) -> dict[str, _File]:
-    """Return what the compiler and kbuild read: all of the packed tree."""
-    assert tree.packed is not None
-    files = {}
-    with tarfile.open(tree.packed) as tar:
-        for member in tar:
-            if member.issym():
-                target = member.linkname.encode(errors="surrogateescape")
-                files[member.name] = _File(is_link=True, content=target)
-            elif (file := tar.extractfile(member)) is not None:
-                files[member.name] = _File(is_link=False, content=file.read())
-    return files
-
-
 def _differences(
-    files: Mapping[str, _File], tag: Tag, against: str, workspace: Workspace, progress: Progress
+    files: Mapping[str, SourceFile],
+    tag: Tag,
+    against: str,
+    workspace: Workspace,
+    progress: Progress,
 ) -> list[str]:
     def choose(entries: Mapping[str, Entry]) -> list[str]:
         both = [name for name in _EXPORT_SUBST if name in entries and name in files]
@@ -115,14 +98,14 @@ def _differences(
             found.append(f"{name} is missing here")
         elif not _is_same(files[name], entries[name]) and not (
             name in originals
-            and not files[name].is_link
+            and not _is_link(files[name])
             and _is_filled_in(files[name].content, originals[name], str(tag.commit))
         ):
             found.append(f"{name} is another file")
     return found
 
 
-def _needed(files: Mapping[str, _File], entries: Mapping[str, Entry]) -> set[str]:
+def _needed(files: Mapping[str, SourceFile], entries: Mapping[str, Entry]) -> set[str]:
     """Return what a build of the commit needs, as far as its files are here to be read."""
 
     def read(names: Collection[str]) -> dict[str, bytes]:
@@ -131,9 +114,13 @@ def _needed(files: Mapping[str, _File], entries: Mapping[str, Entry]) -> set[str
     return {*closure.gather({n: entry.mode for n, entry in entries.items()}, read).contents}
 
 
-def _is_same(file: _File, entry: Entry) -> bool:
+def _is_same(file: SourceFile, entry: Entry) -> bool:
     is_link = entry.mode == closure.LINK
-    return file.is_link == is_link and object_id(file.content) == entry.oid
+    return _is_link(file) == is_link and object_id(file.content) == entry.oid
+
+
+def _is_link(file: SourceFile) -> bool:
+    return file.mode == closure.LINK
 
 
 def _is_filled_in(content: bytes, original: bytes, commit: str) -> bool:

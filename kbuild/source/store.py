@@ -25,17 +25,19 @@ from typing import NamedTuple, TypeVar
 
 from kbuild.addresses import shown
 from kbuild.errors import BrokenSource, DiskFull, NotKubernetes
-from kbuild.model import SourceTree, Tag
+from kbuild.files import read_file
+from kbuild.model import SourceFile, SourceTree, Tag
 from kbuild.progress import Progress
 from kbuild.source import closure
 from kbuild.source.git import address, ask, feed, run
-from kbuild.source.packed import find, held, keep
+from kbuild.source.tree import write_tree
 from kbuild.workspace import Workspace, key, make_then_move, remove, shared
 
 _ROOM = 16 << 20  # bytes; with less left, a file may not have fitted
 _PARTIAL = ("remote.kbuild.promisor=true", "remote.kbuild.partialCloneFilter=blob:none")
 _FOLDER, _SUBMODULE, _OID_BYTES = 0o40000, 0o160000, 20
 _MOST = 1_000_000  # entries of a tree; v1.20.2 has 22,700
+_MOST_FOLDERS = 1 << 20  # bytes of the names of a closure's folders; v1.20.2 has 30,000
 _REFUSAL = "unadvertised object"
 
 
@@ -63,23 +65,16 @@ def fetch_tag(
 
     Raises SourceUnreachable, BrokenSource, NotKubernetes or DiskFull.
     """
-    # A commit may have several tags, and a binary says which one it is of.
-    identity = f"{tag.name} {tag.commit}"
     path = workspace.cache / "git" / f"{key(address(source))}.git"
     store = _Store(path.absolute(), source, tag, progress)
-    with shared(workspace, f"git-{path.stem}"), held(identity, workspace):
-        packed = find(identity, workspace)
-        if packed is None:
-            modes, contents = store.obtain(store.files)
-            try:
-                packed = keep(identity, tag, modes, contents, workspace)
-            except ValueError as error:
-                raise BrokenSource(
-                    tag=tag.name, source=shown(source), details=str(error)
-                ) from error
-        else:
-            progress.say(f"{tag.name} is in the cache already")
-    return packed.open(target, shown(source), "git-object")
+    with shared(workspace, f"git-{path.stem}"):
+        files = store.obtain(store.files)
+    if not store.has_fetched:
+        progress.say(f"{tag.name} is in the cache already")
+    try:
+        return write_tree(files, tag, target, shown(source), "git-object")
+    except ValueError as error:
+        raise BrokenSource(tag=tag.name, source=shown(source), details=str(error)) from error
 
 
 def read_commit(
@@ -100,12 +95,13 @@ def read_commit(
         return store.obtain(read)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Store:
     path: Path
     source: str
     tag: Tag
     progress: Progress
+    has_fetched: bool = False
 
     def obtain(self, get: Callable[[], _Got]) -> _Got:
         """Return what ``get`` reads of the store, once the trees of the tag are there.
@@ -144,8 +140,8 @@ class _Store:
             self._fetch("--depth=1", f"+{self._ref}:{self._ref}")
         return get()
 
-    def files(self) -> tuple[dict[str, int], dict[str, bytes]]:
-        """Return the modes of all that the tag holds, and the content of the closure's files."""
+    def files(self) -> dict[str, SourceFile]:
+        """Return the files of the closure."""
         entries = self.entries()
         if not any(name.startswith("cmd/kubeadm/") for name in entries):
             reason = f"{self.tag.name} has no cmd/kubeadm"
@@ -157,7 +153,7 @@ class _Store:
         modes = {name: entry.mode for name, entry in entries.items()}
         found = closure.gather(modes, read, self._likely())
         self._remember(found.folders)
-        return modes, found.contents
+        return {n: SourceFile(modes[n], content) for n, content in found.contents.items()}
 
     def _make(self) -> None:
         # Not as the user's settings have it: a template may hold attributes, which change the tree.
@@ -175,6 +171,7 @@ class _Store:
             *("--recurse-submodules=no", option, "kbuild", *refs),
         ]
         ask(words, self.source, self.tag.name, self.progress, text)
+        self.has_fetched = True
 
     def entries(self) -> dict[str, Entry]:
         """Return all that the commit holds by name, but for folders and submodules."""
@@ -250,15 +247,20 @@ class _Store:
 
     def _likely(self) -> set[str]:
         """Return the folders of this minor's closure as it was last time, or a good guess."""
-        remembered = self._closure_file()
-        if not remembered.is_file():
+        try:
+            content = read_file(self._closure_file(), _MOST_FOLDERS)
+        except OSError:
             return closure.shipped()
-        return set(remembered.read_text(errors="replace").splitlines())
+        return set(content.decode(errors="replace").splitlines())
 
     def _remember(self, folders: Collection[str]) -> None:
         file = self._closure_file()
-        file.parent.mkdir(exist_ok=True)
+        if not file.parent.is_dir():
+            remove(file.parent)
+            file.parent.mkdir()
         new = file.with_suffix(".new")
+        for path in (new, file):
+            remove(path)
         new.write_text("".join(f"{folder}\n" for folder in sorted(folders)), errors="replace")
         new.replace(file)
 

@@ -65,10 +65,8 @@ def test_links_inside_are_kept_and_modes_are_tame(tmp_path: Path) -> None:
         member("top/vendor/link", tarfile.SYMTYPE, "../bin"),
         member("top/hard", tarfile.LNKTYPE, "top/bin/x"),
     )
-    counts: list[int] = []
     with archive(*members) as tar:
-        unpack_all(tar, tmp_path, counts.append)
+        unpack_all(tar, tmp_path)
     assert (tmp_path / "top/vendor/link").readlink() == Path("../bin")
     assert (tmp_path / "top/bin/x").stat().st_mode & 0o7777 == 0o755
     assert (tmp_path / "top/hard").samefile(tmp_path / "top/bin/x")
-    assert counts == [0, 1, 2, 3]

@@ -1,7 +1,6 @@
 import gzip
 import hashlib
 import io
-import shutil
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from kbuild.errors import (
 from kbuild.model import SourceTree
 from kbuild.source import fetch, list_tags, resolve
 from kbuild.source.archive import is_archive
-from kbuild.workspace import Workspace
+from kbuild.workspace import Workspace, open_workspace
 from tests.support.eras import make_tree
 from tests.support.recorder import Recorder
 from tests.support.trees import files_of
@@ -71,13 +70,17 @@ def test_an_archive_knows_what_it_is(version: str, archive: Path, obtain: Obtain
     assert (tree.path / "vendor/k8s.io/client-go").is_symlink()
 
 
-def test_an_archive_is_read_once(archive: Path, obtain: Obtain, recorder: Recorder) -> None:
-    tree = obtain(archive)
-    first = files_of(tree)
-    shutil.rmtree(tree.path)
-    assert files_of(obtain(archive)) == first
-    assert (tree.tag, tree.commit) == ("v1.20.2", COMMIT)
-    assert recorder.said == ["the archive is in the cache already"]
+def test_what_an_earlier_run_left_in_the_cache_is_not_used(
+    archive: Path, tmp_path: Path, request_for: RequestFor
+) -> None:
+    request, trees = request_for(archive), []
+    for _ in range(2):
+        with open_workspace(tmp_path / "other") as workspace:
+            tag = resolve(request, workspace, Recorder())
+            trees.append(files_of(fetch(request, tag, workspace, Recorder())))
+            kept = [path for path in (tmp_path / "other").rglob("*") if path.is_file()]
+            assert all("work" in path.parts or "locks" in path.parts for path in kept)
+    assert trees[0] == trees[1]
 
 
 @pytest.mark.parametrize("prefix", [".", "kubernetes", "kubernetes-1.20.2/"])

@@ -1,5 +1,10 @@
+import gzip
 import io
+import lzma
+import os
 import tarfile
+import tracemalloc
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kbuild.errors import BrokenArchive, KbuildError, SourceChecksumMismatch, SourceUnreachable
+from kbuild.errors import (
+    BrokenArchive,
+    KbuildError,
+    NotKubernetes,
+    SourceChecksumMismatch,
+    SourceUnreachable,
+    UnsafeArchive,
+)
 from kbuild.source import fetch, resolve
 from kbuild.source.archive import is_archive
 from kbuild.workspace import Workspace, open_workspace
@@ -82,7 +94,7 @@ def test_an_archive_that_names_itself_twice_is_refused(
         put_file_over_folder,
         put_folder_over_file,
         lambda tar: put(tar, "k/cmd/kubeadm/" + "x" * 300 + ".go"),
-        lambda tar: link(tar, "k/hard", "k/absent", tarfile.LNKTYPE),
+        lambda tar: link(tar, "k/cmd/kubeadm/hard.go", "k/absent", tarfile.LNKTYPE),
     ],
     ids=["file over folder", "folder over file", "long name", "link to nothing"],
 )
@@ -99,7 +111,7 @@ def test_a_script_that_is_a_link_to_nothing_is_refused(
 ) -> None:
     with tarfile.open(tmp_path / "k.tar.gz", "w:gz") as tar:
         link(tar, f"k/{SCRIPT}", "absent", tarfile.SYMTYPE)
-    with pytest.raises(BrokenArchive):
+    with pytest.raises(NotKubernetes):
         obtain(tmp_path / "k.tar.gz", workspace, request_for)
 
 
@@ -118,6 +130,138 @@ def test_an_archive_that_is_not_there_is_told_as_such(
     with pytest.raises(SourceUnreachable) as caught:
         obtain(tmp_path / "absent.tar.gz", workspace, request_for)
     assert caught.value.details == "No such file or directory"
+
+
+def zeros(path: Path, size: int) -> None:
+    """Write a .tar.gz whose only file besides the version is so many zeros."""
+    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
+        put(tar, f"k/{SCRIPT}", identity("v1.20.2"))
+        info = tarfile.TarInfo("k/cmd/kubeadm/kubeadm.go")
+        info.size = size
+        tar.addfile(info, Zeros())
+
+
+class Zeros(io.RawIOBase):
+    def read(self, size: int = -1) -> bytes:
+        return bytes(size)
+
+
+def test_a_bomb_is_refused_before_it_fills_memory_or_disk(
+    tmp_path: Path, workspace: Workspace, request_for: RequestFor
+) -> None:
+    zeros(tmp_path / "k.tar.gz", 1 << 30)
+    tracemalloc.start()
+    with pytest.raises(BrokenArchive, match="100 times larger"):
+        obtain(tmp_path / "k.tar.gz", workspace, request_for)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 64 << 20
+    assert sum(path.stat().st_size for path in workspace.work.rglob("*")) <= 64 << 20
+
+
+def xz_with_a_huge_dictionary(path: Path) -> None:
+    with lzma.open(path, "wb", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 4096}]) as file:
+        file.write(bytes(1024))
+    # The dictionary's size is a byte of the block's header, whose checksum follows it.
+    content = bytearray(path.read_bytes())
+    size = (content[12] + 1) * 4
+    assert content[14] == 0x21  # LZMA2
+    content[16] = 40  # 4 GiB
+    content[12 + size - 4 : 12 + size] = zlib.crc32(content[12 : 12 + size - 4]).to_bytes(
+        4, "little"
+    )
+    path.write_bytes(content)
+
+
+def test_an_xz_that_demands_gigabytes_is_refused(
+    tmp_path: Path, workspace: Workspace, request_for: RequestFor
+) -> None:
+    xz_with_a_huge_dictionary(tmp_path / "k.tar.xz")
+    with pytest.raises(BrokenArchive, match=r"(?i)memory"):
+        obtain(tmp_path / "k.tar.xz", workspace, request_for)
+
+
+def test_an_xz_of_several_streams_is_read_to_its_end(
+    tmp_path: Path, workspace: Workspace, request_for: RequestFor
+) -> None:
+    plain = gzip.decompress(write(tmp_path / "k.tar.gz").read_bytes())
+    parts = [lzma.compress(plain[:700]), bytes(8), lzma.compress(plain[700:])]
+    (tmp_path / "k.tar.xz").write_bytes(b"".join(parts))
+    obtain(tmp_path / "k.tar.xz", workspace, request_for)
+    (tmp_path / "cut.tar.xz").write_bytes(b"".join(parts)[:-20])
+    with open_workspace(tmp_path / "other") as other, pytest.raises(BrokenArchive):
+        obtain(tmp_path / "cut.tar.xz", other, request_for)
+
+
+def sparse(tar: tarfile.TarFile) -> None:
+    """Add a member that is one block in the archive and 8 EiB in a file system."""
+    info = tarfile.TarInfo("k/cmd/kubeadm/sparse.go")
+    info.size = 512
+    info.pax_headers = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.name": info.name,
+        "GNU.sparse.realsize": str((1 << 63) - 1),
+    }
+    tar.addfile(info, io.BytesIO(b"0\n".ljust(512, b"\0")))
+
+
+def many_links(tar: tarfile.TarFile) -> None:
+    put(tar, "k/cmd/kubeadm/big.go", os.urandom(1 << 20))
+    for number in range(10):
+        link(tar, f"k/cmd/kubeadm/l{number}.go", "k/cmd/kubeadm/big.go", tarfile.LNKTYPE)
+
+
+def huge_version(tar: tarfile.TarFile) -> None:
+    put(tar, "other/hack/lib/version.sh", bytes(65 << 20))
+
+
+@pytest.mark.parametrize("add", [sparse, many_links, huge_version])
+def test_members_larger_than_any_of_kubernetes_are_refused(
+    add: Add,
+    tmp_path: Path,
+    workspace: Workspace,
+    request_for: RequestFor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if add is many_links:
+        monkeypatch.setattr("kbuild.source.archive._MAX_BYTES", 8 << 20)
+    path = tmp_path / "k.tar"
+    with tarfile.open(path, "w") as tar:
+        if add is huge_version:
+            add(tar)
+        put(tar, f"k/{SCRIPT}", identity("v1.20.2"))
+        put(tar, "k/cmd/kubeadm/kubeadm.go", b"package main\n")
+        add(tar)
+    with pytest.raises((BrokenArchive, UnsafeArchive)):
+        obtain(path, workspace, request_for)
+
+
+def test_more_members_than_any_tree_has_are_refused(
+    tmp_path: Path, workspace: Workspace, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kbuild.source.archive._MAX_MEMBERS", 10)
+
+    def add(tar: tarfile.TarFile) -> None:
+        for number in range(10):
+            put(tar, f"k/{number}")
+
+    path = write(tmp_path / "k.tar.gz", add)
+    with pytest.raises(BrokenArchive, match="more than 10 members"):
+        obtain(path, workspace, request_for)
+
+
+@pytest.mark.parametrize(
+    "name", ["fifo", "fifo.tar.gz", "loop.tar.gz", "x" * 300, "x" * 300 + ".tar"]
+)
+def test_what_is_no_regular_file_is_not_waited_for(
+    name: str, tmp_path: Path, workspace: Workspace, request_for: RequestFor
+) -> None:
+    (tmp_path / "loop.tar.gz").symlink_to("loop.tar.gz")
+    if name.startswith("fifo"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises((SourceUnreachable, NotKubernetes)):
+        obtain(tmp_path / name, workspace, request_for)
 
 
 @given(where=st.integers(0, 4095), byte=st.integers(0, 255))

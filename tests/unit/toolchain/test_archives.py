@@ -1,8 +1,9 @@
 import http.server
+import os
 import shutil
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -70,6 +71,9 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def shipped(site: Site, make_go: MakeGo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Have an archive of Go 1.15.5 on the site, and its sum among the shipped ones."""
     root = make_go("1.15.5", "official")
+    (root / "src").mkdir()
+    (root / "src/print.go").write_text("package fmt")
+    (root / "src/link.go").symlink_to("print.go")
     archive = tmp_path / NAME
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(root, "go")
@@ -88,30 +92,30 @@ def left_in(workspace: Workspace) -> list[str]:
 
 
 @pytest.mark.parametrize("version", ["1.15.15", "1.19", "1.21.0", "1.22rc1"])
-def test_the_version_of_a_goroot(make_go: MakeGo, version: str) -> None:
-    assert version_of(make_go(version)) == version
+def test_the_version_of_a_goroot(make_go: MakeGo, tmp_path: Path, version: str) -> None:
+    assert version_of(make_go(version), tmp_path) == version
 
 
 def test_a_user_setting_does_not_answer_for_it(
-    make_go: MakeGo, monkeypatch: pytest.MonkeyPatch
+    make_go: MakeGo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GOTOOLCHAIN", "go1.99")
     monkeypatch.setenv("GOENV", "/somewhere")
-    assert version_of(make_go("1.15.5")) == "1.15.5"
+    assert version_of(make_go("1.15.5"), tmp_path) == "1.15.5"
 
 
 @pytest.mark.parametrize("words", ["go{} gccgo (Debian 12.2.0-14) 12.2.0 linux/amd64", "", "go{}"])
-def test_another_compiler_is_no_go(make_go: MakeGo, words: str) -> None:
-    assert version_of(make_go("1.18", words=words)) is None
+def test_another_compiler_is_no_go(make_go: MakeGo, tmp_path: Path, words: str) -> None:
+    assert version_of(make_go("1.18", words=words), tmp_path) is None
 
 
 def test_what_does_not_run_is_no_go(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
-    assert version_of(tmp_path) is None
+    assert version_of(tmp_path, tmp_path) is None
     (tmp_path / "bin/go").write_bytes(b"\x7fELF")
-    assert version_of(tmp_path) is None
+    assert version_of(tmp_path, tmp_path) is None
     (tmp_path / "bin/go").chmod(0o755)
-    assert version_of(tmp_path) is None
+    assert version_of(tmp_path, tmp_path) is None
 
 
 # --- --go-root ---------------------------------------------------------------------------------
@@ -181,7 +185,7 @@ def test_a_script_on_the_path_is_not_run(
     (path / "go").write_text(f'#!/bin/sh\n: >{mark}\nexec "{root}/bin/go" "$@"\n')
     (path / "go").chmod(0o755)
     found = find_go("1.15.5", request_for(go_site=site.address), workspace, recorder)
-    assert found.parent == workspace.cache / "go"
+    assert found == workspace.cache / "go/go1.15.5/root"
     assert not mark.exists()
 
 
@@ -205,10 +209,11 @@ def test_another_go_on_the_path_is_passed_over(
     recorder: Recorder,
     path: Path,
     site: Site,
+    tmp_path: Path,
 ) -> None:
     (path / "go").symlink_to(make_go("1.15.15") / "bin/go")
     found = find_go("1.15.5", request_for(go_site=site.address), workspace, recorder)
-    assert version_of(found) == "1.15.5"
+    assert version_of(found, tmp_path) == "1.15.5"
     assert recorder.details == [f"{path}/go is Go 1.15.15, not 1.15.5"]
     assert recorder.said == []
 
@@ -218,26 +223,124 @@ def test_another_go_on_the_path_is_passed_over(
 
 @pytest.mark.usefixtures("shipped")
 def test_a_download_is_kept_and_used_again(
-    request_for: RequestFor, workspace: Workspace, recorder: Recorder, site: Site
+    request_for: RequestFor, workspace: Workspace, recorder: Recorder, site: Site, tmp_path: Path
 ) -> None:
     request = request_for(go_site=site.address)
     found = find_go("1.15.5", request, workspace, recorder)
-    assert version_of(found) == "1.15.5"
+    assert version_of(found, tmp_path) == "1.15.5"
     assert find_go("1.15.5", request, workspace, recorder) == found
     assert site.asked == [f"/dl/{NAME}"]
-    assert left_in(workspace) == [found.name]
+    assert left_in(workspace) == ["go1.15.5"]
+    assert recorder.said == []
     size = len(site.bodies[NAME])
     assert recorder.advances[-1] == ("download Go", size, size)
 
 
+def edit(go_root: Path) -> None:
+    with (go_root / "src/print.go").open("a") as file:
+        file.write("edited")
+
+
+def flip(go_root: Path) -> None:
+    content = bytearray((go_root / "src/print.go").read_bytes())
+    content[0] ^= 1
+    (go_root / "src/print.go").write_bytes(content)
+
+
+def replace_by_link(go_root: Path) -> None:
+    (go_root / "src/print.go").rename(go_root.parent / "print.go")
+    (go_root / "src/print.go").symlink_to(go_root.parent / "print.go")
+
+
+def replace_by_fifo(go_root: Path) -> None:
+    (go_root / "src/print.go").unlink()
+    os.mkfifo(go_root / "src/print.go")
+
+
+def link_elsewhere(go_root: Path) -> None:
+    (go_root / "src/link.go").unlink()
+    (go_root / "src/link.go").symlink_to("/etc/passwd")
+
+
+def replace_all(go_root: Path) -> None:
+    shutil.rmtree(go_root)
+    go_root.write_text("")
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "edited": (edit, "src/print.go"),
+    "flipped": (flip, "src/print.go"),
+    "lost": (lambda go_root: (go_root / "bin/go").unlink(), "bin/go"),
+    "mode": (lambda go_root: (go_root / "bin/go").chmod(0o644), "bin/go"),
+    "another": (lambda go_root: (go_root / "src/init.go").write_text("package x"), "src/init.go"),
+    "link": (replace_by_link, "src/print.go"),
+    "fifo": (replace_by_fifo, "src/print.go"),
+    "other link": (link_elsewhere, "src/link.go"),
+    "folder link": (lambda go_root: (go_root / "src/etc").symlink_to("/etc"), "src/etc"),
+    "all": (replace_all, "root"),
+    "gone": (shutil.rmtree, "root"),
+}
+
+
 @pytest.mark.usefixtures("shipped")
-def test_a_kept_one_that_was_damaged_is_not_used(
-    request_for: RequestFor, workspace: Workspace, recorder: Recorder, site: Site
+@pytest.mark.parametrize(("damage", "named"), DAMAGES.values(), ids=DAMAGES)
+def test_an_unpacked_go_that_is_not_as_its_archive_is_unpacked_again(
+    damage: Callable[[Path], object],
+    named: str,
+    request_for: RequestFor,
+    workspace: Workspace,
+    recorder: Recorder,
+    site: Site,
 ) -> None:
     request = request_for(go_site=site.address)
-    (find_go("1.15.5", request, workspace, recorder) / "bin/go").unlink()
-    with pytest.raises(GoNotFound):
-        find_go("1.15.5", request, workspace, recorder)
+    go_root = find_go("1.15.5", request, workspace, recorder)
+    before = archives.digest_of(go_root)
+    damage(go_root)
+    assert find_go("1.15.5", request, workspace, recorder) == go_root
+    archives.digest_of.cache_clear()
+    assert archives.digest_of(go_root) == before
+    assert recorder.said == [
+        f"Go 1.15.5 in the cache is damaged ({named}), unpacking it again",
+    ]
+    assert site.asked == [f"/dl/{NAME}"]
+
+
+def lose_archive(folder: Path) -> None:
+    (folder / NAME).unlink()
+
+
+def flip_archive(folder: Path) -> None:
+    content = bytearray((folder / NAME).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / NAME).write_bytes(content)
+
+
+def archive_of_nothing(folder: Path) -> None:
+    lose_archive(folder)
+    os.mkfifo(folder / NAME)
+
+
+def replace_folder(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.symlink_to("absent")
+
+
+@pytest.mark.usefixtures("shipped")
+@pytest.mark.parametrize("damage", [lose_archive, flip_archive, archive_of_nothing, replace_folder])
+def test_a_kept_archive_that_is_damaged_is_downloaded_again(
+    damage: Callable[[Path], None],
+    request_for: RequestFor,
+    workspace: Workspace,
+    recorder: Recorder,
+    site: Site,
+    tmp_path: Path,
+) -> None:
+    request = request_for(go_site=site.address)
+    damage(find_go("1.15.5", request, workspace, recorder).parent)
+    found = find_go("1.15.5", request, workspace, recorder)
+    assert version_of(found, tmp_path) == "1.15.5"
+    assert recorder.said == ["the archive of Go 1.15.5 in the cache is damaged, downloading it"]
+    assert site.asked == [f"/dl/{NAME}"] * 2
 
 
 @pytest.mark.usefixtures("shipped")
