@@ -179,7 +179,7 @@ def _release(
             else patch_tree(source, toolchain, request.lifetimes)
         )
     with job.stage("build", progress):
-        found = None if independent else find_built(tree, request, job.workspace)
+        found = None if independent else find_built(tree, request, job.workspace, progress)
         if found is None:
             demand_free(job.output, request)
         else:
@@ -192,7 +192,7 @@ def _release(
         with job.stage("stock", progress):
             workspace = job.workspace.part("stock")
             apart = independent or request.independent
-            found_stock = None if apart else find_built(stock_tree, request, workspace)
+            found_stock = None if apart else find_built(stock_tree, request, workspace, progress)
             _, stock = _built(
                 found_stock, stock_tree, request, workspace, progress, empty_cache=apart
             )

@@ -38,6 +38,7 @@ from kbuild.errors import CacheInUse, DiskFull, NotWritable, UnsafeCache
 
 _FOLDERS = ("git", "trees", "go", "gocache", "built", "logs", "locks", "work")
 _ALONE = "alone"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
@@ -193,7 +194,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         place = error.filename or path
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in DISK_FULL:
             raise DiskFull(path=place) from error
         if error.errno in _REFUSED:
             raise NotWritable(path=place, reason=os.strerror(error.errno)) from error

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kbuild import engine, sandbox
-from kbuild.compile.recipe import COUNT_MARK, GoCommand, go_command
+from kbuild.compile.recipe import CACHE, COUNT_MARK, DAMAGED_MARK, GoCommand, go_command
 from kbuild.errors import (
     CompileFailed,
     DiskFull,
@@ -18,12 +18,14 @@ from kbuild.errors import (
     SandboxUnavailable,
     WrongGo,
 )
+from kbuild.files import read_file
 from kbuild.model import Binary, BuildRequest, PatchedTree, Toolchain
 from kbuild.progress import Progress
 from kbuild.source.tree import write_tar
-from kbuild.workspace import Workspace, sha256
+from kbuild.workspace import Workspace, remove, sha256
 
 _LAST_LINES = 15
+_MAX_LOG = 64 << 20
 _COUNTED = re.compile(rf"{COUNT_MARK} +([1-9]\d{{0,5}})", re.ASCII)
 
 
@@ -38,6 +40,9 @@ class RunningBuild(Protocol):
 
     def close(self) -> None:
         """Stop it and remove what it used."""
+
+    def drop_cache(self) -> None:
+        """Remove Go's build cache, which the next build then makes anew."""
 
 
 def compile_kubeadm(
@@ -59,10 +64,19 @@ def compile_kubeadm(
     log = workspace.cache / "logs" / f"{patched.source.tag}-{arch}.log"
     log.parent.mkdir(exist_ok=True)
     command = replace(go_command(patched, arch, request), packages=_counted(log))
-    started = _start(command, patched, workspace, out, empty_cache=empty_cache)
-    with contextlib.closing(started) as build:
-        last = _follow(build.lines(), patched, log, progress)
-        code = build.exit_code()
+
+    def run() -> tuple[RunningBuild, deque[str], int]:
+        started = _start(command, patched, workspace, out, empty_cache=empty_cache)
+        with contextlib.closing(started) as build:
+            last = _follow(build.lines(), patched, log, progress)
+            return started, last, build.exit_code()
+
+    build, last, code = run()
+    if code != 0 and not empty_cache and any(str(CACHE) in line for line in last):
+        # The cause is no output with another content, but for example a file in place of a folder.
+        progress.say("Go's build cache cannot be used, compiling again with an empty one")
+        build.drop_cache()
+        _, last, code = run()
     if code != 0:
         raise _failure(last, arch, code, log)
     path = out / f"kubeadm-{arch}"
@@ -126,7 +140,7 @@ def _start(
 def _counted(log: Path) -> int | None:
     """Return how many packages the last compile of the same tag counted."""
     with contextlib.suppress(OSError):
-        for line in log.read_text(errors="replace").splitlines():
+        for line in read_file(log, _MAX_LOG).decode(errors="replace").splitlines():
             if counted := _COUNTED.fullmatch(line):
                 return int(counted[1])
     return None
@@ -136,12 +150,19 @@ def _follow(
     lines: Iterator[str], patched: PatchedTree, log: Path, progress: Progress
 ) -> deque[str]:
     last: deque[str] = deque(maxlen=_LAST_LINES)
-    done, total = 0, None
+    done, total, damaged = 0, None, 0
+    remove(log)  # whatever it is
     with log.open("w") as file:
         for line in lines:
             print(line, file=file)
             last.append(line)
-            if line.startswith("go version go"):
+            if line.startswith(DAMAGED_MARK):
+                damaged += 1
+            elif line.startswith("go version go"):
+                if damaged:
+                    progress.say(
+                        f"{damaged} entries of Go's build cache are damaged, compiling them again"
+                    )
                 _check_go(line, patched)
             elif counted := _COUNTED.fullmatch(line):
                 total = int(counted[1])

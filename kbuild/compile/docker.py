@@ -62,10 +62,10 @@ class DockerBuild:
             source, made = (
                 held.enter_context(temporary_volume(self._client, labels)) for _ in range(2)
             )
-            gocache = f"{CACHE_VOLUME}-{key(image)}"
+            self._gocache = f"{CACHE_VOLUME}-{key(image)}"
             if empty_cache:
-                gocache = held.enter_context(temporary_volume(self._client, labels))
-            self._volumes = {source: GOPATH, made: OUT.parent, gocache: CACHE.parent}
+                self._gocache = held.enter_context(temporary_volume(self._client, labels))
+            self._volumes = {source: GOPATH, made: OUT.parent, self._gocache: CACHE.parent}
             about = self._client.info()
             self._limits = compile_limits(int(about["MemTotal"]), int(about["NCPU"]))
             self._load(patched.source, tar, labels)
@@ -99,6 +99,11 @@ class DockerBuild:
     def close(self) -> None:
         """Remove the container and the volumes of this run."""
         self._held.close()
+
+    def drop_cache(self) -> None:
+        """Remove the volume of Go's build cache."""
+        with engine.translate(self._image):
+            self._client.volumes.get(self._gocache).remove(force=True)
 
     def _load(self, source: SourceTree, tar: Path, labels: dict[str, str]) -> None:
         # A container that never starts is enough to write into volumes.

@@ -9,7 +9,7 @@ from kbuild.compile.recipe import CACHE, GOROOT, OUT, PURPOSE, TREE, GoCommand, 
 from kbuild.model import PatchedTree
 from kbuild.sandbox import Bind, Layers, Sandbox
 from kbuild.toolchain.archives import digest_of
-from kbuild.workspace import Workspace
+from kbuild.workspace import Workspace, remove
 
 
 class LocalBuild:
@@ -29,7 +29,10 @@ class LocalBuild:
         assert go_root is not None
         # A Go can write what it likes into its cache, under whatever name another would look for.
         shared = workspace.cache / "gocache" / digest_of(go_root)
-        gocache = sandbox.own_writable(workspace.work / "gocache" if empty_cache else shared)
+        if shared.is_symlink() or not shared.is_dir():
+            remove(shared)
+        self._gocache = workspace.work / "gocache" if empty_cache else shared
+        gocache = sandbox.own_writable(self._gocache)
         self._out = out
         place = Sandbox(
             work=workspace.work / f"compile-{out.name}",
@@ -62,6 +65,10 @@ class LocalBuild:
     def close(self) -> None:
         """Stop whatever still runs."""
         self._process.close()
+
+    def drop_cache(self) -> None:
+        """Remove Go's build cache."""
+        remove(self._gocache)
 
 
 def _memory() -> int:

@@ -25,8 +25,32 @@ CACHE = PurePosixPath("/cache/go")
 OUT = PurePosixPath("/out/bin")
 PACKAGE = "./cmd/kubeadm"
 COUNT_MARK = "kbuild: packages"
+DAMAGED_MARK = "kbuild: damaged"
 PURPOSE = "the compiler"
 _GIB = 1 << 30
+# Go keeps each output in its build cache under the sha256 of its content (<sha256>-d), but compares
+# only the size when it uses one (GetFile in cmd/go/internal/cache/cache.go, v1.15 to v1.26). So the
+# content is compared here. sha256sum takes five times as long as openssl, which most images have.
+# The index (<id>-a) needs no check: Go compares the id in it, and an output either exists or does
+# not. Another compiler may be writing to the same cache, so what seems damaged is read once more.
+_CHECK_CACHE = rf"""
+tool=sha256sum
+if command -v openssl >/dev/null; then tool='openssl dgst -sha256 -r'; fi
+find_damaged() {{
+  find {CACHE} -type f -name '*-d' -exec $tool {{}} + 2>/dev/null | while read -r sum file; do
+    [ "$sum-d" = "${{file##*/}}" ] || echo "${{file#\*}}"
+  done
+}}
+find {CACHE} -name '*-[ad]' ! -type f ! -type d \
+  -exec echo '{DAMAGED_MARK}' {{}} ';' -exec rm -f {{}} ';' 2>/dev/null || true
+if [ -n "$(find_damaged)" ]; then
+  sleep 2
+  find_damaged | while read -r file; do
+    echo "{DAMAGED_MARK} $file"
+    rm -f "$file"
+  done
+fi
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +86,17 @@ class GoCommand:
 
     @property
     def script(self) -> str:
-        """Return a POSIX shell script: the Go version, the package count, the build."""
+        """Return a POSIX shell script.
+
+        It removes damaged outputs from Go's build cache, and prints the Go version and the number
+        of packages; then it builds.
+        """
         build = " ".join(shlex.quote(argument) for argument in self.arguments)
         flags = " ".join(shlex.quote(a) for a in self.arguments if a.startswith(("-mod", "-tags")))
         counting = f"$(go list -deps {flags} {PACKAGE} 2>/dev/null | wc -l)"
         return (
             f"cd {TREE}\n"
+            f"{_CHECK_CACHE}"
             "go version\n"
             f'{{ count={self.packages or counting}; echo "{COUNT_MARK} $count"; }} &\n'
             f"go {build}\n"
