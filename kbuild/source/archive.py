@@ -234,10 +234,11 @@ def _closure(
 ) -> tuple[Tag, dict[str, SourceFile]]:
     members = {}
     for count, member in enumerate(checked(_members(tar))):
-        if count % _STEP == 0:
+        if count and count % _STEP == 0:
             progress.advance("unpack", count, None)
         if not member.isdir():
             members[posixpath.normpath(member.name)] = member
+    progress.advance("unpack", len(tar.getmembers()), len(tar.getmembers()))
     top = _top(members, source)
     members = {n.removeprefix(top): each for n, each in members.items() if n.startswith(top)}
     if not any(name.startswith("cmd/kubeadm/") for name in members):

@@ -1,6 +1,7 @@
 """The set beside the binaries, from the real v1.20.2, used as those would who publish it."""
 
 import base64
+import hashlib
 import json
 import os
 import shutil
@@ -263,13 +264,21 @@ def test_a_rebuild_from_the_provenance_gives_the_same_bytes(
 
 @pytest.fixture
 def poisoned(shared: Kbuild, releases: Releases, tmp_path: Path) -> Kbuild:
-    """Give kbuild with a cache whose Go build cache, of the local Go, holds nothing but zeros."""
+    """Give kbuild with a cache whose Go build cache, of the local Go, leads to nothing but zeros.
+
+    Each index entry names an output that has the right size and the sha256 that is its name.
+    """
     assert releases[ARCHIVE_LOCAL].binary.is_file()  # it has filled that cache
     gocache = shutil.copytree(shared.cache / "gocache", tmp_path / "cache/gocache")
-    damaged = [path for path in gocache.rglob("*-d") if path.is_file()]
-    assert len(damaged) > 100
-    for path in damaged:
-        path.write_bytes(bytes(path.stat().st_size))
+    poisoned = 0
+    for entry in gocache.rglob("*-a"):
+        _, _, output, size, _ = entry.read_text().split()
+        zeros = bytes(int(size))
+        planted = hashlib.sha256(zeros).hexdigest()
+        (entry.parents[1] / planted[:2] / f"{planted}-d").write_bytes(zeros)
+        entry.write_text(entry.read_text().replace(output, planted))
+        poisoned += 1
+    assert poisoned > 100
     (tmp_path / "cache").chmod(0o700)
     gocache.chmod(0o700)
     return Kbuild(tmp_path, tmp_path / "cache")

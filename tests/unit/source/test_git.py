@@ -106,7 +106,6 @@ def test_a_file_that_is_lost_from_the_cache_is_fetched_again(
     for index in store.glob("objects/pack/*"):
         index.unlink()
     (store / "objects" / blob[:2] / blob[2:]).unlink()
-    shutil.rmtree(tmp_path / "cache/trees")
     with open_workspace(tmp_path / "cache") as workspace:
         tree = fetch(request, tag, workspace, recorder)
         assert "cmd/kubeadm/kubeadm.go" in files_of(tree)

@@ -63,7 +63,6 @@ def test_a_store_mends_itself_however_it_was_damaged(
             tag = resolve(request, workspace, Recorder())
             tree = fetch(request, tag, workspace, Recorder())
             assert files_of(tree)["cmd/kubeadm/kubeadm.go"]
-        shutil.rmtree(tmp_path / "cache/trees")
         [store] = (tmp_path / "cache/git").iterdir()
         DAMAGES[damage](store)
 
@@ -151,7 +150,6 @@ def test_a_full_disk_is_told_and_costs_no_cache(
         fetch(request, tag, workspace, Recorder())
     [store] = (tmp_path / "cache/git").iterdir()
     shutil.rmtree(store / "objects")
-    shutil.rmtree(tmp_path / "cache/trees")
     monkeypatch.setattr("kbuild.source.store._ROOM", 1 << 60)
     with open_workspace(tmp_path / "cache") as workspace, pytest.raises(DiskFull):
         fetch(request, tag, workspace, Recorder())
@@ -192,7 +190,6 @@ def test_a_planted_object_is_noticed_and_fetched_anew(
     request = request_for(upstream)
     tag = resolve(request, workspace, recorder)
     genuine = files_of(fetch(request, tag, workspace.part("1"), recorder))
-    shutil.rmtree(workspace.cache / "trees")
     [store] = (workspace.cache / "git").glob("*.git")
     name = "cmd/kubeadm/kubeadm.go"
     at = {"blob": f"{tag.commit}:{name}", "tree": f"{tag.commit}:cmd/kubeadm"}
