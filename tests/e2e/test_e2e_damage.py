@@ -1,0 +1,72 @@
+"""Bits that flipped in a cache: the next run names them, and makes the same bytes as ever."""
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from docker import DockerClient
+
+from kbuild.compile.docker import CACHE_VOLUME
+from tests.e2e.command import Kbuild
+from tests.e2e.conftest import Options
+from tests.e2e.released import ARCHIVE_DOCKER, ARCHIVE_LOCAL, BINARY, Releases
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+FLIPPED = 60
+
+
+def flip(gocache: Path) -> None:
+    """Flip a bit in sixty outputs and in sixty entries of the index."""
+    chance = random.Random(1)
+    for pattern in ("*/*-d", "*/*-a"):
+        files = sorted(path for path in gocache.glob(pattern) if path.stat().st_size)
+        for path in chance.sample(files, FLIPPED):
+            content = bytearray(path.read_bytes())
+            content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+            path.write_bytes(content)
+
+
+@pytest.fixture
+def local_gocache(releases: Releases, warm_cache: Path, tmp_path: Path) -> Path:
+    """Copy the local builder's Go build cache into a new cache."""
+    assert releases[ARCHIVE_LOCAL].binary.is_file()  # it has filled the cache
+    [gocache] = warm_cache.rglob("gocache")
+    copy = tmp_path / "cache" / gocache.relative_to(warm_cache)
+    kbuild = Kbuild(tmp_path, tmp_path / "cache")
+    assert kbuild("versions", "--source", "/nowhere").code  # makes the cache
+    shutil.copytree(gocache, copy, dirs_exist_ok=True, copy_function=shutil.copy)
+    [folder] = copy.iterdir()
+    return folder
+
+
+@pytest.fixture
+def docker_gocache(releases: Releases, engine: DockerClient) -> Path:
+    """Return the volume of the docker builder's Go build cache, which root can write to."""
+    assert releases[ARCHIVE_DOCKER].binary.is_file()
+    [*volumes] = (each for each in engine.volumes.list() if each.name.startswith(CACHE_VOLUME))
+    folders = [Path(volume.attrs["Mountpoint"]) / "go" for volume in volumes]
+    return max(folders, key=lambda folder: folder.stat().st_mtime)
+
+
+def test_flipped_bits_in_the_local_build_cache(
+    local_gocache: Path, releases: Releases, ways: dict[str, Options], tmp_path: Path
+) -> None:
+    flip(local_gocache)
+    done = Kbuild(tmp_path, tmp_path / "cache").kubeadm(*ways[ARCHIVE_LOCAL], "--output", "made")
+    assert done.code == 0, done.stderr
+    assert f"{FLIPPED} entries of Go's build cache are damaged" in done.stderr
+    assert (tmp_path / "made" / BINARY).read_bytes() == releases[ARCHIVE_LOCAL].binary.read_bytes()
+
+
+def test_flipped_bits_in_the_build_cache_of_docker(
+    docker_gocache: Path, releases: Releases, kbuild: Kbuild, ways: dict[str, Options]
+) -> None:
+    flip(docker_gocache)
+    kbuild.forget_built()
+    done = kbuild.kubeadm(*ways[ARCHIVE_DOCKER], "--output", "made")
+    assert done.code == 0, done.stderr
+    assert f"{FLIPPED} entries of Go's build cache are damaged" in done.stderr
+    expected = releases[ARCHIVE_DOCKER].binary.read_bytes()
+    assert (kbuild.home / "made" / BINARY).read_bytes() == expected
