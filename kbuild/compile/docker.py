@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from kbuild import engine
+from kbuild.compile.memory import collector_settings, free_memory, total_memory
 from kbuild.compile.recipe import (
     CACHE,
     GOPATH,
@@ -67,7 +68,11 @@ class DockerBuild:
                 self._gocache = held.enter_context(temporary_volume(self._client, labels))
             self._volumes = {source: GOPATH, made: OUT.parent, self._gocache: CACHE.parent}
             about = self._client.info()
-            self._limits = compile_limits(int(about["MemTotal"]), int(about["NCPU"]))
+            memory, processors = int(about["MemTotal"]), int(about["NCPU"])
+            self._limits = compile_limits(memory, processors)
+            # An engine does not say what is free; if it has as much as this machine, it is here.
+            free = free_memory() if memory == total_memory() else memory // 2
+            self._collector = collector_settings(free, processors)
             self._load(patched.source, tar, labels)
             self._container = held.enter_context(self._create(command, labels))
             self._container.start()
@@ -132,7 +137,7 @@ class DockerBuild:
                 self._image,
                 entrypoint=["sh", "-euc"],
                 command=[command.script],
-                environment=command.environment,
+                environment=command.environment | self._collector,
                 tmpfs={"/tmp": f"exec,mode=1777,size={self._limits.disk}"},
                 init=True,
                 labels=labels,

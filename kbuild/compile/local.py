@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kbuild import sandbox
+from kbuild.compile.memory import collector_settings, free_memory, total_memory
 from kbuild.compile.recipe import CACHE, GOROOT, OUT, PURPOSE, TREE, GoCommand, compile_limits
 from kbuild.model import PatchedTree
 from kbuild.sandbox import Bind, Layers, Sandbox
@@ -34,6 +35,7 @@ class LocalBuild:
         self._gocache = workspace.work / "gocache" if empty_cache else shared
         gocache = sandbox.own_writable(self._gocache)
         self._out = out
+        processors = os.cpu_count() or 1
         place = Sandbox(
             work=workspace.work / f"compile-{out.name}",
             binds=[
@@ -42,8 +44,8 @@ class LocalBuild:
                 Bind(source=gocache, target=CACHE, writable=True),
             ],
             layers=Layers(tar=tar, folder=patched.source.path, target=TREE),
-            environment=command.environment,
-            limits=compile_limits(_memory(), os.cpu_count() or 1),
+            environment=command.environment | collector_settings(free_memory(), processors),
+            limits=compile_limits(total_memory(), processors),
             purpose=PURPOSE,
             exchange=OUT,
         )
@@ -69,7 +71,3 @@ class LocalBuild:
     def drop_cache(self) -> None:
         """Remove Go's build cache."""
         remove(self._gocache)
-
-
-def _memory() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
