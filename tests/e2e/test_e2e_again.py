@@ -61,7 +61,7 @@ def test_a_third_of_the_bytes_are_fetched(
     [store] = (fetched[0].cache / "git").iterdir()
     assert size(store) <= size(tmp_path / "whole") / 3
     with open_workspace(fetched[0].cache) as workspace:
-        tag = Tag(name=VERSION, commit=COMMIT)
+        tag = Tag(name=VERSION, commit=git_server.commit)
         tree = fetch_tag(git_server.address, tag, workspace.work / "tree", workspace, Recorder())
         assert 0 < len(tree.files) < FILES
 
