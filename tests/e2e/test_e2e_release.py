@@ -14,7 +14,7 @@ from kbuild.compile.recipe import GOROOT, KUBE_ROOT
 from kbuild.prove.gobinary import read_build_info, read_functions
 from kbuild.release import list_files
 from kbuild.release.recorded import artifacts
-from kbuild.workspace import sha256
+from kbuild.workspace import open_workspace, sha256
 from tests.e2e.command import COMMIT, GO_VERSION, KBUILD, NEXT_VERSION, VERSION, Kbuild
 from tests.e2e.conftest import GitServer, Options
 from tests.e2e.released import ARCHIVE_LOCAL, Releases
@@ -265,12 +265,13 @@ def test_a_rebuild_from_the_provenance_gives_the_same_bytes(
 def poisoned(shared: Kbuild, releases: Releases, tmp_path: Path) -> Kbuild:
     """Give kbuild with a cache whose Go build cache, of the local Go, holds nothing but zeros."""
     assert releases[ARCHIVE_LOCAL].binary.is_file()  # it has filled that cache
-    gocache = shutil.copytree(shared.cache / "gocache", tmp_path / "cache/gocache")
+    with open_workspace(tmp_path / "cache") as workspace:
+        gocache = workspace.cache / "gocache"
+    shutil.copytree(shared.cache / "v1/gocache", gocache, dirs_exist_ok=True)
     damaged = [path for path in gocache.rglob("*-d") if path.is_file()]
     assert len(damaged) > 100
     for path in damaged:
         path.write_bytes(bytes(path.stat().st_size))
-    (tmp_path / "cache").chmod(0o700)
     gocache.chmod(0o700)
     return Kbuild(tmp_path, tmp_path / "cache")
 

@@ -1,6 +1,7 @@
-"""What a source tree holds, packed or not."""
+"""What a folder or a source tree holds, packed or not."""
 
 import tarfile
+from pathlib import Path
 
 from kbuild.model import SourceTree
 
@@ -15,8 +16,14 @@ def files_of(tree: SourceTree) -> dict[str, bytes]:
                     found[member.name] = member.linkname.encode()
                 elif (file := tar.extractfile(member)) is not None:
                     found[member.name] = file.read()
-    for path in tree.path.rglob("*"):
-        name = str(path.relative_to(tree.path))
+    return found | content_of(tree.path)
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    """Return the files below a folder by name; a link's content is what it points at."""
+    found = {}
+    for path in folder.rglob("*"):
+        name = str(path.relative_to(folder))
         if path.is_symlink():
             found[name] = str(path.readlink()).encode()
         elif path.is_file():

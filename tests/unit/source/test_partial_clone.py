@@ -66,7 +66,7 @@ class Obtain:
 
     @property
     def store(self) -> Path:
-        [store] = (self.cache / "git").iterdir()
+        [store] = (self.cache / "v1/git").iterdir()
         return store
 
     def has(self, tag: str, name: str) -> bool:
@@ -129,7 +129,7 @@ def test_another_run_asks_for_the_tag_alone(obtain: Obtain) -> None:
 @pytest.mark.parametrize("damage", ["cut", "no document", "nonsense", "another"])
 def test_a_packed_tree_that_is_not_whole_is_packed_again(damage: str, obtain: Obtain) -> None:
     first = obtain("v1.20.2")
-    [folder] = (obtain.cache / "trees").iterdir()
+    [folder] = (obtain.cache / "v1/trees").iterdir()
     whole = (folder / "tree.tar").read_bytes()
     if damage == "cut":
         (folder / "tree.tar").write_bytes(whole[:1000])
@@ -156,14 +156,14 @@ def test_other_rules_make_another_tree(obtain: Obtain, monkeypatch: pytest.Monke
     obtain("v1.20.2")
     monkeypatch.setattr("kbuild.source.closure.__file__", __file__)
     obtain("v1.20.2")
-    assert len(list((obtain.cache / "trees").iterdir())) == 2
+    assert len(list((obtain.cache / "v1/trees").iterdir())) == 2
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff\xfe\x00nonsense", b"../../etc\n/etc\n"])
 def test_a_remembered_closure_is_only_a_hint(obtain: Obtain, damage: bytes) -> None:
     first = obtain("v1.20.2")
     (obtain.store / "closures/1.20.txt").write_bytes(damage)
-    shutil.rmtree(obtain.cache / "trees")
+    shutil.rmtree(obtain.cache / "v1/trees")
     assert obtain("v1.20.2") == first
 
 
@@ -174,7 +174,7 @@ def test_a_server_without_filters_gives_the_whole_tree_and_it_is_said(obtain: Ob
     assert obtain("v1.21.0") == expected
     assert obtain.has("v1.21.0", UNNEEDED)
     assert obtain.said == ["the source cannot leave files out, so the whole tree was fetched"]
-    shutil.rmtree(obtain.cache / "trees")
+    shutil.rmtree(obtain.cache / "v1/trees")
     assert obtain("v1.21.0") == expected
     assert obtain.requests == 1
 
