@@ -559,7 +559,7 @@ class UnsafeCache(KbuildError):
     """The cache, or a folder in or above it, is one that other users can write to."""
 
     exit_code = 87
-    what = "the cache folder {path} is not safe: {reason}"
+    what = "the cache is not safe because of {path}: {reason}"
     todo = (
         "what is in a cache gets into binaries; remove it, or name another with --cache-dir; "
         "if nobody else wrote to it: {command}"

@@ -213,10 +213,15 @@ def recover(target: Path) -> None:
         found = pattern.fullmatch(left.name)
         if found is None or left.is_symlink() or not left.is_dir():
             continue
-        if found[1] == "old" and not os.path.lexists(target):
+        is_free = not os.path.lexists(target) or _is_empty(target)
+        if found[1] == "old" and is_free:
             left.rename(target)
         else:
             remove(left)
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
 
 
 def _move(made: Path, target: Path) -> None:
@@ -269,12 +274,12 @@ def _make_cache(cache: Path) -> Path:
 
 def _demand_cache(cache: Path) -> None:
     """Raise NotACache or UnsafeCache unless what exists of a cache is fit for use."""
+    shared_folder = content(cache)
+    root = shared_folder.parent
     for path, status in _on_the_way(cache):
         # In a folder with the sticky bit, such as /tmp, nobody can replace what another user has.
         if (reason := _why_unsafe(status, sticky_is_safe=True)) is not None:
             raise UnsafeCache(path=path, reason=reason, command=f"chmod go-w {path}")
-    shared_folder = content(cache)
-    root = shared_folder.parent
     if not root.exists():
         return
     names = {entry.name for entry in root.iterdir()}

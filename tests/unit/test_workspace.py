@@ -1,4 +1,5 @@
 import errno
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 from kbuild import workspace as workspace_module
 from kbuild.errors import DiskFull, NotACache, NotWritable, UnsafeCache
-from kbuild.workspace import alone, disk_errors, make_then_move, open_workspace, remove
+from kbuild.workspace import alone, disk_errors, make_then_move, open_workspace, remove, why_refused
 from tests.support.killed import killed_at_rename
 from tests.support.trees import content_of
 
@@ -214,11 +215,31 @@ def test_a_cache_below_a_folder_that_others_can_write_to_is_refused(
         pass
 
 
-def test_links_in_a_circle_are_no_cache(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a", "a/b", "nul\0"])
+def test_what_is_no_path_of_a_folder_is_no_cache(name: str, tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
-    with pytest.raises(NotWritable), open_workspace(tmp_path / "a"):
+    assert isinstance(why_refused(tmp_path / name), NotWritable)
+    with pytest.raises(NotWritable), open_workspace(tmp_path / name):
         pass
+
+
+def _open(cache: Path) -> None:
+    with open_workspace(cache):
+        pass
+
+
+def test_many_runs_may_make_the_same_cache_at_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    for number in range(10):
+        cache = tmp_path / f"cache-{number}"
+        processes = [context.Process(target=_open, args=(cache,)) for _ in range(4)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+        assert [process.exitcode for process in processes] == [0, 0, 0, 0]
+        assert why_refused(cache) is None
 
 
 @pytest.mark.parametrize("name", ["v1", "v1/built", "v1/git"])
@@ -295,6 +316,17 @@ def test_a_name_is_no_pattern(name: str, tmp_path: Path) -> None:
             (made / "file").write_text(text)
     assert content_of(tmp_path / name) == {"file": b"new"}
     assert {path.name for path in tmp_path.iterdir()} == {name, *others}
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_what_a_killed_run_moved_away_is_put_back(empty: bool, target: Path) -> None:
+    target.rename(target.with_name(".v1.kbuild-old-0123456789ab"))
+    if empty:  # somebody has seen that it is gone
+        target.mkdir()
+    with pytest.raises(ZeroDivisionError), make_then_move(target):
+        raise ZeroDivisionError
+    assert content_of(target) == {"file": b"old"}
+    assert [path.name for path in target.parent.iterdir()] == ["v1"]
 
 
 def test_a_link_that_is_named_like_a_leftover_is_not_followed(tmp_path: Path) -> None:

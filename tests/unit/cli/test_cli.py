@@ -412,6 +412,20 @@ def test_the_home_folder_is_no_cache_and_keeps_its_files(
     assert content_of(home) == before
 
 
+@pytest.mark.parametrize("output", ["cache/v1/out", "cache"])
+def test_an_output_in_the_cache_is_a_usage_error(
+    output: str, run: Run, repository: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    words = ("kubeadm", *YEARS, "--version", "1.20", "--source", str(repository[0]), "--dry-run")
+    engine = {"DOCKER_HOST": f"unix://{tmp_path}/absent.sock"}
+    refused = run(*words, "--cache-dir", "cache", "--output", output, **engine)
+    assert refused.returncode == 2, refused.stderr
+    assert "it is in the cache" in refused.stderr
+    done = run(*words, "--cache-dir", "cache", "--output", "deep/below/out", **engine)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["cache"]
+
+
 @pytest.mark.parametrize(
     "words",
     [("--older-than", "30"), ("--older-than", "-1d"), ("--max-size", "5"), ("--max-size", "")],
