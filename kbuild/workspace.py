@@ -286,9 +286,9 @@ def _demand_cache(cache: Path) -> None:
     tag = _read_tag(root)
     is_begun = tag is not None and _TAG.startswith(tag) and names <= {_TAG_NAME}
     if not (is_begun or _is_ours(tag)):
-        if names <= {*_FOLDERS}:
+        if {"locks", "work"} <= names <= {*_FOLDERS}:  # these two were never removed
             reason = "it has the layout of an earlier kbuild"
-            hint = f"delete it, or name another folder with --cache-dir: rm -rf {root}"
+            hint = f"name another with --cache-dir, or, if it was a cache: rm -rf {root}"
         else:
             reason = "it is not empty, and it has no CACHEDIR.TAG of kbuild"
             hint = "name a new or an empty folder with --cache-dir"
@@ -383,7 +383,8 @@ def remove(path: Path) -> None:
     """Remove a folder or file, read-only folders inside it included; absence is fine."""
 
     def unlock(function: object, name: str, _error: object) -> None:
-        Path(name).parent.chmod(0o700)
+        if Path(name) != path:  # what is above it is not ours to change
+            Path(name).parent.chmod(0o700)
         if function is os.scandir or function is os.open:
             Path(name).chmod(0o700)
             shutil.rmtree(name)

@@ -169,6 +169,9 @@ def _lock(descriptor: int, folder: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise OutputBusy(path=folder) from None
+    except OSError as error:  # not every file system of a network has locks
+        reason = f"it cannot be locked: {error.strerror}"
+        raise NotWritable(path=folder, reason=reason) from error
 
 
 def _lock_beside(place: Path, folder: Path, locks: contextlib.ExitStack) -> None:

@@ -156,6 +156,14 @@ def test_a_cache_of_the_earlier_layout_is_refused_and_can_be_deleted(tmp_path: P
     assert (tmp_path / "built/k").is_dir()
 
 
+def test_a_folder_of_projects_is_not_said_to_be_a_cache(tmp_path: Path) -> None:
+    for name in ("git", "go", "work"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(NotACache) as caught, open_workspace(tmp_path):
+        pass
+    assert "rm -rf" not in caught.value.hint
+
+
 @pytest.mark.parametrize("opener", OPENERS)
 @pytest.mark.parametrize("name", PLACES[1:])
 def test_a_link_in_the_place_of_a_folder_of_the_cache_is_refused(
@@ -436,3 +444,14 @@ def test_remove_takes_read_only_folders_too(tmp_path: Path) -> None:
     remove(tmp_path / "a")
     remove(tmp_path / "absent")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root is asked for no permission")
+def test_remove_changes_nothing_above_what_it_removes(tmp_path: Path) -> None:
+    folder = tmp_path / "parent/folder"
+    folder.mkdir(parents=True)
+    folder.parent.chmod(0o555)
+    with pytest.raises(PermissionError):
+        remove(folder)
+    assert folder.parent.stat().st_mode & 0o777 == 0o555
+    folder.parent.chmod(0o755)

@@ -437,6 +437,20 @@ def test_a_lock_file_that_is_a_link_is_not_followed(tmp_path: Path, workspace: W
     assert (tmp_path / "mine").read_text() == "mine"
 
 
+def test_a_file_system_without_locks_is_told_before_the_work(
+    tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with (
+        pytest.raises(NotWritable, match="cannot be locked"),
+        reserve(tmp_path / "out", REQUEST, TAG, workspace),
+    ):
+        pass
+
+
 def _take_turns(folder: Path, workspace: Workspace, times: int) -> None:
     taken = 0
     while taken < times:
