@@ -556,14 +556,30 @@ class PackagerFailed(KbuildError):
 
 
 class UnsafeCache(KbuildError):
-    """The cache, or a folder in it, is one that other users can write to."""
+    """The cache, or a folder in or above it, is one that other users can write to."""
 
     exit_code = 87
-    what = "the cache folder {path} is not safe: {reason}"
+    what = "the cache is not safe because of {path}: {reason}"
     todo = (
         "what is in a cache gets into binaries; remove it, or name another with --cache-dir; "
-        "if nobody else wrote to it: chmod -R go-w {cache}"
+        "if nobody else wrote to it: {command}"
     )
+
+
+class NotACache(KbuildError):
+    """The folder that is named as the cache is not one that kbuild made."""
+
+    exit_code = 88
+    what = "{path} is not used as a cache: {reason}"
+    todo = "{hint}"
+
+
+class OutputNotReplaceable(KbuildError):
+    """What --force is to replace is not exactly a release of kbuild's, or may not be moved."""
+
+    exit_code = 89
+    what = "--force does not replace {path}: {reason}"
+    todo = "choose another --output, or move what is in it away yourself"
 
 
 # --- 90: releases -----------------------------------------------------------------------------

@@ -88,24 +88,32 @@ def plan(requests: Sequence[BuildRequest], cache: Path, progress: Progress) -> t
         )
 
 
-def run(
+def run(requests: Sequence[BuildRequest], cache: Path, progress: Progress) -> tuple[Release, ...]:
+    """Build, prove and publish each request, in their order, as ``build`` does.
+
+    Raises any KbuildError; the releases before it stay, and of its own nothing is left behind.
+    """
+    with open_workspace(cache) as workspace:
+        return build(requests, workspace, progress)
+
+
+def build(
     requests: Sequence[BuildRequest],
-    cache: Path,
+    workspace: Workspace,
     progress: Progress,
     *,
     independent: bool = False,
 ) -> tuple[Release, ...]:
-    """Build, prove and publish each request, in their order.
+    """Build, prove and publish each request, in their order, with the folders of this run.
 
     With ``independent`` nothing that an earlier run compiled is used, neither its binary nor Go's
     build cache.
 
     What the next one needs is downloaded while one is compiled. Raises any KbuildError; the
-    releases before it stay, and of its own nothing is left behind.
+    releases before it stay.
     """
     builder = _check_first(requests, progress)
     with contextlib.ExitStack() as held:
-        workspace = held.enter_context(open_workspace(cache))
         progress.stage("source")
         jobs = _jobs(requests, workspace, held, progress)
         ready = prepared(jobs, partial(_prepare, builder), progress, git.stop)
@@ -136,7 +144,7 @@ def _jobs(
         tag = resolve(request, part, progress)
         if tag.name not in jobs:  # 1.20 and v1.20.2 may be the same
             output = _output(request, tag, several=len(requests) > 1)
-            held.enter_context(reserve(output, request, tag, workspace.cache))
+            held.enter_context(reserve(output, request, tag, workspace))
             label = f"{tag.name} " if len(requests) > 1 else ""
             job = _Job(request=request, tag=tag, output=output, workspace=part, label=label)
             job.seconds["source"] = time.monotonic() - began

@@ -5,7 +5,6 @@ name kbuild's own default addresses; every other address must come from the user
 """
 
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -13,12 +12,13 @@ from pathlib import Path
 
 from kbuild.errors import AddressNotAllowed, BadProvenance, RebuildDiffers
 from kbuild.model import BuildRequest, Lifetimes, PatchedTree
-from kbuild.pipeline import run
+from kbuild.pipeline import build
 from kbuild.progress import Progress
 from kbuild.release.names import BUILD, PROOF, PROVENANCE
 from kbuild.release.provenance import Statement, read_provenance
 from kbuild.release.recorded import artifacts
 from kbuild.settings import GO_SITE, GOLANG, RELEASE_SITE, UPSTREAM, Settings
+from kbuild.workspace import open_workspace
 
 # They tell of one run: its clock, its keys, its seconds.
 _OF_THE_RUN = (BUILD, PROOF)
@@ -67,11 +67,10 @@ def rebuild(path: Path, settings: Settings, progress: Progress) -> Rebuilt:
             addresses=", ".join(f"{name} {value!r}" for name, value in foreign.items()),
             flags=", ".join(f"--{name.replace('_', '-')}" for name in foreign),
         )
-    with tempfile.TemporaryDirectory(prefix="kbuild-rebuild-") as folder:
-        output = Path(folder) / "release"
-        [made] = run(
-            [replace(request, output=output)], settings.cache_dir, progress, independent=True
-        )
+    with open_workspace(settings.cache_dir) as workspace:
+        # In the work folder, which the next run removes if this one is killed.
+        output = workspace.work / "release"
+        [made] = build([replace(request, output=output)], workspace, progress, independent=True)
         after = read_provenance(made.folder / PROVENANCE)
     subjects = {
         name: digests["sha256"]

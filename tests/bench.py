@@ -97,7 +97,7 @@ class Bench:
                 other=min(clones),
                 limit=1 / 6,
             )
-        [store] = (cache / "git").iterdir()
+        [store] = (cache / "v1/git").iterdir()
         yield Figure(
             what="fetched",
             unit="MB",

@@ -14,10 +14,10 @@ from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.console import plain_table
 from kbuild.errors import BadSetting
 from kbuild.release.documents import rfc3339
+from kbuild.workspace import why_refused
 
 _ABOUT = {
     "git": "objects of each source",
-    "trees": "what kubeadm is built from, a tar a tag",
     "go": "downloaded Go",
     "gocache": "Go's cache of the local builder",
     "built": "binaries of earlier runs",
@@ -41,6 +41,10 @@ def show(
     if ctx.invoked_subcommand is not None:
         return
     settings, screen = begin(ctx, {"json": json, "cache_dir": cache_dir}, config)
+    refused = why_refused(settings.cache_dir)
+    if refused is not None:
+        screen.say(f"warning: no run would use this cache: {refused.happened}")
+        screen.say(refused.hint)
     found = cache.items(settings.cache_dir)
     rows = [_row(kind, [item for item in found if item.kind == kind]) for kind in _ABOUT]
     here = sum(item.size for item in found)
@@ -56,7 +60,12 @@ def show(
         about = _ABOUT.get(kind, "Go's cache of the docker builder")
         size_text = _human(int(str(row["bytes"])))
         table.add_row(kind, size_text, str(row["items"]), str(row["last_used"] or "-"), about)
-    document = {"cache_dir": str(settings.cache_dir), "entries": rows, "bytes": total}
+    document = {
+        "cache_dir": str(settings.cache_dir),
+        "entries": rows,
+        "bytes": total,
+        "warning": refused and refused.happened,
+    }
     screen.result(document, [table, summary])
 
 

@@ -7,44 +7,56 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from kbuild.errors import NotWritable, OutputBusy, OutputExists
+from kbuild.errors import OutputExists
+from kbuild.files import read_file
 from kbuild.model import Binary, BuildRequest, Proof, Release, Tag
 from kbuild.release.documents import build_document, proof_document, request_document
+from kbuild.release.files import MAX_DOCUMENT
 from kbuild.release.names import (
     BUILD,
     PATCH,
     PROOF,
     PROVENANCE,
-    SIGNATURES,
-    SUM_SUFFIX,
     SUMS,
     binary_name,
     sbom_name,
 )
 from kbuild.release.packages import make_package
+from kbuild.release.place import (
+    demand_replaceable,
+    demand_writable,
+    held,
+    new_release,
+    why_no_release,
+)
 from kbuild.release.provenance import provenance
 from kbuild.release.sbom import sbom_text
 from kbuild.release.sums import digest, digests_of, read_sums, write_sums
-from kbuild.workspace import disk_errors, key, make_then_move, only_one
+from kbuild.workspace import Workspace
 
 
 @contextlib.contextmanager
-def reserve(folder: Path, request: BuildRequest, tag: Tag, cache: Path) -> Iterator[None]:
+def reserve(folder: Path, request: BuildRequest, tag: Tag, workspace: Workspace) -> Iterator[None]:
     """Hold the output folder for this run; what is wrong with it shows before the work begins.
 
     A release of the same tag and request may be there: nothing may have changed since.
 
-    Raises OutputBusy, OutputExists or NotWritable.
+    Raises BadSetting, OutputBusy, OutputExists, OutputNotReplaceable, NotWritable or DiskFull.
     """
-    name = f"output-{key(str(folder.absolute()))}"
-    with disk_errors(folder), only_one(cache, name, OutputBusy(path=folder)):
-        _check_folder(folder, request, tag)
+    with held(folder, workspace):
+        if not _is_occupied(folder):
+            demand_writable(folder)
+        elif request.force:
+            demand_replaceable(folder)
+            demand_writable(folder)
+        elif not _is_of(folder, request, tag):
+            raise OutputExists(path=folder)
         yield
 
 
 def demand_free(folder: Path, request: BuildRequest) -> None:
     """Raise OutputExists unless the folder is empty, absent or to be replaced."""
-    if _is_occupied(folder, request):
+    if not request.force and _is_occupied(folder):
         raise OutputExists(path=folder)
 
 
@@ -60,16 +72,16 @@ def publish(
     """Write the release into ``folder``, which appears whole or not at all.
 
     ``times`` are the seconds that each stage took. A folder that holds these very binaries already
-    is left as it is, unless it is to be replaced. Raises OutputExists, PackagerFailed, DiskFull or
-    NotWritable.
+    is left as it is, unless it is to be replaced. Raises OutputExists, OutputNotReplaceable,
+    PackagerFailed, DiskFull or NotWritable.
     """
     tree = binaries[0].tree
     proofs = tuple(proven[binary.path] for binary in binaries)
-    if _is_occupied(folder, request):
+    if not request.force and _is_occupied(folder):
         if not _holds(folder, binaries, request.layout):
             raise OutputExists(path=folder)
     else:
-        with make_then_move(folder) as made:
+        with new_release(folder, force=request.force) as made:
             _write(made, proofs, binaries, request, times)
     return Release(
         folder=folder,
@@ -119,25 +131,8 @@ def _make_owners_own(folder: Path) -> None:
         path.chmod(path.stat().st_mode & ~0o022)
 
 
-def _check_folder(folder: Path, request: BuildRequest, tag: Tag) -> None:
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise NotWritable(path=folder, reason="it is a link or a file, not a folder")
-    if folder.is_dir() and any(folder.iterdir()):
-        if not request.force and not _is_of(folder, request, tag):
-            raise OutputExists(path=folder)
-        if not (folder / BUILD).is_file():
-            raise NotWritable(path=folder, reason="it holds what kbuild did not make")
-    parent = next(path for path in folder.absolute().parents if path.exists())
-    # Only trying tells: root is asked for no permission, and /proc has no say in its mode bits.
-    with disk_errors(parent):
-        try:
-            tempfile.TemporaryDirectory(prefix=f".{folder.name}.kbuild-", dir=parent).cleanup()
-        except FileNotFoundError as error:
-            raise NotWritable(path=parent, reason="no folder can be made in it") from error
-
-
-def _is_occupied(folder: Path, request: BuildRequest) -> bool:
-    return not request.force and folder.is_dir() and any(folder.iterdir())
+def _is_occupied(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def _is_of(folder: Path, request: BuildRequest, tag: Tag) -> bool:
@@ -145,7 +140,7 @@ def _is_of(folder: Path, request: BuildRequest, tag: Tag) -> bool:
     free = {"version", *(["build_date"] if request.build_date is None else [])}
     wanted = {k: v for k, v in request_document(request).items() if k not in free}
     try:
-        build = json.loads((folder / BUILD).read_text())
+        build = json.loads(read_file(folder / BUILD, MAX_DOCUMENT))
         made = {name: value for name, value in build["request"].items() if name not in free}
         source = build["source"]
         return wanted == made and (source["tag"], source["commit"]) == (tag.name, tag.commit)
@@ -155,17 +150,14 @@ def _is_of(folder: Path, request: BuildRequest, tag: Tag) -> bool:
 
 def _holds(folder: Path, binaries: tuple[Binary, ...], layout: str) -> bool:
     """Tell whether a release is whole and has these very binaries; it may be signed."""
-    try:
-        sums = read_sums((folder / SUMS["sha256"]).read_bytes())
-        beside = {f"{name}{SUM_SUFFIX}" for name in sums}
-        return (
-            {*list_files(folder)} - {*SIGNATURES} == {*sums, *beside, *SUMS.values()}
-            and all(digest(folder / name, "sha256") == value for name, value in sums.items())
-            and {binary_name(binary.arch, layout): binary.sha256 for binary in binaries}.items()
-            <= sums.items()
-        )
-    except (OSError, ValueError):
+    if why_no_release(folder) is not None:
         return False
+    sums = read_sums(read_file(folder / SUMS["sha256"], MAX_DOCUMENT))
+    return (
+        all(digest(folder / name, "sha256") == value for name, value in sums.items())
+        and {binary_name(binary.arch, layout): binary.sha256 for binary in binaries}.items()
+        <= sums.items()
+    )
 
 
 def _write_json(path: Path, document: Mapping[str, object]) -> None:

@@ -66,12 +66,12 @@ class Kbuild:
 
     def forget_built(self) -> None:
         """Make the next run compile, however often this was built before."""
-        shutil.rmtree(self.cache / "built", ignore_errors=True)
+        shutil.rmtree(self.cache / "v1/built", ignore_errors=True)
 
     @property
     def work_left(self) -> list[Path]:
         """Return what runs have left in the cache's work folder."""
-        return sorted((self.cache / "work").glob("*"))
+        return sorted((self.cache / "v1/work").glob("*"))
 
     def _environment(self) -> dict[str, str]:
         mine = {

@@ -58,7 +58,7 @@ def test_a_third_of_the_bytes_are_fetched(
 ) -> None:
     clone = ("git", "clone", "--quiet", "--bare", "--depth", "1", "--branch", VERSION)
     subprocess.run((*clone, git_server.address, tmp_path / "whole"), check=True)
-    [store] = (fetched[0].cache / "git").iterdir()
+    [store] = (fetched[0].cache / "v1/git").iterdir()
     assert size(store) <= size(tmp_path / "whole") / 3
     with open_workspace(fetched[0].cache) as workspace:
         tag = Tag(name=VERSION, commit=git_server.commit)
@@ -145,5 +145,5 @@ def test_several_versions_and_architectures_are_one_run(
     assert said.index(f"{NEXT_VERSION}: Go {GO_VERSION}") < said.index(f"==> {VERSION} prove")
     assert kbuild.work_left == []
     # Of the second's packages only the one that differs is compiled.
-    log = (kbuild.cache / f"logs/{NEXT_VERSION}-arm64.log").read_text().splitlines()
+    log = (kbuild.cache / f"v1/logs/{NEXT_VERSION}-arm64.log").read_text().splitlines()
     assert [line for line in log if " " not in line] == ["k8s.io/kubernetes/cmd/kubeadm"]

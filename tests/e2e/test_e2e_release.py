@@ -15,7 +15,7 @@ from kbuild.compile.recipe import GOROOT, KUBE_ROOT
 from kbuild.prove.gobinary import read_build_info, read_functions
 from kbuild.release import list_files
 from kbuild.release.recorded import artifacts
-from kbuild.workspace import sha256
+from kbuild.workspace import open_workspace, sha256
 from tests.e2e.command import COMMIT, GO_VERSION, KBUILD, NEXT_VERSION, VERSION, Kbuild
 from tests.e2e.conftest import GitServer, Options
 from tests.e2e.released import ARCHIVE_LOCAL, Releases
@@ -269,7 +269,9 @@ def poisoned(shared: Kbuild, releases: Releases, tmp_path: Path) -> Kbuild:
     Each index entry names an output that has the right size and the sha256 that is its name.
     """
     assert releases[ARCHIVE_LOCAL].binary.is_file()  # it has filled that cache
-    gocache = shutil.copytree(shared.cache / "gocache", tmp_path / "cache/gocache")
+    with open_workspace(tmp_path / "cache") as workspace:
+        gocache = workspace.cache / "gocache"
+    shutil.copytree(shared.cache / "v1/gocache", gocache, dirs_exist_ok=True)
     poisoned = 0
     for entry in gocache.rglob("*-a"):
         _, _, output, size, _ = entry.read_text().split()
@@ -279,7 +281,6 @@ def poisoned(shared: Kbuild, releases: Releases, tmp_path: Path) -> Kbuild:
         entry.write_text(entry.read_text().replace(output, planted))
         poisoned += 1
     assert poisoned > 100
-    (tmp_path / "cache").chmod(0o700)
     gocache.chmod(0o700)
     return Kbuild(tmp_path, tmp_path / "cache")
 

@@ -1,4 +1,6 @@
-"""What a source tree holds, in memory and on disk."""
+"""What a folder or a source tree holds."""
+
+from pathlib import Path
 
 from kbuild.model import SourceTree
 
@@ -6,8 +8,14 @@ from kbuild.model import SourceTree
 def files_of(tree: SourceTree) -> dict[str, bytes]:
     """Return the files of a tree by name; a link's content is what it points at."""
     found = {name: file.content for name, file in tree.files.items()}
-    for path in tree.path.rglob("*"):
-        name = str(path.relative_to(tree.path))
+    return found | content_of(tree.path)
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    """Return the files below a folder by name; a link's content is what it points at."""
+    found = {}
+    for path in folder.rglob("*"):
+        name = str(path.relative_to(folder))
         if path.is_symlink():
             found[name] = str(path.readlink()).encode()
         elif path.is_file():

@@ -12,6 +12,7 @@ from kbuild.errors import AddressNotAllowed, BadProvenance, RebuildDiffers
 from kbuild.model import BuildRequest, Release
 from kbuild.release.provenance import BUILD_TYPE
 from kbuild.settings import UPSTREAM, Settings
+from kbuild.workspace import Workspace
 from tests.support.recorder import Recorder
 from tests.support.releases import ARCHIVE, GIT, make_binaries, make_proofs, make_release
 
@@ -31,12 +32,18 @@ class Builder:
         self.requests: list[BuildRequest] = []
 
     def __call__(
-        self, requests: Sequence[BuildRequest], *_: object, independent: bool
+        self,
+        requests: Sequence[BuildRequest],
+        workspace: Workspace,
+        _: object,
+        *,
+        independent: bool,
     ) -> tuple[Release, ...]:
         assert independent
         [request] = requests
-        self.requests.append(request)
         assert request.output is not None
+        assert workspace.work in request.output.parents  # which the next run removes
+        self.requests.append(request)
         folder = make_release(self.work, request.output, **self.changes)
         binaries = make_binaries(self.work, tree_changes=self.changes.get("tree_changes"))
         return (
@@ -54,8 +61,8 @@ def run(
     path: Path, builder: Builder, monkeypatch: pytest.MonkeyPatch, **given: Any
 ) -> rebuild.Rebuilt:
     """Rebuild with the settings given, and with a source unless one is given or is None."""
-    monkeypatch.setattr(rebuild, "run", builder)
-    given = {"source": GIT} | given
+    monkeypatch.setattr(rebuild, "build", builder)
+    given = {"source": GIT, "cache_dir": builder.work / "cache"} | given
     given = {name: value for name, value in given.items() if value is not None}
     return rebuild.rebuild(path, Settings(**given, given=frozenset(given)), Recorder())
 

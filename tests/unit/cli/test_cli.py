@@ -12,6 +12,7 @@ import pytest
 from tests.support.releases import make_release
 from tests.support.repositories import git, make_repository
 from tests.support.servers import free_port
+from tests.support.trees import content_of
 
 KBUILD = Path(sys.executable).with_name("kbuild")
 YEARS = ("--ca-years", "100", "--leaf-years", "10")
@@ -355,8 +356,8 @@ def test_what_is_of_one_version_is_not_for_several(demand: tuple[str, str], run:
 def test_the_cache_is_shown_pruned_and_cleared(run: Run, tmp_path: Path) -> None:
     engine = {"DOCKER_HOST": f"unix://{tmp_path}/absent.sock"}
     cache = tmp_path / "home/.cache/kbuild"
-    (cache / "logs").mkdir(parents=True)
-    (cache / "logs/v1.20.2-amd64.log").write_text("x" * 5000)
+    assert run("cache", "prune", **engine).returncode == 0  # makes it
+    (cache / "v1/logs/v1.20.2-amd64.log").write_text("x" * 5000)
     shown = run("cache", "--json", **engine)
     document = json.loads(shown.stdout)
     assert document["cache_dir"] == str(cache)
@@ -365,9 +366,64 @@ def test_the_cache_is_shown_pruned_and_cleared(run: Run, tmp_path: Path) -> None
     assert json.loads(run("cache", "prune", "--json", **engine).stdout)["removed_items"] == 0
     pruned = run("cache", "prune", "--max-size", "1kB", **engine)
     assert pruned.stdout.startswith("1 items removed"), pruned.stderr
-    (cache / "logs/v1.log").write_text("x")
+    (cache / "v1/logs/v1.log").write_text("x")
     assert json.loads(run("cache", "clear", "--json", **engine).stdout)["left_bytes"] == 0
-    assert not (cache / "logs").exists()
+    assert list((cache / "v1/logs").iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o755])
+def test_a_cache_that_no_run_would_use_is_shown_with_a_warning(
+    mode: int, run: Run, tmp_path: Path
+) -> None:
+    engine = {"DOCKER_HOST": f"unix://{tmp_path}/absent.sock"}
+    cache = tmp_path / "home/cache"
+    assert run("cache", "prune", "--cache-dir", str(cache), **engine).returncode == 0
+    (cache / "v1/logs/v1.log").write_text("x")
+    cache.chmod(mode)
+    shown = run("cache", "--cache-dir", str(cache), "--json", **engine)
+    document = json.loads(shown.stdout)
+    assert {e["kind"]: e["items"] for e in document["entries"]}["logs"] == 1
+    if mode == 0o777:
+        assert "warning: " in shown.stderr
+        assert "0777" in document["warning"]
+        assert run("cache", "clear", "--cache-dir", str(cache), **engine).returncode == 87
+    else:
+        assert shown.stderr == ""
+        assert document["warning"] is None
+
+
+def test_the_home_folder_is_no_cache_and_keeps_its_files(
+    run: Run, repository: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    engine = {"DOCKER_HOST": f"unix://{tmp_path}/absent.sock"}
+    home = tmp_path / "home"
+    for name in ("work/thesis/text", "git/project/file", "go/bin/gopls"):
+        (home / name).parent.mkdir(parents=True)
+        (home / name).write_text("mine")
+    before = content_of(home)
+    build = ("kubeadm", *YEARS, "--version", "1.20", "--source", str(repository[0]), "--dry-run")
+    for words in (build, ("cache", "clear"), ("cache", "prune"), ("versions",)):
+        done = run(*words, KBUILD_CACHE_DIR=str(home), **engine)
+        assert done.returncode == 88, done.stderr
+        assert "--cache-dir" in done.stderr
+        assert content_of(home) == before
+    shown = run("cache", KBUILD_CACHE_DIR=str(home), **engine)
+    assert "warning: " in shown.stderr
+    assert content_of(home) == before
+
+
+@pytest.mark.parametrize("output", ["cache/v1/out", "cache"])
+def test_an_output_in_the_cache_is_a_usage_error(
+    output: str, run: Run, repository: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    words = ("kubeadm", *YEARS, "--version", "1.20", "--source", str(repository[0]), "--dry-run")
+    engine = {"DOCKER_HOST": f"unix://{tmp_path}/absent.sock"}
+    refused = run(*words, "--cache-dir", "cache", "--output", output, **engine)
+    assert refused.returncode == 2, refused.stderr
+    assert "it is in the cache" in refused.stderr
+    done = run(*words, "--cache-dir", "cache", "--output", "deep/below/out", **engine)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["cache"]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from kbuild.model import Binary, BuildRequest, Lifetimes
 from kbuild.release import demand_free, list_files, publish, reserve
 from kbuild.release.documents import commit_notes
 from kbuild.release.sums import read_sums
+from kbuild.workspace import Workspace
 from tests.support.releases import (
     ARCHIVE,
     NOON,
@@ -116,33 +117,22 @@ def test_the_provenance_is_a_statement_with_everything_in_it(tmp_path: Path) -> 
         ResourceDescriptor.copy_from_pb(each).validate()
 
 
-def test_a_full_output_folder_is_refused(request_made: BuildRequest, tmp_path: Path) -> None:
+def test_a_full_output_folder_is_refused(
+    request_made: BuildRequest, tmp_path: Path, workspace: Workspace
+) -> None:
     (tmp_path / "out").mkdir()
-    with reserve(tmp_path / "out", request_made, TAG, tmp_path):
+    with reserve(tmp_path / "out", request_made, TAG, workspace):
         pass
     (tmp_path / "out" / "mine").write_text("x")
     with (
         pytest.raises(OutputExists, match="out"),
-        reserve(tmp_path / "out", request_made, TAG, tmp_path),
+        reserve(tmp_path / "out", request_made, TAG, workspace),
     ):
         pass
 
 
-def test_force_replaces_a_release_and_nothing_else(
-    request_made: BuildRequest, tmp_path: Path
-) -> None:
-    forced = replace(request_made, force=True)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine").write_text("x")
-    with pytest.raises(NotWritable), reserve(tmp_path / "out", forced, TAG, tmp_path):
-        pass
-    (tmp_path / "out" / "build.json").write_text("{}")
-    with reserve(tmp_path / "out", forced, TAG, tmp_path):
-        pass
-
-
 def test_a_release_of_the_same_request_and_binaries_is_left_as_it_is(
-    binaries: tuple[Binary, ...], request_made: BuildRequest, tmp_path: Path
+    binaries: tuple[Binary, ...], request_made: BuildRequest, tmp_path: Path, workspace: Workspace
 ) -> None:
     folder = tmp_path / "out"
     publish(make_proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
@@ -152,7 +142,7 @@ def test_a_release_of_the_same_request_and_binaries_is_left_as_it_is(
         replace(request_made, build_date=None),
         replace(request_made, version="v1.20.2"),
     ):
-        with reserve(folder, again, TAG, tmp_path):
+        with reserve(folder, again, TAG, workspace):
             release = publish(make_proofs(binaries), binaries, again, folder, {}, unchanged=True)
             with pytest.raises(OutputExists):
                 demand_free(folder, again)
@@ -176,12 +166,13 @@ def test_a_release_of_another_request_is_told_before_the_work(
     binaries: tuple[Binary, ...],
     request_made: BuildRequest,
     tmp_path: Path,
+    workspace: Workspace,
 ) -> None:
     folder = tmp_path / "out"
     publish(make_proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
     with (
         pytest.raises(OutputExists),
-        reserve(folder, replace(request_made, **change), TAG, tmp_path),
+        reserve(folder, replace(request_made, **change), TAG, workspace),
     ):
         pass
 
@@ -192,12 +183,13 @@ def test_a_release_of_another_tag_is_told_before_the_work(
     binaries: tuple[Binary, ...],
     request_made: BuildRequest,
     tmp_path: Path,
+    workspace: Workspace,
 ) -> None:
     folder = tmp_path / "out"
     publish(make_proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
     with (
         pytest.raises(OutputExists),
-        reserve(folder, request_made, replace(TAG, **change), tmp_path),
+        reserve(folder, request_made, replace(TAG, **change), workspace),
     ):
         pass
 
@@ -222,22 +214,24 @@ def test_a_release_that_is_not_what_was_made_is_never_called_unchanged(
 
 @pytest.mark.parametrize("kind", ["file", "link"])
 def test_an_output_that_is_no_folder_is_refused(
-    kind: str, request_made: BuildRequest, tmp_path: Path
+    kind: str, request_made: BuildRequest, tmp_path: Path, workspace: Workspace
 ) -> None:
     if kind == "file":
         (tmp_path / "out").write_text("x")
     else:
         (tmp_path / "out").symlink_to(tmp_path)
     forced = replace(request_made, force=True)
-    with pytest.raises(NotWritable), reserve(tmp_path / "out", forced, TAG, tmp_path):
+    with pytest.raises(NotWritable), reserve(tmp_path / "out", forced, TAG, workspace):
         pass
 
 
-def test_the_same_output_is_held_by_one_run(request_made: BuildRequest, tmp_path: Path) -> None:
+def test_the_same_output_is_held_by_one_run(
+    request_made: BuildRequest, tmp_path: Path, workspace: Workspace
+) -> None:
     with (
-        reserve(tmp_path / "out", request_made, TAG, tmp_path),
+        reserve(tmp_path / "out", request_made, TAG, workspace),
         pytest.raises(OutputBusy),
-        reserve(tmp_path / "out", request_made, TAG, tmp_path),
+        reserve(tmp_path / "out", request_made, TAG, workspace),
     ):
         pass
 

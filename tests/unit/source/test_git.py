@@ -96,7 +96,7 @@ def test_a_file_that_is_lost_from_the_cache_is_fetched_again(
     with open_workspace(tmp_path / "cache") as workspace:
         tag = resolve(request, workspace, recorder)
         fetch(request, tag, workspace, recorder)
-    [store] = (tmp_path / "cache/git").iterdir()
+    [store] = (tmp_path / "cache/v1/git").iterdir()
     blob = git(store, "rev-parse", "v1.20.2:cmd/kubeadm/kubeadm.go")
     for pack in store.glob("objects/pack/*.pack"):
         loose = tmp_path / pack.name
@@ -118,7 +118,7 @@ def test_what_a_killed_git_left_does_not_matter(
     request = request_for(address)
     with open_workspace(tmp_path / "cache") as workspace:
         fetch(request, resolve(request, workspace, recorder), workspace, recorder)
-    [store] = (tmp_path / "cache/git").iterdir()
+    [store] = (tmp_path / "cache/v1/git").iterdir()
     (store / "shallow.lock").touch()
     (store / "refs/tags/v1.20.1.lock").touch()
     (store / "objects/pack/tmp_pack_x").write_text("half")

@@ -63,7 +63,7 @@ def test_a_store_mends_itself_however_it_was_damaged(
             tag = resolve(request, workspace, Recorder())
             tree = fetch(request, tag, workspace, Recorder())
             assert files_of(tree)["cmd/kubeadm/kubeadm.go"]
-        [store] = (tmp_path / "cache/git").iterdir()
+        [store] = (tmp_path / "cache/v1/git").iterdir()
         DAMAGES[damage](store)
 
 
@@ -148,7 +148,7 @@ def test_a_full_disk_is_told_and_costs_no_cache(
     with open_workspace(tmp_path / "cache") as workspace:
         tag = resolve(request, workspace, Recorder())
         fetch(request, tag, workspace, Recorder())
-    [store] = (tmp_path / "cache/git").iterdir()
+    [store] = (tmp_path / "cache/v1/git").iterdir()
     shutil.rmtree(store / "objects")
     monkeypatch.setattr("kbuild.source.store._ROOM", 1 << 60)
     with open_workspace(tmp_path / "cache") as workspace, pytest.raises(DiskFull):

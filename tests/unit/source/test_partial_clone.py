@@ -65,7 +65,7 @@ class Obtain:
 
     @property
     def store(self) -> Path:
-        [store] = (self.cache / "git").iterdir()
+        [store] = (self.cache / "v1/git").iterdir()
         return store
 
     def has(self, tag: str, name: str) -> bool:
