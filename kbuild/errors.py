@@ -566,6 +566,14 @@ class UnsafeCache(KbuildError):
     )
 
 
+class NotEnoughMemory(KbuildError):
+    """The system gave kbuild no more memory, processes or threads."""
+
+    exit_code = 89
+    what = "kbuild cannot go on with the memory or the processes that it may use: {reason}"
+    todo = "stop other programs, or raise the limits (`ulimit -a` shows them); a build needs 4 GiB"
+
+
 # --- 90: releases -----------------------------------------------------------------------------
 
 
