@@ -1,5 +1,6 @@
 """Git sources that stall, that never end, and that would run a program."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -19,6 +20,7 @@ from kbuild.source import resolve
 from kbuild.source.git import address, list_tags
 from kbuild.source.store import fetch_tag
 from kbuild.workspace import Workspace
+from tests.support import servers
 from tests.support.hostile_servers import (
     Act,
     answer,
@@ -32,7 +34,7 @@ from tests.support.repositories import git, make_repository
 from tests.unit.source.conftest import RequestFor
 
 pytestmark = pytest.mark.timeout(60)
-STALLED = "it stalled: fewer than 1000 bytes a second for 1 s"
+STALLED = "it stalled: fewer than 1000 bytes a second for 0.5 s"
 COMMIT = "1" * 40
 HTTP = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-git-upload-pack-advertisement\r\n"
 REFS = b"003f" + COMMIT.encode() + b" refs/tags/v1.20.2\n0000"
@@ -40,7 +42,8 @@ REFS = b"003f" + COMMIT.encode() + b" refs/tags/v1.20.2\n0000"
 
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "stall_timeout", 1, raising=False)
+    monkeypatch.setattr(network, "stall_timeout", 0.5, raising=False)
+    monkeypatch.setattr(module, "_TICK", 0.1, raising=False)
 
 
 def running(mark: str) -> list[int]:
@@ -201,10 +204,10 @@ def test_git_that_is_busy_itself_has_not_stalled(
 ) -> None:
     folder = tmp_path / "upstream"
     commits = make_repository(folder, ["v1.20.2"])
-    # It computes for three windows, and then lets the real one speak.
+    # It computes for several windows, and then lets the real one speak.
     slow = tmp_path / "git-slow"
     slow.write_text(
-        "#!/bin/sh\nend=$(($(date +%s) + 4))\n"
+        "#!/bin/sh\nend=$(($(date +%s) + 3))\n"
         'while [ "$(date +%s)" -lt "$end" ]; do i=0; while [ $i -lt 9999 ]; do i=$((i+1)); done;'
         f' done\nexec git upload-pack "{folder}"\n'
     )
@@ -212,6 +215,34 @@ def test_git_that_is_busy_itself_has_not_stalled(
     monkeypatch.setenv("GIT_SSH_COMMAND", str(slow))
     tags = list_tags("ssh://127.0.0.1/kubernetes", recorder)
     assert {tag.name: tag.commit for tag in tags} == commits
+    assert recorder.said == []
+
+
+def test_a_slow_transfer_has_not_stalled(
+    workspace: Workspace, recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "stall_timeout", 1, raising=False)
+    folder = tmp_path / "upstream"
+    commits = make_repository(folder, ["v1.20.2"])
+    with servers.running_git(tmp_path) as upstream:
+        port = int(upstream.rpartition(":")[2])
+
+        def act(connection: socket.socket) -> None:
+            with socket.create_connection(("127.0.0.1", port)) as there:
+                there.settimeout(0)
+                connection.settimeout(0)
+                while True:
+                    time.sleep(0.1)  # 10,000 bytes a second; all of it takes several seconds
+                    for source, target in ((connection, there), (there, connection)):
+                        with contextlib.suppress(BlockingIOError):
+                            if not (data := source.recv(1000)):
+                                return
+                            target.sendall(data)
+
+        with hostile_server(act) as server:
+            address = f"git://127.0.0.1:{server.port}/upstream"
+            tag = Tag(name="v1.20.2", commit=commits["v1.20.2"])
+            fetch_tag(address, tag, workspace.work / "tree", workspace, recorder)
     assert recorder.said == []
 
 
