@@ -18,6 +18,7 @@ from kbuild.errors import (
     BrokenSource,
     DiskFull,
     GitMissing,
+    NotEnoughMemory,
     NotKubernetes,
     SourceUnreachable,
 )
@@ -38,6 +39,10 @@ _NETWORK = re.compile(
 )
 _REFUSED = re.compile(
     r"denied|not found|not exported|not appear|host key|authentication|dubious ownership|bad owner",
+    re.IGNORECASE,
+)
+_SHORTAGE = re.compile(
+    r"out of memory|cannot allocate memory|cannot fork|unable to (create (async )?thread|fork)",
     re.IGNORECASE,
 )
 _NO_FILTER = "filtering not recognized by server"
@@ -208,12 +213,14 @@ def run(
 
     With ``progress`` it asks a server: what it receives is told, and a stall ends it, or more than
     ``most`` bytes. Raises BrokenSource with git's words in its details, NetworkError for a server
-    that was left, DiskFull or GitMissing.
+    that was left, DiskFull, NotEnoughMemory or GitMissing.
     """
     # Loaded here: importing it runs git, which most commands do not need.
     try:
         from git import Git, GitCommandNotFound
     except ImportError as error:
+        if isinstance(error.__cause__, OSError | MemoryError):  # the system let it start no git
+            raise error.__cause__ from error
         raise GitMissing(details=str(error)) from error
     for name in _INHERITED:
         os.environ.pop(name, None)
@@ -249,6 +256,9 @@ def run(
             details = "the remote end hung up"
         if "No space left on device" in details:
             raise DiskFull(path="the cache")
+        for line in details.splitlines():
+            if _SHORTAGE.search(line) and not line.startswith("remote:"):
+                raise NotEnoughMemory(reason=f"git: {line}")
         raise BrokenSource(tag=what, source=shown(source), details=details)
     if progress is not None and any(_NO_FILTER in line for line in errors.other_lines):
         progress.say("the source cannot leave files out, so the whole tree was fetched")

@@ -1,6 +1,7 @@
 """Git sources that stall, that never end, and that would run a program."""
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -12,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from kbuild import network
-from kbuild.errors import BadSetting, BrokenSource, KbuildError, NotKubernetes, SourceUnreachable
+from kbuild.errors import (
+    BadSetting,
+    BrokenSource,
+    KbuildError,
+    NotEnoughMemory,
+    NotKubernetes,
+    SourceUnreachable,
+)
 from kbuild.model import Tag
 from kbuild.network import ATTEMPTS
 from kbuild.source import git as module
@@ -244,6 +252,55 @@ def test_a_slow_transfer_has_not_stalled(
             tag = Tag(name="v1.20.2", commit=commits["v1.20.2"])
             fetch_tag(address, tag, workspace.work / "tree", workspace, recorder)
     assert recorder.said == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "fatal: Out of memory, malloc failed (tried to allocate 524288 bytes)",
+        "fatal: mmap failed: Cannot allocate memory",
+        "error: cannot fork() for index-pack: Resource temporarily unavailable",
+        "fatal: unable to create async thread: Resource temporarily unavailable",
+    ],
+)
+def test_a_shortage_of_git_is_one_of_ours(
+    line: str, recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f"#!/bin/sh\necho '{line}' >&2\nexit 1\n")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("GIT_SSH_COMMAND", str(ssh))
+    with pytest.raises(NotEnoughMemory) as caught:
+        list_tags("ssh://127.0.0.1/kubernetes", recorder)
+    assert line in caught.value.happened
+
+
+def test_a_shortage_while_git_is_looked_for_is_no_missing_git(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refuse:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "git":  # as GitPython does it when it cannot start git
+                try:
+                    raise OSError(errno.ENOMEM, "Cannot allocate memory")
+                except OSError as error:
+                    raise ImportError from error
+
+    monkeypatch.delitem(sys.modules, "git", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Refuse(), *sys.meta_path])
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        list_tags("ssh://127.0.0.1/kubernetes", recorder)
+
+
+def test_a_shortage_of_the_server_is_its_own(
+    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ssh = tmp_path / "ssh"
+    ssh.write_text("#!/bin/sh\necho 'remote: fatal: Out of memory' >&2\nexit 1\n")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("GIT_SSH_COMMAND", str(ssh))
+    with pytest.raises(SourceUnreachable):
+        list_tags("ssh://127.0.0.1/kubernetes", recorder)
 
 
 KILLED = """
