@@ -36,6 +36,7 @@ class Aside:
 
     def advance(self, what: str, done: int, total: int | None) -> None:
         """Tell how far a long step is, if somebody waits for it."""
+        self._check()
         if self.is_waited_for:
             self._progress.advance(what, done, total)
 

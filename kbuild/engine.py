@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from kbuild import network
 from kbuild.errors import (
     DiskFull,
     EngineDown,
@@ -24,7 +25,7 @@ from kbuild.errors import (
     RegistryUnreachable,
     SandboxLimit,
 )
-from kbuild.network import NetworkError, on_network_errors
+from kbuild.network import LEAST, NetworkError, on_network_errors, watched, within
 from kbuild.progress import Progress
 from kbuild.sandbox import SANDBOX_ID, Limits
 
@@ -247,13 +248,34 @@ def registry_digest(client: "Client", reference: str) -> str:
 
     Raises ImageNotFound, RegistryUnreachable or EngineFailed.
     """
-    with _asking_registry(reference):
-        return str(client.images.get_registry_data(reference).id)
+    try:
+        with _asking_registry(reference):
+            return within(
+                network.stall_timeout,
+                lambda: str(client.images.get_registry_data(reference).id),
+            )
+    except NetworkError as error:
+        raise RegistryUnreachable(image=reference, details=str(error)) from error
 
 
 def _pull(client: "Client", image: str, progress: Progress) -> None:
     layers: dict[str, tuple[int, int]] = {}
-    for event in client.api.pull(image, stream=True, decode=True):
+    last: dict[str, dict[str, Any]] = {}
+
+    def size(event: dict[str, Any]) -> float:
+        """Return the bytes that came with an event; any other news counts for a whole window."""
+        layer = event.get("id", "")
+        if event == last.get(layer):
+            return 0
+        last[layer] = event
+        if event.get("status") != "Downloading":
+            return LEAST * network.stall_timeout
+        done, _ = layers.get(layer, (0, 0))
+        return float(max(0, (event.get("progressDetail") or {}).get("current", 0) - done))
+
+    # The SDK waits for ever for the next event, and the engine for its registry's next byte.
+    events = watched(lambda: client.api.pull(image, stream=True, decode=True), size)
+    for event in events:
         if "error" in event:
             raise _registry_failure(image, str(event["error"]))
         sizes, layer = event.get("progressDetail") or {}, event.get("id", "")

@@ -386,6 +386,14 @@ class RegistryUnreachable(KbuildError):
     todo = "check the network, or name a mirror with --golang-repository"
 
 
+class NotEnoughMemory(KbuildError):
+    """The system gave kbuild no more memory, processes or threads."""
+
+    exit_code = 59
+    what = "kbuild cannot go on with the memory or the processes that it may use: {reason}"
+    todo = "stop other programs, or raise the limits (`ulimit -a` shows them); a build needs 4 GiB"
+
+
 # --- 60: build --------------------------------------------------------------------------------
 
 

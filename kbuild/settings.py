@@ -37,6 +37,7 @@ GO_SITE = "https://go.dev/dl"
 RELEASE_SITE = "https://dl.k8s.io/release"
 FILE = Path("kbuild.toml")
 PREFIX = "KBUILD_"
+MAX_STALL = 3600
 BUILDERS = ("auto", "docker", "local")
 TREE_STATES = ("dirty", "clean", "archive")
 LAYOUTS = ("flat", "tree")
@@ -71,6 +72,20 @@ def _years(name: str, value: object) -> int:
             value=value,
             reason=f"it must be a whole number of years from 1 to {MAX_YEARS}",
             hint=f"a year has 365 days; Go's time.Duration ends at {MAX_YEARS} years",
+        )
+    return digits
+
+
+def _seconds(name: str, value: object) -> int:
+    digits = value if isinstance(value, int) and not isinstance(value, bool) else None
+    if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value.strip(), re.ASCII):
+        digits = int(value)
+    if digits is None or not 1 <= digits <= MAX_STALL:
+        raise BadSetting(
+            name=name,
+            value=value,
+            reason=f"it must be a whole number of seconds from 1 to {MAX_STALL}",
+            hint="60 is the default",
         )
     return digits
 
@@ -181,6 +196,7 @@ class Settings:
     release_site: str = _setting(_address, RELEASE_SITE)
     layout: str = _setting(_one_of(*LAYOUTS), "flat")
     package: tuple[str, ...] = _setting(_several(_one_of(*PACKAGES)), ())
+    stall_timeout: int = _setting(_seconds, 60)
     cache_dir: Path = _setting(_path, user_cache_path("kbuild"))
     force: bool = _setting(_switch, default=False)
     dry_run: bool = _setting(_switch, default=False)

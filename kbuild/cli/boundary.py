@@ -1,5 +1,7 @@
 """The one place where errors become text and exit codes."""
 
+import contextlib
+import errno
 import os
 import signal
 import sys
@@ -12,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
-from kbuild.errors import InternalError, Interrupted, KbuildError
+from kbuild.cli import SIGNALS
+from kbuild.errors import InternalError, Interrupted, KbuildError, NotEnoughMemory
 
 # What is loaded where it is used would slow down --help, which needs none of it.
 if TYPE_CHECKING:
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
     from kbuild.settings import Settings
 
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells have it
+_STOPPING = (
+    "already stopping; if that takes too long: kill -9 {pid},"
+    " and the next run removes what this one leaves\n"
+)
 
 
 @dataclass(slots=True)
@@ -38,8 +45,9 @@ class Boundary(TyperGroup):
         from kbuild.workspace import disk_errors
 
         ctx.obj = _State(screen=Screen(verbose=False, quiet=False, as_json="--json" in sys.argv))
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, _interrupt)
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _interrupt)
         try:
             with disk_errors(Path()):
                 return super().invoke(ctx)
@@ -60,6 +68,9 @@ class Boundary(TyperGroup):
                     error.message = visible(error.message)
                     ctx.obj.screen.error_document("Usage", error.exit_code, error.format_message())
                 raise
+            if (reason := _shortage(error)) is not None:
+                ctx.obj.screen.error(NotEnoughMemory(reason=reason))
+                raise typer.Exit(NotEnoughMemory.exit_code) from None
             _internal(ctx.obj.screen, error)
             raise typer.Exit(InternalError.exit_code) from None
 
@@ -73,17 +84,45 @@ def begin(
     ctx: typer.Context, flags: Mapping[str, object], config: str | None
 ) -> tuple["Settings", "Screen"]:
     """Resolve the settings of a command and give it its screen."""
+    from kbuild import network
     from kbuild.cli.console import Screen
     from kbuild.settings import read_settings
 
     settings = read_settings(flags, os.environ, Path(config) if config else None)
     screen = Screen(verbose=settings.verbose, quiet=settings.quiet, as_json=settings.json)
     ctx.obj.screen = screen
+    network.stall_timeout = settings.stall_timeout  # here, or every function would pass it on
     return settings, screen
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    """End the command, but do not cut off the cleanup that follows, however often we are told."""
+    error = sys.exception()
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    if error is None:
+        raise KeyboardInterrupt
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(OSError):
+        os.write(2, _STOPPING.format(pid=os.getpid()).encode())
+
+
+def _shortage(error: Exception) -> str | None:
+    """Return what the system refused us, or None if the error is of another kind."""
+    text = str(error)
+    match error:
+        case MemoryError():
+            return text or "out of memory"
+        case RecursionError():
+            return text
+        case OSError(errno=errno.ENOMEM | errno.EAGAIN):
+            return error.strerror
+        case RuntimeError() if "can't start new thread" in text:
+            return text
+        case ImportError() if "failed to map" in text or "annot allocate memory" in text:
+            return text
+    return None
 
 
 def _internal(screen: "Screen", error: Exception) -> None:

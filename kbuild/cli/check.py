@@ -59,13 +59,15 @@ def check(
         str | None,
         typer.Option("--leaf-years", metavar="N", help="All others must live for so many years."),
     ] = None,
+    stall_timeout: options.StallTimeout = None,
     json: options.Json = None,
     quiet: options.Quiet = None,
     config: options.Config = None,
 ) -> None:
     """Check that a release is whole, agrees with itself, and is what you demand."""
     asked = {"version": version, "arch": arch, "ca_years": ca_years, "leaf_years": leaf_years}
-    settings, screen = begin(ctx, {**asked, "json": json, "quiet": quiet}, config)
+    how = {"stall_timeout": stall_timeout, "json": json, "quiet": quiet}
+    settings, screen = begin(ctx, {**asked, **how}, config)
     # The environment and kbuild.toml say how to build. What they do not say here is never missed,
     # and a release of another version is no fault because the next build has another one.
     given = {name: getattr(settings, name) for name, flag in asked.items() if flag is not None}

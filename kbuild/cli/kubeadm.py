@@ -51,6 +51,7 @@ def kubeadm(
     release_site: options.ReleaseSite = None,
     layout: options.Layout = None,
     package: options.Package = None,
+    stall_timeout: options.StallTimeout = None,
     dry_run: options.DryRun = None,
     json: options.Json = None,
     verbose: options.Verbose = None,

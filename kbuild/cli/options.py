@@ -65,6 +65,14 @@ VerifyAgainst = Annotated[
         help="A git source; each file of the archive that is compiled must be as it is there.",
     ),
 ]
+StallTimeout = Annotated[
+    str | None,
+    typer.Option(
+        "--stall-timeout",
+        metavar="SECONDS",
+        help="Give up a transfer that brought hardly anything for so long, 1-3600. Default: 60.",
+    ),
+]
 Builder = Annotated[
     str | None,
     typer.Option(

@@ -53,11 +53,17 @@ def check(
     go_versions: Versions = None,
     golang_repository: options.GolangRepository = None,
     lock: options.Lock = None,
+    stall_timeout: options.StallTimeout = None,
     json: options.Json = None,
     config: options.Config = None,
 ) -> None:
     """Compare the pins with the registry; exit 39 when one differs."""
-    flags = {"golang_repository": golang_repository, "lock": lock, "json": json}
+    flags = {
+        "golang_repository": golang_repository,
+        "lock": lock,
+        "stall_timeout": stall_timeout,
+        "json": json,
+    }
     settings, screen = begin(ctx, flags, config)
     versions = _versions(go_versions) or [pin.go_version for pin in images.shipped_pins()]
     table = plain_table("go", "pinned", "registry")
@@ -83,6 +89,7 @@ def update(
     go_versions: Annotated[list[str], typer.Argument(metavar="GO_VERSION...")],
     golang_repository: options.GolangRepository = None,
     lock: options.Lock = None,
+    stall_timeout: options.StallTimeout = None,
     dry_run: options.DryRun = None,
     json: options.Json = None,
     config: options.Config = None,
@@ -91,6 +98,7 @@ def update(
     flags = {
         "golang_repository": golang_repository,
         "lock": lock,
+        "stall_timeout": stall_timeout,
         "json": json,
         "dry_run": dry_run,
     }

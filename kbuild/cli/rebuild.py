@@ -33,6 +33,7 @@ def rebuild(
     go_root: options.GoRoot = None,
     go_site: options.GoSite = None,
     release_site: options.ReleaseSite = None,
+    stall_timeout: options.StallTimeout = None,
     json: options.Json = None,
     verbose: options.Verbose = None,
     quiet: options.Quiet = None,
@@ -50,7 +51,13 @@ def rebuild(
         "go_site": go_site,
         "release_site": release_site,
     }
-    how = {"json": json, "verbose": verbose, "quiet": quiet, "cache_dir": cache_dir}
+    how = {
+        "stall_timeout": stall_timeout,
+        "json": json,
+        "verbose": verbose,
+        "quiet": quiet,
+        "cache_dir": cache_dir,
+    }
     _refuse_settings_of(provenance, config)
     settings, screen = begin(ctx, {**places, **how}, config)
     rebuilt = build_again(provenance, settings, screen)

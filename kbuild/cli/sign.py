@@ -31,12 +31,13 @@ def sign(
         bool, typer.Option("--keyless", help="Sign with the OIDC identity of this CI job.")
     ] = False,
     trust_config: options.TrustConfig = None,
+    stall_timeout: options.StallTimeout = None,
     json: options.Json = None,
     quiet: options.Quiet = None,
     config: options.Config = None,
 ) -> None:
     """Sign a release's sums and its provenance, as sigstore does."""
-    _, screen = begin(ctx, {"json": json, "quiet": quiet}, config)
+    _, screen = begin(ctx, {"stall_timeout": stall_timeout, "json": json, "quiet": quiet}, config)
     if (key is not None) == keyless:
         raise MissingSetting(name="key FILE or --keyless, one of them,")
     checked = check_folder(folder, signatures=False)

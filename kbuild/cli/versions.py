@@ -30,6 +30,7 @@ def versions(
     newest: Annotated[
         bool, typer.Option("--newest", help="Only the newest tag of each minor.")
     ] = False,
+    stall_timeout: options.StallTimeout = None,
     json: options.Json = None,
     verbose: options.Verbose = None,
     quiet: options.Quiet = None,
@@ -39,6 +40,7 @@ def versions(
     """List the tags of the source, and how each would be patched."""
     flags = {
         "source": source,
+        "stall_timeout": stall_timeout,
         "json": json,
         "verbose": verbose,
         "quiet": quiet,

@@ -29,6 +29,7 @@ from kbuild.workspace import Workspace, sha256
 
 _SIGNED_SINCE = Version("1.26.0")
 _MOST = 1 << 16  # bytes of a checksum, a signature or a certificate
+_MOST_OF_BINARY = 256 << 20
 
 
 def find_published(
@@ -43,9 +44,9 @@ def find_published(
     url = f"{request.release_site.rstrip('/')}/{tag.name}/bin/linux/{arch}/kubeadm"
     binary = _binary(workspace)
     binary.parent.mkdir()
-    for suffix in ("", ".sha256"):
-        _fetch(f"{url}{suffix}", binary.with_name(f"kubeadm{suffix}"), progress)
-    text = _start_of(binary.with_name("kubeadm.sha256")).decode(errors="replace")
+    _fetch(url, binary, progress, _MOST_OF_BINARY)
+    _fetch(f"{url}.sha256", binary.with_name("kubeadm.sha256"), progress)
+    text = binary.with_name("kubeadm.sha256").read_text(errors="replace")
     digest = re.match(r"[0-9a-f]{64}(?=\s|$)", text)
     if digest is None or digest[0] != sha256(binary):
         reason = "it is no sha256" if digest is None else f"kubeadm has sha256 {sha256(binary)}"
@@ -59,16 +60,11 @@ def find_published(
     return Published(url=url, sha256=digest[0], version=version or {}, signer=signer)
 
 
-def _fetch(url: str, target: Path, progress: Progress) -> None:
+def _fetch(url: str, target: Path, progress: Progress, limit: int = _MOST) -> None:
     try:
-        download(url, target, f"download the publisher's {target.name}", progress)
+        download(url, target, f"download the publisher's {target.name}", progress, limit)
     except DownloadFailed as error:
         raise PublisherFailed(url=url, reason=error) from error
-
-
-def _start_of(file: Path) -> bytes:
-    with file.open("rb") as opened:
-        return opened.read(_MOST)
 
 
 def _verified_signer(
@@ -86,7 +82,7 @@ def _verified_signer(
     for file in files:
         _fetch(f"{url}{file.suffix}", file, progress)
     try:
-        signature.verify(digest, *map(_start_of, files))
+        signature.verify(digest, *(file.read_bytes() for file in files))
     except signature.BadSignature as error:
         raise PublisherFailed(url=f"{url}.sig", reason=error) from error
     progress.say(f"the publisher's binary is signed by {signature.SIGNER}")

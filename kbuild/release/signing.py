@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kbuild import network
 from kbuild.errors import BadKey, KeylessFailed
 from kbuild.release.files import Problem, ReleaseFiles
 from kbuild.release.keys import fingerprint, pem, private_key, public_key
@@ -35,6 +36,7 @@ PAYLOAD = "application/vnd.in-toto+json"
 _SIGNED = {SUMS_BUNDLE: SUMS["sha256"], PROVENANCE_BUNDLE: PROVENANCE}
 _BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 _KINDS = {"key": "signed with a key", "keyless": "signed keyless", "": "no bundle"}
+_STALLS = 4  # stall timeouts for all that sigstore's services are asked for to sign
 _NO_EXTRA = "an extra is missing: pip install 'kbuild[keyless]'"
 
 
@@ -86,11 +88,13 @@ def sign_keyless(folder: Path, documents: Mapping[str, bytes], trust_config: Pat
     """
     try:
         from sigstore.dsse import Statement
+        from sigstore.models import Bundle
         from sigstore.oidc import IdentityToken, detect_credential
         from sigstore.sign import SigningContext
     except ImportError as error:
         raise KeylessFailed(reason=_NO_EXTRA) from error
-    try:
+
+    def sign() -> tuple[IdentityToken, Bundle, Bundle]:
         found = detect_credential()
         if found is None:
             raise KeylessFailed(reason="no OIDC identity was found")
@@ -98,9 +102,14 @@ def sign_keyless(folder: Path, documents: Mapping[str, bytes], trust_config: Pat
         context = SigningContext.from_trust_config(_trust(trust_config))
         with context.signer(token) as signer:
             sums = signer.sign_artifact(documents[SUMS["sha256"]])
-            statement = signer.sign_dsse(Statement(documents[PROVENANCE]))
+            return token, sums, signer.sign_dsse(Statement(documents[PROVENANCE]))
+
+    try:
+        token, sums, statement = network.within(_STALLS * network.stall_timeout, sign)
     except KeylessFailed:
         raise
+    except network.NetworkError as error:
+        raise KeylessFailed(reason=error) from error
     except Exception as error:  # sigstore's own have no common base
         raise KeylessFailed(reason=f"{type(error).__name__}: {error}") from error
     _write(folder / SUMS_BUNDLE, sums.to_json().encode())
@@ -234,7 +243,10 @@ def _verify_keyless(
         what = "a keyless signature has no key"
         faults.append(Problem(file=PUBLIC_KEY, kind="extra", what=what))
     try:
-        verifier = Verifier(trusted_root=_trust(trust_config).trusted_root)
+        trust = network.within(network.stall_timeout, lambda: _trust(trust_config))
+        verifier = Verifier(trusted_root=trust.trusted_root)
+    except network.NetworkError as error:
+        raise KeylessFailed(reason=error) from error
     except Exception as error:  # sigstore's own have no common base
         raise KeylessFailed(reason=f"{type(error).__name__}: {error}") from error
     policy = Identity(identity=identity, issuer=issuer)

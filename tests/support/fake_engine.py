@@ -6,6 +6,7 @@ import shutil
 import socketserver
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -20,7 +21,8 @@ class FakeEngine:
     """What is answered to ``METHOD /path`` without the version in front, and what was asked.
 
     Of several answers each is given once, the last one for ever. A list is sent as a stream of
-    events; one that ends with None breaks off there, without an end.
+    events; one that ends with None breaks off there, without an end, and a float is a pause of so
+    many seconds.
     """
 
     answers: dict[str, list[Answer]]
@@ -70,6 +72,9 @@ def fake_engine(answers: dict[str, list[Answer]], api: str = "1.41") -> Iterator
                     self.wfile.write(b"40\r\nhalf a chunk")
                     self.close_connection = True
                     return
+                if isinstance(event, float):
+                    time.sleep(event)
+                    continue
                 data = json.dumps(event).encode()
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
             self.wfile.write(b"0\r\n\r\n")

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -366,6 +367,64 @@ def test_a_pull_that_fails(answer: Answer, ours: type[KbuildError], tries: int) 
             engine.pull(client, IMAGE, Recorder())
         assert type(caught.value) is ours
         assert asked.count(CREATE) == tries
+
+
+STUCK = layer("one", 1, 9_000_000)
+MEANWHILE = [layer("one", done * 100_000, 900_000) for done in range(1, 10)]
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "events",
+    [
+        pytest.param([30.0], id="silent"),
+        pytest.param([STUCK, 30.0], id="silent after a layer has begun"),
+        pytest.param([STUCK, 0.1] * 300, id="news that are none"),
+        pytest.param(
+            [e for done in range(300) for e in (layer("one", done, 9_000_000), 0.1)], id="dripping"
+        ),
+    ],
+)
+def test_a_pull_that_stalls_is_left(events: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "stall_timeout", 0.4, raising=False)
+    with client_of({INSPECT: LACKING, CREATE: [(200, events)]}) as (client, asked):
+        with pytest.raises(RegistryUnreachable) as caught:
+            engine.pull(client, IMAGE, Recorder())
+        assert asked.count(CREATE) == network.ATTEMPTS
+    assert "it stalled: fewer than 1000 bytes a second" in caught.value.details
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "events",
+    [
+        pytest.param([e for event in MEANWHILE for e in (event, 0.3)], id="slow"),
+        pytest.param(
+            [e for n in range(6) for e in ({"status": "Extracting", "id": f"{n}"}, 0.5)],
+            id="unpacking",
+        ),
+    ],
+)
+def test_a_pull_that_is_slow_has_not_stalled(
+    events: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "stall_timeout", 1, raising=False)
+    with client_of({INSPECT: LACKING, CREATE: [(200, events)]}) as (client, asked):
+        engine.pull(client, IMAGE, Recorder())
+        assert asked.count(CREATE) == 1
+
+
+@pytest.mark.timeout(30)
+def test_a_registry_that_gives_the_engine_no_answer_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(network, "stall_timeout", 1, raising=False)
+    answers: dict[str, list[Answer]] = {"GET /distribution/golang:1.21.1/json": [(200, [30.0])]}
+    with client_of(answers) as (client, asked):
+        with pytest.raises(RegistryUnreachable, match="golang") as caught:
+            engine.registry_digest(client, "golang:1.21.1")
+        assert len(asked) == 2
+    assert "no answer in 1 s" in caught.value.details
 
 
 def test_the_default_socket_needs_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:

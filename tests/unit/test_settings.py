@@ -85,6 +85,19 @@ def test_the_leaf_never_outlives_the_ca(ca_years: int, leaf_years: int) -> None:
         assert settings.lifetimes().leaf.days == 365 * leaf_years
 
 
+@pytest.mark.parametrize("seconds", ["0", "-1", "3601", "1.5", "", "ever", "1e2", True, 2.5, "١"])
+def test_a_stall_timeout_out_of_range_is_refused(seconds: object) -> None:
+    with pytest.raises(BadSetting, match="stall-timeout"):
+        read_settings({"stall_timeout": seconds}, {}, None)
+
+
+def test_a_stall_timeout_is_whole_seconds() -> None:
+    assert read_settings({}, {}, None).stall_timeout == 60
+    assert read_settings({}, {"KBUILD_STALL_TIMEOUT": "3600"}, None).stall_timeout == 3600
+    Path("kbuild.toml").write_text("stall-timeout = 1\n")
+    assert read_settings({}, {}, None).stall_timeout == 1
+
+
 def test_independent_is_about_against_stock() -> None:
     with pytest.raises(BadSetting, match="against-stock"):
         read_settings(flags(independent=True), {}, None).requests({})

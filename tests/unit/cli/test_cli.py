@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.hostile_servers import hostile_server, silence
 from tests.support.releases import make_release
 from tests.support.repositories import git, make_repository
 from tests.support.servers import free_port
@@ -225,6 +226,15 @@ def test_verify_refuses_what_is_no_kubeadm(kind: str, run: Run, tmp_path: Path) 
     done = run("verify", str(path), *YEARS)
     assert done.returncode == 72, done.stderr
     assert "hint: " in done.stderr
+
+
+def test_a_source_that_stalls_is_told_after_the_time_that_was_set(run: Run) -> None:
+    with hostile_server(silence) as server:
+        source = f"{server.address}/kubernetes-src.tar.gz"
+        done = run("versions", "--source", source, "--stall-timeout", "1", KBUILD_STALL_TIMEOUT="9")
+    assert done.returncode == 20, done.stderr
+    assert done.stderr.count("trying again") == 3
+    assert "it stalled: fewer than 1000 bytes a second for 1 s (--stall-timeout)" in done.stderr
 
 
 def test_no_colour_and_no_bars_in_a_pipe(run: Run, repository: tuple[Path, dict[str, str]]) -> None:

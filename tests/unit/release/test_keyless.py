@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from kbuild import network
 from kbuild.errors import KeylessFailed
-from kbuild.release import list_files
+from kbuild.release import list_files, signing
 from kbuild.release.check import check_release
 from kbuild.release.demands import Demands
 from kbuild.release.signing import sign_keyless, sign_with_key
+from tests.support.hostile_servers import drip, hostile_server
 from tests.support.releases import documents, make_release
 from tests.support.sigstore_instance import IDENTITY, ISSUER, Instance, running_sigstore
 
@@ -148,3 +151,30 @@ def test_a_trust_config_that_is_none_is_told(
         path.write_text(content)
     with pytest.raises(KeylessFailed):
         sign_keyless(folder, documents(folder), path)
+
+
+@pytest.mark.timeout(30)
+def test_a_service_that_drips_is_left(
+    folder: Path, trust: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "stall_timeout", 0.5, raising=False)
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "a token")
+    before = {*list_files(folder)}
+    with hostile_server(drip(b" ", at_once=b"HTTP/1.1 200 OK\r\n\r\n")) as server:
+        monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_URL", f"{server.address}/oidc?x=y")
+        with pytest.raises(KeylessFailed, match=r"no answer in 2 s \(--stall-timeout\)"):
+            sign_keyless(folder, documents(folder), trust)
+    assert {*list_files(folder)} == before
+
+
+@pytest.mark.usefixtures("ci_job")
+@pytest.mark.timeout(30)
+def test_a_source_of_trust_that_does_not_answer_is_left(
+    folder: Path, trust: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sign_keyless(folder, documents(folder), trust)
+    monkeypatch.setattr(network, "stall_timeout", 0.5, raising=False)
+    monkeypatch.setattr(signing, "_trust", lambda _: time.sleep(20))
+    with pytest.raises(KeylessFailed, match="no answer in 0"):
+        found(folder, trust)

@@ -1,0 +1,135 @@
+"""What ends a command, and how that is told."""
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from kbuild.cli.boundary import Boundary
+from tests.support.releases import make_release
+from tests.support.repositories import make_repository
+
+KBUILD = Path(sys.executable).with_name("kbuild")
+
+
+def end_of(act: Callable[[], object]) -> tuple[int, str]:
+    app = typer.Typer(cls=Boundary, pretty_exceptions_enable=False)
+
+    @app.command(name="act")
+    def _act() -> None:
+        act()
+
+    @app.command(name="other")
+    def _other() -> None:
+        """Make the app a group, as kbuild is."""
+
+    done = CliRunner().invoke(app, ["act"])
+    return done.exit_code, done.stderr
+
+
+def endless(depth: int = 0) -> int:
+    return endless(depth + 1) + 1
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "out of memory"),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "Cannot allocate memory"),
+        (BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)), "temporarily unavailable"),
+        (RuntimeError("can't start new thread"), "can't start new thread"),
+        (ImportError("x.so: failed to map segment from shared object"), "failed to map"),
+        (ImportError("x.so: cannot allocate memory"), "cannot allocate memory"),
+    ],
+    ids=repr,
+)
+def test_a_shortage_has_a_code_of_its_own(error: Exception, reason: str) -> None:
+    def fail() -> None:
+        raise error
+
+    code, said = end_of(fail)
+    assert code == 59, said
+    assert reason in said
+    assert "ulimit" in said
+
+
+def test_a_stack_that_is_used_up_is_a_shortage() -> None:
+    code, said = end_of(endless)
+    assert (code, "recursion" in said) == (59, True)
+
+
+def test_other_errors_are_still_internal() -> None:
+    code, said = end_of(dict[str, int]().popitem)
+    assert (code, "internal error" in said) == (1, True)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("megabytes", [150, 250])
+def test_a_limit_of_memory_is_told(megabytes: int, tmp_path: Path) -> None:
+    release = make_release(tmp_path / "work", tmp_path / "v1.20.2")
+    os.truncate(release / "kubeadm-linux-amd64", 255 << 20)  # kbuild reads up to 256 MiB
+    command = f'ulimit -v {megabytes << 10}; exec "$0" check "$1"'
+    done = subprocess.run(
+        ["bash", "-c", command, str(KBUILD), str(release)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 59, done.stderr
+    assert done.stderr.startswith("error: kbuild cannot go on with the memory")
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("upstream") / "kubernetes"
+    make_repository(folder, ["v1.20.2"])
+    return str(folder)
+
+
+def shell(command: str, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["bash", "-c", command, str(KBUILD)],
+        cwd=folder,
+        env={**os.environ, "HOME": str(folder), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    "closed", ["2>&-", "<&- 2>&-", ">&- 2>&-", "<&- >&- 2>&-"], ids=lambda word: word
+)
+def test_a_closed_standard_error_fails_nothing(
+    closed: str, tmp_path: Path, repository: str
+) -> None:
+    done = shell(f'"$0" versions --source "$REPOSITORY" {closed}', tmp_path, REPOSITORY=repository)
+    assert done.returncode == 0
+    assert ("v1.20.2" in done.stdout) == (" >&-" not in f" {closed}")
+
+
+STREAMS = """
+import os, sys
+from kbuild.cli import main
+sys.argv = ["kbuild", "--version"]
+try:
+    main()
+except SystemExit:
+    pass
+report = os.open(os.environ["REPORT"], os.O_WRONLY | os.O_CREAT)
+os.write(report, " ".join(os.readlink(f"/proc/self/fd/{n}") for n in range(3)).encode())
+"""
+
+
+def test_no_file_gets_the_number_of_a_stream_that_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(STREAMS)
+    command = f'"{sys.executable}" program.py <&- >&- 2>&-'
+    assert shell(command, tmp_path, REPORT=str(tmp_path / "report")).returncode == 0
+    assert (tmp_path / "report").read_text() == " ".join(["/dev/null"] * 3)
