@@ -192,10 +192,11 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = error.filename or path
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(path=place) from error
+            # Of a copy or a rename the second name is what was to be written.
+            raise DiskFull(path=error.filename2 or error.filename or path) from error
         if error.errno in _REFUSED:
+            place = error.filename or path
             raise NotWritable(path=place, reason=os.strerror(error.errno)) from error
         raise
 
@@ -233,7 +234,8 @@ def sha256(path: Path) -> str:
 
 def key(text: str) -> str:
     """Return a short name for ``text`` that is fit for a file."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    # Bytes of a path that the locale cannot read are surrogates; every locale gives the same bytes.
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _lock_path(cache: Path, name: str) -> Path:

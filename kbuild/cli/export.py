@@ -36,7 +36,7 @@ def export(
     if tool not in TOOLS:
         reason = f"it must be one of {', '.join(TOOLS)}"
         raise BadSetting(name="TOOL", value=tool, reason=reason, hint="see --help")
-    if not re.fullmatch(r"https?://[\w.~:/%@+\[\]-]+", base_url):
+    if not re.fullmatch(r"https?://[\w.~:/%@+\[\]-]+", base_url, re.ASCII):
         reason = "it must be an http or https address of plain characters"
         raise BadSetting(name="base-url", value=base_url, reason=reason, hint="quote the rest as %")
     releases = check_folder(folder)

@@ -38,7 +38,7 @@ def sign(
     """Sign a release's sums and its provenance, as sigstore does."""
     _, screen = begin(ctx, {"json": json, "quiet": quiet}, config)
     if (key is not None) == keyless:
-        raise MissingSetting(name="key FILE or --keyless, one of them,")
+        raise MissingSetting(names="--key FILE or --keyless, one of them")
     checked = check_folder(folder, signatures=False)
     for release in checked:
         demand_whole(release)  # what is signed is vouched for

@@ -11,16 +11,18 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion, Version
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 from unidiff.errors import UnidiffParseError
 from unidiff.patch import PatchSet
 
 import kbuild
 from kbuild.errors import PatchIndexBroken, UnsupportedVersion
+from kbuild.files import BROKEN, read_file, reason_of
 from kbuild.model import Lifetimes
 
 INDEX = "series.toml"
+_MAX_FILE = 1 << 16  # bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,14 +157,11 @@ def read_index(folder: Path) -> Index:
     """
     path = folder / INDEX
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(read_file(path, _MAX_FILE).decode())
         entries = [_series(folder, entry) for entry in table.pop("series")]
         return Index(oldest=Version(table.pop("oldest")), series=tuple(entries), **table)
-    except (OSError, InvalidSpecifier, InvalidVersion, UnidiffParseError) as error:
-        raise PatchIndexBroken(path=path, reason=error) from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise PatchIndexBroken(path=path, reason=reason) from error
+    except (OSError, UnidiffParseError, *BROKEN) as error:
+        raise PatchIndexBroken(path=path, reason=reason_of(error)) from error
 
 
 def _series(folder: Path, entry: dict[str, Any]) -> Series:
@@ -175,7 +174,7 @@ def _series(folder: Path, entry: dict[str, Any]) -> Series:
 
 
 def _patch(path: Path) -> Patch:
-    return Patch(name=path.name, template=path.read_text(encoding="utf-8"))
+    return Patch(name=path.name, template=read_file(path, _MAX_FILE).decode())
 
 
 def _lines(lines: list[str]) -> tuple[str, ...]:

@@ -103,7 +103,7 @@ def _write(
         for kind in request.package:
             with tempfile.TemporaryDirectory(dir=binary.path.parent) as work:
                 make_package(kind, binary, request, Path(work), folder)
-    (folder / PATCH).write_text(binaries[0].tree.diff)
+    (folder / PATCH).write_text(binaries[0].tree.diff, encoding="utf-8")
     _write_json(folder / PROOF, {"binaries": [proof_document(p, layout) for p in proofs]})
     _write_json(folder / BUILD, build_document(binaries, request, times))
     digests = digests_of(folder, list_files(folder))
