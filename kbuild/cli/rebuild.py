@@ -22,7 +22,9 @@ def rebuild(
     provenance: Annotated[
         Path,
         typer.Argument(
-            metavar="PROVENANCE", help="The provenance.json of a release, or its folder."
+            metavar="PROVENANCE",
+            readable=False,
+            help="The provenance.json of a release, or its folder.",
         ),
     ],
     source: options.Source = None,

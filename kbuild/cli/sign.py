@@ -24,6 +24,7 @@ def sign(
         typer.Option(
             "--key",
             metavar="FILE",
+            readable=False,
             help="A private key, PEM or cosign's own; its password is in COSIGN_PASSWORD.",
         ),
     ] = None,

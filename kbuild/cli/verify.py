@@ -22,7 +22,9 @@ app = command_app()
 @app.command()
 def verify(
     ctx: typer.Context,
-    binary: Annotated[Path, typer.Argument(metavar="BINARY", help="A kubeadm for Linux.")],
+    binary: Annotated[
+        Path, typer.Argument(metavar="BINARY", readable=False, help="A kubeadm for Linux.")
+    ],
     ca_years: options.CaYears = None,
     leaf_years: options.LeafYears = None,
     version: options.Version = None,

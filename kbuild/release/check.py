@@ -197,7 +197,7 @@ def _read_statement(files: ReleaseFiles) -> tuple[Statement | None, list[Problem
     try:
         statement = parse_provenance(content)
     except BROKEN as error:
-        what = f"it cannot be read: {error!r}"
+        what = f"it cannot be read: {reason_of(error)}"
         return None, [Problem(file=PROVENANCE, kind="different", what=what)]
     return statement, []
 
