@@ -4,12 +4,12 @@ And say what is wrong with what is in them.
 """
 
 import errno
+import io
 import json
 import os
 import stat
 import tomllib
 from pathlib import Path
-from typing import BinaryIO
 
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
@@ -33,7 +33,7 @@ _WORDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
 )
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> io.BufferedReader:
     """Open a regular file to read it; links are followed.
 
     Opening a FIFO waits for a writer, and a device may never end, so neither is opened. Raises

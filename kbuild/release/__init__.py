@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kbuild.errors import NotWritable, OutputBusy, OutputExists
+from kbuild.files import BROKEN, read_file
 from kbuild.model import Binary, BuildRequest, Proof, Release, Tag
 from kbuild.release.documents import build_document, proof_document, request_document
+from kbuild.release.files import MAX_DOCUMENT
 from kbuild.release.names import (
     BUILD,
     PATCH,
@@ -145,18 +147,18 @@ def _is_of(folder: Path, request: BuildRequest, tag: Tag) -> bool:
     free = {"version", *(["build_date"] if request.build_date is None else [])}
     wanted = {k: v for k, v in request_document(request).items() if k not in free}
     try:
-        build = json.loads((folder / BUILD).read_text())
+        build = json.loads(read_file(folder / BUILD, MAX_DOCUMENT))
         made = {name: value for name, value in build["request"].items() if name not in free}
         source = build["source"]
         return wanted == made and (source["tag"], source["commit"]) == (tag.name, tag.commit)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, *BROKEN):
         return False
 
 
 def _holds(folder: Path, binaries: tuple[Binary, ...], layout: str) -> bool:
     """Tell whether a release is whole and has these very binaries; it may be signed."""
     try:
-        sums = read_sums((folder / SUMS["sha256"]).read_bytes())
+        sums = read_sums(read_file(folder / SUMS["sha256"], MAX_DOCUMENT))
         beside = {f"{name}{SUM_SUFFIX}" for name in sums}
         return (
             {*list_files(folder)} - {*SIGNATURES} == {*sums, *beside, *SUMS.values()}

@@ -33,6 +33,7 @@ from kbuild.patching.gosource import added_duration, const_value
 from kbuild.patching.series import read_index
 from kbuild.prove.certificates import UnreadableCertificate, read_certificates
 from kbuild.prove.gobinary import read_build_info, read_functions, read_sections
+from kbuild.prove.stock import differing_functions
 from kbuild.release.keys import private_key
 from kbuild.release.sbom import sbom_text
 from kbuild.release.signing import sign_keyless, sign_with_key
@@ -313,7 +314,11 @@ def test_binaries(data: st.DataObject, home: Path) -> None:
     for read in (read_build_info, read_functions, read_sections):
         with soon(), contextlib.suppress(KbuildError):
             read(content)
+    whole = home / "kubeadm-whole"
+    shutil.copyfile(binary, whole)
     binary.write_bytes(content)
+    with soon(), contextlib.suppress(KbuildError):
+        differing_functions(whole, binary, "amd64")
     assert ends_well("verify", binary) in (2, 72)  # 2: it is one, and the lifetimes are missing
 
 

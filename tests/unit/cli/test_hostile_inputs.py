@@ -562,6 +562,20 @@ def test_a_settings_file_is_told_from_a_folder_that_is_a_loop(
     assert code == 92, said
 
 
+@pytest.mark.parametrize("kind", ["pipe", "deep", "digits", "latin-1"])
+def test_what_lies_in_an_output_folder_is_no_release_of_ours(
+    kind: str, release: Path, repository: Path, tmp_path: Path
+) -> None:
+    path = release / "build.json"
+    path.unlink()
+    texts = {"deep": b"[" * 100_000, "digits": b"9" * 5000, "latin-1": b"\xff"}
+    os.mkfifo(path) if kind == "pipe" else path.write_bytes(texts[kind])
+    words = (*BUILD, "--source", repository, "--cache-dir", tmp_path / "cache")
+    code, said = kbuild(*words, "--output", release)
+    assert code == 82, said
+    assert f"{release} already exists" in said
+
+
 # --- full disks -------------------------------------------------------------------------------
 
 FULL = """\

@@ -218,3 +218,28 @@ def test_any_text_gives_a_version_or_an_error(text: str) -> None:
             assert is_go_version(pin_of({file: text}).version)
         except PinNotFound:
             continue
+
+
+@pytest.mark.parametrize("text", [f"1.{'9' * 5000}", f"1.20.{'9' * 5000}", f"1.20rc{'9' * 5000}"])
+def test_a_version_of_thousands_of_digits_is_none(text: str) -> None:
+    assert not is_go_version(text)
+    with pytest.raises(PinNotFound):
+        pin_of({GO_VERSION: text})
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a0: &a0 [x, x]\n"
+        + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
+        + f"dependencies: [{{name: '{UPSTREAM}', version: *a39}}]\n",
+        f"%YAML {'9' * 5000}.1\n---\ndependencies: []\n",
+        "[" * 100_000,
+        "dependencies: 1",
+    ],
+    ids=["aliases", "digits", "deep", "type"],
+)
+def test_dependencies_of_any_yaml_are_read_soon(text: str) -> None:
+    with pytest.raises(PinNotFound):
+        pin_of({DEPENDENCIES: text})
