@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from kbuild.addresses import shown
 
-_LONGEST_VALUE = 200  # characters
+_LONGEST, _LONGEST_VALUE = 8000, 200  # characters of a sentence, and of a value in it
 
 
 class KbuildError(Exception):
@@ -25,8 +25,8 @@ class KbuildError(Exception):
     todo: ClassVar[str]
 
     def __init__(self, *, details: str = "", **facts: object) -> None:
-        self.happened = shown(self.what.format(**facts))
-        self.hint = shown(self.todo.format(**facts))
+        self.happened = _short(shown(self.what.format(**facts)), _LONGEST)
+        self.hint = _short(shown(self.todo.format(**facts)), _LONGEST)
         self.details = shown(details.strip())
         super().__init__(self.happened)
 
@@ -37,7 +37,12 @@ def _quoted(value: object) -> str:
         text = repr(value) if isinstance(value, str) else str(value)
     except (ValueError, RecursionError):  # more digits than Python converts, or lists in lists
         return "that"
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+    return _short(text, _LONGEST_VALUE)
+
+
+def _short(text: str, most: int) -> str:
+    """Cut what may come from a stranger's document, which could flood a terminal."""
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 class InternalError(KbuildError):

@@ -44,9 +44,11 @@ def open_file(path: Path) -> io.BufferedReader:
         descriptor = os.open(path, _FLAGS)
     except ValueError as error:  # a NUL in the name, or a character that the locale has not
         raise OSError(errno.EINVAL, "it is not a valid file name", str(path)) from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        reason = "it is a folder" if stat.S_ISDIR(mode) else "it is not a regular file"
+        raise OSError(errno.EINVAL, reason, str(path))
     return os.fdopen(descriptor, "rb")
 
 

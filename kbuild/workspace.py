@@ -38,7 +38,10 @@ from kbuild.errors import CacheInUse, DiskFull, NotWritable, UnsafeCache
 
 _FOLDERS = ("git", "trees", "go", "gocache", "built", "logs", "locks", "work")
 _ALONE = "alone"
-_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)
+_REFUSED = (
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG),
+    *(errno.ELOOP, errno.EEXIST, errno.EISDIR, errno.EIO),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +201,8 @@ def disk_errors(path: Path) -> Iterator[None]:
         if error.errno in _REFUSED:
             place = error.filename or path
             raise NotWritable(path=place, reason=os.strerror(error.errno)) from error
+        if error.errno == errno.ENOENT and error.filename is None:  # only os.getcwd names none
+            raise NotWritable(path="the current folder", reason="it was removed") from error
         raise
 
 

@@ -103,7 +103,8 @@ def _write(
         path.chmod(0o755)
         (folder / sbom_name(binary.arch)).write_text(sbom_text(binary, request))
         for kind in request.package:
-            with tempfile.TemporaryDirectory(dir=binary.path.parent) as work:
+            place = binary.path.parent  # on the disk of the cache, which may be the full one
+            with disk_errors(place), tempfile.TemporaryDirectory(dir=place) as work:
                 make_package(kind, binary, request, Path(work), folder)
     (folder / PATCH).write_text(binaries[0].tree.diff, encoding="utf-8")
     _write_json(folder / PROOF, {"binaries": [proof_document(p, layout) for p in proofs]})

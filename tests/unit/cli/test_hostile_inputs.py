@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
 from kbuild.cli.app import app
+from kbuild.toolchain.images import Pin
 from tests.support.goelf import write_go_elf
 from tests.support.releases import forge, forge_sums, make_release
-from tests.support.repositories import make_repository
+from tests.support.repositories import git, make_repository
 
 KBUILD = Path(sys.executable).with_name("kbuild")
 YEARS = ("--ca-years", "100", "--leaf-years", "10")
@@ -103,7 +104,7 @@ def _sparse(path: Path) -> None:
 NO_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "pipe": (os.mkfifo, "it is not a regular file"),
     "device": (lambda path: path.symlink_to("/dev/zero"), "it is not a regular file"),
-    "folder": (Path.mkdir, "it is not a regular file"),
+    "folder": (Path.mkdir, "it is a folder"),
     "socket": (_socket, "No such device or address"),
     "10 GB": (_sparse, "it is larger than"),
     "loop": (lambda path: path.symlink_to(path.name), "Too many levels of symbolic links"),
@@ -185,6 +186,18 @@ def test_what_is_no_folder_is_no_release(
     assert "holds no release" in said
 
 
+@pytest.mark.parametrize("kind", ["file", "loop", "pipe"])
+def test_a_lock_file_below_what_is_no_folder_is_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pin = Pin(repository="golang", go_version="1.21.6", digest=f"sha256:{'1' * 64}", origin="lock")
+    monkeypatch.setattr("kbuild.toolchain.images.resolve", lambda *_: pin)
+    (NO_FILES[kind][0] if kind in NO_FILES else Path.touch)(tmp_path / "odd")
+    code, said = kbuild("pins", "update", "1.21.6", "--lock", tmp_path / "odd/lock")
+    assert code == 81, said
+    assert str(tmp_path / "odd") in said
+
+
 @pytest.mark.parametrize("kind", NO_FILES)
 @pytest.mark.parametrize("flag", ["--output", "--cache-dir"])
 def test_what_is_no_folder_is_not_written_to(
@@ -262,6 +275,18 @@ def test_settings_are_utf8_whatever_the_locale(tmp_path: Path) -> None:
     done = process("pins", "list", "--config", file, **ASCII)
     assert done.returncode == 2
     assert b"the locale cannot write it" in done.stderr
+
+
+def test_a_current_folder_that_was_removed_is_told(repository: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    archive = tmp_path / "kubernetes.tar.gz"
+    git(repository, "archive", "--prefix=kubernetes/", "--output", str(archive), "v1.20.2")
+    words = [str(word) for word in (KBUILD, *BUILD, "--source", archive, "--cache-dir", tmp_path)]
+    command = ["sh", "-c", f'rmdir {folder}; exec "$@"', "-", *words]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 81, done.stderr
+    assert "the current folder cannot be used: it was removed" in done.stderr
 
 
 @pytest.mark.parametrize("epoch", ["-1", "-62135596800", "253402300800", "9" * 5000, "x"])
@@ -534,6 +559,15 @@ def test_a_provenance_of_any_json_is_an_error_of_its_own(
         assert reason in said
 
 
+@pytest.mark.parametrize("name", ["version", "source"])
+def test_a_provenance_does_not_flood_the_terminal(name: str, release: Path) -> None:
+    path = release / "provenance.json"
+    change(path, "predicate", "buildDefinition", "externalParameters", name, to="x" * 3_000_000)
+    code, said = kbuild("rebuild", path, "--builder", "local")
+    assert code in (92, 96), said
+    assert len(said) < 10_000
+
+
 def test_what_a_provenance_lacks_is_named(release: Path) -> None:
     path = release / "provenance.json"
     for text, reason in (("{}", "it has no 'predicate'"), ("[]", "a value in it is not of")):
@@ -626,11 +660,13 @@ def test_sign_names_the_full_disk_and_leaves_nothing(made: Path, key: Path, tmp_
 
 
 PROGRAM = """
-import sys
+import sys, tempfile
 from pathlib import Path
 from kbuild.errors import DiskFull
 from kbuild.toolchain.images import Pin, write_lock
 from kbuild.workspace import disk_errors, open_workspace
+from tests.support.eras import make_tree
+from tests.support.patching import patch
 from tests.support.releases import make_release
 full, other = map(Path, sys.argv[1:])
 try:
@@ -641,6 +677,8 @@ except DiskFull as error:
 BODIES = {
     "output": "with open_workspace(other / 'cache'): make_release(other / 'work', full / 'dist')",
     "cache": "with open_workspace(full) as w: (w.work / 'file').write_bytes(bytes(9999))",
+    "temporary": "make_tree(other, 'v1.20.2'); tempfile.tempdir = str(full)\n"
+    "    with disk_errors(other): patch(other, 'v1.20.2')",
     "lock": "with disk_errors(other): write_lock(full / 'lock', [Pin(repository='x' * 9999,"
     " go_version='1.21.6', digest='sha256:1', origin='lock')])",
 }
