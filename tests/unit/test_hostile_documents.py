@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -73,6 +73,8 @@ def examples(count: int) -> Callable[[Any], Any]:
         derandomize=FUZZ == 1,
         database=None,
         deadline=None,
+        report_multiple_bugs=FUZZ == 1,
+        phases=[Phase.generate, *([Phase.shrink] if FUZZ == 1 else [])],
         suppress_health_check=list(HealthCheck),
     )
 
