@@ -8,7 +8,6 @@ import typer
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.check import demand_whole
-from kbuild.errors import MissingSetting
 from kbuild.release.check import check_folder
 from kbuild.release.signing import sign_keyless, sign_with_key
 
@@ -39,7 +38,7 @@ def sign(
     """Sign a release's sums and its provenance, as sigstore does."""
     _, screen = begin(ctx, {"json": json, "quiet": quiet}, config)
     if (key is not None) == keyless:
-        raise MissingSetting(names="--key FILE or --keyless, one of them")
+        ctx.fail("give either --key FILE or --keyless")
     checked = check_folder(folder, signatures=False)
     for release in checked:
         demand_whole(release)  # what is signed is vouched for

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from kbuild.errors import BadKey
-from kbuild.files import read_file, reason_of
+from kbuild.files import BROKEN, read_file, reason_of
 from kbuild.release.strictjson import load_json
 
 PASSWORD = "COSIGN_PASSWORD"  # the variable's name, which is cosign's
-MAX_KEY = 64 * 1024  # bytes
+MAX_KEY = 8 * 1024  # bytes; cosign's file has 700, and to check a huge RSA key takes hours
 _COSIGN = ("ENCRYPTED SIGSTORE PRIVATE KEY", "ENCRYPTED COSIGN PRIVATE KEY")
 # The only costs that go-securesystemslib decrypts, as N, r and p; others could take hours.
 _ENCRYPTED_PEM = re.compile(rb"-----BEGIN ENCRYPTED PRIVATE KEY-----([^-]*)")
@@ -58,7 +58,7 @@ def private_key(path: Path) -> Any:  # noqa: ANN401  # slow to import
         raise BadKey(path=path, reason=reason_of(error)) from error
     except _Unusable as error:
         raise BadKey(path=path, reason=error) from error
-    except (ValueError, LookupError, TypeError, AttributeError, UnsupportedAlgorithm) as error:
+    except (*BROKEN, UnsupportedAlgorithm) as error:
         wrong = "Incorrect password" in str(error)
         reason = _WRONG_PASSWORD if wrong else "it is not a private key in PEM, or is damaged"
         raise BadKey(path=path, reason=reason, details=reason_of(error)) from error

@@ -91,13 +91,12 @@ def sign_keyless(folder: Path, documents: Mapping[str, bytes], trust_config: Pat
         from sigstore.sign import SigningContext
     except ImportError as error:
         raise KeylessFailed(reason=_NO_EXTRA) from error
-    trust = _trust(trust_config)
     try:
         found = detect_credential()
         if found is None:
             raise KeylessFailed(reason="no OIDC identity was found")
         token = IdentityToken(found)
-        context = SigningContext.from_trust_config(trust)
+        context = SigningContext.from_trust_config(_trust(trust_config))
         with context.signer(token) as signer:
             sums = signer.sign_artifact(documents[SUMS["sha256"]])
             statement = signer.sign_dsse(Statement(documents[PROVENANCE]))

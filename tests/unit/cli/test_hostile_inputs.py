@@ -401,7 +401,7 @@ def test_a_costly_cosign_key_is_refused(
 @pytest.mark.parametrize(
     "text",
     [
-        *(b"[" * 10_000, b'{"a":' * 5000, b"[]", b"1", b'{"kdf": []}', b"\xff", b"NaN"),
+        *(b"[" * 3000, b'{"a":' * 1000, b"[]", b"1", b'{"kdf": []}', b"\xff", b"NaN"),
         b'{"kdf": {"name": "scrypt", "params": {"N": ' + b"9" * 5000 + b"}}}",
         (
             b'{"kdf": {"name": "scrypt", "params": [1], "salt": ""}, '
@@ -414,6 +414,29 @@ def test_a_cosign_key_of_any_json_is_refused(text: bytes, made: Path, tmp_path: 
     code, said = kbuild("sign", made, "--key", cosign_file(tmp_path / "key", text))
     assert code == 94, said
     assert "it is not a private key in PEM, or is damaged" in said
+
+
+def test_an_encrypted_pem_without_end_is_refused(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COSIGN_PASSWORD", "x")
+    content = b""
+    for _ in range(1200):
+        content = b"\x30\x82" + len(content).to_bytes(2, "big") + content
+    body = base64.encodebytes(content).decode()
+    label = "ENCRYPTED PRIVATE KEY"
+    file = tmp_path / "key"
+    file.write_text(f"-----BEGIN {label}-----\n{body}-----END {label}-----\n")
+    code, said = kbuild("sign", made, "--key", file)
+    assert code == 94
+    assert "it is nested too deep" in said
+
+
+def test_one_way_of_signing_is_asked_for(made: Path, key: Path) -> None:
+    for words in ((), ("--key", key, "--keyless")):
+        code, said = kbuild("sign", made, *words)
+        assert code == 2
+        assert "give either --key FILE or --keyless" in said
 
 
 def der(tag: int, *parts: bytes) -> bytes:
