@@ -10,6 +10,8 @@ from typing import ClassVar
 
 from kbuild.addresses import shown
 
+_LONGEST, _LONGEST_VALUE = 8000, 200  # characters of a sentence, and of a value in it
+
 
 class KbuildError(Exception):
     """Base of all errors that reach a user.
@@ -23,10 +25,24 @@ class KbuildError(Exception):
     todo: ClassVar[str]
 
     def __init__(self, *, details: str = "", **facts: object) -> None:
-        self.happened = shown(self.what.format(**facts))
-        self.hint = shown(self.todo.format(**facts))
+        self.happened = _short(shown(self.what.format(**facts)), _LONGEST)
+        self.hint = _short(shown(self.todo.format(**facts)), _LONGEST)
         self.details = shown(details.strip())
         super().__init__(self.happened)
+
+
+def _quoted(value: object) -> str:
+    """Return a value as a message may hold it: of a long one only the beginning."""
+    try:
+        text = repr(value) if isinstance(value, str) else str(value)
+    except (ValueError, RecursionError):  # more digits than Python converts, or lists in lists
+        return "that"
+    return _short(text, _LONGEST_VALUE)
+
+
+def _short(text: str, most: int) -> str:
+    """Cut what may come from a stranger's document, which could flood a terminal."""
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 class InternalError(KbuildError):
@@ -44,16 +60,19 @@ class BadSetting(KbuildError):
     """A setting has a value that it cannot have."""
 
     exit_code = 2
-    what = "{name} cannot be {value!r}: {reason}"
+    what = "{name} cannot be {value}: {reason}"
     todo = "{hint}"
+
+    def __init__(self, *, name: str, value: object, reason: str, hint: str) -> None:
+        super().__init__(name=name, value=_quoted(value), reason=reason, hint=hint)
 
 
 class MissingSetting(KbuildError):
-    """A setting that has no default was not given."""
+    """Settings that have no default were not given."""
 
     exit_code = 2
-    what = "--{name} is missing"
-    todo = "give it as a flag, in kbuild.toml or in the environment; see --help"
+    what = "missing: {names}"
+    todo = "give each as a flag, in kbuild.toml or in the environment; see --help"
 
 
 class LeafOutlivesCA(KbuildError):
@@ -253,8 +272,8 @@ class BadPinsFile(KbuildError):
     """The user's lock file of image digests cannot be read."""
 
     exit_code = 38
-    what = "{path}, line {line}, is not a pin"
-    todo = "mend the line or delete the file; `kbuild pins update` writes it anew"
+    what = "the lock file {path} cannot be used: {reason}"
+    todo = "mend the file or delete it; `kbuild pins update` writes it anew"
 
 
 class PinsDrifted(KbuildError):
@@ -637,7 +656,7 @@ class KeylessFailed(KbuildError):
     """There is no OIDC identity here, or sigstore's services refused it."""
 
     exit_code = 95
-    what = "keyless signing failed: {reason}"
+    what = "keyless signatures cannot be made or verified: {reason}"
     todo = "it works where an OIDC identity is (CI with id-token: write); else sign with --key"
 
 

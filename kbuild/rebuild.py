@@ -4,6 +4,7 @@ The provenance is what is being judged, so it does not choose where anything is 
 name kbuild's own default addresses; every other address must come from the user.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -53,7 +54,7 @@ def rebuild(path: Path, settings: Settings, progress: Progress) -> Rebuilt:
     GOROOT. Raises BadProvenance or AddressNotAllowed before anything is contacted or run,
     RebuildDiffers with the inputs that differ, or what a build raises.
     """
-    path = path / PROVENANCE if path.is_dir() else path
+    path = path / PROVENANCE if os.path.isdir(path) else path  # noqa: PTH112  # any name
     before = read_provenance(path)
     _demand_subjects(path, before)
     recorded = _request(before, settings)

@@ -5,11 +5,12 @@ are errors, so that a misspelt one is never without effect.
 """
 
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from kbuild.errors import (
     MissingSetting,
     UnknownSetting,
 )
+from kbuild.files import read_file, reason_of
 from kbuild.model import (
     ARCHES,
     MAX_YEARS,
@@ -36,12 +38,16 @@ GOLANG = "golang"
 GO_SITE = "https://go.dev/dl"
 RELEASE_SITE = "https://dl.k8s.io/release"
 FILE = Path("kbuild.toml")
+_MAX_FILE = 16 * 1024  # bytes; a dotted key takes tomllib the square of its length
 PREFIX = "KBUILD_"
 MAX_STALL = 3600
 BUILDERS = ("auto", "docker", "local")
 TREE_STATES = ("dirty", "clean", "archive")
 LAYOUTS = ("flat", "tree")
 PACKAGES = ("deb", "rpm")
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_LIFETIMES = ("ca_years", "leaf_years")
 
 Parse = Callable[[str, object], object]
 
@@ -50,6 +56,8 @@ def _text(name: str, value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         hint = "put it in quotes" if isinstance(value, int | float) else "see --help"
         raise BadSetting(name=name, value=value, reason="it must be some text", hint=hint)
+    if "\0" in value:
+        raise BadSetting(name=name, value=value, reason="it holds a NUL", hint="leave that out")
     return value.strip()
 
 
@@ -59,6 +67,14 @@ def _address(name: str, value: object) -> str:
     if "://" in text and re.search(r"[\s\\]", text):
         reason, hint = "an address holds no space and no backslash", "write a space as %20"
         raise BadSetting(name=name, value="…", reason=reason, hint=hint)
+    return text
+
+
+def _source(name: str, value: object) -> str:
+    """Parse the address of a source, or its path on this machine."""
+    text = _address(name, value)
+    if text.startswith("~"):
+        _path(name, text)
     return text
 
 
@@ -131,7 +147,16 @@ def _hex(*, least: int, most: int) -> Parse:
 
 
 def _path(name: str, value: object) -> Path:
-    return Path(value if isinstance(value, Path) else _text(name, value)).expanduser()
+    try:
+        path = Path(_text(name, str(value) if isinstance(value, Path) else value)).expanduser()
+        os.fsencode(path)
+    except RuntimeError:
+        reason, hint = "there is no such user", "write the whole path"
+    except UnicodeEncodeError:
+        reason, hint = "the locale cannot write it", "set LC_ALL to a locale with UTF-8"
+    else:
+        return path
+    raise BadSetting(name=name, value=value, reason=reason, hint=hint)
 
 
 def _moment(name: str, value: object) -> datetime:
@@ -147,21 +172,24 @@ def _moment(name: str, value: object) -> datetime:
             hint="write it like 2026-01-31T12:00:00Z",
         )
     try:
-        return moment.astimezone(UTC).replace(microsecond=0)
+        moment = moment.astimezone(UTC).replace(microsecond=0)
     except OverflowError:
-        reason, hint = "it is out of range", "give a time of this age"
-        raise BadSetting(name=name, value=value, reason=reason, hint=hint) from None
+        moment = _EPOCH - timedelta(days=1)
+    if moment < _EPOCH:
+        reason, hint = "it is out of range", "give a time between the years 1970 and 9999"
+        raise BadSetting(name=name, value=value, reason=reason, hint=hint)
+    return moment
 
 
 def _switch(name: str, value: object) -> bool:
     known = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
     if isinstance(value, bool):
         return value
-    if str(value).lower() not in known:
-        raise BadSetting(
-            name=name, value=value, reason="it must be true or false", hint="write one"
-        )
-    return known[str(value).lower()]
+    word = str(value).lower() if isinstance(value, str) or value in (0, 1) else ""
+    if word not in known:
+        reason, hint = "it must be true or false", "write true or false, without quotes"
+        raise BadSetting(name=name, value=value, reason=reason, hint=hint)
+    return known[word]
 
 
 def _setting(parse: Parse, default: object = None) -> Any:  # noqa: ANN401  # as dataclasses.field
@@ -176,10 +204,10 @@ class Settings:
     ca_years: int | None = _setting(_years)
     leaf_years: int | None = _setting(_years)
     arch: tuple[str, ...] = _setting(_several(_one_of(*ARCHES)), ("amd64",))
-    source: str = _setting(_address, UPSTREAM)
+    source: str = _setting(_source, UPSTREAM)
     commit: str | None = _setting(_hex(least=7, most=40))
     source_sha256: str | None = _setting(_hex(least=64, most=64))
-    verify_against: str | None = _setting(_address)
+    verify_against: str | None = _setting(_source)
     builder: str = _setting(_one_of(*BUILDERS), "auto")
     image: str | None = _setting(_address)
     golang_repository: str = _setting(_address, GOLANG)
@@ -205,19 +233,20 @@ class Settings:
     quiet: bool = _setting(_switch, default=False)
     given: frozenset[str] = frozenset()  # the names that the user gave; not a setting itself
 
-    def required(self, name: str) -> Any:  # noqa: ANN401  # the field's own type
-        """Return a setting that has to be there, or raise MissingSetting."""
-        value = getattr(self, name)
-        if value is None:
-            raise MissingSetting(name=_flag(name))
-        return value
+    def required(self, *names: str) -> list[Any]:
+        """Return settings that have to be there; raises MissingSetting with all that are not."""
+        values = [getattr(self, name) for name in names]
+        missing = [name for name, value in zip(names, values, strict=True) if value is None]
+        if missing:
+            raise MissingSetting(names=", ".join(f"--{_flag(name)}" for name in missing))
+        return values
 
     def lifetimes(self) -> Lifetimes:
         """Return the lifetimes asked for; raises MissingSetting, LeafOutlivesCA or BadSetting."""
         if self.stock:
             self._check_stock()
             return Lifetimes(ca_years=STOCK_CA_YEARS, leaf_years=STOCK_LEAF_YEARS)
-        ca_years, leaf_years = self.required("ca_years"), self.required("leaf_years")
+        ca_years, leaf_years = self.required("ca_years", "leaf_years")
         if leaf_years > ca_years:
             raise LeafOutlivesCA(ca_years=ca_years, leaf_years=leaf_years)
         return Lifetimes(ca_years=ca_years, leaf_years=leaf_years)
@@ -227,7 +256,7 @@ class Settings:
 
         Raises MissingSetting, LeafOutlivesCA or BadSetting.
         """
-        versions = self.required("version")
+        [versions, *_] = self.required("version", *(() if self.stock else _LIFETIMES))
         if self.independent and not self.against_stock:
             raise BadSetting(
                 name="independent",
@@ -322,13 +351,13 @@ def _setting_fields() -> list[Field[Any]]:
 def _from_file(file: Path | None) -> dict[str, object]:
     path = file or FILE
     try:
-        entries = tomllib.loads(path.read_text())
+        entries = tomllib.loads(read_file(path, _MAX_FILE).decode())
     except FileNotFoundError:
         if file is None:
             return {}
         raise BadSettingsFile(path=path, reason="it does not exist") from None
-    except (OSError, ValueError) as error:
-        raise BadSettingsFile(path=path, reason=error) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadSettingsFile(path=path, reason=reason_of(error)) from error
     return {_known(name, names(), str(path)): value for name, value in entries.items()}
 
 
@@ -368,11 +397,14 @@ def _clock(environment: Mapping[str, str]) -> datetime | None:
     if epoch is None:
         return None
     try:
-        return datetime.fromtimestamp(int(epoch), UTC)
+        moment = datetime.fromtimestamp(int(epoch), UTC)
     except (ValueError, OverflowError, OSError):
+        moment = _EPOCH - timedelta(days=1)
+    if moment < _EPOCH:
         raise BadSetting(
             name="SOURCE_DATE_EPOCH",
             value=epoch,
             reason="it must be seconds since 1970",
             hint="unset it, or give the time with --build-date",
-        ) from None
+        )
+    return moment

@@ -60,7 +60,7 @@ _MAX_LINKS = 40  # as many as the kernel follows
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 _REFUSED = (
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG),
-    *(errno.EBUSY, errno.EIO, errno.ELOOP),
+    *(errno.ELOOP, errno.EEXIST, errno.EISDIR, errno.EIO, errno.EBUSY),
 )
 
 
@@ -371,11 +371,14 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = error.filename or path
         if error.errno in DISK_FULL:
-            raise DiskFull(path=place) from error
+            # Of a copy or a rename the second name is what was to be written.
+            raise DiskFull(path=error.filename2 or error.filename or path) from error
         if error.errno in _REFUSED:
+            place = error.filename or path
             raise NotWritable(path=place, reason=os.strerror(error.errno)) from error
+        if error.errno == errno.ENOENT and error.filename is None:  # only os.getcwd names none
+            raise NotWritable(path="the current folder", reason="it was removed") from error
         raise
 
 
@@ -413,7 +416,8 @@ def sha256(path: Path) -> str:
 
 def key(text: str) -> str:
     """Return a short name for ``text`` that is fit for a file."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    # Bytes of a path that the locale cannot read are surrogates; every locale gives the same bytes.
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _lock_path(cache: Path, name: str) -> Path:

@@ -30,6 +30,7 @@ def check(
         typer.Option(
             "--key",
             metavar="FILE",
+            readable=False,
             help="It must be signed with this public key, which is not in DIR.",
         ),
     ] = None,

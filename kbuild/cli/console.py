@@ -194,5 +194,7 @@ def _without_secrets(value: object) -> Any:  # noqa: ANN401  # the same kind of 
 def _console(stream: TextIO | None) -> Console:
     # A stream that was closed before we began is None; what is said there is lost.
     file = stream or io.StringIO()
+    if isinstance(file, io.TextIOWrapper):
+        file.reconfigure(errors="backslashreplace")  # a locale may lack what is to be shown
     # A pipe has no width; a table must not be folded to 80 columns there.
     return Console(file=file, highlight=False, width=None if file.isatty() else _WIDE)

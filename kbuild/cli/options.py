@@ -219,13 +219,14 @@ Package = Annotated[
     ),
 ]
 ReleaseFolder = Annotated[
-    Path, typer.Argument(metavar="DIR", help="A release, or a folder of several.")
+    Path, typer.Argument(metavar="DIR", readable=False, help="A release, or a folder of several.")
 ]
 TrustConfig = Annotated[
     Path | None,
     typer.Option(
         "--trust-config",
         metavar="FILE",
+        readable=False,
         help="Sigstore's ClientTrustConfig. Default: the public instance's.",
     ),
 ]

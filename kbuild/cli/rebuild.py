@@ -22,7 +22,9 @@ def rebuild(
     provenance: Annotated[
         Path,
         typer.Argument(
-            metavar="PROVENANCE", help="The provenance.json of a release, or its folder."
+            metavar="PROVENANCE",
+            readable=False,
+            help="The provenance.json of a release, or its folder.",
         ),
     ],
     source: options.Source = None,
@@ -75,7 +77,8 @@ def _refuse_settings_of(provenance: Path, config: str | None) -> None:
     """Refuse a kbuild.toml in the release: whoever made the release may have put it there."""
     if config is not None or os.environ.get("KBUILD_CONFIG"):
         return
-    release = provenance if provenance.is_dir() else provenance.parent
-    if FILE.exists() and Path.cwd().is_relative_to(release.resolve()):
+    # Of any name, and through a loop of links, os.path gives an answer where pathlib raises.
+    release = provenance if os.path.isdir(provenance) else provenance.parent  # noqa: PTH112
+    if FILE.exists() and Path.cwd().is_relative_to(os.path.realpath(release)):
         reason = "it is in the release that is to be judged; if it is yours, name it with --config"
         raise BadSettingsFile(path=FILE, reason=reason)

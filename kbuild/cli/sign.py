@@ -8,7 +8,6 @@ import typer
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.check import demand_whole
-from kbuild.errors import MissingSetting
 from kbuild.release.check import check_folder
 from kbuild.release.signing import sign_keyless, sign_with_key
 
@@ -24,6 +23,7 @@ def sign(
         typer.Option(
             "--key",
             metavar="FILE",
+            readable=False,
             help="A private key, PEM or cosign's own; its password is in COSIGN_PASSWORD.",
         ),
     ] = None,
@@ -39,7 +39,7 @@ def sign(
     """Sign a release's sums and its provenance, as sigstore does."""
     _, screen = begin(ctx, {"stall_timeout": stall_timeout, "json": json, "quiet": quiet}, config)
     if (key is not None) == keyless:
-        raise MissingSetting(name="key FILE or --keyless, one of them,")
+        ctx.fail("give either --key FILE or --keyless")
     checked = check_folder(folder, signatures=False)
     for release in checked:
         demand_whole(release)  # what is signed is vouched for

@@ -11,6 +11,7 @@ from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.kubeadm import proof_lines
 from kbuild.errors import BadVersion, WrongBinary
 from kbuild.prove import prove_file
+from kbuild.prove.elf import read_arch
 from kbuild.release.documents import proof_document
 from kbuild.source.versions import full_tag
 from kbuild.workspace import open_workspace
@@ -21,7 +22,9 @@ app = command_app()
 @app.command()
 def verify(
     ctx: typer.Context,
-    binary: Annotated[Path, typer.Argument(metavar="BINARY", help="A kubeadm for Linux.")],
+    binary: Annotated[
+        Path, typer.Argument(metavar="BINARY", readable=False, help="A kubeadm for Linux.")
+    ],
     ca_years: options.CaYears = None,
     leaf_years: options.LeafYears = None,
     version: options.Version = None,
@@ -36,8 +39,7 @@ def verify(
         name: value for name, value in locals().items() if name not in ("ctx", "config", "binary")
     }
     settings, screen = begin(ctx, flags, config)
-    if not binary.is_file():
-        raise WrongBinary(path=binary, reason="there is no such file")
+    read_arch(binary)  # what is wrong with the file shows before a setting that is missing
     if not os.access(binary, os.X_OK):
         raise WrongBinary(path=binary, reason="it is not executable")
     lifetimes = settings.lifetimes()

@@ -6,6 +6,7 @@ import io
 import os
 import tempfile
 from datetime import timedelta
+from pathlib import Path
 
 from kbuild.errors import DiskFull, GitMissing, LifetimeNotReached, NotWritable
 from kbuild.model import (
@@ -21,6 +22,7 @@ from kbuild.patching.fitting import check_keeps, fitting_series, human, misfit, 
 from kbuild.patching.goconst import GoSourceError
 from kbuild.patching.gosource import added_duration, const_value
 from kbuild.patching.series import Check, Hunk, Patch, Series
+from kbuild.workspace import disk_errors
 
 NO_NEWLINE = "\n\\ No newline at end of file\n"
 
@@ -94,7 +96,7 @@ def _run_git(tree: SourceTree, text: str, *options: str) -> None:
     settings = ("-c", "core.autocrlf=false", "-c", "apply.whitespace=nowarn")
     # Without context git asks for --unidiff-zero; that a hunk matches once was checked before.
     command = (Git.GIT_PYTHON_GIT_EXECUTABLE, *settings, "apply", "--unidiff-zero", *options)
-    with tempfile.TemporaryFile() as file:
+    with disk_errors(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
         file.write(text.encode())
         file.seek(0)
         git.execute([*command, "-"], istream=file)

@@ -1,12 +1,16 @@
 """Find the one series that fits a tree, before anything is written."""
 
+import os
+
 from kbuild.errors import NoPatchFits, SeveralPatchesFit, VendoredCopy
+from kbuild.files import read_file, reason_of
 from kbuild.model import DAYS_A_YEAR, Lifetimes, SourceTree
 from kbuild.patching.goconst import GoSourceError
 from kbuild.patching.gosource import const_value
 from kbuild.patching.series import Hunk, Series, series_for
 
 DAY = 24 * 3600 * 10**9
+_MAX_SOURCE = 1 << 20  # bytes; constants.go of kubeadm, the longest that is read, has 30,000
 
 
 def fitting_series(tree: SourceTree, lifetimes: Lifetimes) -> Series:
@@ -38,9 +42,9 @@ def read(tree: SourceTree, file: str, expected: str) -> str:
     Raises NoPatchFits, naming what was ``expected`` there, if it is no UTF-8 file.
     """
     try:
-        return (tree.path / file).read_bytes().decode()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, UnicodeDecodeError) as error:
-        raise misfit(tree, file, expected) from error
+        return read_file(tree.path / file, _MAX_SOURCE).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise misfit(tree, file, expected, details=f"{file}: {reason_of(error)}") from error
 
 
 def check_keeps(tree: SourceTree, series: Series) -> None:
@@ -100,5 +104,5 @@ def _check_links(tree: SourceTree, series: Series) -> None:
     for link, target in series.links.items():
         path = tree.path / link
         exists = path.exists() or path.is_symlink()
-        if exists and path.resolve() != (tree.path / target).resolve():
+        if exists and os.path.realpath(path) != os.path.realpath(tree.path / target):
             raise VendoredCopy(path=link)

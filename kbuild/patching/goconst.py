@@ -32,6 +32,7 @@ class Constants:
 
     def __init__(self, root: "Node") -> None:
         self._values: dict[str, list[Node | None]] = {}
+        self._known: dict[str, int] = {}  # or constants made of one another take for ever
         for declaration in root.children:
             if declaration.type == "const_declaration":
                 for spec in declaration.named_children:
@@ -42,11 +43,14 @@ class Constants:
 
         Raises GoSourceError.
         """
+        if name in self._known:
+            return self._known[name]
         found = self._values.get(name, [])
         if len(found) != 1 or found[0] is None or name in seen:
             msg = f"{name} is not declared exactly once with a value of its own"
             raise GoSourceError(msg)
-        return self.evaluate(found[0], (*seen, name))
+        self._known[name] = self.evaluate(found[0], (*seen, name))
+        return self._known[name]
 
     def evaluate(self, node: "Node", seen: tuple[str, ...] = ()) -> int:
         """Return the value of a constant expression.

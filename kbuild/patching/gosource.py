@@ -1,5 +1,7 @@
 """Read lifetimes out of Go source: constants, and what a NotAfter adds to now."""
 
+import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,8 @@ def const_value(source: str, name: str) -> int:
 
     Raises GoSourceError.
     """
-    return Constants(_parse(source)).value(name)
+    with _not_too_deep():
+        return Constants(_parse(source)).value(name)
 
 
 def added_duration(source: str, function: str, field: str) -> int:
@@ -25,13 +28,27 @@ def added_duration(source: str, function: str, field: str) -> int:
     ``field`` is a field of a literal or a variable; ``time.Now()`` may stand for ``now`` and a
     ``.UTC()`` may follow. Raises GoSourceError.
     """
-    root = _parse(source)
+    with _not_too_deep():
+        return _added_duration(_parse(source), function, field)
+
+
+@contextlib.contextmanager
+def _not_too_deep() -> Iterator[None]:
+    try:
+        yield
+    except RecursionError as error:
+        msg = "it is nested too deep"
+        raise GoSourceError(msg) from error
+
+
+def _added_duration(root: "Node", function: str, field: str) -> int:
     home = only(_functions(root, function), f"function {function}")
     value = only(_values(home, field), f"{field} in {function}")
     added = _added(value, f"{field} in {function}")
-    for name in {text(node) for node in _walk(added) if node.type == "identifier"} - {"time"}:
+    used, everywhere = _identifiers(added), _identifiers(home)
+    for name in used.keys() - {"time"}:
         # A name that stands elsewhere in the function too may be declared anew there.
-        if _count(home, name) != _count(added, name):
+        if everywhere[name] != used[name]:
             msg = f"{name} may be another thing in {function}"
             raise GoSourceError(msg)
     return Constants(root).evaluate(added)
@@ -84,8 +101,8 @@ def _added(value: "Node", where: str) -> "Node":
     return only(parts(child(call, "arguments")), f"duration in {where}")
 
 
-def _count(node: "Node", name: str) -> int:
-    return sum(1 for each in _walk(node) if each.type == "identifier" and text(each) == name)
+def _identifiers(node: "Node") -> Counter[str]:
+    return Counter(text(each) for each in _walk(node) if each.type == "identifier")
 
 
 def _walk(node: "Node") -> Iterator["Node"]:

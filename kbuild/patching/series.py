@@ -6,21 +6,23 @@
 import functools
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion, Version
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 from unidiff.errors import UnidiffParseError
 from unidiff.patch import PatchSet
 
 import kbuild
 from kbuild.errors import PatchIndexBroken, UnsupportedVersion
+from kbuild.files import BROKEN, read_file, reason_of
 from kbuild.model import Lifetimes
 
 INDEX = "series.toml"
+_MAX_FILE = 1 << 16  # bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +104,11 @@ class Series:
     note: str = ""
 
     def __post_init__(self) -> None:
-        patched = {hunk.file for hunk in self.hunks(Lifetimes(ca_years=1, leaf_years=1))}
+        hunks = self.hunks(Lifetimes(ca_years=1, leaf_years=1))
+        if not all(hunk.old for hunk in hunks):
+            msg = f"series {self.name} has a patch that replaces nothing"
+            raise ValueError(msg)
+        patched = {hunk.file for hunk in hunks}
         if patched != {check.file for check in self.checks}:
             msg = f"series {self.name} does not check the very files that it patches"
             raise ValueError(msg)
@@ -121,6 +127,9 @@ class Index:
 
     oldest: Version
     series: tuple[Series, ...]
+
+
+_Entry = Series | Use | Keep | Check
 
 
 def series_for(version: Version) -> tuple[Series, ...]:
@@ -155,14 +164,11 @@ def read_index(folder: Path) -> Index:
     """
     path = folder / INDEX
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(read_file(path, _MAX_FILE).decode())
         entries = [_series(folder, entry) for entry in table.pop("series")]
         return Index(oldest=Version(table.pop("oldest")), series=tuple(entries), **table)
-    except (OSError, InvalidSpecifier, InvalidVersion, UnidiffParseError) as error:
-        raise PatchIndexBroken(path=path, reason=error) from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise PatchIndexBroken(path=path, reason=reason) from error
+    except (OSError, UnidiffParseError, *BROKEN) as error:
+        raise PatchIndexBroken(path=path, reason=reason_of(error)) from error
 
 
 def _series(folder: Path, entry: dict[str, Any]) -> Series:
@@ -171,11 +177,26 @@ def _series(folder: Path, entry: dict[str, Any]) -> Series:
     entry["holders"] = tuple(entry["holders"])
     for key, kind in (("uses", Use), ("keeps", Keep), ("checks", Check)):
         entry[key] = tuple(kind(**each) for each in entry[key])
-    return Series(**entry)
+    made = Series(**entry)
+    parts: list[_Entry] = [made, *made.uses, *made.keeps, *made.checks]
+    for part in parts:
+        _demand_types(part)
+    if not all(isinstance(text, str) for text in (*made.holders, *made.links.values())):
+        message = "a holder or a link is not a text"
+        raise TypeError(message)
+    return made
+
+
+def _demand_types(made: _Entry) -> None:
+    """Raise TypeError unless each text and number of an entry is one."""
+    for each in fields(made):
+        if each.type in (str, int) and type(getattr(made, each.name)) is not each.type:
+            message = f"{each.name} is not of the type {each.type}"
+            raise TypeError(message)
 
 
 def _patch(path: Path) -> Patch:
-    return Patch(name=path.name, template=path.read_text(encoding="utf-8"))
+    return Patch(name=path.name, template=read_file(path, _MAX_FILE).decode())
 
 
 def _lines(lines: list[str]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from kbuild.errors import (
     WrongBinary,
     WrongVersion,
 )
+from kbuild.files import BROKEN, reason_of
 from kbuild.model import Binary, BuildRequest, IssuedCertificate, Lifetimes, Proof
 from kbuild.progress import Progress
 from kbuild.prove.elf import read_arch
@@ -159,8 +160,8 @@ def _version_fields(text: str) -> dict[str, str]:
     try:
         fields = json.loads(text)["clientVersion"]
         return {str(name): str(value) for name, value in fields.items()}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        details = f"its output is not the JSON of a version: {error!r}"
+    except BROKEN as error:
+        details = f"its output is not the JSON of a version: {reason_of(error)}"
         raise KubeadmFailed(command="kubeadm version -o json", code=0, details=details) from error
 
 

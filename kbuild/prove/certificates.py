@@ -34,6 +34,7 @@ LEAVES = (
 )
 KUBECONFIGS = ("admin.conf", "kubelet.conf", "controller-manager.conf", "scheduler.conf")
 _MAX_SIZE = 64 << 10  # bytes; kubeadm's largest, a kubeconfig, has 6 KiB
+_MAX_DEPTH = 16  # a kubeconfig has four levels
 _BROKEN = (
     *(ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError),
     *(yaml.YAMLError, binascii.Error, UnsupportedAlgorithm),
@@ -117,10 +118,15 @@ def _kind(certificate: x509.Certificate) -> str:
 
 
 def _client_certificate(content: bytes) -> bytes:
-    # kubeadm writes no aliases; a few of them can stand for gigabytes.
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, yaml.SafeLoader)):
-        message = "it has YAML aliases"
-        raise ValueError(message)
+    # kubeadm writes no aliases, of which a few can stand for gigabytes, and nothing deep, which
+    # takes the parser the square of its depth.
+    depth = 0
+    for event in yaml.parse(content, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > _MAX_DEPTH:
+            message = f"it has YAML aliases, or more than {_MAX_DEPTH} levels"
+            raise ValueError(message)
     [user] = yaml.safe_load(content)["users"]
     return base64.b64decode(user["user"]["client-certificate-data"])
 

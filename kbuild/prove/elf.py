@@ -17,6 +17,7 @@ from elftools.elf.constants import SH_FLAGS
 from elftools.elf.structs import ELFStructs
 
 from kbuild.errors import WrongBinary
+from kbuild.files import open_file, reason_of
 
 MACHINES = {
     "EM_X86_64": "amd64",
@@ -31,6 +32,10 @@ _MAX_HEADERS = 1000  # Go's linker writes about 10 segments and 30 sections
 _MAX_NAMES = 64 * 1024  # bytes of all section names
 
 Content = Path | bytes  # a file, or its bytes as read before
+
+
+class _NotElf(ELFError):
+    """The file does not begin as an ELF file."""
 
 
 class Segment(NamedTuple):
@@ -62,7 +67,7 @@ class Elf:
         ident = self.read(0, min(_IDENT, self.file_size))
         if ident[:4] != b"\x7fELF" or ident[4:5] not in (b"\1", b"\2") or len(ident) != _IDENT:
             message = "it does not begin as one"
-            raise ELFError(message)
+            raise _NotElf(message)
         self.little_endian = ident[5] == 1
         self._structs = ELFStructs(self.little_endian, 32 * ident[4])
         self._structs.create_basic_structs()
@@ -124,10 +129,14 @@ def opened(binary: Content) -> Iterator[Elf]:
     """Give the ELF file; what is wrong with it in the block is raised as WrongBinary."""
     path = binary if isinstance(binary, Path) else "the binary"
     try:
-        with binary.open("rb") if isinstance(binary, Path) else io.BytesIO(binary) as file:
+        with open_file(binary) if isinstance(binary, Path) else io.BytesIO(binary) as file:
             yield Elf(file)
+    except OSError as error:
+        raise WrongBinary(path=path, reason=reason_of(error)) from error
+    except _NotElf as error:
+        raise WrongBinary(path=path, reason="it is not an ELF file, so not a program") from error
     except ELFError as error:
-        raise WrongBinary(path=path, reason=f"it is no ELF file: {error}") from error
+        raise WrongBinary(path=path, reason=f"it is a damaged ELF file: {error}") from error
     except (ValueError, LookupError) as error:
         raise WrongBinary(path=path, reason=error) from error
 
@@ -140,12 +149,17 @@ def read_arch(binary: Content) -> str:
     with opened(binary) as elf:
         arch = MACHINES.get(elf.machine)
         if arch is None or elf.little_endian == (arch in _BIG_ENDIAN):
-            message = f"its machine is {elf.machine}"
+            order = "little" if elf.little_endian else "big"
+            message = f"its machine is {elf.machine}, {order}-endian"
+            raise ValueError(message)
+        kinds = {segment.kind for segment in elf.segments}
+        if "PT_INTERP" in kinds or ("PT_DYNAMIC" in kinds and elf.kind == "ET_EXEC"):
+            message = "it is dynamically linked"
+            raise ValueError(message)
+        if elf.kind == "ET_DYN":
+            message = "it is a position-independent executable, or a shared library"
             raise ValueError(message)
         if elf.kind != "ET_EXEC":
-            message = f"its ELF type is {elf.kind}, not ET_EXEC"
-            raise ValueError(message)
-        if any(segment.kind in ("PT_INTERP", "PT_DYNAMIC") for segment in elf.segments):
-            message = "it is dynamically linked"
+            message = f"it is not an executable, its ELF type is {elf.kind}"
             raise ValueError(message)
     return arch

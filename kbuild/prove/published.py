@@ -8,7 +8,7 @@ Since v1.26 there are ``kubeadm.sig`` and ``kubeadm.cert`` too; see kbuild.prove
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from packaging.version import Version
@@ -92,8 +92,8 @@ def _verified_signer(
 def build_date_of(published: Published) -> datetime:
     """Return the publisher's build date; raises CannotRun where nothing could ask for it."""
     try:
-        return datetime.fromisoformat(published.version["buildDate"])
-    except (KeyError, ValueError) as error:
+        return datetime.fromisoformat(published.version["buildDate"]).astimezone(UTC)
+    except (KeyError, ValueError, OverflowError) as error:
         reason = "so its build date is unknown; give it with --build-date"
         raise CannotRun(path=published.url, reason=reason) from error
 

@@ -45,7 +45,7 @@ def verify(digest: str, signature: bytes, certificate: bytes) -> None:
         reason = "the signature is not of this file"
         raise BadSignature(reason) from error
     except Exception as error:  # sigstore's and cryptography's have no common base
-        reason = str(error) or type(error).__name__
+        reason = f"it cannot be verified: {str(error) or type(error).__name__}"
         raise BadSignature(reason) from error
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kbuild.errors import OutputExists
-from kbuild.files import read_file
+from kbuild.files import BROKEN, read_file
 from kbuild.model import Binary, BuildRequest, Proof, Release, Tag
 from kbuild.release.documents import build_document, proof_document, request_document
 from kbuild.release.files import MAX_DOCUMENT
@@ -113,9 +113,10 @@ def _write(
         path.chmod(0o755)
         (folder / sbom_name(binary.arch)).write_text(sbom_text(binary, request))
         for kind in request.package:
-            with tempfile.TemporaryDirectory(dir=binary.path.parent) as work:
+            place = binary.path.parent  # on the disk of the cache, which may be the full one
+            with disk_errors(place), tempfile.TemporaryDirectory(dir=place) as work:
                 make_package(kind, binary, request, Path(work), folder)
-    (folder / PATCH).write_text(binaries[0].tree.diff)
+    (folder / PATCH).write_text(binaries[0].tree.diff, encoding="utf-8")
     _write_json(folder / PROOF, {"binaries": [proof_document(p, layout) for p in proofs]})
     _write_json(folder / BUILD, build_document(binaries, request, times))
     digests = digests_of(folder, list_files(folder))
@@ -144,7 +145,7 @@ def _is_of(folder: Path, request: BuildRequest, tag: Tag) -> bool:
         made = {name: value for name, value in build["request"].items() if name not in free}
         source = build["source"]
         return wanted == made and (source["tag"], source["commit"]) == (tag.name, tag.commit)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, *BROKEN):
         return False
 
 

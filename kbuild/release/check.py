@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kbuild.errors import KbuildError, NotARelease, NotWritable
+from kbuild.files import BROKEN, reason_of
 from kbuild.model import DAYS_A_YEAR
 from kbuild.prove.elf import read_arch
 from kbuild.release.demands import Demands, TrustedKey, inside, read_trusted_key
@@ -48,15 +49,6 @@ from kbuild.release.sums import read_sums
 from kbuild.source.versions import full_tag
 
 _SLACK = timedelta(minutes=6)  # kubeadm backdates by five; see prove/certificates.py
-_BROKEN = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    RecursionError,
-)
 _NONE = Demands()
 _RAN = ("native", "qemu", None)
 _Told = tuple[str, str, str, object]  # by which file, which file has which digest, and its value
@@ -204,8 +196,8 @@ def _read_statement(files: ReleaseFiles) -> tuple[Statement | None, list[Problem
         return None, [Problem(file=PROVENANCE, kind="missing", what=what)]
     try:
         statement = parse_provenance(content)
-    except _BROKEN as error:
-        what = f"it cannot be read: {error!r}"
+    except BROKEN as error:
+        what = f"it cannot be read: {reason_of(error)}"
         return None, [Problem(file=PROVENANCE, kind="different", what=what)]
     return statement, []
 
@@ -270,8 +262,9 @@ def _check_sums(files: ReleaseFiles, listed: set[str], told: list[_Told]) -> Ite
             continue
         try:
             lines = read_sums(content)
-        except _BROKEN as error:
-            yield Problem(file=sums, kind="different", what=f"it cannot be read: {error}")
+        except BROKEN as error:
+            what = f"it cannot be read: {reason_of(error)}"
+            yield Problem(file=sums, kind="different", what=what)
             continue
         for name in sorted(listed ^ lines.keys()):
             about = "names" if name in lines else "does not name"
@@ -289,8 +282,8 @@ def _check_contents(files: ReleaseFiles, statement: Statement) -> Iterator[Probl
     for name, check in checks.items():
         try:
             faults = list(check(files, statement))
-        except _BROKEN as error:
-            faults = [f"it cannot be read: {error!r}"]
+        except BROKEN as error:
+            faults = [f"it cannot be read: {reason_of(error)}"]
         for what in faults:
             yield Problem(file=name, kind="different", what=what)
     for arch in statement.asked["arches"]:
@@ -304,8 +297,9 @@ def _check_contents(files: ReleaseFiles, statement: Statement) -> Iterator[Probl
                 yield Problem(file=sbom, kind="different", what=f"it {what}")
         except KbuildError as error:
             yield Problem(file=name, kind="different", what=error.happened)
-        except _BROKEN as error:
-            yield Problem(file=sbom, kind="different", what=f"it cannot be read: {error!r}")
+        except BROKEN as error:
+            what = f"it cannot be read: {reason_of(error)}"
+            yield Problem(file=sbom, kind="different", what=what)
 
 
 def _check_proof(files: ReleaseFiles, statement: Statement) -> Iterator[str]:
@@ -319,6 +313,9 @@ def _check_proof(files: ReleaseFiles, statement: Statement) -> Iterator[str]:
         if name not in proofs:
             continue
         proof = proofs[name]
+        if not isinstance(proof["certificates"], list):
+            yield f"its certificates of {name} are no list"
+            continue
         if proof["sha256"] != files.files[name].digests["sha256"]:
             yield f"it is of another {name}, whose sha256 is {proof['sha256']}"
         if proof["ran"] not in _RAN:

@@ -1,16 +1,14 @@
 """What a user demands of a release, and the key that he trusts."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kbuild.errors import BadKey, BadSetting
+from kbuild.files import read_file, reason_of
 from kbuild.release.files import Place
-from kbuild.release.keys import public_key
+from kbuild.release.keys import MAX_KEY, public_key
 from kbuild.source.versions import full_tag
-
-_MAX_KEY = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +64,11 @@ class TrustedKey:
 def read_trusted_key(path: Path, folder: Path) -> TrustedKey:
     """Read the key that is demanded; raises BadKey, also for one in the folder under test."""
     try:
-        with path.open("rb") as file:
-            status, content = os.fstat(file.fileno()), file.read(_MAX_KEY)
+        content, status = read_file(path, MAX_KEY), path.stat()
         if path.resolve().is_relative_to(folder.resolve()):
             raise inside(path)
     except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError in Python 3.11
-        raise BadKey(path=path, reason=error) from error
+        raise BadKey(path=path, reason=reason_of(error)) from error
     place = status.st_dev, status.st_ino
     return TrustedKey(path=path, public=public_key(content, path), place=place)
 

@@ -174,6 +174,13 @@ def _run(command: tuple[str | Path, ...], date: datetime) -> None:
         "LC_ALL": "C",
         "HOME": os.devnull,
     }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        env=environment,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
     if done.returncode != 0:
         raise PackagerFailed(tool=command[0], code=done.returncode, details=done.stderr[-2000:])

@@ -13,7 +13,6 @@ Sources: https://in-toto.io/Statement/v1, https://slsa.dev/spec/v1.0/provenance.
 
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,6 +22,7 @@ from typing import Any
 from kbuild import HOME
 from kbuild.addresses import is_local, recorded
 from kbuild.errors import BadProvenance
+from kbuild.files import BROKEN, read_file, reason_of
 from kbuild.model import Binary, BuildRequest, SourceTree
 from kbuild.release.builder import builder_id, invocation_id, versions
 from kbuild.release.documents import request_document, rfc3339
@@ -170,30 +170,13 @@ def git_location(address: str, tag: str) -> str:
 def read_provenance(path: Path) -> Statement:
     """Read a provenance.json of ours; raises BadProvenance."""
     try:
-        return parse_provenance(_read_document(path))
-    except OSError as error:
-        raise BadProvenance(path=path, reason=error.strerror) from error
-    except ValueError as error:
-        raise BadProvenance(path=path, reason=error) from error
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BadProvenance(path=path, reason=repr(error)) from error
-
-
-def _read_document(path: Path) -> bytes:
-    """Read a regular file of limited size; a pipe would never end. Raises ValueError."""
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            message = "it is no regular file"
-            raise ValueError(message)
-        content = file.read(MAX_DOCUMENT + 1)
-    if len(content) > MAX_DOCUMENT:
-        message = f"it is larger than {MAX_DOCUMENT} bytes"
-        raise ValueError(message)
-    return content
+        return parse_provenance(read_file(path, MAX_DOCUMENT))
+    except (OSError, *BROKEN) as error:
+        raise BadProvenance(path=path, reason=reason_of(error)) from error
 
 
 def parse_provenance(text: bytes) -> Statement:
-    """Parse a provenance.json; raises ValueError, KeyError, TypeError or AttributeError."""
+    """Parse a provenance.json; raises one of BROKEN."""
     document = load_json(text)
     definition = document["predicate"]["buildDefinition"]
     if definition["buildType"] == _OLD_BUILD_TYPE:

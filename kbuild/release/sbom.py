@@ -20,6 +20,7 @@ from packaging.version import Version
 
 from kbuild import __version__
 from kbuild.errors import NotKubernetes
+from kbuild.files import BROKEN, read_file, reason_of
 from kbuild.model import Binary, BuildRequest, SourceTree
 from kbuild.prove.elf import Content
 from kbuild.prove.gobinary import (
@@ -38,6 +39,8 @@ KUBERNETES, GO = "The Kubernetes Authors", "The Go Authors"
 _FIRST_V0 = (1, 17)
 _HOSTERS = ("github.com", "gitlab.com", "bitbucket.org")
 _VENDOR = f"{MAIN}/vendor/"
+_GODEPS = "Godeps/Godeps.json"
+_MAX_LIST = 4 << 20  # bytes of a list of modules
 _MAX_ELEMENTS = 5000  # the validator compares each with all; the largest of ours has 1,500
 
 
@@ -85,7 +88,7 @@ def contradictions(text: bytes, binary: bytes, arch: str, digest: str) -> Iterat
         document = JsonLikeDictParser().parse(found)
         faults = validate_full_spdx_document(document)
     except Exception as error:  # the parser's have no common base
-        yield f"is no SPDX document: {error}"
+        yield f"is not an SPDX document: {reason_of(error)}"
         return
     if faults:
         yield f"is no valid SPDX document: {faults[0].validation_message}"
@@ -122,8 +125,7 @@ def _vendored_modules(source: SourceTree) -> Mapping[str, Module]:
     """Return the module of each vendored package that the tree lists."""
     found = _godeps(source)
     module: Module | None = None
-    file = source.path / "vendor/modules.txt"
-    for line in file.read_text().splitlines() if file.is_file() else ():
+    for line in _text_of(source, "vendor/modules.txt").splitlines():
         if line.startswith("# "):
             # `# path version`, and either may be replaced: `# path => other version`
             named, _, other = line.removeprefix("# ").partition(" => ")
@@ -147,15 +149,29 @@ def _source_info(source: SourceTree) -> str:
 
 def _godeps(source: SourceTree) -> dict[str, Module]:
     """Return each package that Godeps.json lists, by its commit: what trees up to v1.14 have."""
-    file = source.path / "Godeps/Godeps.json"
-    if not file.is_file():
+    text = _text_of(source, _GODEPS)
+    if not text:
         return {}
     try:
-        listed = json.loads(file.read_text())["Deps"]
+        listed = json.loads(text)["Deps"]
         return {each["ImportPath"]: Module(each["ImportPath"], each["Rev"]) for each in listed}
-    except (ValueError, LookupError, TypeError) as error:
-        reason = f"its Godeps/Godeps.json cannot be read: {error!r}"
-        raise NotKubernetes(source=source.origin, reason=reason) from error
+    except BROKEN as error:
+        raise _unreadable(source, _GODEPS, error) from error
+
+
+def _text_of(source: SourceTree, name: str) -> str:
+    """Return the text of a file of the tree, none where it is not there; raises NotKubernetes."""
+    try:
+        return read_file(source.path / name, _MAX_LIST).decode()
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except (OSError, UnicodeError) as error:
+        raise _unreadable(source, name, error) from error
+
+
+def _unreadable(source: SourceTree, name: str, error: Exception) -> NotKubernetes:
+    reason = f"its {name} cannot be read: {reason_of(error)}"
+    return NotKubernetes(source=source.origin, reason=reason)
 
 
 def _document(

@@ -19,7 +19,8 @@ from typing import Any
 
 from kbuild import network
 from kbuild.errors import BadKey, KeylessFailed
-from kbuild.release.files import Problem, ReleaseFiles
+from kbuild.files import BROKEN, read_file, reason_of
+from kbuild.release.files import MAX_DOCUMENT, Problem, ReleaseFiles
 from kbuild.release.keys import fingerprint, pem, private_key, public_key
 from kbuild.release.names import (
     PROVENANCE,
@@ -30,11 +31,12 @@ from kbuild.release.names import (
     SUMS_BUNDLE,
 )
 from kbuild.release.strictjson import load_json
+from kbuild.workspace import disk_errors
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD = "application/vnd.in-toto+json"
 _SIGNED = {SUMS_BUNDLE: SUMS["sha256"], PROVENANCE_BUNDLE: PROVENANCE}
-_BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+_LONGEST_WORDS = 500  # characters
 _KINDS = {"key": "signed with a key", "keyless": "signed keyless", "": "no bundle"}
 _STALLS = 4  # stall timeouts for all that sigstore's services are asked for to sign
 _NO_EXTRA = "an extra is missing: pip install 'kbuild[keyless]'"
@@ -74,9 +76,8 @@ def sign_with_key(folder: Path, documents: Mapping[str, bytes], key_file: Path) 
         SUMS_BUNDLE: _sums_bundle(public, sums, sign(sums)),
         PROVENANCE_BUNDLE: _provenance_bundle(public, statement, sign(_pae(statement))),
     }
-    for name, bundle in bundles.items():
-        _write(folder / name, json.dumps(bundle).encode())
-    _write(folder / PUBLIC_KEY, pem(public))
+    files = {name: json.dumps(bundle).encode() for name, bundle in bundles.items()}
+    _write(folder, {**files, PUBLIC_KEY: pem(public)})
     return Signer(kind="key", name=f"sha256:{fingerprint(public).hex()}", trusted=True)
 
 
@@ -111,9 +112,10 @@ def sign_keyless(folder: Path, documents: Mapping[str, bytes], trust_config: Pat
     except network.NetworkError as error:
         raise KeylessFailed(reason=error) from error
     except Exception as error:  # sigstore's own have no common base
-        raise KeylessFailed(reason=f"{type(error).__name__}: {error}") from error
-    _write(folder / SUMS_BUNDLE, sums.to_json().encode())
-    _write(folder / PROVENANCE_BUNDLE, statement.to_json().encode())
+        reason = "sigstore refused it, or did not answer"
+        raise KeylessFailed(reason=reason, details=_words(error)) from error
+    files = {SUMS_BUNDLE: sums.to_json(), PROVENANCE_BUNDLE: statement.to_json()}
+    _write(folder, {name: text.encode() for name, text in files.items()})
     (folder / PUBLIC_KEY).unlink(missing_ok=True)
     return Signer(kind="keyless", name=token.identity, trusted=True)
 
@@ -182,8 +184,8 @@ def _verify_with_key(
             public.verify(_unbase64(signature), message, ec.ECDSA(hashes.SHA256()))
         except InvalidSignature:
             faults.append(_different(name, "the signature is not by this key, or not of this"))
-        except _BROKEN as error:
-            faults.append(_different(name, f"it cannot be used: {error}"))
+        except BROKEN as error:
+            faults.append(_different(name, f"it cannot be used: {reason_of(error)}"))
     signer = Signer(kind="key", name=f"sha256:{fingerprint(public).hex()}", trusted=key is not None)
     return (None if faults else signer), faults
 
@@ -232,7 +234,6 @@ def _verify_keyless(
         what = "it is signed keyless: whose it is must be told with --identity and --issuer"
         return None, [_different(SUMS_BUNDLE, what)]
     try:
-        from sigstore.errors import Error
         from sigstore.models import Bundle
         from sigstore.verify import Verifier
         from sigstore.verify.policy import Identity
@@ -245,10 +246,13 @@ def _verify_keyless(
     try:
         trust = network.within(network.stall_timeout, lambda: _trust(trust_config))
         verifier = Verifier(trusted_root=trust.trusted_root)
+    except KeylessFailed:
+        raise
     except network.NetworkError as error:
         raise KeylessFailed(reason=error) from error
     except Exception as error:  # sigstore's own have no common base
-        raise KeylessFailed(reason=f"{type(error).__name__}: {error}") from error
+        reason = "sigstore's trusted root cannot be used"
+        raise KeylessFailed(reason=reason, details=_words(error)) from error
     policy = Identity(identity=identity, issuer=issuer)
     for name, signed in _SIGNED.items():
         try:
@@ -258,25 +262,37 @@ def _verify_keyless(
                 verifier.verify_artifact(content, bundle, policy)
             elif verifier.verify_dsse(bundle, policy) != (PAYLOAD, content):
                 faults.append(_different(name, f"it is of another {signed}"))
-        except (Error, *_BROKEN) as error:
-            faults.append(_different(name, f"it cannot be used: {error}"))
+        except Exception as error:  # sigstore's own have no common base
+            faults.append(_different(name, f"it does not verify: {_words(error)}"))
     signer = Signer(kind="keyless", name=f"{identity} ({issuer})", trusted=True)
     return (None if faults else signer), faults
 
 
 def _trust(config: Path | None) -> Any:  # noqa: ANN401  # of a package that may be missing
+    """Return the trust to sign and verify with; raises KeylessFailed."""
     from sigstore.models import ClientTrustConfig
 
-    if config is None:
-        return ClientTrustConfig.production()
-    return ClientTrustConfig.from_json(config.read_text())
+    reason = "sigstore's own trust cannot be had"
+    try:
+        if config is None:
+            return ClientTrustConfig.production()
+        reason = f"the trust config {config} cannot be read"
+        return ClientTrustConfig.from_json(read_file(config, MAX_DOCUMENT).decode())
+    except Exception as error:  # sigstore's own have no common base
+        raise KeylessFailed(reason=reason, details=_words(error)) from error
+
+
+def _words(error: Exception) -> str:
+    """Return an error of sigstore's in one line; some have many."""
+    told = reason_of(error) if isinstance(error, OSError | UnicodeError) else str(error)
+    return " ".join(told.split())[:_LONGEST_WORDS] or type(error).__name__
 
 
 def _kind(bundle: bytes) -> str:
     try:
         material = load_json(bundle)["verificationMaterial"]
         return "key" if "publicKey" in material else "keyless"
-    except _BROKEN:
+    except BROKEN:
         return ""
 
 
@@ -297,9 +313,12 @@ def _unbase64(text: str) -> bytes:
     return data
 
 
-def _write(path: Path, content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-        file.write(content)
-    made = Path(file.name)
-    made.chmod(0o644)
-    made.replace(path)
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files, none of them if one cannot be written; raises DiskFull or NotWritable."""
+    with disk_errors(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".") as made:
+        places = {name: Path(made, str(number)) for number, name in enumerate(files)}
+        for name, place in places.items():
+            place.write_bytes(files[name])
+            place.chmod(0o644)
+        for name, place in places.items():
+            place.replace(folder / name)

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from kbuild.files import open_file
 from kbuild.release.names import SUM_SUFFIX, SUMS
 
 
@@ -42,5 +43,5 @@ def read_sums(content: bytes) -> dict[str, str]:
 
 def digest(path: Path, algorithm: str) -> str:
     """Return a digest of a file as hex digits."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, algorithm).hexdigest()

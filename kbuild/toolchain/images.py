@@ -18,6 +18,7 @@ from packaging.version import Version
 
 from kbuild import engine
 from kbuild.errors import BadPinsFile, ImageWithoutDigest
+from kbuild.files import read_file, reason_of
 from kbuild.model import BuildRequest
 from kbuild.progress import Progress
 from kbuild.toolchain.pin import go_name, is_go_version
@@ -25,6 +26,7 @@ from kbuild.workspace import disk_errors
 
 OFFICIAL = "golang"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+_MAX_LOCK = 1 << 20  # bytes
 _HEADER = "# Image digests that kbuild demands: repository, Go version, digest.\n"
 
 
@@ -101,21 +103,22 @@ def load_lock(path: Path) -> tuple[Pin, ...]:
     Raises BadPinsFile.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = read_file(path, _MAX_LOCK).decode().splitlines()
     except FileNotFoundError:
         return ()
-    except (UnicodeDecodeError, OSError) as error:
-        raise BadPinsFile(path=path, line=1, details=str(error)) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadPinsFile(path=path, reason=reason_of(error)) from error
     pins: dict[tuple[str, str], Pin] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):
             continue
         pin = _parse(line)
         if pin is None:
-            raise BadPinsFile(path=path, line=number)
+            reason = f"line {number} is not a pin"
+            raise BadPinsFile(path=path, reason=reason)
         if pins.setdefault((pin.repository, pin.go_version), pin) != pin:
-            details = f"an earlier line has another digest for Go {pin.go_version}"
-            raise BadPinsFile(path=path, line=number, details=details)
+            reason = f"line {number} is not a pin: another line has another digest for Go"
+            raise BadPinsFile(path=path, reason=f"{reason} {pin.go_version}")
     return tuple(pins.values())
 
 
@@ -142,7 +145,7 @@ def write_lock(path: Path, pins: list[Pin]) -> None:
     with disk_errors(path):
         made = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            made.write_text(lock_text(pins))
+            made.write_text(lock_text(pins), encoding="utf-8")
             made.replace(path)
         finally:
             made.unlink(missing_ok=True)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from kbuild.files import read_file
+from kbuild.files import read_file, reason_of
 
 
 def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
 def test_what_is_no_regular_file_is_refused_at_once(name: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "null").symlink_to("/dev/null")
-    with pytest.raises(OSError, match=r"not a regular file|No such"):
+    with pytest.raises(OSError, match=r"not a regular file|a folder|No such"):
         read_file(tmp_path / name, 10)
 
 
@@ -27,3 +27,21 @@ def test_what_is_no_regular_file_is_refused_at_once(name: str, tmp_path: Path) -
 def test_a_name_that_cannot_be_is_an_os_error(name: str, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="not a valid file name"):
         read_file(tmp_path / name, 10)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(2, "No such file or directory", "x"), "No such file or directory"),
+        (UnicodeDecodeError("utf-8", b"x", 0, 1, "invalid"), "it is not UTF-8 text"),
+        (KeyError("x"), "it has no 'x'"),
+        (RecursionError("x"), "it is nested too deep"),
+        (OverflowError("x"), "a value in it is out of range (x)"),
+        (IndexError("x"), "a value in it is not of the right type (x)"),
+        (ValueError("{x}"), "{x}"),
+        (ValueError(), "ValueError"),
+    ],
+    ids=lambda value: repr(value)[:24],
+)
+def test_what_is_wrong_is_told_in_words(error: Exception, reason: str) -> None:
+    assert reason_of(error) == reason

@@ -107,7 +107,7 @@ def test_independent_is_about_against_stock() -> None:
 
 @pytest.mark.parametrize("name", ["version", "ca_years", "leaf_years"])
 def test_what_has_no_default_must_be_given(name: str) -> None:
-    with pytest.raises(MissingSetting, match="is missing"):
+    with pytest.raises(MissingSetting, match=f"^missing: --{name.replace('_', '-')}$"):
         read_settings(flags(**{name: None}), {}, None).requests({})[0]
 
 

@@ -54,7 +54,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str
         (("--ca-years", "-1", "--leaf-years", "1"), 2, "ca-years cannot be '-1'"),
         (("--ca-years", "1.5", "--leaf-years", "1"), 2, "ca-years cannot be '1.5'"),
         (("--ca-years", "10", "--leaf-years", "20"), 2, "would outlive their CA"),
-        (("--ca-years", "10"), 2, "--leaf-years is missing"),
+        (("--ca-years", "10"), 2, "missing: --leaf-years"),
         ((*YEARS, "--version", "nonsense"), 2, "'nonsense' is not a Kubernetes version"),
         ((*YEARS, "--version", "v1.12.0"), 2, "v1.12.0 is older than v1.13.0"),
         ((*YEARS, "--arch", "riscv64"), 2, "arch cannot be 'riscv64'"),

@@ -115,7 +115,7 @@ def test_a_tree_that_fits_two_series_is_refused(tmp_path: Path) -> None:
         patch(tmp_path, "v1.31.0-alpha.1")
 
 
-@pytest.mark.parametrize("kind", ["folder", "file", "other link"])
+@pytest.mark.parametrize("kind", ["folder", "file", "other link", "loop"])
 def test_a_vendored_copy_is_refused(tmp_path: Path, kind: str) -> None:
     make_tree(tmp_path, "v1.20.2")
     link = tmp_path / CLIENT_GO
@@ -124,6 +124,8 @@ def test_a_vendored_copy_is_refused(tmp_path: Path, kind: str) -> None:
         shutil.copytree(tmp_path / "staging/src/k8s.io/client-go", link)
     elif kind == "file":
         link.write_text("../../staging/src/k8s.io/client-go")
+    elif kind == "loop":
+        link.symlink_to(link.name)
     else:
         link.symlink_to("../../staging/src/k8s.io/component-base")
     before = snapshot(tmp_path)

@@ -143,3 +143,25 @@ def test_a_parameter_may_hide_a_constant() -> None:
 def test_a_missing_function_is_named() -> None:
     with pytest.raises(GoSourceError, match="there is no function G"):
         added_duration(function("now.Add(year)"), "G", "NotAfter")
+
+
+@pytest.mark.timeout(20)
+def test_constants_made_of_one_another_are_computed_once_each() -> None:
+    chain = "".join(f"const c{n} = c{n + 1} + c{n + 1}\n" for n in range(100))
+    assert constant("c0", f"{chain}const c100 = 0") == 0
+
+
+@pytest.mark.parametrize("more", ["", "\tother := " + "(" * 3000 + "1" + ")" * 3000])
+def test_an_expression_without_end_is_an_error(more: str) -> None:
+    deep = "(" * 3000 + "year" + ")" * 3000
+    with pytest.raises(GoSourceError, match="too deep"):
+        constant(deep, "const year = 1")
+    with pytest.raises(GoSourceError, match="too deep"):
+        added_duration(function(f"now.Add({deep})", more), "F", "NotAfter")
+
+
+@pytest.mark.timeout(20)
+def test_many_names_take_no_more_time_than_they_have_to() -> None:
+    names = ", ".join(f"n{n}" for n in range(5000))
+    with pytest.raises(GoSourceError):
+        added_duration(function(f"now.Add(f({names}))"), "F", "NotAfter")

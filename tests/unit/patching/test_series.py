@@ -98,7 +98,13 @@ def test_the_checkout_is_taken_before_the_packed_copy(
         ('const = "CertificateValidity"', 'const = "X", field = "Y"', "names either"),
         ('lifetime = "leaf"', 'lifetime = "ca"', "both ca and leaf"),
         ('["client-go-ca.patch", "kubeadm-leaf.patch"]', '["client-go-ca.patch"]', "very files"),
-        ("[[series]]", "[[series]", "TOMLDecodeError"),
+        ("[[series]]", "[[series]", "it is not TOML"),
+        ("days = 365", 'days = "x"', "days is not of the type"),
+        ('text = "certutil.NewSignedCert("', "text = 1", "text is not of the type"),
+        ('about = "CA and', 'about = 1 # "', "about is not of the type"),
+        ('links = { "vendor/k8s.io/client-go" =', "links = { x = 1 } #", "is not a text"),
+        ('links = { "vendor/k8s.io/client-go" =', "links = 1 #", "is not of the right type"),
+        ('oldest = "v1.13.0"', "oldest = " + "[" * 5000, "too deep"),
     ],
 )
 def test_a_broken_index_is_refused(copy: Path, old: str, new: str, reason: str) -> None:
@@ -114,7 +120,8 @@ def test_a_broken_index_is_refused(copy: Path, old: str, new: str, reason: str) 
 @pytest.mark.parametrize(
     "text",
     ["", "no diff at all\n", "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+$unknown\n",
-     "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+$ b\n", "--- a/x\n+++ b/x\n@@ -1,9 +1 @@\n-a\n+b\n"],
+     "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+$ b\n", "--- a/x\n+++ b/x\n@@ -0,0 +1 @@\n+b\n",
+     "--- a/x\n+++ b/x\n@@ -1,9 +1 @@\n-a\n+b\n"],
 )  # fmt: skip
 def test_a_broken_template_is_refused(copy: Path, text: str) -> None:
     (copy / "kubeadm-constants.patch").write_text(text)

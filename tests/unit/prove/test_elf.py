@@ -41,7 +41,7 @@ def test_a_dynamic_executable_is_refused(segment: int, tmp_path: Path) -> None:
 
 
 def test_a_shared_object_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WrongBinary, match="ET_DYN"):
+    with pytest.raises(WrongBinary, match="position-independent"):
         read_arch(elf(tmp_path / "kubeadm", MACHINES["amd64"], kind=3))
 
 
@@ -59,7 +59,7 @@ def test_an_unknown_machine_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_elf_file_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "kubeadm"
     path.write_bytes(content)
-    with pytest.raises(WrongBinary, match="no ELF file"):
+    with pytest.raises(WrongBinary, match="ELF file"):
         read_arch(path)
 
 
@@ -83,7 +83,7 @@ def test_headers_beyond_the_end_are_refused(field: int, tmp_path: Path) -> None:
     changed = bytearray(content)
     struct.pack_into("<Q", changed, field, 2**63 + 5)
     struct.pack_into("<H", changed, 60, 1)
-    with pytest.raises(WrongBinary, match="no ELF file"):
+    with pytest.raises(WrongBinary, match="ELF file"):
         read_arch(bytes(changed))
 
 

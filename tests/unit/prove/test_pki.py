@@ -6,7 +6,7 @@ from packaging.version import Version
 
 from kbuild.errors import MissingCertificate, NotRenewed, WrongLifetime
 from kbuild.model import IssuedCertificate, Lifetimes
-from kbuild.prove.certificates import read_certificates
+from kbuild.prove.certificates import UnreadableCertificate, read_certificates
 from kbuild.prove.pki import CASES, era_of, prove_pki
 from tests.support.fake_kubeadm import DAY, FakeKubeadm
 
@@ -150,3 +150,10 @@ def test_every_minor_is_of_exactly_one_era(minor: int) -> None:
 
 def test_there_are_two_cases() -> None:
     assert CASES == ("fresh-ca", "old-ca")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("text", [b"[" * 60_000, b"{a: " * 15_000, b"- " * 30_000, b"? " * 30_000])
+def test_a_kubeconfig_without_end_is_refused_soon(text: bytes) -> None:
+    with pytest.raises(UnreadableCertificate, match="more than 16 levels"):
+        read_certificates({"admin.conf": text})

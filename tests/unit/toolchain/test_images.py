@@ -134,7 +134,7 @@ def test_no_lock_file_has_no_pins(tmp_path: Path) -> None:
 def test_a_broken_line(tmp_path: Path, line: str) -> None:
     path = tmp_path / "lock"
     path.write_text(f"# pins\ngolang\t1.19\t{DIGEST}\n\n{line}\n")
-    with pytest.raises(BadPinsFile, match="lock, line 4"):
+    with pytest.raises(BadPinsFile, match="lock cannot be used: line 4"):
         load_lock(path)
 
 

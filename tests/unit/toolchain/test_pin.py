@@ -146,15 +146,11 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
         read_pin(here)
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> str:
-        raise PermissionError(13, "Permission denied")
-
-    here = tree(tmp_path, {GO_VERSION: "1.20.1"})
-    monkeypatch.setattr(Path, "read_text", refuse)  # root may read every file
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    here = tree(tmp_path, {GO_VERSION: "1.20.1" + " " * 2000})
     with pytest.raises(PinNotFound) as caught:
         read_pin(here)
-    assert caught.value.details == ".go-version: Permission denied"
+    assert caught.value.details == ".go-version: it is larger than 1024 bytes"
 
 
 @pytest.mark.parametrize(
@@ -222,3 +218,28 @@ def test_any_text_gives_a_version_or_an_error(text: str) -> None:
             assert is_go_version(pin_of({file: text}).version)
         except PinNotFound:
             continue
+
+
+@pytest.mark.parametrize("text", [f"1.{'9' * 5000}", f"1.20.{'9' * 5000}", f"1.20rc{'9' * 5000}"])
+def test_a_version_of_thousands_of_digits_is_none(text: str) -> None:
+    assert not is_go_version(text)
+    with pytest.raises(PinNotFound):
+        pin_of({GO_VERSION: text})
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a0: &a0 [x, x]\n"
+        + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
+        + f"dependencies: [{{name: '{UPSTREAM}', version: *a39}}]\n",
+        f"%YAML {'9' * 5000}.1\n---\ndependencies: []\n",
+        "[" * 100_000,
+        "dependencies: 1",
+    ],
+    ids=["aliases", "digits", "deep", "type"],
+)
+def test_dependencies_of_any_yaml_are_read_soon(text: str) -> None:
+    with pytest.raises(PinNotFound):
+        pin_of({DEPENDENCIES: text})
