@@ -32,7 +32,7 @@ from kbuild.release.place import (
 from kbuild.release.provenance import provenance
 from kbuild.release.sbom import sbom_text
 from kbuild.release.sums import digest, digests_of, read_sums, write_sums
-from kbuild.workspace import Workspace
+from kbuild.workspace import Workspace, disk_errors
 
 
 @contextlib.contextmanager
