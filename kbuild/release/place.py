@@ -157,11 +157,15 @@ def _demand_apart(folder: Path, place: Path, workspace: Workspace) -> None:
 
 def _identities(path: Path) -> list[tuple[int, int] | None]:
     """Return device and inode of a folder and of each above it; None where it does not exist."""
-    found: list[tuple[int, int] | None] = []
-    for each in (path, *path.parents):
-        status = each.stat() if each.exists() else None
-        found.append((status.st_dev, status.st_ino) if status else None)
-    return found
+    return [_identity(each) for each in (path, *path.parents)]
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:  # another run may have just removed its empty parent folders
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _lock(descriptor: int, folder: Path) -> None:
@@ -189,7 +193,8 @@ def _lock_beside(place: Path, folder: Path, locks: contextlib.ExitStack) -> None
             continue  # another run has just removed a parent, or nothing can be made below /proc
         locks.callback(os.close, descriptor)
         _lock(descriptor, folder)
-        if path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor)):
+        status = os.fstat(descriptor)
+        if _identity(path) == (status.st_dev, status.st_ino):  # else its last holder removed it
             locks.callback(path.unlink, missing_ok=True)
             return
     raise NotWritable(path=place.parent, reason="no folder can be made in it")

@@ -166,7 +166,7 @@ def test_a_dry_run_tells_and_does_nothing(
         "output": "dist/v1.20.2",
     }
     assert not (tmp_path / "home/dist").exists()
-    assert list((tmp_path / "home/.cache/kbuild/work").iterdir()) == []
+    assert list((tmp_path / "home/.cache/kbuild/v1/work").iterdir()) == []
     assert "the one that the tree pins" in run(*words, "--dry-run").stdout
 
 
@@ -203,7 +203,7 @@ def test_an_edited_tree_is_refused_and_nothing_is_left(
     assert "cert.go does not hold" in done.stderr
     assert "duration365d * 10)" in done.stderr
     assert not (tmp_path / "home/dist").exists()
-    assert list((tmp_path / "home/.cache/kbuild/work").iterdir()) == []
+    assert list((tmp_path / "home/.cache/kbuild/v1/work").iterdir()) == []
 
 
 def test_an_engine_that_is_not_there_is_told(run: Run, tmp_path: Path) -> None:
