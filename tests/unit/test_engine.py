@@ -373,7 +373,7 @@ STUCK = layer("one", 1, 9_000_000)
 MEANWHILE = [layer("one", done * 100_000, 900_000) for done in range(1, 10)]
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "events",
     [
@@ -394,7 +394,7 @@ def test_a_pull_that_stalls_is_left(events: list[Any], monkeypatch: pytest.Monke
     assert "it stalled: fewer than 1000 bytes a second" in caught.value.details
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "events",
     [
@@ -414,7 +414,7 @@ def test_a_pull_that_is_slow_has_not_stalled(
         assert asked.count(CREATE) == 1
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(60)
 def test_a_registry_that_gives_the_engine_no_answer_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -35,8 +35,14 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+def one_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "stall_timeout", 1, raising=False)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing stall that is only slow, because the machine is busy."""
+    monkeypatch.setattr(network, "stall_timeout", 10, raising=False)
 
 
 @pytest.fixture
@@ -48,7 +54,7 @@ def get(server: HostileServer, target: Path, recorder: Recorder, **options: int)
     download(f"{server.address}/file", target, "download", recorder, **options)
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "act",
     [
@@ -73,7 +79,7 @@ def test_a_server_that_stalls_is_left(act: Act, tmp_path: Path, recorder: Record
     began = time.monotonic()
     with hostile_server(act) as server, pytest.raises(DownloadFailed, match=STALLED):
         get(server, tmp_path / "file", recorder)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 40
     assert len(server.visits) == ATTEMPTS
 
 
@@ -105,7 +111,8 @@ RUBBISH = {
 }
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("name", RUBBISH)
 def test_rubbish_is_told(name: str, tmp_path: Path, recorder: Recorder) -> None:
     data, reason = RUBBISH[name]
@@ -114,7 +121,8 @@ def test_rubbish_is_told(name: str, tmp_path: Path, recorder: Recorder) -> None:
     assert reason in str(caught.value)
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(
     "head",
     [
@@ -134,7 +142,8 @@ def test_a_body_without_end_is_cut_off(head: bytes, tmp_path: Path, recorder: Re
     assert len(server.visits) == 1
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("patient")
 def test_the_body_of_a_redirect_is_not_read(tmp_path: Path, recorder: Recorder) -> None:
     head = b"HTTP/1.1 302 Found\r\nLocation: /file\r\n\r\n"
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -146,7 +155,8 @@ def test_the_body_of_a_redirect_is_not_read(tmp_path: Path, recorder: Recorder) 
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("patient")
 def test_what_a_server_compresses_unasked_stays_as_it_is(
     tmp_path: Path, recorder: Recorder
 ) -> None:
@@ -157,8 +167,8 @@ def test_what_a_server_compresses_unasked_stays_as_it_is(
     assert (tmp_path / "file").read_bytes() == bomb
 
 
-@pytest.mark.timeout(30)
-@pytest.mark.usefixtures("patient")
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("one_second")
 def test_a_slow_server_is_not_stalled(tmp_path: Path, recorder: Recorder) -> None:
     def act(connection: socket.socket) -> None:
         connection.recv(65536)
@@ -173,7 +183,7 @@ def test_a_slow_server_is_not_stalled(tmp_path: Path, recorder: Recorder) -> Non
     assert len(server.visits) == 1
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(60)
 def test_a_download_that_nobody_waits_for_any_more_ends(
     tmp_path: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,7 +194,7 @@ def test_a_download_that_nobody_waits_for_any_more_ends(
         download(f"{server.address}/file", tmp_path / "file", "download", aside)
 
 
-@pytest.mark.usefixtures("patient")
+@pytest.mark.usefixtures("one_second")
 def test_a_pace_is_a_mean_over_a_window() -> None:
     pace = Pace()
     for _ in range(100):
@@ -194,7 +204,7 @@ def test_a_pace_is_a_mean_over_a_window() -> None:
         pace.add(0.2, 0)
 
 
-@pytest.mark.usefixtures("patient")
+@pytest.mark.usefixtures("one_second")
 def test_a_burst_does_not_count_for_later() -> None:
     pace = Pace()
     pace.add(0.1, 1_000_000)
@@ -203,7 +213,7 @@ def test_a_burst_does_not_count_for_later() -> None:
         pace.add(0.2, 999)
 
 
-@pytest.mark.usefixtures("patient")
+@pytest.mark.usefixtures("one_second")
 def test_what_is_done_with_an_item_is_no_time_of_waiting() -> None:
     def items() -> Generator[int, None, None]:
         for _ in range(3):
