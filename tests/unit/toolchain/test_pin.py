@@ -236,9 +236,10 @@ def test_a_version_of_thousands_of_digits_is_none(text: str) -> None:
         + f"dependencies: [{{name: '{UPSTREAM}', version: *a39}}]\n",
         f"%YAML {'9' * 5000}.1\n---\ndependencies: []\n",
         "[" * 100_000,
+        "dependencies:\n- version: " + "[" * 20_000 + "\r" + "[" * 20_000,
         "dependencies: 1",
     ],
-    ids=["aliases", "digits", "deep", "type"],
+    ids=["aliases", "digits", "deep", "deep inside", "type"],
 )
 def test_dependencies_of_any_yaml_are_read_soon(text: str) -> None:
     with pytest.raises(PinNotFound):
