@@ -23,6 +23,7 @@ CROSS = "build/build-image/cross/VERSION"
 _ENTRIES = ("golang: upstream version", "golang")
 _VERSION = re.compile(r"1\.\d{1,4}(?:\.\d{1,4})?(?:(?:rc|beta)\d{1,4})?", re.ASCII)
 _LIMITS = {GO_VERSION: 1 << 10, DEPENDENCIES: 1 << 17, CROSS: 1 << 10}  # bytes
+_MAX_DEPTH = 16  # dependencies.yaml has five levels
 _NEW_CROSS = re.compile(rf"v\d[\w.-]*?-go({_VERSION.pattern})-[\w.-]+", re.ASCII)
 _OLD_CROSS = re.compile(rf"v({_VERSION.pattern})-(?:[a-z]+-)?\d+", re.ASCII)
 _NEW_NAMES = Version("1.21")  # from here on Go calls a minor's first release x.y.0
@@ -91,14 +92,28 @@ def _dependencies(text: str) -> str | None:
     # Up to v1.16 the file has no entry for Go. Versions stand there without quotes: BaseLoader, as
     # safe as SafeLoader, leaves them text, where 1.20 would become the number 1.2.
     try:
+        _demand_plain(text)
         entries = yaml.load(text, Loader=yaml.BaseLoader)["dependencies"]
         found = [e["version"] for e in entries if e["name"] in _ENTRIES]
     except (yaml.YAMLError, *BROKEN):
         return ""
-    # A few aliases can stand for a list whose text has gigabytes.
     if len(found) == 1 and isinstance(found[0], str):
         return found[0]
     return "" if found else None
+
+
+def _demand_plain(text: str) -> None:
+    """Raise ValueError for aliases, which can stand for gigabytes, and for what is nested deep.
+
+    The parser takes the square of the depth.
+    """
+    depth = 0
+    for event in yaml.parse(text, yaml.BaseLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > _MAX_DEPTH:
+            message = f"it has YAML aliases, or more than {_MAX_DEPTH} levels"
+            raise ValueError(message)
 
 
 def _cross(text: str) -> str | None:

@@ -7,8 +7,8 @@ import base64
 import contextlib
 import json
 import os
-import random
 import shutil
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -353,8 +353,8 @@ def test_certificates_of_a_proof(data: st.DataObject, ca: bytes) -> None:
 @examples(30)
 @given(data=st.data())
 def test_patches(data: st.DataObject, home: Path) -> None:
-    folder = home / f"patches-{random.getrandbits(64)}"  # an index is read once a folder
-    shutil.copytree(Path(kbuild.__file__).parents[1] / "patches", folder)
+    folder = Path(tempfile.mkdtemp(dir=home))  # a new one: the index of a folder is read once
+    shutil.copytree(Path(kbuild.__file__).parents[1] / "patches", folder, dirs_exist_ok=True)
     path = data.draw(st.sampled_from(sorted(folder.iterdir())))
     path.write_bytes(data.draw(damaged(path.read_bytes())))
     with soon(), contextlib.suppress(KbuildError):
