@@ -276,6 +276,8 @@ def _demand_cache(cache: Path) -> None:
     """Raise NotACache or UnsafeCache unless what exists of a cache is fit for use."""
     shared_folder = content(cache)
     root = shared_folder.parent
+    if root.exists() and not root.is_dir():
+        raise NotWritable(path=cache, reason=os.strerror(errno.ENOTDIR))
     for path, status in _on_the_way(cache):
         # In a folder with the sticky bit, such as /tmp, nobody can replace what another user has.
         if (reason := _why_unsafe(status, sticky_is_safe=True)) is not None:

@@ -384,9 +384,10 @@ def address(source: str) -> str:
     Raises NotKubernetes for an absent path, BadSetting for what git would run a program for.
     """
     # A plain path would be copied whole; only a URL honours --depth.
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return path.resolve().as_uri()
+    with contextlib.suppress(OSError, RuntimeError):  # a name too long, or ~ of nobody
+        path = Path(source).expanduser()
+        if path.is_dir():
+            return path.resolve().as_uri()
     if ":" not in source and not source.startswith("-"):
         raise NotKubernetes(source=source, reason="there is no such file or folder")
     # As git does it: `helper::address` and `helper://address` run git-remote-<helper>.

@@ -282,7 +282,8 @@ def test_a_current_folder_that_was_removed_is_told(repository: Path, tmp_path: P
     folder.mkdir()
     archive = tmp_path / "kubernetes.tar.gz"
     git(repository, "archive", "--prefix=kubernetes/", "--output", str(archive), "v1.20.2")
-    words = [str(word) for word in (KBUILD, *BUILD, "--source", archive, "--cache-dir", tmp_path)]
+    words = [str(word) for word in (KBUILD, *BUILD, "--source", archive)]
+    words += ["--cache-dir", str(tmp_path / "cache")]
     command = ["sh", "-c", f'rmdir {folder}; exec "$@"', "-", *words]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 81, done.stderr
@@ -699,7 +700,7 @@ except DiskFull as error:
 """
 BODIES = {
     "output": "with open_workspace(other / 'cache'): make_release(other / 'work', full / 'dist')",
-    "cache": "with open_workspace(full) as w: (w.work / 'file').write_bytes(bytes(9999))",
+    "cache": "with open_workspace(full / 'cache') as w: (w.work / 'file').write_bytes(bytes(9999))",
     "temporary": "make_tree(other, 'v1.20.2'); tempfile.tempdir = str(full)\n"
     "    with disk_errors(other): patch(other, 'v1.20.2')",
     "lock": "with disk_errors(other): write_lock(full / 'lock', [Pin(repository='x' * 9999,"
