@@ -95,6 +95,8 @@ def resolved(path: Path) -> Path:
     try:
         return path.resolve()
     except (OSError, RuntimeError, ValueError) as error:  # a loop, or no current folder
+        if isinstance(error, OSError) and _is_about_current_folder(error):
+            raise
         reason = getattr(error, "strerror", None) or error
         raise NotWritable(path=path, reason=reason) from error
 
@@ -379,9 +381,13 @@ def disk_errors(path: Path) -> Iterator[None]:
         if error.errno in _REFUSED:
             place = error.filename or path
             raise NotWritable(path=place, reason=os.strerror(error.errno)) from error
-        if error.errno == errno.ENOENT and error.filename is None:  # only os.getcwd names none
+        if _is_about_current_folder(error):
             raise NotWritable(path="the current folder", reason="it was removed") from error
         raise
+
+
+def _is_about_current_folder(error: OSError) -> bool:
+    return error.errno == errno.ENOENT and error.filename is None  # only os.getcwd names none
 
 
 def remove(path: Path) -> None:
