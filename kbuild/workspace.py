@@ -290,7 +290,7 @@ def _demand_cache(cache: Path) -> None:
     tag = _read_tag(root)
     is_begun = tag is not None and _TAG.startswith(tag) and names <= {_TAG_NAME}
     if not (is_begun or _is_ours(tag)):
-        if {"locks", "work"} <= names <= {*_FOLDERS}:  # these two were never removed
+        if {"locks", "work"} <= names <= {*_FOLDERS, "trees"}:  # these two were never removed
             reason = "it has the layout of an earlier kbuild"
             hint = f"name another with --cache-dir, or, if it was a cache: rm -rf {root}"
         else:

@@ -1,5 +1,6 @@
 """What the user sees: results on standard output, everything else on standard error."""
 
+import contextlib
 import io
 import json
 import os
@@ -40,17 +41,17 @@ class Screen:
         """Begin a stage."""
         self.close()
         if not self._quiet:
-            self._err.print(Text(f"==> {visible(title)}", "bold"))
+            self._tell(Text(f"==> {visible(title)}", "bold"))
 
     def say(self, text: str) -> None:
         """Show one fact."""
         if not self._quiet:
-            self._err.print(Text(f"    {visible(text)}"), soft_wrap=True)
+            self._tell(Text(f"    {visible(text)}"), soft_wrap=True)
 
     def detail(self, text: str) -> None:
         """Show a line that only --verbose wants."""
         if self._verbose:
-            self._err.print(Text.assemble("    ", (visible(text), "dim")), soft_wrap=True)
+            self._tell(Text.assemble("    ", (visible(text), "dim")), soft_wrap=True)
 
     def advance(self, what: str, done: int, total: int | None) -> None:
         """Move the bar, or print a line now and then where there is no terminal."""
@@ -75,6 +76,8 @@ class Screen:
     def result(self, document: Mapping[str, object], lines: Iterable[str | Table]) -> None:
         """Print the result: one JSON document with --json, else the lines."""
         self.close()
+        if sys.stdout is None:  # it was closed when kbuild began
+            raise BrokenPipeError
         try:
             if self._json:
                 self._out.file.write(json.dumps(_without_secrets(document), indent=2) + "\n")
@@ -96,7 +99,7 @@ class Screen:
         if error.hint:
             self._say_labelled("hint:", "yellow", error.hint)
         for line in error.details.splitlines():
-            self._err.print(Text(f"  | {visible(line)}"), soft_wrap=True)
+            self._tell(Text(f"  | {visible(line)}"), soft_wrap=True)
         self.error_document(
             type(error).__name__, error.exit_code, error.happened, error.hint, error.details
         )
@@ -127,8 +130,13 @@ class Screen:
         os.dup2(nowhere, self._out.file.fileno())
         os.close(nowhere)
 
+    def _tell(self, text: Text, *, soft_wrap: bool = False) -> None:
+        # That nobody hears about the progress is no reason to stop.
+        with contextlib.suppress(OSError):
+            self._err.print(text, soft_wrap=soft_wrap)
+
     def _say_labelled(self, label: str, style: str, text: str) -> None:
-        self._err.print(Text.assemble((label, style), f" {visible(text)}"), soft_wrap=True)
+        self._tell(Text.assemble((label, style), f" {visible(text)}"), soft_wrap=True)
 
     def _move_bar(self, what: str, done: int, total: int | None) -> None:
         if self._bar is None or what != self._what:
@@ -191,10 +199,18 @@ def _without_secrets(value: object) -> Any:  # noqa: ANN401  # the same kind of 
             return value
 
 
+class _Console(Console):
+    """A console that leaves a broken pipe to its caller instead of ending the program with 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise BrokenPipeError."""
+        raise BrokenPipeError
+
+
 def _console(stream: TextIO | None) -> Console:
     # A stream that was closed before we began is None; what is said there is lost.
     file = stream or io.StringIO()
     if isinstance(file, io.TextIOWrapper):
         file.reconfigure(errors="backslashreplace")  # a locale may lack what is to be shown
     # A pipe has no width; a table must not be folded to 80 columns there.
-    return Console(file=file, highlight=False, width=None if file.isatty() else _WIDE)
+    return _Console(file=file, highlight=False, width=None if file.isatty() else _WIDE)

@@ -111,8 +111,24 @@ def test_a_closed_standard_error_fails_nothing(
     closed: str, tmp_path: Path, repository: str
 ) -> None:
     done = shell(f'"$0" versions --source "$REPOSITORY" {closed}', tmp_path, REPOSITORY=repository)
-    assert done.returncode == 0
-    assert ("v1.20.2" in done.stdout) == (" >&-" not in f" {closed}")
+    is_printed = " >&-" not in f" {closed}"
+    assert done.returncode == (0 if is_printed else 141)
+    assert ("v1.20.2" in done.stdout) == is_printed
+
+
+@pytest.mark.parametrize("lost", ["2>/dev/full", "2> >(exec 2>&-; exit)"])
+def test_a_standard_error_that_cannot_be_written_to_fails_nothing(
+    lost: str, tmp_path: Path, repository: str
+) -> None:
+    build = '"$0" kubeadm --version v1.99.0 --ca-years 2 --leaf-years 1 --source "$REPOSITORY"'
+    assert shell(f"{build} {lost}", tmp_path, REPOSITORY=repository).returncode == 21
+    versions = '"$0" versions --source "$REPOSITORY"'
+    assert "v1.20.2" in shell(f"{versions} {lost}", tmp_path, REPOSITORY=repository).stdout
+
+
+def test_a_reader_that_goes_away_ends_it_with_141(tmp_path: Path, repository: str) -> None:
+    command = '"$0" versions --source "$REPOSITORY" | true; exit "${PIPESTATUS[0]}"'
+    assert shell(command, tmp_path, REPOSITORY=repository).returncode == 141
 
 
 STREAMS = """
