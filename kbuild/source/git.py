@@ -18,6 +18,7 @@ from kbuild.errors import (
     BrokenSource,
     DiskFull,
     GitMissing,
+    KbuildError,
     NotEnoughMemory,
     NotKubernetes,
     SourceUnreachable,
@@ -66,23 +67,26 @@ _ENVIRONMENT = {
     "GIT_ASKPASS": "",
     "SSH_ASKPASS": "",
 }
+_TICK = 0.5  # seconds between two looks at what git does
+_BUSY = 0.05  # of a processor; a git that computes as much does not wait for a server
+_CHUNK = 1 << 16
+_MOST = 4 * LARGEST  # bytes that git may read in all; it reads each of a transfer more than once
+_MOST_OF_TAGS = 64 << 20  # the same, of a list of tags; those of Kubernetes take 200 kB
+_MOST_CONTENT = 512 << 20  # bytes of objects, unpacked; v1.20.2 takes 29 MB
+_MOST_MEMORY = 4 << 30  # bytes of address space of a git; a delta can make gigabytes of a few bytes
+_MOST_LINES = 1000  # that git says, but for those of progress
 # Git is in a session of its own, without a terminal to ask at, so that it can be killed with all
 # that it has started. The shell leads it: the kernel tells it when kbuild has died, and it kills
 # the others. A file, and so a pack, may have LARGEST bytes; POSIX counts in blocks of 512.
 _SCRIPT = f"""\
 trap 'kill -KILL 0' TERM
 ulimit -f {LARGEST // 512} 2>/dev/null
+ulimit -v {_MOST_MEMORY // 1024} 2>/dev/null
 exec 3<&0
 "$@" <&3 3<&- &
 wait $!
 """
 _LEADER = ("setpriv", "--pdeathsig", "TERM", "sh", "-c", _SCRIPT, "sh")
-_TICK = 0.5  # seconds between two looks at what git does
-_BUSY = 0.05  # of a processor; a git that computes as much does not wait for a server
-_CHUNK = 1 << 16
-_MOST = 4 * LARGEST  # bytes that git may read in all; it reads each of a transfer more than once
-_MOST_OF_TAGS = 64 << 20  # the same, of a list of tags; those of Kubernetes take 200 kB
-_MOST_LINES = 1000  # that git says, but for those of progress
 _HUNG_UP = (-signal.SIGPIPE, 128 + signal.SIGPIPE)
 # Set where kbuild is run by a git hook, and meant for another repository: what
 # `git rev-parse --local-env-vars` names, but for settings, which may hold a proxy.
@@ -150,7 +154,7 @@ def ask(
 
     def once() -> str:
         try:
-            return run(words, source, what, progress, text, most)
+            return _run(words, source, what, progress, text, most).decode(errors="replace")
         except BrokenSource as error:
             if _is_network_error(error.details):
                 raise NetworkError(error.details) from error
@@ -162,29 +166,12 @@ def ask(
         raise SourceUnreachable(source=shown(source), details=str(error)) from error
 
 
-def feed(words: Sequence[str], text: str, tag: Tag, source: str) -> bytes:
+def run(words: Sequence[str], source: str, what: str, text: str = "") -> bytes:
     """Run a local git command on some input and return its output as it is.
 
-    Raises BrokenSource or DiskFull.
+    Raises BrokenSource with git's words in its details, DiskFull, NotEnoughMemory or GitMissing.
     """
-    from git import Git, GitCommandError
-
-    settings = [word for setting in _SETTINGS for word in ("-c", setting)]
-    with _input(text) as stdin:
-        try:
-            output = Git().execute(
-                [Git.GIT_PYTHON_GIT_EXECUTABLE, *settings, *words],
-                istream=stdin,
-                stdout_as_string=False,
-                strip_newline_in_stdout=False,
-            )
-        except GitCommandError as error:
-            details = str(error.stderr).strip()
-            if "No space left on device" in details:
-                raise DiskFull(path="the cache") from error
-            raise BrokenSource(tag=tag.name, source=shown(source), details=details) from error
-    assert isinstance(output, bytes)
-    return output
+    return _run(words, source, what, None, text, _MOST)
 
 
 @contextlib.contextmanager
@@ -201,14 +188,9 @@ def _is_network_error(words: str) -> bool:
     return hung_up or _NETWORK.search(words) is not None
 
 
-def run(
-    words: Sequence[str],
-    source: str,
-    what: str,
-    progress: Progress | None = None,
-    text: str = "",
-    most: int = _MOST,
-) -> str:
+def _run(
+    words: Sequence[str], source: str, what: str, progress: Progress | None, text: str, most: int
+) -> bytes:
     """Run a git command on some input and return its output.
 
     With ``progress`` it asks a server: what it receives is told, and a stall ends it, or more than
@@ -245,24 +227,36 @@ def run(
         try:
             out = _read(child, errors, None if progress is None else _Work(child.pid, most))
             code = child.wait()
+        except _TooLarge:
+            _kill(child)
+            details = f"what it holds is larger than {_MOST_CONTENT} bytes"
+            raise BrokenSource(tag=what, source=shown(source), details=details) from None
         except BaseException:
             _kill(child)
             raise
         finally:
             _running.discard(child)
     if code != 0:
-        details = shown("\n".join([*errors.error_lines, *errors.other_lines][:15]))
-        if code in _HUNG_UP:  # git had no time to say so itself
-            details = "the remote end hung up"
-        if "No space left on device" in details:
-            raise DiskFull(path="the cache")
-        for line in details.splitlines():
-            if _SHORTAGE.search(line) and not line.startswith("remote:"):
-                raise NotEnoughMemory(reason=f"git: {line}")
-        raise BrokenSource(tag=what, source=shown(source), details=details)
+        raise _failure(code, errors, source, what)
     if progress is not None and any(_NO_FILTER in line for line in errors.other_lines):
         progress.say("the source cannot leave files out, so the whole tree was fetched")
-    return out.decode(errors="replace")
+    return out
+
+
+def _failure(code: int, errors: "RemoteProgress", source: str, what: str) -> KbuildError:
+    details = shown("\n".join([*errors.error_lines, *errors.other_lines][:15]))
+    if code in _HUNG_UP:  # git had no time to say so itself
+        details = "the remote end hung up"
+    if "No space left on device" in details:
+        return DiskFull(path="the cache")
+    for line in details.splitlines():
+        if _SHORTAGE.search(line) and not line.startswith("remote:"):
+            return NotEnoughMemory(reason=f"git: {line}")
+    return BrokenSource(tag=what, source=shown(source), details=details)
+
+
+class _TooLarge(Exception):
+    """Git printed more than any Kubernetes holds."""
 
 
 def _kill(child: "subprocess.Popen[bytes]") -> None:
@@ -293,6 +287,8 @@ def _read(
             for key, _ in ready:
                 if data := os.read(key.fd, _CHUNK):
                     key.data.extend(data)
+                    if len(out) > _MOST_CONTENT:
+                        raise _TooLarge
                 else:
                     selector.unregister(key.fileobj)
             _hear(said, errors)

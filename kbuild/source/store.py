@@ -29,7 +29,7 @@ from kbuild.files import read_file
 from kbuild.model import SourceFile, SourceTree, Tag
 from kbuild.progress import Progress
 from kbuild.source import closure
-from kbuild.source.git import address, ask, feed, run
+from kbuild.source.git import address, ask, run
 from kbuild.source.tree import write_tree
 from kbuild.workspace import Workspace, key, make_then_move, remove, shared
 
@@ -226,7 +226,7 @@ class _Store:
     def _contents(self, oids: Mapping[str, str], kind: str = "blob") -> dict[str, bytes]:
         """Return the objects that are there; git itself does not check them when it reads them."""
         words = ["--git-dir", str(self.path), "cat-file", "--batch", "--buffer"]
-        answer = io.BytesIO(feed(words, "\n".join(oids.values()), self.tag, self.source))
+        answer = io.BytesIO(run(words, self.source, self.tag.name, "\n".join(oids.values())))
         contents = {}
         for name, oid in oids.items():
             header = answer.readline().split()

@@ -1,6 +1,7 @@
 import os
 import shutil
 import subprocess
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -208,3 +209,22 @@ def test_a_planted_object_is_noticed_and_fetched_anew(
     _plant(store, oid, kind, edited)
     assert files_of(fetch(request, tag, workspace.part("2"), recorder)) == genuine
     assert any("damaged" in line and "fetching anew" in line for line in recorder.said)
+
+
+def test_a_file_that_unpacks_to_more_than_any_kubernetes_is_refused(
+    upstream: Path, workspace: Workspace, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kbuild.source.git._MOST_CONTENT", 16 << 20)
+    (upstream / "cmd/kubeadm/zeros.go").write_bytes(bytes(32 << 20))
+    git(upstream, "add", "-A")
+    git(upstream, "commit", "--quiet", "-m", "zeros")
+    git(upstream, "tag", "v1.20.9")
+    request = request_for(upstream, "v1.20.9")
+    tag = resolve(request, workspace, Recorder())
+    tracemalloc.start()
+    with pytest.raises(BrokenSource) as caught:
+        fetch(request, tag, workspace, Recorder())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "larger than 16777216 bytes" in caught.value.details
+    assert peak < 24 << 20
