@@ -8,6 +8,7 @@ import pytest
 from docker import DockerClient
 
 from kbuild.compile.docker import CACHE_VOLUME
+from kbuild.workspace import key, open_workspace
 from tests.e2e.command import Kbuild
 from tests.e2e.conftest import Options
 from tests.e2e.released import ARCHIVE_DOCKER, ARCHIVE_LOCAL, BINARY, Releases
@@ -34,20 +35,18 @@ def local_gocache(releases: Releases, warm_cache: Path, tmp_path: Path) -> Path:
     assert releases[ARCHIVE_LOCAL].binary.is_file()  # it has filled the cache
     [gocache] = warm_cache.rglob("gocache")
     copy = tmp_path / "cache" / gocache.relative_to(warm_cache)
-    kbuild = Kbuild(tmp_path, tmp_path / "cache")
-    assert kbuild("versions", "--source", "/nowhere").code  # makes the cache
-    shutil.copytree(gocache, copy, dirs_exist_ok=True, copy_function=shutil.copy)
+    with open_workspace(tmp_path / "cache"):
+        shutil.copytree(gocache, copy, dirs_exist_ok=True)
     [folder] = copy.iterdir()
     return folder
 
 
 @pytest.fixture
-def docker_gocache(releases: Releases, engine: DockerClient) -> Path:
+def docker_gocache(releases: Releases, engine: DockerClient, golang_image: str) -> Path:
     """Return the volume of the docker builder's Go build cache, which root can write to."""
     assert releases[ARCHIVE_DOCKER].binary.is_file()
-    [*volumes] = (each for each in engine.volumes.list() if each.name.startswith(CACHE_VOLUME))
-    folders = [Path(volume.attrs["Mountpoint"]) / "go" for volume in volumes]
-    return max(folders, key=lambda folder: folder.stat().st_mtime)
+    volume = engine.volumes.get(f"{CACHE_VOLUME}-{key(golang_image)}")
+    return Path(volume.attrs["Mountpoint"]) / "go"
 
 
 def test_flipped_bits_in_the_local_build_cache(
