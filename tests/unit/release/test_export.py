@@ -97,6 +97,7 @@ def test_kubesprays_checksum_is_of_this_version_and_architecture_only(
         evaluate(expression, "1.20.3", "arm64")
 
 
+@pytest.mark.e2e  # needs curl
 @pytest.mark.parametrize("layout", ["flat", "tree"])
 def test_kubekeys_snippet_puts_the_binaries_in_their_place(
     mirror: tuple[Path, str], layout: str, tmp_path: Path
@@ -111,6 +112,7 @@ def test_kubekeys_snippet_puts_the_binaries_in_their_place(
     assert "kubernetes_ca: { date: 876000h }" in text
 
 
+@pytest.mark.e2e  # needs curl
 def test_kubekey_is_never_left_with_another_binary(
     mirror: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -121,6 +123,7 @@ def test_kubekey_is_never_left_with_another_binary(
     assert not list(tmp_path.rglob("kubeadm"))
 
 
+@pytest.mark.e2e  # needs curl
 def test_sealos_builds_an_image_of_each_architecture(
     mirror: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -136,6 +139,7 @@ def test_sealos_builds_an_image_of_each_architecture(
     assert (tmp_path / "bin/arm64/kubeadm").is_file()
 
 
+@pytest.mark.e2e  # needs curl
 def test_cloud_init_installs_what_fits_the_machine(
     mirror: tuple[Path, str], tmp_path: Path
 ) -> None:
