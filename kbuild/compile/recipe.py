@@ -30,26 +30,43 @@ PURPOSE = "the compiler"
 _GIB = 1 << 30
 # Go keeps each output in its build cache under the sha256 of its content (<sha256>-d), but compares
 # only the size when it uses one (GetFile in cmd/go/internal/cache/cache.go, v1.15 to v1.26). So the
-# content is compared here. sha256sum takes five times as long as openssl, which most images have.
-# The index (<id>-a) needs no check: Go compares the id in it, and an output either exists or does
-# not. Another compiler may be writing to the same cache, so what seems damaged is read once more.
+# content is compared here: what is not found good is dropped. sha256sum takes five times as long as
+# openssl, which most images have; not all have find. The index (<id>-a) needs no check: Go compares
+# the id in it, and an output either exists or does not. Another compiler may be writing to the same
+# cache, so what seems damaged is read once more.
 _CHECK_CACHE = rf"""
-tool=sha256sum
-if command -v openssl >/dev/null; then tool='openssl dgst -sha256 -r'; fi
+if command -v openssl >/dev/null; then tool='openssl dgst -sha256 -r'; else tool=sha256sum; fi
+for name in ${{tool%% *}} comm sort; do
+  command -v $name >/dev/null || {{ echo "the program $name is missing" >&2; exit 1; }}
+done
+for file in {CACHE}/??/*-[ad]; do
+  if [ -L "$file" ] || {{ [ -e "$file" ] && [ ! -f "$file" ] && [ ! -d "$file" ]; }}; then
+    echo "{DAMAGED_MARK} $file"
+    rm -f "$file"
+  fi
+done
 find_damaged() {{
-  find {CACHE} -type f -name '*-d' -exec $tool {{}} + 2>/dev/null | while read -r sum file; do
-    [ "$sum-d" = "${{file##*/}}" ] || echo "${{file#\*}}"
-  done
+  : >/tmp/outputs
+  for digit in 0 1 2 3 4 5 6 7 8 9 a b c d e f; do # all at once would be too many arguments
+    set -- {CACHE}/$digit?/*-d
+    if [ -e "$1" ]; then
+      for file; do if [ -f "$file" ]; then echo "$file"; fi; done >>/tmp/outputs
+      {{ $tool "$@" 2>/dev/null || true; }} | while read -r sum file; do
+        if [ "$sum-d" = "${{file##*/}}" ]; then echo "${{file#\*}}"; fi
+      done
+    fi
+  done | sort >/tmp/good
+  sort /tmp/outputs | comm -23 - /tmp/good
 }}
-find {CACHE} -name '*-[ad]' ! -type f ! -type d \
-  -exec echo '{DAMAGED_MARK}' {{}} ';' -exec rm -f {{}} ';' 2>/dev/null || true
-if [ -n "$(find_damaged)" ]; then
+find_damaged >/tmp/damaged
+if [ -s /tmp/damaged ]; then
   sleep 2
-  find_damaged | while read -r file; do
+  find_damaged | comm -12 - /tmp/damaged | while read -r file; do
     echo "{DAMAGED_MARK} $file"
     rm -f "$file"
   done
 fi
+rm -f /tmp/outputs /tmp/good /tmp/damaged
 """
 
 

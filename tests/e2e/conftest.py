@@ -32,8 +32,12 @@ class GitServer:
 
 @pytest.fixture(scope="session", autouse=True)
 def stopped_by_signal() -> None:
-    """Make a terminated run stop its servers, as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Make a terminated run stop its servers, as Ctrl-C does.
+
+    A shell starts what it runs in the background with SIGINT ignored, which kbuild would inherit.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
