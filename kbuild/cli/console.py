@@ -1,6 +1,5 @@
 """What the user sees: results on standard output, everything else on standard error."""
 
-import contextlib
 import io
 import json
 import os
@@ -89,7 +88,7 @@ class Screen:
         except BrokenPipeError:
             raise
         except OSError as error:
-            self._drop_output()
+            _drop(self._out)
             raise NotWritable(path="standard output", reason=error.strerror) from error
 
     def error(self, error: KbuildError) -> None:
@@ -122,18 +121,13 @@ class Screen:
                 )
                 self._out.file.flush()
             except OSError:
-                self._drop_output()
-
-    def _drop_output(self) -> None:
-        """Let what standard output still holds go nowhere, or Python fails once more at its end."""
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._out.file.fileno())
-        os.close(nowhere)
+                _drop(self._out)
 
     def _tell(self, text: Text, *, soft_wrap: bool = False) -> None:
-        # That nobody hears about the progress is no reason to stop.
-        with contextlib.suppress(OSError):
+        try:
             self._err.print(text, soft_wrap=soft_wrap)
+        except OSError:  # that nobody hears about the progress is no reason to stop
+            _drop(self._err)
 
     def _say_labelled(self, label: str, style: str, text: str) -> None:
         self._tell(Text.assemble((label, style), f" {visible(text)}"), soft_wrap=True)
@@ -197,6 +191,13 @@ def _without_secrets(value: object) -> Any:  # noqa: ANN401  # the same kind of 
             return [_without_secrets(item) for item in value]
         case _:
             return value
+
+
+def _drop(console: Console) -> None:
+    """Let what a stream still holds go nowhere, or Python fails once more at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, console.file.fileno())
+    os.close(nowhere)
 
 
 class _Console(Console):

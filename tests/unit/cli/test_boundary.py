@@ -96,7 +96,8 @@ def shell(command: str, folder: Path, **environment: str) -> "subprocess.Complet
     return subprocess.run(
         ["bash", "-c", command, str(KBUILD)],
         cwd=folder,
-        env={**os.environ, "HOME": str(folder), **environment},
+        # With a buffer, Python writes to a stream once more when it ends.
+        env={**os.environ, "PYTHONUNBUFFERED": "", "HOME": str(folder), **environment},
         capture_output=True,
         text=True,
         check=False,
