@@ -33,6 +33,7 @@ from kbuild.source import fetch, git, resolve
 from kbuild.source.versions import full_tag
 from kbuild.toolchain import choose_go
 from kbuild.toolchain.images import demand_digest
+from kbuild.toolchain.pin import parse_go_version
 from kbuild.workspace import Workspace, open_workspace, remove
 
 
@@ -125,6 +126,8 @@ def _check_first(requests: Sequence[BuildRequest], progress: Progress) -> str:
     # What is wrong with the request or this machine shows before anything is fetched.
     for request in requests:
         full_tag(request.version)
+        if request.go_version is not None:
+            parse_go_version(request.go_version)
         demand_tools(request.package)
     if requests[0].image is not None:
         demand_digest(requests[0].image)
