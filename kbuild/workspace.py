@@ -54,13 +54,14 @@ _MARK = b"""Signature: 8a477f597d28d172789f06886806bc55
 _TAG = _MARK + b"# See https://bford.info/cachedir/ for the meaning of this file.\n"
 _TAG_LIMIT = 4096
 _ALONE = "alone"
+_cleanups: list[None] = []
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _RUN = re.compile(r"run-[0-9a-f]{12}", re.ASCII)
 _MAX_LINKS = 40  # as many as the kernel follows
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 _REFUSED = (
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG),
-    *(errno.ELOOP, errno.EEXIST, errno.EISDIR, errno.EIO, errno.EBUSY),
+    *(errno.ELOOP, errno.EEXIST, errno.EISDIR, errno.EIO, errno.EBUSY, errno.EFBIG),
 )
 
 
@@ -112,17 +113,33 @@ def open_workspace(cache: Path) -> Iterator[Workspace]:
         sweep(shared_folder)
         work = shared_folder / "work" / f"run-{uuid.uuid4().hex[:12]}"
         lock = _run_lock(shared_folder, work.name)
-        lock.acquire()  # before the folder exists, or a sweep might take it for a dead run's
-        with FileLock(_lock_path(shared_folder, _ALONE)):
-            pass  # who had it was to be alone
     try:
         with disk_errors(cache):
+            lock.acquire()  # before the folder exists, or a sweep might take it for a dead run's
+            with FileLock(_lock_path(shared_folder, _ALONE)):
+                pass  # who had it was to be alone
             work.mkdir()
             yield Workspace(cache=shared_folder, work=work, run_id=work.name)
     finally:
-        remove(work)
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+        with uninterrupted():
+            remove(work)
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let no signal cut off a cleanup, not even the first one: see kbuild.cli.boundary."""
+    _cleanups.append(None)
+    try:
+        yield
+    finally:
+        _cleanups.pop()
+
+
+def is_cleaning_up() -> bool:
+    """Tell whether a cleanup is under way that no signal may cut off."""
+    return bool(_cleanups)
 
 
 @contextlib.contextmanager
@@ -383,11 +400,19 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise NotWritable(path=place, reason=os.strerror(error.errno)) from error
         if _is_about_current_folder(error):
             raise NotWritable(path="the current folder", reason="it was removed") from error
+        if error.errno == errno.ENOENT and error.filename is None:  # of tempfile
+            raise NotWritable(path="the temporary folder", reason=error.strerror) from error
         raise
 
 
 def _is_about_current_folder(error: OSError) -> bool:
-    return error.errno == errno.ENOENT and error.filename is None  # only os.getcwd names none
+    if error.errno != errno.ENOENT or error.filename is not None:
+        return False
+    try:
+        os.getcwd()  # noqa: PTH109  # Path.cwd is the same
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def remove(path: Path) -> None:

@@ -1,8 +1,12 @@
 """The command line: one module a command, one error boundary."""
 
+import contextlib
 import os
 import signal
+import sys
+from typing import NoReturn
 
+_CANNOT_WRITE, _NOT_ENOUGH_MEMORY = 81, 59  # as kbuild.errors has them
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -15,13 +19,38 @@ def main() -> None:
             signal.signal(number, signal.SIG_DFL)
     for stream in range(3):
         _open(stream)
-    from kbuild.cli.app import app
-
     try:
+        from kbuild.cli.app import app
+
         app()
+    except OSError as error:  # while help or a usage error was printed, whose code it keeps
+        code = getattr(error.__context__, "exit_code", _CANNOT_WRITE)
+        _end(f"standard output cannot be used: {error.strerror}", code)
+    except (MemoryError, ImportError) as error:
+        if isinstance(error, ImportError) and "failed to map" not in str(error):
+            raise
+        _end("there is not enough memory to load kbuild", _NOT_ENOUGH_MEMORY)
     finally:  # Python's own end has nothing to clean up either, but would show a traceback
+        _drop_unwritten()
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
+
+
+def _end(what: str, code: int) -> NoReturn:
+    """Exit before or after the boundary, which has all other errors."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"error: {what}\n".encode())
+    sys.exit(code)
+
+
+def _drop_unwritten() -> None:
+    """Let what a stream cannot write go nowhere, or Python tries again at its end and exits 120."""
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 def _open(stream: int) -> None:

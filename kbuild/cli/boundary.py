@@ -98,10 +98,12 @@ def begin(
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     """End the command, but do not cut off the cleanup that follows, however often we are told."""
+    from kbuild.workspace import is_cleaning_up  # loaded before the handler is installed
+
     error = sys.exception()
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
-    if error is None:
+    if error is None and not is_cleaning_up():
         raise KeyboardInterrupt
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -117,7 +119,7 @@ def _shortage(error: Exception) -> str | None:
             return text or "out of memory"
         case RecursionError():
             return text
-        case OSError(errno=errno.ENOMEM | errno.EAGAIN):
+        case OSError(errno=errno.ENOMEM | errno.EAGAIN | errno.EMFILE | errno.ENFILE):
             return error.strerror
         case RuntimeError() if "can't start new thread" in text:
             return text

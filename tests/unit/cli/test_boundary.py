@@ -127,6 +127,54 @@ def test_a_standard_error_that_cannot_be_written_to_fails_nothing(
     assert "v1.20.2" in shell(f"{versions} {lost}", tmp_path, REPOSITORY=repository).stdout
 
 
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("--help >/dev/full", 81),
+        ("--version >/dev/full", 81),
+        ("kubeadm --help >/dev/full", 80),
+        ("nonsense 2>/dev/full", 2),
+        ("pins --nonsense 2>/dev/full", 2),
+    ],
+)
+def test_help_and_usage_errors_that_cannot_be_printed(
+    command: str, code: int, tmp_path: Path
+) -> None:
+    done = shell(f'"$0" {command}', tmp_path)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("files", [5, 6, 7, 8, 9, 10])
+def test_few_open_files_are_no_internal_error(files: int, tmp_path: Path, repository: str) -> None:
+    command = f'ulimit -n {files}; "$0" versions --source "$REPOSITORY"'
+    done = shell(command, tmp_path, REPOSITORY=repository)
+    assert done.returncode in (0, 45, 59), done.stderr
+    assert "internal error" not in done.stderr
+
+
+@pytest.mark.parametrize("kib", [15_000, 20_000, 30_000, 40_000])
+def test_too_little_memory_to_load_kbuild_is_told(kib: int, tmp_path: Path) -> None:
+    done = shell(f'ulimit -v {kib}; "$0" pins list', tmp_path)
+    assert done.returncode in (59, 127, 134), done.stderr  # or Python itself does not start
+    assert "Traceback" not in done.stderr or "kbuild" not in done.stderr
+
+
+def test_a_limit_of_file_sizes_is_no_internal_error(tmp_path: Path, repository: str) -> None:
+    program = "import resource, os, sys, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+    program += (
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, KBUILD, "versions", "--source", repository],
+        env={**os.environ, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 81, done.stderr
+
+
 def test_a_reader_that_goes_away_ends_it_with_141(tmp_path: Path, repository: str) -> None:
     command = '"$0" versions --source "$REPOSITORY" | true; exit "${PIPESTATUS[0]}"'
     assert shell(command, tmp_path, REPOSITORY=repository).returncode == 141

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kbuild import sandbox
+from kbuild.workspace import alone
 from tests.support.repositories import make_repository
 
 pytestmark = pytest.mark.timeout(90)
@@ -199,3 +200,67 @@ def test_a_killed_run_leaves_no_process(tmp_path: Path) -> None:
     run = in_fetch(tmp_path)
     run.signal([signal.SIGKILL])
     assert [left for left in run.leaves() if "/work/" not in left and "/locks/" not in left] == []
+
+
+CLEANUP_BEGINS = """
+import shutil, sys, time
+from pathlib import Path
+from kbuild.cli import main
+mark, remove = Path(sys.argv.pop(1)), shutil.rmtree
+def slowly(*words, **options):
+    mark.touch()
+    time.sleep(1)
+    remove(*words, **options)
+shutil.rmtree = slowly
+sys.argv[0] = "kbuild"
+main()
+"""
+
+
+def left_in(cache: Path) -> list[str]:
+    work, locks = cache / "v1/work", cache / "v1/locks"
+    return [path.name for path in (*work.iterdir(), *locks.glob("run-*"))]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_does_not_cut_off_the_cleanup_of_a_run_that_has_ended(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    make_repository(tmp_path / "kubernetes", ("v1.20.2",))
+    mark, cache = tmp_path / "cleaning", tmp_path / "cache"
+    words = ("versions", "--source", tmp_path / "kubernetes", "--cache-dir", cache)
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLEANUP_BEGINS, mark, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(mark, process)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert said.count("already stopping") == 1
+    assert left_in(cache) == []
+
+
+def test_a_run_that_is_stopped_while_it_waits_for_the_cache_leaves_no_lock(tmp_path: Path) -> None:
+    make_repository(tmp_path / "kubernetes", ("v1.20.2",))
+    cache = tmp_path / "cache"
+    with alone(cache):
+        words = ("versions", "--source", tmp_path / "kubernetes", "--cache-dir", cache)
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("kbuild"), *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        deadline = time.monotonic() + 60
+        while not list((cache / "v1/locks").glob("run-*")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert left_in(cache) == []
