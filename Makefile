@@ -68,7 +68,7 @@ demo: $(READY) ## the main job on real input from Debian: a proven kubeadm in di
 	$(BIN)/kbuild kubeadm --version v1.20.2 --ca-years 100 --leaf-years 100 --source "$$archive" \
 	  --builder local --go-root "$$goroot" --go-version 1.15.15 --output dist/v1.20.2 --force
 
-release: $(READY) ## VERSION=v1.31.2 ARCHES="amd64 arm64": a checked release; KEY= signs it
+release: $(READY) ## VERSION=v1.31.2 ARCHES="amd64 arm64" CA_YEARS=100 LEAF_YEARS=100: a checked release; KEY= signs it
 	@test -n '$(VERSION)' || { echo 'which one? make release VERSION=v1.31.2' >&2; exit 2; }
 	$(BIN)/kbuild kubeadm --version '$(VERSION)' $(foreach arch,$(ARCHES),--arch $(arch)) \
 	  --ca-years $(CA_YEARS) --leaf-years $(LEAF_YEARS) --output '$(OUTPUT)' $(KBUILD_FLAGS)

@@ -241,7 +241,7 @@ class ImageWithoutDigest(KbuildError):
 
     exit_code = 34
     what = "the image {image} is not pinned by a digest"
-    todo = "name it as repository@sha256:<64 hex digits>; `kbuild pins` lists the known ones"
+    todo = "add its digest, @sha256:<64 hex digits>; `kbuild pins` lists the known ones"
 
 
 class ImageNotFound(KbuildError):
@@ -464,7 +464,7 @@ class WrongBinary(KbuildError):
 
     exit_code = 72
     what = "{path} is not a static Linux kubeadm: {reason}"
-    todo = "give an unmodified kubeadm for Linux"
+    todo = "give a kubeadm for Linux; in a release it is the file kubeadm-linux-<arch>"
 
 
 class MissingCertificate(KbuildError):

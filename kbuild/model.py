@@ -261,7 +261,8 @@ class Proof:
 class Release:
     """The finished folder, the names of the files in it, and what it was made of.
 
-    ``unchanged`` tells that all that goes into the binaries is as it was when they were built.
+    ``unchanged`` tells that all that goes into the binaries is as it was when they were built, and
+    ``written`` that the folder was: one that holds these very binaries is left as it is.
     """
 
     folder: Path
@@ -269,3 +270,4 @@ class Release:
     tree: PatchedTree
     proofs: tuple[Proof, ...]
     unchanged: bool
+    written: bool = True

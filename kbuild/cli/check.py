@@ -54,11 +54,11 @@ def check(
     ] = None,
     ca_years: Annotated[
         str | None,
-        typer.Option("--ca-years", metavar="N", help="Its CAs must live for so many years."),
+        typer.Option("--ca-years", metavar="N", help="Its CAs must live for exactly N years."),
     ] = None,
     leaf_years: Annotated[
         str | None,
-        typer.Option("--leaf-years", metavar="N", help="All others must live for so many years."),
+        typer.Option("--leaf-years", metavar="N", help="All others must live for exactly N years."),
     ] = None,
     stall_timeout: options.StallTimeout = None,
     json: options.Json = None,

@@ -110,7 +110,11 @@ def _lines(release: Release) -> Iterator[str | Table]:
         yield from _stock_lines(proof)
     if release.unchanged:
         date = release.proofs[0].version.get("buildDate", "the last time")
-        yield f"Nothing changed since {date}: it is the same binary, proven again."
+        if release.written:
+            yield f"The binary was compiled at {date} by an earlier run, and proven again."
+        else:
+            yield f"Nothing changed since {date}: it is the same binary, proven again."
+            yield f"{release.folder} was left as it is, with the proof of the earlier run."
     yield from (f"Note: {note}" for note in commit_notes(release.tree.source))
     if note := release.tree.note:
         yield f"Note: {note}"
@@ -166,6 +170,8 @@ def _plan_document(planned: Plan) -> dict[str, object]:
 def _plan_lines(planned: Plan) -> Iterator[str]:
     document = _plan_document(planned)
     go = planned.request.go_version or "the one that the tree pins, known once it is fetched"
+    yield "Dry run: nothing is built."
+    del document["dry_run"]
     for name, value in {**document, "go": go}.items():
         text = ", ".join(value) if isinstance(value, list) else value
         yield f"{name.replace('_', ' '):12} {text}"

@@ -70,7 +70,7 @@ StallTimeout = Annotated[
     typer.Option(
         "--stall-timeout",
         metavar="SECONDS",
-        help="Give up a transfer that brought hardly anything for so long, 1-3600. Default: 60.",
+        help="Seconds without progress before a transfer is tried again, 1-3600. Default: 60.",
     ),
 ]
 Builder = Annotated[
@@ -245,6 +245,6 @@ Config = Annotated[
 CacheDir = Annotated[
     str | None,
     typer.Option(
-        "--cache-dir", metavar="DIR", help="Clones, Go and its cache. Default: ~/.cache/kbuild."
+        "--cache-dir", metavar="DIR", help="Sources, Go, its build cache. Default: ~/.cache/kbuild."
     ),
 ]

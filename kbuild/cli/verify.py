@@ -9,7 +9,7 @@ import typer
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.kubeadm import proof_lines
-from kbuild.errors import BadVersion, WrongBinary
+from kbuild.errors import BadSetting, WrongBinary
 from kbuild.prove import prove_file
 from kbuild.prove.elf import read_arch
 from kbuild.release.documents import proof_document
@@ -53,5 +53,7 @@ def verify(
 def _whole(versions: tuple[str, ...]) -> str:
     tag = full_tag(versions[0]) if len(versions) == 1 else None
     if tag is None:
-        raise BadVersion(text=",".join(versions))
+        reason = "a binary reports one patch release, not a minor version or several"
+        hint = "write it like v1.23.0"
+        raise BadSetting(name="version", value=",".join(versions), reason=reason, hint=hint)
     return tag

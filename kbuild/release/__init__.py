@@ -77,7 +77,8 @@ def publish(
     """
     tree = binaries[0].tree
     proofs = tuple(proven[binary.path] for binary in binaries)
-    if not request.force and _is_occupied(folder):
+    is_left = not request.force and _is_occupied(folder)
+    if is_left:
         if not _holds(folder, binaries, request.layout):
             raise OutputExists(path=folder)
     else:
@@ -89,6 +90,7 @@ def publish(
         tree=tree,
         proofs=proofs,
         unchanged=unchanged,
+        written=not is_left,
     )
 
 

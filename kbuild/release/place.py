@@ -122,6 +122,8 @@ def new_release(folder: Path, *, force: bool) -> Iterator[Path]:
 
 def why_no_release(folder: Path) -> str | None:
     """Return why a folder is not exactly a release, by the names of its files; None if it is."""
+    if not os.path.lexists(folder / PROVENANCE):
+        return f"it has no {PROVENANCE}"
     try:
         names = _names_of(folder)
         sums = read_sums(read_file(folder / SUMS["sha256"], MAX_DOCUMENT)).keys()
