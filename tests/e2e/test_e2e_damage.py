@@ -1,13 +1,14 @@
 """Bits that flipped in a cache: the next run names them, and makes the same bytes as ever."""
 
 import random
-import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 from docker import DockerClient
 
 from kbuild.compile.docker import CACHE_VOLUME
+from kbuild.toolchain.archives import digest_of
 from kbuild.workspace import key, open_workspace
 from tests.e2e.command import Kbuild
 from tests.e2e.conftest import Options
@@ -30,15 +31,13 @@ def flip(gocache: Path) -> None:
 
 
 @pytest.fixture
-def local_gocache(releases: Releases, warm_cache: Path, tmp_path: Path) -> Path:
-    """Copy the local builder's Go build cache into a new cache."""
+def local_gocache(releases: Releases, warm_cache: Path, goroot: Path, tmp_path: Path) -> Path:
+    """Copy the local builder's Go build cache into a new cache, with the owners of its files."""
     assert releases[ARCHIVE_LOCAL].binary.is_file()  # it has filled the cache
-    [gocache] = warm_cache.rglob("gocache")
-    copy = tmp_path / "cache" / gocache.relative_to(warm_cache)
-    with open_workspace(tmp_path / "cache"):
-        shutil.copytree(gocache, copy, dirs_exist_ok=True)
-    [folder] = copy.iterdir()
-    return folder
+    with open_workspace(warm_cache) as warm, open_workspace(tmp_path / "cache") as new:
+        source, copy = (each.cache / "gocache" / digest_of(goroot) for each in (warm, new))
+        subprocess.run(("cp", "--archive", source, copy), check=True)
+    return copy
 
 
 @pytest.fixture
