@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -53,6 +53,19 @@ _ABSENT = re.compile(
     r"manifest unknown|name unknown|not found|no such image|pull access denied|invalid reference",
     re.IGNORECASE,
 )
+
+
+def refuses(call: Callable[[], None]) -> bool:
+    """Make a call that removes something; tell whether the engine has refused it for now."""
+    from docker.errors import APIError, NotFound
+
+    try:
+        call()
+    except NotFound:
+        return False
+    except APIError:
+        return True
+    return False
 
 
 def connect() -> "Client":

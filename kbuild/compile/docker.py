@@ -10,7 +10,8 @@ import contextlib
 import io
 import tarfile
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -174,7 +175,7 @@ def removed(container: "Container") -> Iterator["Container"]:
     try:
         yield container
     finally:
-        container.remove(force=True, v=True)
+        _insist(lambda: container.remove(force=True, v=True))
 
 
 def pack(folder: Path, prefix: PurePosixPath) -> Iterator[bytes]:
@@ -235,7 +236,16 @@ def temporary_volume(client: "Client", labels: dict[str, str]) -> Iterator[str]:
     try:
         yield str(volume.name)
     finally:
-        volume.remove(force=True)
+        _insist(lambda: volume.remove(force=True))
+
+
+def _insist(remove: Callable[[], None]) -> None:
+    """Remove something of the engine, which refuses while it ends what we have just interrupted."""
+    for wait in (0.5, 1, 2, 4):
+        if not engine.refuses(remove):
+            return
+        time.sleep(wait)
+    remove()
 
 
 def _binds(

@@ -710,6 +710,8 @@ BODIES = {
 
 @pytest.mark.parametrize("kind", BODIES)
 def test_the_full_disk_is_named_and_not_another_one(kind: str, tmp_path: Path) -> None:
+    if kind in ("output", "cache") and os.geteuid() != 0:
+        pytest.skip("in a user's namespace the owner of / is nobody, so no cache is safe there")
     folder, other = tmp_path / "full", tmp_path / "other"
     other.mkdir()
     program = PROGRAM.format(body=BODIES[kind])
