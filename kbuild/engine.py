@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -55,17 +56,24 @@ _ABSENT = re.compile(
 )
 
 
-def refuses(call: Callable[[], None]) -> bool:
-    """Make a call that removes something; tell whether the engine has refused it for now."""
+def insist(remove: Callable[[], None]) -> None:
+    """Remove something, which an engine refuses while it ends what was just interrupted.
+
+    Raises the engine's error if it still refuses after some seconds.
+    """
     from docker.errors import APIError, NotFound
 
-    try:
-        call()
-    except NotFound:
-        return False
-    except APIError:
-        return True
-    return False
+    for wait in (0.5, 1, 2, 4, None):
+        try:
+            remove()
+        except NotFound:
+            return
+        except APIError:
+            if wait is None:
+                raise
+            time.sleep(wait)
+        else:
+            return
 
 
 def connect() -> "Client":

@@ -64,6 +64,22 @@ def read_file(path: Path, limit: int) -> bytes:
     return content
 
 
+def demand_plain_yaml(text: str | bytes, depth: int) -> None:
+    """Raise ValueError for YAML that has aliases, or more than ``depth`` levels.
+
+    A few aliases can stand for gigabytes, and the parser takes the square of the depth.
+    """
+    import yaml  # slow to import, and most documents are of another kind
+
+    level = 0
+    for event in yaml.parse(text, yaml.BaseLoader):
+        level += isinstance(event, yaml.CollectionStartEvent)
+        level -= isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or level > depth:
+            message = f"it has YAML aliases, or more than {depth} levels"
+            raise ValueError(message)
+
+
 def reason_of(error: Exception) -> str:
     """Return what is wrong with a document, from what reading or parsing it has raised.
 

@@ -78,32 +78,25 @@ def _source(name: str, value: object) -> str:
     return text
 
 
-def _years(name: str, value: object) -> int:
-    digits = value if isinstance(value, int) and not isinstance(value, bool) else None
-    if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value.strip(), re.ASCII):
-        digits = int(value)
-    if digits is None or not 1 <= digits <= MAX_YEARS:
-        raise BadSetting(
-            name=name,
-            value=value,
-            reason=f"it must be a whole number of years from 1 to {MAX_YEARS}",
-            hint=f"a year has 365 days; Go's time.Duration ends at {MAX_YEARS} years",
-        )
-    return digits
+def _whole_number(unit: str, most: int, hint: str) -> Parse:
+    def parse(name: str, value: object) -> int:
+        digits = value if isinstance(value, int) and not isinstance(value, bool) else None
+        if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value.strip(), re.ASCII):
+            digits = int(value)
+        if digits is None or not 1 <= digits <= most:
+            reason = f"it must be a whole number of {unit} from 1 to {most}"
+            raise BadSetting(name=name, value=value, reason=reason, hint=hint)
+        return digits
+
+    return parse
 
 
-def _seconds(name: str, value: object) -> int:
-    digits = value if isinstance(value, int) and not isinstance(value, bool) else None
-    if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value.strip(), re.ASCII):
-        digits = int(value)
-    if digits is None or not 1 <= digits <= MAX_STALL:
-        raise BadSetting(
-            name=name,
-            value=value,
-            reason=f"it must be a whole number of seconds from 1 to {MAX_STALL}",
-            hint="60 is the default",
-        )
-    return digits
+_years = _whole_number(
+    "years",
+    MAX_YEARS,
+    f"a year has 365 days; Go's time.Duration ends at {MAX_YEARS} years",
+)
+_seconds = _whole_number("seconds", MAX_STALL, "60 is the default")
 
 
 def _one_of(*choices: str) -> Parse:

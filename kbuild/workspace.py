@@ -42,7 +42,7 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from kbuild.errors import CacheInUse, DiskFull, KbuildError, NotACache, NotWritable, UnsafeCache
-from kbuild.files import read_file
+from kbuild.files import open_file, read_file
 
 _FOLDERS = ("git", "go", "gocache", "built", "logs", "locks", "work")
 _CONTENT = "v1"  # another number for another layout
@@ -442,8 +442,8 @@ def remove(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Return the sha256 of a file as 64 hex digits."""
-    with path.open("rb") as file:
+    """Return the sha256 of a regular file as 64 hex digits; raises OSError."""
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -59,8 +59,6 @@ class Boundary(TyperGroup):
             raise typer.Exit(Interrupted.exit_code) from None
         except BrokenPipeError:
             # Who read us has gone, for example `head`; nobody is left to be told.
-            if sys.stdout is not None:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(_BROKEN_PIPE) from None
         except Exception as error:
             if type(error).__module__.startswith(("typer", "click")):

@@ -1,8 +1,8 @@
 """What the user sees: results on standard output, everything else on standard error."""
 
+import contextlib
 import io
 import json
-import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -88,7 +88,6 @@ class Screen:
         except BrokenPipeError:
             raise
         except OSError as error:
-            _drop(self._out)
             raise NotWritable(path="standard output", reason=error.strerror) from error
 
     def error(self, error: KbuildError) -> None:
@@ -115,19 +114,16 @@ class Screen:
                 "todo": todo,
                 "details": details,
             }
-            try:  # it was said on standard error already
+            with contextlib.suppress(OSError):  # it was said on standard error already
                 self._out.file.write(
                     json.dumps({"error": _without_secrets(error)}, indent=2) + "\n"
                 )
                 self._out.file.flush()
-            except OSError:
-                _drop(self._out)
 
     def _tell(self, text: Text, *, soft_wrap: bool = False) -> None:
-        try:
+        # That nobody hears about the progress is no reason to stop.
+        with contextlib.suppress(OSError):
             self._err.print(text, soft_wrap=soft_wrap)
-        except OSError:  # that nobody hears about the progress is no reason to stop
-            _drop(self._err)
 
     def _say_labelled(self, label: str, style: str, text: str) -> None:
         self._tell(Text.assemble((label, style), f" {visible(text)}"), soft_wrap=True)
@@ -191,13 +187,6 @@ def _without_secrets(value: object) -> Any:  # noqa: ANN401  # the same kind of 
             return [_without_secrets(item) for item in value]
         case _:
             return value
-
-
-def _drop(console: Console) -> None:
-    """Let what a stream still holds go nowhere, or Python fails once more at its end."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, console.file.fileno())
-    os.close(nowhere)
 
 
 class _Console(Console):

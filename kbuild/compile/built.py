@@ -25,7 +25,7 @@ from typing import Any
 
 from kbuild import __version__
 from kbuild.compile.recipe import go_command
-from kbuild.files import open_file, read_file
+from kbuild.files import BROKEN, open_file, read_file
 from kbuild.model import Binary, BuildRequest, PatchedTree
 from kbuild.progress import Progress
 from kbuild.toolchain.archives import digest_of
@@ -97,7 +97,7 @@ def _find(
             path.chmod(0o755)
             if sha256(path) != about["sha256"]:
                 raise ValueError
-        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        except (OSError, *BROKEN) as error:
             if isinstance(error, OSError) and error.errno in DISK_FULL:
                 raise
             progress.say(f"the kept binary for {arch} is damaged, compiling it again")

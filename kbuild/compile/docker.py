@@ -10,8 +10,7 @@ import contextlib
 import io
 import tarfile
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -175,7 +174,7 @@ def removed(container: "Container") -> Iterator["Container"]:
     try:
         yield container
     finally:
-        _insist(lambda: container.remove(force=True, v=True))
+        engine.insist(lambda: container.remove(force=True, v=True))
 
 
 def pack(folder: Path, prefix: PurePosixPath) -> Iterator[bytes]:
@@ -236,16 +235,7 @@ def temporary_volume(client: "Client", labels: dict[str, str]) -> Iterator[str]:
     try:
         yield str(volume.name)
     finally:
-        _insist(lambda: volume.remove(force=True))
-
-
-def _insist(remove: Callable[[], None]) -> None:
-    """Remove something of the engine, which refuses while it ends what we have just interrupted."""
-    for wait in (0.5, 1, 2, 4):
-        if not engine.refuses(remove):
-            return
-        time.sleep(wait)
-    remove()
+        engine.insist(lambda: volume.remove(force=True))
 
 
 def _binds(

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
+from kbuild.files import BROKEN, demand_plain_yaml
 from kbuild.sandbox import Files
 
 # kubeadm's CAs had the serial number 0 until v1.25.11, v1.26.6 and v1.27.3.
@@ -36,8 +37,7 @@ KUBECONFIGS = ("admin.conf", "kubelet.conf", "controller-manager.conf", "schedul
 _MAX_SIZE = 64 << 10  # bytes; kubeadm's largest, a kubeconfig, has 6 KiB
 _MAX_DEPTH = 16  # a kubeconfig has four levels
 _BROKEN = (
-    *(ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError),
-    *(yaml.YAMLError, binascii.Error, UnsupportedAlgorithm),
+    *(*BROKEN, yaml.YAMLError, binascii.Error, UnsupportedAlgorithm),
     *(x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType),
 )
 
@@ -118,15 +118,7 @@ def _kind(certificate: x509.Certificate) -> str:
 
 
 def _client_certificate(content: bytes) -> bytes:
-    # kubeadm writes no aliases, of which a few can stand for gigabytes, and nothing deep, which
-    # takes the parser the square of its depth.
-    depth = 0
-    for event in yaml.parse(content, yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent) or depth > _MAX_DEPTH:
-            message = f"it has YAML aliases, or more than {_MAX_DEPTH} levels"
-            raise ValueError(message)
+    demand_plain_yaml(content, _MAX_DEPTH)
     [user] = yaml.safe_load(content)["users"]
     return base64.b64decode(user["user"]["client-certificate-data"])
 

@@ -12,7 +12,6 @@ from pathlib import Path, PurePosixPath
 
 from kbuild import network, sandbox
 from kbuild.errors import GoChecksumMismatch, GoDownloadFailed, GoNotFound, WrongGo
-from kbuild.files import open_file
 from kbuild.model import BuildRequest
 from kbuild.progress import Progress
 from kbuild.sandbox import Limits, Sandbox, host_arch
@@ -159,8 +158,7 @@ def _downloaded(go_version: str, site: str, workspace: Workspace, progress: Prog
 
 def _has_sum(archive: Path, expected: str) -> bool:
     try:
-        with open_file(archive) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == expected
+        return sha256(archive) == expected
     except OSError:
         return False
 

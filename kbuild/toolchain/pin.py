@@ -14,7 +14,7 @@ import yaml
 from packaging.version import Version
 
 from kbuild.errors import BadSetting, PinNotFound, PinsDisagree
-from kbuild.files import BROKEN, read_file
+from kbuild.files import BROKEN, demand_plain_yaml, read_file
 from kbuild.model import GoPin, SourceTree
 
 GO_VERSION = ".go-version"
@@ -92,7 +92,7 @@ def _dependencies(text: str) -> str | None:
     # Up to v1.16 the file has no entry for Go. Versions stand there without quotes: BaseLoader, as
     # safe as SafeLoader, leaves them text, where 1.20 would become the number 1.2.
     try:
-        _demand_plain(text)
+        demand_plain_yaml(text, _MAX_DEPTH)
         entries = yaml.load(text, Loader=yaml.BaseLoader)["dependencies"]
         found = [e["version"] for e in entries if e["name"] in _ENTRIES]
     except (yaml.YAMLError, *BROKEN):
@@ -100,20 +100,6 @@ def _dependencies(text: str) -> str | None:
     if len(found) == 1 and isinstance(found[0], str):
         return found[0]
     return "" if found else None
-
-
-def _demand_plain(text: str) -> None:
-    """Raise ValueError for aliases, which can stand for gigabytes, and for what is nested deep.
-
-    The parser takes the square of the depth.
-    """
-    depth = 0
-    for event in yaml.parse(text, yaml.BaseLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent) or depth > _MAX_DEPTH:
-            message = f"it has YAML aliases, or more than {_MAX_DEPTH} levels"
-            raise ValueError(message)
 
 
 def _cross(text: str) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import requests
-from docker.errors import APIError, DockerException
+from docker.errors import APIError, DockerException, NotFound
 from docker.errors import ImageNotFound as NoImage
 
 from kbuild import engine, network
@@ -434,3 +434,36 @@ def test_the_default_socket_needs_no_settings(monkeypatch: pytest.MonkeyPatch) -
         engine.connect().close()
         assert fake.asked == ["GET /version"]
     assert "DOCKER_HOST" not in os.environ
+
+
+def test_a_removal_that_the_engine_refuses_for_a_while_is_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    answers = [api_error(409, "removal is already in progress")] * 3
+
+    def remove() -> None:
+        if answers:
+            raise answers.pop()
+
+    engine.insist(remove)
+    assert answers == []
+    assert waited == [0.5, 1, 2]
+
+
+def test_a_removal_that_the_engine_refuses_for_good_is_an_error_and_what_is_gone_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+
+    def refused() -> None:
+        raise api_error(409, "in use")
+
+    def gone() -> None:
+        message = "no such container"
+        raise NotFound(message)
+
+    with pytest.raises(APIError):
+        engine.insist(refused)
+    engine.insist(gone)

@@ -1,6 +1,6 @@
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,25 +12,16 @@ from kbuild.compile.built import find_built, keep_built
 from kbuild.model import (
     Binary,
     BuildRequest,
-    GoPin,
-    Lifetimes,
     PatchedTree,
-    SourceTree,
-    Toolchain,
 )
 from kbuild.settings import Settings
 from kbuild.toolchain.archives import digest_of
-from kbuild.workspace import Workspace, open_workspace, sha256
+from kbuild.workspace import Workspace, sha256
 from tests.support.recorder import Recorder
+from tests.unit.compile.conftest import patched_tree
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 COMPILED = (NOON, NOON + timedelta(seconds=60))
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    with open_workspace(tmp_path / "cache") as made:
-        yield made
 
 
 @pytest.fixture
@@ -45,18 +36,7 @@ def tree(tmp_path: Path) -> PatchedTree:
     for program in ("bin/go", "pkg/tool/linux_amd64/compile"):
         (go_root / program).parent.mkdir(parents=True)
         (go_root / program).write_text(program)
-    return PatchedTree(
-        source=SourceTree(path=tmp_path, tag="v1.20.2", commit="f" * 40, origin="git://x"),
-        toolchain=Toolchain(
-            builder="local",
-            pin=GoPin(version="1.15.5", files=("x",)),
-            go_version="1.15.5",
-            go_root=go_root,
-        ),
-        lifetimes=Lifetimes(ca_years=100, leaf_years=10),
-        patches=(),
-        diff="--- a/x\n+++ b/x\n",
-    )
+    return patched_tree(tmp_path, go_root, {}, "--- a/x\n+++ b/x\n")
 
 
 def keep(tree: PatchedTree, wanted: BuildRequest, workspace: Workspace) -> None:

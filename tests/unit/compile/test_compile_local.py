@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,16 +13,13 @@ from kbuild.compile import compile_kubeadm
 from kbuild.errors import CompileFailed, NoBinary, WrongGo
 from kbuild.model import (
     BuildRequest,
-    GoPin,
-    Lifetimes,
     PatchedTree,
     SourceFile,
-    SourceTree,
-    Toolchain,
 )
 from kbuild.settings import Settings
-from kbuild.workspace import Workspace, open_workspace
+from kbuild.workspace import Workspace
 from tests.support.recorder import Recorder
+from tests.unit.compile.conftest import patched_tree
 
 # Like Go, it links what its cache holds, whatever that is, and makes what the cache lacks.
 FAKE_GO = """\
@@ -44,12 +41,6 @@ ENTRY = f"00/{hashlib.sha256(OUTPUT).hexdigest()}-d"
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    with open_workspace(tmp_path / "cache") as made:
-        yield made
-
-
-@pytest.fixture
 def wanted() -> BuildRequest:
     settings = Settings(version=("v1.20.2",), ca_years=100, leaf_years=10)
     return replace(settings.requests({})[0], build_date=datetime(2026, 1, 2, tzinfo=UTC))
@@ -62,24 +53,8 @@ def tree(tmp_path: Path) -> PatchedTree:
     (go_root / "bin/go").write_text(FAKE_GO)
     (go_root / "bin/go").chmod(0o755)
     (tmp_path / "tree").mkdir()
-    return PatchedTree(
-        source=SourceTree(
-            path=tmp_path / "tree",
-            tag="v1.20.2",
-            commit="f" * 40,
-            origin="git://x",
-            files={"cmd/kubeadm/kubeadm.go": SourceFile(0o644, b"package main of the source\n")},
-        ),
-        toolchain=Toolchain(
-            builder="local",
-            pin=GoPin(version="1.15.5", files=("x",)),
-            go_version="1.15.5",
-            go_root=go_root,
-        ),
-        lifetimes=Lifetimes(ca_years=100, leaf_years=10),
-        patches=(),
-        diff="",
-    )
+    files = {"cmd/kubeadm/kubeadm.go": SourceFile(0o644, b"package main of the source\n")}
+    return patched_tree(tmp_path / "tree", go_root, files, "")
 
 
 class Compile:
