@@ -186,6 +186,15 @@ def test_lock_file(content: bytes, home: Path) -> None:
     assert ends_well("pins", "list", "--lock", file) in (0, 38)
 
 
+def copy_without(release: Path, folder: Path, *names: str) -> Path:
+    """Copy a release to a folder, in place of what is there, but for some files."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(release, folder)
+    for name in names:
+        (folder / name).unlink()
+    return folder
+
+
 @examples(60)
 @given(data=st.data())
 def test_provenance(data: st.DataObject, home: Path, signed: Path) -> None:
@@ -199,12 +208,7 @@ def test_provenance(data: st.DataObject, home: Path, signed: Path) -> None:
 @examples(60)
 @given(data=st.data())
 def test_files_of_a_release(data: st.DataObject, home: Path, signed: Path) -> None:
-    folder = home / "damaged/v1.20.2"
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(signed, folder)
-    for name in BUNDLES:
-        (folder / name).unlink()
-    (folder / "cosign.pub").unlink()
+    folder = copy_without(signed, home / "damaged/v1.20.2", *BUNDLES, "cosign.pub")
     name = data.draw(st.sampled_from(sorted(path.name for path in folder.iterdir())))
     content = (folder / name).read_bytes()
     ways = [damaged(content)]
@@ -220,11 +224,7 @@ def test_files_of_a_release(data: st.DataObject, home: Path, signed: Path) -> No
 @examples(40)
 @given(data=st.data())
 def test_what_a_release_says_in_json(data: st.DataObject, home: Path, signed: Path) -> None:
-    folder = home / "restructured/v1.20.2"
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(signed, folder)
-    for name in (*BUNDLES, "cosign.pub"):
-        (folder / name).unlink()
+    folder = copy_without(signed, home / "restructured/v1.20.2", *BUNDLES, "cosign.pub")
     name = data.draw(st.sampled_from(DOCUMENTS))
     (folder / name).write_bytes(data.draw(restructured((folder / name).read_bytes())))
     forge_sums(folder) if name == "provenance.json" else forge(folder)
@@ -234,9 +234,7 @@ def test_what_a_release_says_in_json(data: st.DataObject, home: Path, signed: Pa
 @examples(40)
 @given(data=st.data())
 def test_bundles_and_keys_of_a_release(data: st.DataObject, home: Path, signed: Path) -> None:
-    folder = home / "bundles/v1.20.2"
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(signed, folder)
+    folder = copy_without(signed, home / "bundles/v1.20.2")
     name = data.draw(st.sampled_from([*BUNDLES, "cosign.pub"]))
     text = (folder / name).read_bytes()
     ways = [damaged(text)] if name == "cosign.pub" else [damaged(text), restructured(text)]

@@ -379,8 +379,11 @@ def cosign_key(path: Path, **changes: object) -> Path:
 
 
 def cosign_file(path: Path, text: bytes) -> Path:
-    label = "ENCRYPTED SIGSTORE PRIVATE KEY"
-    body = base64.encodebytes(text).decode()
+    return pem_file(path, "ENCRYPTED SIGSTORE PRIVATE KEY", text)
+
+
+def pem_file(path: Path, label: str, content: bytes) -> Path:
+    body = base64.encodebytes(content).decode()
     path.write_text(f"-----BEGIN {label}-----\n{body}-----END {label}-----\n")
     return path
 
@@ -453,10 +456,7 @@ def encrypted_pem(path: Path, kdf: str, *cost: int) -> Path:
     cipher = der(0x30, der(6, bytes.fromhex("60864801650304012a")), der(4, bytes(16)))
     pbes2 = der(6, bytes.fromhex("2a864886f70d01050d"))
     key = der(0x30, der(0x30, pbes2, der(0x30, hashed, cipher)), der(4, bytes(16)))
-    label = "ENCRYPTED PRIVATE KEY"
-    body = base64.encodebytes(key).decode()
-    path.write_text(f"-----BEGIN {label}-----\n{body}-----END {label}-----\n")
-    return path
+    return pem_file(path, "ENCRYPTED PRIVATE KEY", key)
 
 
 @pytest.mark.timeout(60)
