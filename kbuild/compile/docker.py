@@ -8,6 +8,7 @@ this machine's, one on another host, or one that this job itself runs in.
 
 import contextlib
 import io
+import secrets
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from kbuild.engine import Client, Container
 
 CACHE_VOLUME = "kbuild-gocache"  # with a key of the image behind it
+_VOLUMES = "kbuild-run"  # .cache.run.volume
 RUN_LABEL = "kbuild.run"
 HOME_LABEL = "kbuild.home"
 _CHUNK = 1 << 20
@@ -61,11 +63,11 @@ class DockerBuild:
             sweep(self._client, workspace.cache)
             labels = run_labels(workspace)
             source, made = (
-                held.enter_context(temporary_volume(self._client, labels)) for _ in range(2)
+                held.enter_context(temporary_volume(self._client, workspace)) for _ in range(2)
             )
             self._gocache = f"{CACHE_VOLUME}-{key(image)}"
             if empty_cache:
-                self._gocache = held.enter_context(temporary_volume(self._client, labels))
+                self._gocache = held.enter_context(temporary_volume(self._client, workspace))
             self._volumes = {source: GOPATH, made: OUT.parent, self._gocache: CACHE.parent}
             about = self._client.info()
             memory, processors = int(about["MemTotal"]), int(about["NCPU"])
@@ -149,19 +151,24 @@ class DockerBuild:
 
 def run_labels(workspace: Workspace) -> dict[str, str]:
     """Return the labels that mark what belongs to this run, and to this cache's runs."""
-    return {RUN_LABEL: workspace.run_id, HOME_LABEL: key(str(workspace.cache.absolute()))}
+    return {RUN_LABEL: workspace.run_id, HOME_LABEL: _home(workspace.cache)}
+
+
+def _home(cache: Path) -> str:
+    return key(str(cache.absolute()))
 
 
 def sweep(client: "Client", cache: Path) -> None:
     """Remove the containers, volumes and images that killed runs of the same cache left behind."""
-    ours: dict[str, str | list[str] | bool] = {
-        "label": f"{HOME_LABEL}={key(str(cache.absolute()))}"
-    }
+    ours: dict[str, str | list[str] | bool] = {"label": f"{HOME_LABEL}={_home(cache)}"}
     for container in client.containers.list(all=True, filters=ours):
         if not is_alive(cache, container.labels[RUN_LABEL]):
             container.remove(force=True, v=True)
-    for volume in client.volumes.list(filters=ours):
-        if not is_alive(cache, volume.attrs["Labels"][RUN_LABEL]):
+    # By name: if a run is interrupted while the engine creates a container, the engine creates the
+    # volumes of that container again, without labels.
+    for volume in client.volumes.list(filters={"name": f"{_VOLUMES}.{_home(cache)}."}):
+        run_id = str(volume.name).split(".")[2]
+        if not is_alive(cache, run_id):
             volume.remove(force=True)
     for image in client.images.list(filters=ours):
         if not is_alive(cache, image.labels[RUN_LABEL]):
@@ -229,9 +236,10 @@ def unpack(container: "Container", source: PurePosixPath, target: Path, limits: 
 
 
 @contextlib.contextmanager
-def temporary_volume(client: "Client", labels: dict[str, str]) -> Iterator[str]:
+def temporary_volume(client: "Client", workspace: Workspace) -> Iterator[str]:
     """Give the name of a new volume that is gone when the block ends."""
-    volume = client.volumes.create(labels=labels)
+    owner = f"{_VOLUMES}.{_home(workspace.cache)}.{workspace.run_id}"
+    volume = client.volumes.create(f"{owner}.{secrets.token_hex(4)}")
     try:
         yield str(volume.name)
     finally:

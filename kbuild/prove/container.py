@@ -36,8 +36,8 @@ class ContainerRunner:
     how = "native"
     where = "container"
 
-    def __init__(self, client: "Client", image: str, labels: dict[str, str]) -> None:
-        self._client, self._image, self._labels = client, image, labels
+    def __init__(self, client: "Client", image: str, workspace: Workspace) -> None:
+        self._client, self._image, self._workspace = client, image, workspace
         self._ends = time.monotonic() + LIMITS[self.how].seconds
         self._running: set[Container] = set()
         self._stopped = False
@@ -49,7 +49,7 @@ class ContainerRunner:
         limits = remaining(self.how, self._ends)
         with (
             engine.translate(self._image),
-            temporary_volume(self._client, self._labels) as volume,
+            temporary_volume(self._client, self._workspace) as volume,
             removed(self._create(arguments, volume)) as container,
         ):
             container.put_archive(str(ETC_KUBERNETES), pack_files(files))
@@ -74,7 +74,7 @@ class ContainerRunner:
             self._image,
             entrypoint=[str(KUBEADM)],
             command=list(arguments),
-            labels=self._labels,
+            labels=run_labels(self._workspace),
             # A new volume gets its owner from the folder of the image.
             volumes={volume: {"bind": str(ETC_KUBERNETES), "mode": "rw"}},
             tmpfs={"/tmp": f"size={limits.disk},mode=1777"},
@@ -98,7 +98,7 @@ def container_runner(
         sweep(client, workspace.cache)
         image = _import_image(client, binary, workspace)
     try:
-        yield ContainerRunner(client, image, run_labels(workspace))
+        yield ContainerRunner(client, image, workspace)
     finally:
         client.images.remove(image, force=True)
         client.close()

@@ -12,6 +12,7 @@ import docker
 import pytest
 from docker import DockerClient
 
+from kbuild.compile.docker import CACHE_VOLUME
 from tests.e2e.command import GO_VERSION, NEXT_VERSION, VERSION, Kbuild
 from tests.e2e.golang_image import containers, imported, push, root_file_system
 from tests.e2e.released import ARCHIVE_DOCKER, ARCHIVE_LOCAL, GIT_DOCKER, Releases
@@ -63,6 +64,15 @@ def engine() -> Iterator[DockerClient]:
             yield client
         finally:
             client.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def other_volumes(engine: DockerClient) -> Iterator[set[str]]:
+    """Give the volumes that this machine has; any others are removed in the end."""
+    before = volumes(engine)
+    yield before
+    for name in volumes(engine) - before:
+        engine.volumes.get(name).remove()
 
 
 @pytest.fixture(scope="session")
@@ -141,9 +151,17 @@ def releases(
 
 
 @pytest.fixture(scope="session")
-def containers_left(engine: DockerClient, golang_image: str) -> Callable[[], list[str]]:
-    """Give what names the containers of the golang image, running or not."""
-    return lambda: containers(engine, golang_image)
+def left_in_engine(
+    engine: DockerClient, other_volumes: set[str], golang_image: str
+) -> Callable[[], list[str]]:
+    """Give what lists the containers and volumes that runs have left, but for Go's build caches."""
+
+    def left() -> list[str]:
+        made = volumes(engine) - other_volumes
+        temporary = [name for name in sorted(made) if not name.startswith(CACHE_VOLUME)]
+        return containers(engine, golang_image) + temporary
+
+    return left
 
 
 @pytest.fixture
@@ -184,6 +202,11 @@ def fingerprint(folder: Path) -> str:
             digest.update(repr(facts).encode())
             digest.update(path.read_bytes() if path.is_file() else b"")
     return digest.hexdigest()
+
+
+def volumes(engine: DockerClient) -> set[str]:
+    """Return the names of an engine's volumes."""
+    return {str(volume.name) for volume in engine.volumes.list()}
 
 
 def remove_image(engine: DockerClient, name: str) -> None:

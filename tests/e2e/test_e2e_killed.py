@@ -34,7 +34,7 @@ def test_killed_run_can_be_repeated(
     stage: str,
     kbuild: Kbuild,
     releases: Releases,
-    containers_left: Callable[[], list[str]],
+    left_in_engine: Callable[[], list[str]],
 ) -> None:
     expected = releases[way].binary.read_bytes()
     kbuild.forget_built()
@@ -49,7 +49,7 @@ def test_killed_run_can_be_repeated(
 
     assert again.binary.read_bytes() == expected
     assert kbuild.work_left == []
-    assert containers_left() == []
+    assert left_in_engine() == []
     assert list(kbuild.home.glob(".*")) == []
 
 
@@ -60,7 +60,7 @@ def test_interrupted_run_leaves_nothing(
     stage: str,
     kbuild: Kbuild,
     releases: Releases,
-    containers_left: Callable[[], list[str]],
+    left_in_engine: Callable[[], list[str]],
 ) -> None:
     assert releases[way].binary.is_file()  # the cache is warm now
     kbuild.forget_built()
@@ -70,5 +70,5 @@ def test_interrupted_run_leaves_nothing(
         os.killpg(interrupted.pid, signal.SIGINT)  # as a terminal does on Ctrl-C
         assert interrupted.wait(60) == 130
     assert kbuild.work_left == []
-    assert containers_left() == []
+    assert left_in_engine() == []
     assert list(kbuild.home.iterdir()) == []
