@@ -9,10 +9,12 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from kbuild.ahead import prepared
-from kbuild.compile import choose_builder, compile_kubeadm, provide
-from kbuild.compile.built import find_built, keep_built
-from kbuild.model import (
+from kbuild.base.prefetch import prepared
+from kbuild.base.progress import Progress
+from kbuild.base.workspace import Workspace, open_workspace, remove
+from kbuild.kubeadm.compile import choose_builder, compile_kubeadm, provide
+from kbuild.kubeadm.compile.built import find_built, keep_built
+from kbuild.kubeadm.model import (
     Binary,
     BuildRequest,
     PatchedTree,
@@ -21,20 +23,18 @@ from kbuild.model import (
     Tag,
     Toolchain,
 )
-from kbuild.patching.apply import leave_stock, patch_tree
-from kbuild.patching.series import Series, series_for
-from kbuild.progress import Progress
-from kbuild.prove import prove_binary
-from kbuild.prove.published import as_published, build_date_of, find_published
-from kbuild.prove.stock import against_stock
+from kbuild.kubeadm.patching.apply import leave_stock, patch_tree
+from kbuild.kubeadm.patching.series import Series, series_for
+from kbuild.kubeadm.prove import prove_binary
+from kbuild.kubeadm.prove.published import as_published, build_date_of, find_published
+from kbuild.kubeadm.prove.stock import against_stock
+from kbuild.kubeadm.source import fetch, git, resolve
+from kbuild.kubeadm.source.versions import full_tag
+from kbuild.kubeadm.toolchain import choose_go
+from kbuild.kubeadm.toolchain.images import demand_digest
+from kbuild.kubeadm.toolchain.pin import parse_go_version
 from kbuild.release import demand_free, publish, reserve
 from kbuild.release.packages import demand_tools
-from kbuild.source import fetch, git, resolve
-from kbuild.source.versions import full_tag
-from kbuild.toolchain import choose_go
-from kbuild.toolchain.images import demand_digest
-from kbuild.toolchain.pin import parse_go_version
-from kbuild.workspace import Workspace, open_workspace, remove
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from kbuild.errors import AddressNotAllowed, BadProvenance, RebuildDiffers
-from kbuild.model import BuildRequest, Lifetimes, PatchedTree
+from kbuild.base.errors import AddressNotAllowed, BadProvenance, RebuildDiffers
+from kbuild.base.progress import Progress
+from kbuild.base.workspace import open_workspace
+from kbuild.kubeadm.model import BuildRequest, Lifetimes, PatchedTree
 from kbuild.pipeline import build
-from kbuild.progress import Progress
 from kbuild.release.names import BUILD, PROOF, PROVENANCE
 from kbuild.release.provenance import Statement, read_provenance
 from kbuild.release.recorded import artifacts
 from kbuild.settings import GO_SITE, GOLANG, RELEASE_SITE, UPSTREAM, Settings
-from kbuild.workspace import open_workspace
 
 # They tell of one run: its clock, its keys, its seconds.
 _OF_THE_RUN = (BUILD, PROOF)

@@ -16,15 +16,15 @@ from typing import Any
 
 from platformdirs import user_cache_path, user_config_path
 
-from kbuild.errors import (
+from kbuild.base.errors import (
     BadSetting,
     BadSettingsFile,
     LeafOutlivesCA,
     MissingSetting,
     UnknownSetting,
 )
-from kbuild.files import read_file, reason_of
-from kbuild.model import (
+from kbuild.base.files import read_file, reason_of
+from kbuild.kubeadm.model import (
     ARCHES,
     MAX_YEARS,
     STOCK_CA_YEARS,

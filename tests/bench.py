@@ -35,10 +35,10 @@ LATEST = Path("bench/latest.json")
 FETCH = """
 import sys, time
 from pathlib import Path
-from kbuild.model import Tag
+from kbuild.kubeadm.model import Tag
 from kbuild.settings import Settings
-from kbuild.source import fetch, resolve
-from kbuild.workspace import open_workspace
+from kbuild.kubeadm.source import fetch, resolve
+from kbuild.base.workspace import open_workspace
 from tests.support.recorder import Recorder
 source, version, cache = sys.argv[1:]
 settings = Settings(version=(version,), ca_years=1, leaf_years=1, source=source)

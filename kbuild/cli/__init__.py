@@ -6,7 +6,7 @@ import signal
 import sys
 from typing import NoReturn
 
-_CANNOT_WRITE, _NOT_ENOUGH_MEMORY = 81, 59  # as kbuild.errors has them
+_CANNOT_WRITE, _NOT_ENOUGH_MEMORY = 81, 59  # as kbuild.base.errors has them
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
+from kbuild.base.errors import InternalError, Interrupted, KbuildError, NotEnoughMemory
 from kbuild.cli import SIGNALS
-from kbuild.errors import InternalError, Interrupted, KbuildError, NotEnoughMemory
 
 # What is loaded where it is used would slow down --help, which needs none of it.
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ class Boundary(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  # Typer's own signature
         """Run the command that was typed."""
+        from kbuild.base.workspace import disk_errors
         from kbuild.cli.console import Screen, visible
-        from kbuild.workspace import disk_errors
 
         ctx.obj = _State(screen=Screen(verbose=False, quiet=False, as_json="--json" in sys.argv))
         for number in SIGNALS:
@@ -83,7 +83,7 @@ def begin(
     ctx: typer.Context, flags: Mapping[str, object], config: str | None
 ) -> tuple["Settings", "Screen"]:
     """Resolve the settings of a command and give it its screen."""
-    from kbuild import network
+    from kbuild.base import network
     from kbuild.cli.console import Screen
     from kbuild.settings import read_settings
 
@@ -96,7 +96,7 @@ def begin(
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     """End the command, but do not cut off the cleanup that follows, however often we are told."""
-    from kbuild.workspace import is_cleaning_up  # loaded before the handler is installed
+    from kbuild.base.workspace import is_cleaning_up  # loaded before the handler is installed
 
     error = sys.exception()
     while error is not None and not isinstance(error, KeyboardInterrupt):

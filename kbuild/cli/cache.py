@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from kbuild import cache
+from kbuild.base.errors import BadSetting
+from kbuild.base.workspace import why_refused
 from kbuild.cache import Item, Pruned
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.console import plain_table
-from kbuild.errors import BadSetting
 from kbuild.release.documents import rfc3339
-from kbuild.workspace import why_refused
 
 _ABOUT = {
     "git": "objects of each source",

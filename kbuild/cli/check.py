@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
+from kbuild.base.errors import BadSetting, ReleaseBroken
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.console import visible
-from kbuild.errors import BadSetting, ReleaseBroken
 from kbuild.release.check import Checked, check_folder
 from kbuild.release.demands import Demands
 from kbuild.release.files import Problem

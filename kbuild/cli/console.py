@@ -13,8 +13,8 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 from rich.text import Text
 
-from kbuild.addresses import shown
-from kbuild.errors import KbuildError, NotWritable
+from kbuild.base.addresses import shown
+from kbuild.base.errors import KbuildError, NotWritable
 
 _WIDE = 160
 _SECONDS_BETWEEN_LINES = 5.0

@@ -9,7 +9,7 @@ from rich.table import Table
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.console import plain_table
-from kbuild.model import IssuedCertificate, Proof, Published, Release
+from kbuild.kubeadm.model import IssuedCertificate, Proof, Published, Release
 from kbuild.pipeline import Plan, plan, run
 from kbuild.release.documents import (
     commit_notes,

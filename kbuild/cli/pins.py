@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
+from kbuild.base.errors import ImageNotFound, PinsDrifted
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.console import plain_table
-from kbuild.errors import ImageNotFound, PinsDrifted
-from kbuild.toolchain import images
-from kbuild.toolchain.images import Pin
-from kbuild.toolchain.pin import parse_go_version
+from kbuild.kubeadm.toolchain import images
+from kbuild.kubeadm.toolchain.images import Pin
+from kbuild.kubeadm.toolchain.pin import parse_go_version
 
 app = command_app("List, check and update the golang image digests.")
 

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from kbuild.base.errors import BadSettingsFile
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
-from kbuild.errors import BadSettingsFile
 from kbuild.rebuild import rebuild as build_again
 from kbuild.release.documents import commit_notes, source_document
 from kbuild.settings import FILE

@@ -7,9 +7,10 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from kbuild.errors import OutputExists
-from kbuild.files import BROKEN, read_file
-from kbuild.model import Binary, BuildRequest, Proof, Release, Tag
+from kbuild.base.errors import OutputExists
+from kbuild.base.files import BROKEN, read_file
+from kbuild.base.workspace import Workspace, disk_errors
+from kbuild.kubeadm.model import Binary, BuildRequest, Proof, Release, Tag
 from kbuild.release.documents import build_document, proof_document, request_document
 from kbuild.release.files import MAX_DOCUMENT
 from kbuild.release.names import (
@@ -32,7 +33,6 @@ from kbuild.release.place import (
 from kbuild.release.provenance import provenance
 from kbuild.release.sbom import sbom_text
 from kbuild.release.sums import digest, digests_of, read_sums, write_sums
-from kbuild.workspace import Workspace, disk_errors
 
 
 @contextlib.contextmanager

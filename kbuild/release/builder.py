@@ -12,9 +12,10 @@ import subprocess
 import uuid
 from collections.abc import Mapping
 
-from kbuild import HOME, __version__, engine
-from kbuild.addresses import shown
-from kbuild.errors import KbuildError
+from kbuild import HOME, __version__
+from kbuild.base import engine
+from kbuild.base.addresses import shown
+from kbuild.base.errors import KbuildError
 
 LOCAL_BUILDER = f"{HOME}/blob/main/docs/builders.md#local"
 _GITHUB = "{GITHUB_SERVER_URL}/{GITHUB_WORKFLOW_REF}"

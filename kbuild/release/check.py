@@ -13,10 +13,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from kbuild.errors import KbuildError, NotARelease, NotWritable
-from kbuild.files import BROKEN, reason_of
-from kbuild.model import DAYS_A_YEAR
-from kbuild.prove.elf import read_arch
+from kbuild.base.errors import KbuildError, NotARelease, NotWritable
+from kbuild.base.files import BROKEN, reason_of
+from kbuild.kubeadm.model import DAYS_A_YEAR
+from kbuild.kubeadm.prove.elf import read_arch
+from kbuild.kubeadm.source.versions import full_tag
 from kbuild.release.demands import Demands, TrustedKey, inside, read_trusted_key
 from kbuild.release.files import (
     MAX_NAMES,
@@ -46,7 +47,6 @@ from kbuild.release.sbom import contradictions
 from kbuild.release.signing import Signer, verify_signatures
 from kbuild.release.strictjson import load_json
 from kbuild.release.sums import read_sums
-from kbuild.source.versions import full_tag
 
 _SLACK = timedelta(minutes=6)  # kubeadm backdates by five; see prove/certificates.py
 _NONE = Demands()

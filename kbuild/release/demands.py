@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kbuild.errors import BadKey, BadSetting
-from kbuild.files import read_file, reason_of
+from kbuild.base.errors import BadKey, BadSetting
+from kbuild.base.files import read_file, reason_of
+from kbuild.kubeadm.source.versions import full_tag
 from kbuild.release.files import Place
 from kbuild.release.keys import MAX_KEY, public_key
-from kbuild.source.versions import full_tag
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 from packaging.version import Version
 
 from kbuild import __version__
-from kbuild.addresses import recorded, shown
-from kbuild.model import Binary, BuildRequest, PatchedTree, Proof, SourceTree
+from kbuild.base.addresses import recorded, shown
+from kbuild.kubeadm.model import Binary, BuildRequest, PatchedTree, Proof, SourceTree
 from kbuild.release.names import binary_name
 from kbuild.settings import UPSTREAM
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kbuild.errors import NotARelease, NotWritable
+from kbuild.base.errors import NotARelease, NotWritable
 from kbuild.release.names import PROVENANCE, SUM_SUFFIX, SUMS
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kbuild.errors import BadKey
-from kbuild.files import BROKEN, read_file, reason_of
+from kbuild.base.errors import BadKey
+from kbuild.base.files import BROKEN, read_file, reason_of
 from kbuild.release.strictjson import load_json
 
 PASSWORD = "COSIGN_PASSWORD"  # the variable's name, which is cosign's

@@ -15,8 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from string import Template
 
-from kbuild.errors import PackagerFailed, PackagerMissing
-from kbuild.model import Binary, BuildRequest
+from kbuild.base.errors import PackagerFailed, PackagerMissing
+from kbuild.kubeadm.model import Binary, BuildRequest
 
 NAME = "kubeadm-kbuild"
 _TOOLS = {"deb": ("dpkg-deb", "dpkg"), "rpm": ("rpmbuild", "rpm")}

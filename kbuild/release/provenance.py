@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from kbuild import HOME
-from kbuild.addresses import is_local, recorded
-from kbuild.errors import BadProvenance
-from kbuild.files import BROKEN, read_file, reason_of
-from kbuild.model import Binary, BuildRequest, SourceTree
+from kbuild.base.addresses import is_local, recorded
+from kbuild.base.errors import BadProvenance
+from kbuild.base.files import BROKEN, read_file, reason_of
+from kbuild.kubeadm.model import Binary, BuildRequest, SourceTree
+from kbuild.kubeadm.toolchain.archives import digest_of
 from kbuild.release.builder import builder_id, invocation_id, versions
 from kbuild.release.documents import request_document, rfc3339
 from kbuild.release.files import MAX_DOCUMENT
 from kbuild.release.recorded import demand_dependencies, demand_request, demand_subjects
 from kbuild.release.strictjson import load_json
-from kbuild.toolchain.archives import digest_of
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from kbuild.model import ARCHES, MAX_YEARS
+from kbuild.kubeadm.model import ARCHES, MAX_YEARS
+from kbuild.kubeadm.source.versions import is_tag
+from kbuild.kubeadm.toolchain.pin import is_go_version
 from kbuild.release.names import BUILD, PATCH, PROOF, binary_name, sbom_name
 from kbuild.release.packages import package_name
 from kbuild.settings import BUILDERS, LAYOUTS, PACKAGES, TREE_STATES
-from kbuild.source.versions import is_tag
-from kbuild.toolchain.pin import is_go_version
 
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)

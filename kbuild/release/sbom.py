@@ -19,20 +19,20 @@ from typing import Any
 from packaging.version import Version
 
 from kbuild import __version__
-from kbuild.errors import NotKubernetes
-from kbuild.files import BROKEN, read_file, reason_of
-from kbuild.model import Binary, BuildRequest, SourceTree
-from kbuild.prove.elf import Content
-from kbuild.prove.gobinary import (
+from kbuild.base.errors import NotKubernetes
+from kbuild.base.files import BROKEN, read_file, reason_of
+from kbuild.kubeadm.model import Binary, BuildRequest, SourceTree
+from kbuild.kubeadm.prove.elf import Content
+from kbuild.kubeadm.prove.gobinary import (
     Module,
     package_of,
     read_build_info,
     read_functions,
     replacement,
 )
+from kbuild.kubeadm.source.versions import is_tag
 from kbuild.release.licenses import license_of
 from kbuild.release.strictjson import load_json
-from kbuild.source.versions import is_tag
 
 MAIN = "k8s.io/kubernetes"
 KUBERNETES, GO = "The Kubernetes Authors", "The Go Authors"

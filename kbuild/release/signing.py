@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kbuild import network
-from kbuild.errors import BadKey, KeylessFailed
-from kbuild.files import BROKEN, read_file, reason_of
+from kbuild.base import network
+from kbuild.base.errors import BadKey, KeylessFailed
+from kbuild.base.files import BROKEN, read_file, reason_of
+from kbuild.base.workspace import disk_errors
 from kbuild.release.files import MAX_DOCUMENT, Problem, ReleaseFiles
 from kbuild.release.keys import fingerprint, pem, private_key, public_key
 from kbuild.release.names import (
@@ -31,7 +32,6 @@ from kbuild.release.names import (
     SUMS_BUNDLE,
 )
 from kbuild.release.strictjson import load_json
-from kbuild.workspace import disk_errors
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD = "application/vnd.in-toto+json"

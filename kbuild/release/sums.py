@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from kbuild.files import open_file
+from kbuild.base.files import open_file
 from kbuild.release.names import SUM_SUFFIX, SUMS
 
 

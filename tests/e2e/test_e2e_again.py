@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from kbuild.compile import compile_kubeadm
-from kbuild.model import GoPin, Lifetimes, SourceTree, Tag, Toolchain
-from kbuild.patching.apply import patch_tree
+from kbuild.base.workspace import open_workspace
+from kbuild.kubeadm.compile import compile_kubeadm
+from kbuild.kubeadm.model import GoPin, Lifetimes, SourceTree, Tag, Toolchain
+from kbuild.kubeadm.patching.apply import patch_tree
+from kbuild.kubeadm.source.store import fetch_tag
 from kbuild.settings import Settings
-from kbuild.source.store import fetch_tag
-from kbuild.workspace import open_workspace
 from tests.e2e.command import BUILD_DATE, COMMIT, GO_VERSION, NEXT_VERSION, VERSION, YEARS, Kbuild
 from tests.e2e.conftest import GitServer, Options
 from tests.e2e.released import ARCHIVE_LOCAL, BINARY, Releases

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 
-from kbuild.compile.docker import CACHE_VOLUME
-from kbuild.toolchain.archives import digest_of
-from kbuild.workspace import key, open_workspace
+from kbuild.base.workspace import key, open_workspace
+from kbuild.kubeadm.compile.docker import CACHE_VOLUME
+from kbuild.kubeadm.toolchain.archives import digest_of
 from tests.e2e.command import Kbuild
 from tests.e2e.conftest import Options
 from tests.e2e.released import ARCHIVE_DOCKER, ARCHIVE_LOCAL, BINARY, Releases

@@ -13,10 +13,10 @@ from docker import DockerClient
 from packaging.version import Version
 from unidiff.patch import PatchSet
 
-from kbuild.model import Lifetimes
-from kbuild.prove.container import container_runner
-from kbuild.prove.pki import prove_pki
-from kbuild.workspace import open_workspace
+from kbuild.base.workspace import open_workspace
+from kbuild.kubeadm.model import Lifetimes
+from kbuild.kubeadm.prove.container import container_runner
+from kbuild.kubeadm.prove.pki import prove_pki
 from tests.e2e.command import BUILD_DATE, COMMIT, GO_VERSION, VERSION, YEARS, Kbuild
 from tests.e2e.conftest import GitServer, Options
 from tests.e2e.released import (

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kbuild import engine, network
-from kbuild.errors import ImageNotFound, RegistryUnreachable
+from kbuild.base import engine, network
+from kbuild.base.errors import ImageNotFound, RegistryUnreachable
 from tests.support.recorder import Recorder
 from tests.support.servers import free_port, running_registry
 

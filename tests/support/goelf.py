@@ -4,7 +4,7 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
-from kbuild.prove.elf import MACHINES
+from kbuild.kubeadm.prove.elf import MACHINES
 
 ELF_MACHINES = {"amd64": 62, "arm64": 183, "arm": 40, "ppc64le": 21, "s390x": 22}
 BASE = 0x400000

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from kbuild.model import GoPin, Lifetimes, PatchedTree, SourceTree, Toolchain
-from kbuild.patching.apply import patch_tree
-from kbuild.patching.gosource import added_duration, const_value
+from kbuild.kubeadm.model import GoPin, Lifetimes, PatchedTree, SourceTree, Toolchain
+from kbuild.kubeadm.patching.apply import patch_tree
+from kbuild.kubeadm.patching.gosource import added_duration, const_value
 from tests.support.eras import CERT, CONSTANTS, PKI_HELPERS
 
 YEAR = 365 * 24 * 3600 * 10**9

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from kbuild.addresses import shown
-from kbuild.model import (
+from kbuild.base.addresses import shown
+from kbuild.base.workspace import sha256
+from kbuild.kubeadm.model import (
     AppliedPatch,
     Binary,
     BuildRequest,
@@ -25,7 +26,6 @@ from kbuild.release import list_files, publish
 from kbuild.release.names import SUMS
 from kbuild.release.sums import digest, digests_of, write_sums
 from kbuild.settings import Settings
-from kbuild.workspace import sha256
 from tests.support.goelf import MODULES, write_go_elf
 
 LIFETIMES = Lifetimes(ca_years=100, leaf_years=10)

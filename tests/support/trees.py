@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kbuild.model import SourceTree
+from kbuild.kubeadm.model import SourceTree
 
 
 def files_of(tree: SourceTree) -> dict[str, bytes]:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from kbuild import cache, engine
-from kbuild.errors import CacheInUse, NotACache
-from kbuild.workspace import alone, open_workspace
+from kbuild import cache
+from kbuild.base import engine
+from kbuild.base.errors import CacheInUse, NotACache
+from kbuild.base.workspace import alone, open_workspace
 from tests.support.fake_engine import Answer, fake_engine
 from tests.support.trees import content_of
 
@@ -115,7 +116,7 @@ def test_nothing_is_removed_under_a_run(full: Path) -> None:
 RUN = """
 import sys
 from pathlib import Path
-from kbuild.workspace import open_workspace
+from kbuild.base.workspace import open_workspace
 print("begins", flush=True)
 with open_workspace(Path(sys.argv[1])):
     (Path(sys.argv[1]) / "began").touch()

@@ -24,21 +24,21 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import kbuild
+from kbuild.base.errors import KbuildError
 from kbuild.cli.app import app
-from kbuild.errors import KbuildError
-from kbuild.model import Lifetimes, SourceTree
-from kbuild.patching.fitting import fitting_series
-from kbuild.patching.goconst import GoSourceError
-from kbuild.patching.gosource import added_duration, const_value
-from kbuild.patching.series import read_index
-from kbuild.prove.certificates import UnreadableCertificate, read_certificates
-from kbuild.prove.gobinary import read_build_info, read_functions, read_sections
-from kbuild.prove.stock import differing_functions
+from kbuild.kubeadm.model import Lifetimes, SourceTree
+from kbuild.kubeadm.patching.fitting import fitting_series
+from kbuild.kubeadm.patching.goconst import GoSourceError
+from kbuild.kubeadm.patching.gosource import added_duration, const_value
+from kbuild.kubeadm.patching.series import read_index
+from kbuild.kubeadm.prove.certificates import UnreadableCertificate, read_certificates
+from kbuild.kubeadm.prove.gobinary import read_build_info, read_functions, read_sections
+from kbuild.kubeadm.prove.stock import differing_functions
+from kbuild.kubeadm.toolchain.pin import CROSS, DEPENDENCIES, GO_VERSION, read_pin
 from kbuild.release.keys import private_key
 from kbuild.release.sbom import sbom_text
 from kbuild.release.signing import sign_keyless, sign_with_key
 from kbuild.settings import names, read_settings
-from kbuild.toolchain.pin import CROSS, DEPENDENCIES, GO_VERSION, read_pin
 from tests.support.eras import CERT, CONSTANTS, PKI_HELPERS, make_tree
 from tests.support.fake_kubeadm import certificate
 from tests.support.goelf import write_go_elf

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from kbuild import errors
+from kbuild.base import errors
+from kbuild.base.errors import KbuildError
 from kbuild.cli.app import app
-from kbuild.errors import KbuildError
 from kbuild.settings import names
 from tests.bench import Figure, row
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from kbuild import rebuild
-from kbuild.errors import AddressNotAllowed, BadProvenance, RebuildDiffers
-from kbuild.model import BuildRequest, Release
+from kbuild.base.errors import AddressNotAllowed, BadProvenance, RebuildDiffers
+from kbuild.base.workspace import Workspace
+from kbuild.kubeadm.model import BuildRequest, Release
 from kbuild.release.provenance import BUILD_TYPE
 from kbuild.settings import UPSTREAM, Settings
-from kbuild.workspace import Workspace
 from tests.support.recorder import Recorder
 from tests.support.releases import ARCHIVE, GIT, make_binaries, make_proofs, make_release
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbuild.errors import (
+from kbuild.base.errors import (
     BadSetting,
     BadSettingsFile,
     LeafOutlivesCA,

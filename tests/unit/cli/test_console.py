@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from kbuild.base.errors import CompileFailed, KubeadmFailed
 from kbuild.cli.console import Screen, plain_table
-from kbuild.errors import CompileFailed, KubeadmFailed
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2Ja\x9b31m\x7f\u202eb\u2066\u200b\r\x00\t[red]c[/red]\udcff"
 SHOWN = r"\x1b]0;owned\x07\x1b[2Ja\x9b31m\x7f\u202eb\u2066\u200b\r\x00"

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
 from kbuild.cli.app import app
-from kbuild.toolchain.images import Pin
+from kbuild.kubeadm.toolchain.images import Pin
 from tests.support.goelf import write_go_elf
 from tests.support.releases import forge, forge_sums, make_release
 from tests.support.repositories import git, make_repository
@@ -191,7 +191,7 @@ def test_a_lock_file_below_what_is_no_folder_is_refused(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pin = Pin(repository="golang", go_version="1.21.6", digest=f"sha256:{'1' * 64}", origin="lock")
-    monkeypatch.setattr("kbuild.toolchain.images.resolve", lambda *_: pin)
+    monkeypatch.setattr("kbuild.kubeadm.toolchain.images.resolve", lambda *_: pin)
     (NO_FILES[kind][0] if kind in NO_FILES else Path.touch)(tmp_path / "odd")
     code, said = kbuild("pins", "update", "1.21.6", "--lock", tmp_path / "odd/lock")
     assert code == 81, said
@@ -686,9 +686,9 @@ def test_sign_names_the_full_disk_and_leaves_nothing(made: Path, key: Path, tmp_
 PROGRAM = """
 import sys, tempfile
 from pathlib import Path
-from kbuild.errors import DiskFull
-from kbuild.toolchain.images import Pin, write_lock
-from kbuild.workspace import disk_errors, open_workspace
+from kbuild.base.errors import DiskFull
+from kbuild.kubeadm.toolchain.images import Pin, write_lock
+from kbuild.base.workspace import disk_errors, open_workspace
 from tests.support.eras import make_tree
 from tests.support.patching import patch
 from tests.support.releases import make_release

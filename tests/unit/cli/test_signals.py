@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kbuild import sandbox
-from kbuild.workspace import alone
+from kbuild.base import sandbox
+from kbuild.base.workspace import alone
 from tests.support.repositories import make_repository
 
 pytestmark = pytest.mark.timeout(90)

@@ -12,8 +12,8 @@ from kbuild.cli.app import COMMANDS
 
 # All that --help and --version may import, of kbuild's own and of what pip installed.
 ALLOWED = {
-    *("kbuild", "kbuild.cli", "kbuild.cli.app", "kbuild.cli.boundary", "kbuild.errors"),
-    "kbuild.addresses",
+    *("kbuild", "kbuild.cli", "kbuild.cli.app", "kbuild.cli.boundary"),
+    *("kbuild.base", "kbuild.base.errors", "kbuild.base.addresses"),
     *("typer", "annotated_doc", "shellingham"),
 }
 LOADED = """

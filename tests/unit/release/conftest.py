@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from kbuild.workspace import Workspace, open_workspace
+from kbuild.base.workspace import Workspace, open_workspace
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kbuild.errors import NotARelease
+from kbuild.base.errors import NotARelease
 from kbuild.release import list_files
 from kbuild.release.check import check_folder, check_release
 from kbuild.release.demands import Demands

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kbuild import HOME
-from kbuild.model import BuildRequest
+from kbuild.kubeadm.model import BuildRequest
 from kbuild.release import list_files
 from kbuild.release.provenance import BUILD_TYPE, parse_provenance
 from tests.support.fake_engine import fake_engine

@@ -8,10 +8,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from kbuild.base.workspace import sha256
 from kbuild.cli.app import app
 from kbuild.release.export import TOOLS, snippet
 from kbuild.release.provenance import Statement, read_provenance
-from kbuild.workspace import sha256
 from tests.support.http import served
 from tests.support.releases import make_release
 

@@ -10,8 +10,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from kbuild import network
-from kbuild.errors import KeylessFailed
+from kbuild.base import network
+from kbuild.base.errors import KeylessFailed
 from kbuild.release import list_files, signing
 from kbuild.release.check import check_release
 from kbuild.release.demands import Demands

@@ -13,19 +13,19 @@ from pathlib import Path
 import pytest
 
 from kbuild import release as release_module
-from kbuild import workspace as workspace_module
-from kbuild.errors import (
+from kbuild.base import workspace as workspace_module
+from kbuild.base.errors import (
     BadSetting,
     NotWritable,
     OutputBusy,
     OutputExists,
     OutputNotReplaceable,
 )
-from kbuild.model import Binary, BuildRequest
+from kbuild.base.workspace import Workspace, open_workspace
+from kbuild.kubeadm.model import Binary, BuildRequest
 from kbuild.release import publish, reserve
 from kbuild.release.check import check_folder
 from kbuild.release.place import why_no_release
-from kbuild.workspace import Workspace, open_workspace
 from tests.support.killed import killed_at_rename
 from tests.support.releases import (
     TAG,
@@ -482,11 +482,11 @@ MOUNTED = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from kbuild.errors import OutputNotReplaceable
+from kbuild.base.errors import OutputNotReplaceable
 from kbuild.release import publish, reserve
 from kbuild.release.check import check_folder
 from kbuild.release.place import why_no_release
-from kbuild.workspace import Workspace
+from kbuild.base.workspace import Workspace
 from tests.support.releases import TAG, make_binaries, make_proofs, make_request
 
 folder, here = Path(sys.argv[1]), Path(sys.argv[2])

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from nacl.secret import SecretBox
 from sigstore_models.bundle.v1 import Bundle
 
-from kbuild.errors import BadKey, KeylessFailed
+from kbuild.base.errors import BadKey, KeylessFailed
 from kbuild.release import list_files
 from kbuild.release.check import check_release
 from kbuild.release.demands import Demands

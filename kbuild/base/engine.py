@@ -1,0 +1,384 @@
+"""The container engine: reach it, pull by digest, and turn what it says into errors of ours.
+
+Only this module imports the docker SDK, and only when something is asked of an engine.
+"""
+
+import contextlib
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from kbuild.base import network
+from kbuild.base.errors import (
+    DiskFull,
+    EngineDown,
+    EngineFailed,
+    EngineForbidden,
+    EngineMissing,
+    EngineTooOld,
+    ImageNotFound,
+    KbuildError,
+    RegistryUnreachable,
+    SandboxLimit,
+)
+from kbuild.base.network import LEAST, NetworkError, on_network_errors, watched, within
+from kbuild.base.progress import Progress
+from kbuild.base.sandbox import SANDBOX_ID, Limits
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.containers import Container as DockerContainer
+    from docker.models.volumes import Volume as DockerVolume
+
+    Client: TypeAlias = DockerClient
+    Container: TypeAlias = DockerContainer
+    Volume: TypeAlias = DockerVolume
+
+NEEDED_API = (1, 41)  # Docker 20.10
+_NEEDED = ".".join(map(str, NEEDED_API))
+_PROBE_SECONDS = 5
+_PATIENCE_SECONDS = 600
+# What engines say of a registry; of anything else the same words mean something else.
+_UNREACHABLE = re.compile(
+    r"connection re(?:fused|set)|no such host|timeout|timed out|deadline exceeded|tls handshake"
+    r"|temporary failure|unreachable|no route to host|server misbehaving|\beof\b"
+    r"|http status:? 5\d\d|too ?many ?requests",
+    re.IGNORECASE,
+)
+_ABSENT = re.compile(
+    r"manifest unknown|name unknown|not found|no such image|pull access denied|invalid reference",
+    re.IGNORECASE,
+)
+
+
+def insist(remove: Callable[[], None]) -> None:
+    """Remove something, which an engine refuses while it ends what was just interrupted.
+
+    Raises the engine's error if it still refuses after some seconds.
+    """
+    from docker.errors import APIError, NotFound
+
+    for wait in (0.5, 1, 2, 4, None):
+        try:
+            remove()
+        except NotFound:
+            return
+        except APIError:
+            if wait is None:
+                raise
+            time.sleep(wait)
+        else:
+            return
+
+
+def connect() -> "Client":
+    """Return a client of the engine that DOCKER_HOST, the docker context or a socket names.
+
+    Raises EngineMissing, EngineForbidden, EngineDown or EngineTooOld.
+    """
+    from docker import DockerClient  # slow to import
+
+    address, options = _address()
+    with _reaching(address):
+        _knock(address)
+        api = _spoken_api(address, options)
+        if tuple(int(part) for part in api.split(".")) < NEEDED_API:
+            raise EngineTooOld(actual=api, needed=_NEEDED)
+        return DockerClient(base_url=address, version=api, timeout=_PATIENCE_SECONDS, **options)
+
+
+def _spoken_api(address: str, options: Mapping[str, Any]) -> str:
+    from docker import DockerClient
+
+    # A client that was told a version asks nothing before it can be closed; the question itself
+    # goes without one, as engines refuse versions newer than theirs.
+    probe = DockerClient(base_url=address, version=_NEEDED, timeout=_PROBE_SECONDS, **options)
+    with contextlib.closing(probe):
+        return str(probe.api.version(api_version=False)["ApiVersion"])
+
+
+def cage(limits: Limits) -> dict[str, Any]:
+    """Return the options of a container that runs what nobody trusts.
+
+    Not root, no network, no capabilities, a read-only root, and limits on processes, memory, the
+    size of a file and what it prints.
+    """
+    from docker.types import LogConfig, Ulimit
+
+    return {
+        "user": f"{SANDBOX_ID}:{SANDBOX_ID}",
+        "network_mode": "none",
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "read_only": True,
+        "pids_limit": limits.processes,
+        "mem_limit": limits.memory,
+        "memswap_limit": limits.memory,
+        "ulimits": [
+            Ulimit(name="fsize", soft=limits.disk, hard=limits.disk),
+            Ulimit(name="core", soft=0, hard=0),
+        ],
+        "log_config": LogConfig(
+            type=LogConfig.types.JSON,
+            config={"max-size": str(2 * limits.printed), "max-file": "1"},
+        ),
+    }
+
+
+@contextlib.contextmanager
+def deadline(container: "Container", seconds: float, purpose: str) -> Iterator[None]:
+    """Kill a container that still runs after so many seconds; the block then ends in SandboxLimit.
+
+    Raises SandboxLimit.
+    """
+    expired = threading.Event()
+
+    def kill() -> None:
+        expired.set()
+        stop(container)
+
+    timer = threading.Timer(max(0, seconds), kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+    if expired.is_set():
+        raise SandboxLimit(purpose=purpose, limit="time")
+
+
+def stop(container: "Container") -> None:
+    """Kill a container that may have ended already."""
+    from docker.errors import DockerException
+    from requests import RequestException
+
+    with contextlib.suppress(DockerException, RequestException):
+        container.kill()
+
+
+def run(container: "Container", limits: Limits, purpose: str) -> tuple[int, bytes, bytes]:
+    """Start a container, and return its exit code and its standard output and error.
+
+    Raises SandboxLimit.
+    """
+    container.start()
+    printed = 0
+    with (
+        deadline(container, limits.seconds, purpose),
+        contextlib.closing(container.logs(stream=True, follow=True)) as pieces,
+    ):
+        for piece in pieces:
+            printed += len(piece)
+            if printed > limits.printed:
+                raise SandboxLimit(purpose=purpose, limit=f"{limits.printed >> 20} MiB of output")
+        code = int(container.wait()["StatusCode"])
+    return code, container.logs(stderr=False), container.logs(stdout=False)
+
+
+def why_unavailable() -> str | None:
+    """Return why no engine can be used, or None when one answers."""
+    try:
+        connect().close()
+    except KbuildError as error:
+        return error.happened
+    return None
+
+
+def arch(client: "Client") -> str:
+    """Return the engine's architecture in Go's words."""
+    return str(client.version()["Arch"])
+
+
+def described() -> str:
+    """Return the version of the engine that answers and of its API; raises the engine's errors."""
+    with contextlib.closing(connect()) as client, translate("the engine"):
+        version = client.version().get("Version", "of unknown version")
+        return f"{version} (API {client.api.api_version})"
+
+
+@contextlib.contextmanager
+def translate(image: str) -> Iterator[None]:
+    """Turn the SDK's errors into ours; ``image`` is what the block works with.
+
+    Raises ImageNotFound, DiskFull or EngineFailed.
+    """
+    from docker.errors import APIError, DockerException, StreamParseError
+    from docker.errors import ImageNotFound as NoImage
+    from requests import RequestException
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except NoImage as error:
+        raise ImageNotFound(image=image, details=str(error)) from error
+    except APIError as error:
+        raise _failure(str(error.explanation or error)) from error
+    except DockerException as error:
+        raise EngineFailed(reason=error) from error
+    except (RequestException, HTTPError, StreamParseError) as error:
+        raise EngineFailed(reason="it stopped answering", details=str(error)) from error
+
+
+@contextlib.contextmanager
+def _asking_registry(image: str) -> Iterator[None]:
+    from docker.errors import APIError
+
+    with translate(image):
+        try:
+            yield
+        except APIError as error:
+            raise _registry_failure(image, str(error.explanation or error)) from error
+
+
+def pull(client: "Client", image: str, progress: Progress) -> None:
+    """Bring an image here, by its digest; nothing is done when the engine has it.
+
+    Raises ImageNotFound, RegistryUnreachable, DiskFull or EngineFailed.
+    """
+    from docker.errors import ImageNotFound as NoImage
+
+    with _asking_registry(image):
+        try:
+            client.images.get(image)
+        except NoImage:
+            progress.say(f"pulling {image}")
+        else:
+            return
+
+    def once() -> None:
+        try:
+            with _asking_registry(image):
+                _pull(client, image, progress)
+        except RegistryUnreachable as error:
+            raise NetworkError(error.details) from error
+
+    try:
+        on_network_errors(once, progress)
+    except NetworkError as error:
+        raise RegistryUnreachable(image=image, details=str(error)) from error
+
+
+def registry_digest(client: "Client", reference: str) -> str:
+    """Return the digest that a registry gives for a tag now: ``sha256:…``.
+
+    Raises ImageNotFound, RegistryUnreachable or EngineFailed.
+    """
+    try:
+        with _asking_registry(reference):
+            return within(
+                network.stall_timeout,
+                lambda: str(client.images.get_registry_data(reference).id),
+            )
+    except NetworkError as error:
+        raise RegistryUnreachable(image=reference, details=str(error)) from error
+
+
+def _pull(client: "Client", image: str, progress: Progress) -> None:
+    layers: dict[str, tuple[int, int]] = {}
+    last: dict[str, dict[str, Any]] = {}
+
+    def size(event: dict[str, Any]) -> float:
+        """Return the bytes that came with an event; any other news counts for a whole window."""
+        layer = event.get("id", "")
+        if event == last.get(layer):
+            return 0
+        last[layer] = event
+        if event.get("status") != "Downloading":
+            return LEAST * network.stall_timeout
+        done, _ = layers.get(layer, (0, 0))
+        return float(max(0, (event.get("progressDetail") or {}).get("current", 0) - done))
+
+    # The SDK waits for ever for the next event, and the engine for its registry's next byte.
+    events = watched(lambda: client.api.pull(image, stream=True, decode=True), size)
+    for event in events:
+        if "error" in event:
+            raise _registry_failure(image, str(event["error"]))
+        sizes, layer = event.get("progressDetail") or {}, event.get("id", "")
+        if event.get("status") == "Downloading" and sizes.get("total"):
+            layers[layer] = (sizes["current"], sizes["total"])
+        elif event.get("status") == "Download complete" and layer in layers:
+            layers[layer] = (layers[layer][1], layers[layer][1])
+        else:
+            continue
+        done, total = (sum(column) for column in zip(*layers.values(), strict=True))
+        progress.advance("pull", done, total)
+
+
+def _failure(words: str) -> KbuildError:
+    if "no space left on device" in words.lower():
+        return DiskFull(path="the container engine")
+    return EngineFailed(reason=words)
+
+
+def _registry_failure(image: str, words: str) -> KbuildError:
+    if _ABSENT.search(words):
+        return ImageNotFound(image=image, details=words)
+    if _UNREACHABLE.search(words):
+        return RegistryUnreachable(image=image, details=words)
+    return _failure(words)
+
+
+def _address() -> tuple[str, Mapping[str, Any]]:
+    from docker.context import ContextAPI
+    from docker.context.config import get_current_context_name
+    from docker.utils import kwargs_from_env
+
+    if host := os.environ.get("DOCKER_HOST"):
+        with _reaching(host):  # the certificates it needs may be missing
+            options = kwargs_from_env()
+        return str(options.pop("base_url")), options
+    # Older SDKs do not read DOCKER_CONTEXT themselves.
+    name = os.environ.get("DOCKER_CONTEXT") or get_current_context_name()
+    if name == "default":
+        return f"unix://{_socket()}", {}
+    context = ContextAPI.get_context(name)
+    if context is None:
+        raise EngineMissing(address=f"the docker context {name}, which does not exist")
+    return str(context.Host), {"tls": context.TLSConfig}
+
+
+def _socket() -> Path:
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
+    known = (
+        Path("/var/run/docker.sock"),
+        runtime / "docker.sock",
+        runtime / "podman/podman.sock",
+        Path("/run/podman/podman.sock"),
+    )
+    return next((path for path in known if _is_there(path)), known[0])
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:  # a runtime folder that a su has left in the environment
+        return False
+
+
+@contextlib.contextmanager
+def _reaching(address: str) -> Iterator[None]:
+    from docker.errors import DockerException
+    from requests import RequestException
+
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise EngineMissing(address=address, details=str(error)) from error
+    except PermissionError as error:
+        raise EngineForbidden(address=address, details=str(error)) from error
+    except (DockerException, RequestException, OSError, ValueError, KeyError, TypeError) as error:
+        raise EngineDown(address=address, details=str(error)) from error
+
+
+def _knock(address: str) -> None:
+    # The SDK tells missing from forbidden in its texts only, and leaves its own socket open.
+    if address.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(_PROBE_SECONDS)
+            probe.connect("/" + address.removeprefix("unix://").lstrip("/"))

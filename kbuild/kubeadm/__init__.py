@@ -1,0 +1,1 @@
+"""From a tag to a proven kubeadm."""

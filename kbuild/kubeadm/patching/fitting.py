@@ -1,0 +1,108 @@
+"""Find the one series that fits a tree, before anything is written."""
+
+import os
+
+from kbuild.base.errors import NoPatchFits, SeveralPatchesFit, VendoredCopy
+from kbuild.base.files import read_file, reason_of
+from kbuild.kubeadm.model import DAYS_A_YEAR, Lifetimes, SourceTree
+from kbuild.kubeadm.patching.goconst import GoSourceError
+from kbuild.kubeadm.patching.gosource import const_value
+from kbuild.kubeadm.patching.series import Hunk, Series, series_for
+
+DAY = 24 * 3600 * 10**9
+_MAX_SOURCE = 1 << 20  # bytes; constants.go of kubeadm, the longest that is read, has 30,000
+
+
+def fitting_series(tree: SourceTree, lifetimes: Lifetimes) -> Series:
+    """Return the series that fits the tree; nothing is changed.
+
+    Raises UnsupportedVersion, NoPatchFits, SeveralPatchesFit or VendoredCopy.
+    """
+    misfits: list[NoPatchFits] = []
+    fitting: list[Series] = []
+    for series in series_for(tree.version):
+        try:
+            _check_fit(tree, series, lifetimes)
+            fitting.append(series)
+        except NoPatchFits as error:
+            misfits.append(error)
+    if len(fitting) > 1:
+        names = ", ".join(series.name for series in fitting)
+        raise SeveralPatchesFit(tag=tree.tag, series=names)
+    if not fitting:
+        misfits[-1].details = "\n".join(str(error) for error in misfits[:-1])
+        raise misfits[-1]
+    _check_links(tree, fitting[0])
+    return fitting[0]
+
+
+def read(tree: SourceTree, file: str, expected: str) -> str:
+    """Return the text of a file, line ends as they are.
+
+    Raises NoPatchFits, naming what was ``expected`` there, if it is no UTF-8 file.
+    """
+    try:
+        return read_file(tree.path / file, _MAX_SOURCE).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise misfit(tree, file, expected, details=f"{file}: {reason_of(error)}") from error
+
+
+def check_keeps(tree: SourceTree, series: Series) -> None:
+    """Check that the constants which must not change are what they always were.
+
+    Raises NoPatchFits.
+    """
+    for keep in series.keeps:
+        expected = f"{keep.const} of {human(keep.days * DAY)}"
+        try:
+            value = const_value(read(tree, keep.file, expected), keep.const)
+        except GoSourceError as error:
+            raise misfit(tree, keep.file, expected, details=str(error)) from error
+        if value != keep.days * DAY:
+            raise misfit(tree, keep.file, expected, details=f"{keep.const} is {human(value)}")
+
+
+def places(text: str, lines: tuple[str, ...]) -> list[int]:
+    """Return the indexes of the lines at which these lines stand in the text."""
+    have = text.split("\n")
+    size = len(lines)
+    return [at for at in range(len(have)) if tuple(have[at : at + size]) == lines]
+
+
+def human(duration: int) -> str:
+    """Return nanoseconds in the largest unit that needs no fraction."""
+    for name, size in (("year", DAYS_A_YEAR * DAY), ("day", DAY), ("hour", DAY // 24)):
+        if duration and duration % size == 0:
+            count = duration // size
+            return f"{count} {name}{'' if count == 1 else 's'}"
+    return f"{duration / 10**9:g} seconds"
+
+
+def misfit(tree: SourceTree, file: str, expected: str, details: str = "") -> NoPatchFits:
+    """Return the error that names the file and what was expected in it."""
+    return NoPatchFits(tag=tree.tag, file=file, expected=f"`{expected}`", details=details)
+
+
+def _check_fit(tree: SourceTree, series: Series, lifetimes: Lifetimes) -> None:
+    for hunk in series.hunks(lifetimes):
+        text = read(tree, hunk.file, hunk.old[0].strip())
+        if len(places(text, hunk.old)) != 1:
+            raise misfit(tree, hunk.file, _culprit(text, hunk))
+    for use in series.uses:
+        if use.text not in read(tree, use.file, use.text):
+            raise misfit(tree, use.file, use.text)
+    check_keeps(tree, series)
+
+
+def _culprit(text: str, hunk: Hunk) -> str:
+    """Return the line of the hunk that is missing or stands there too often, else all of them."""
+    wrong = (line for line in hunk.old if len(places(text, (line,))) != 1)
+    return next(wrong, "\n".join(hunk.old)).strip()
+
+
+def _check_links(tree: SourceTree, series: Series) -> None:
+    for link, target in series.links.items():
+        path = tree.path / link
+        exists = path.exists() or path.is_symlink()
+        if exists and os.path.realpath(path) != os.path.realpath(tree.path / target):
+            raise VendoredCopy(path=link)

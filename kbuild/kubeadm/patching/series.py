@@ -1,0 +1,203 @@
+"""The shipped patches: which serve a version, and what must be true afterwards.
+
+``patches/series.toml`` explains its own fields at its top.
+"""
+
+import functools
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+from unidiff.errors import UnidiffParseError
+from unidiff.patch import PatchSet
+
+import kbuild
+from kbuild.base.errors import PatchIndexBroken, UnsupportedVersion
+from kbuild.base.files import BROKEN, read_file, reason_of
+from kbuild.kubeadm.model import Lifetimes
+
+INDEX = "series.toml"
+_MAX_FILE = 1 << 16  # bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hunk:
+    """Lines of a file, without line ends, and the lines that take their place."""
+
+    file: str
+    old: tuple[str, ...]
+    new: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patch:
+    """A template of a unified diff."""
+
+    name: str
+    template: str
+
+    def render(self, lifetimes: Lifetimes) -> str:
+        """Return the diff for these lifetimes."""
+        years = {"ca_years": lifetimes.ca_years, "leaf_years": lifetimes.leaf_years}
+        return Template(self.template).substitute(years)
+
+    def hunks(self, lifetimes: Lifetimes) -> tuple[Hunk, ...]:
+        """Return what the diff for these lifetimes replaces."""
+        return tuple(
+            Hunk(file=file.path, old=_lines(hunk.source), new=_lines(hunk.target))
+            for file in PatchSet(self.render(lifetimes))
+            for hunk in file
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """Text that a file must hold for the patch to have an effect."""
+
+    file: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """A constant that must be of so many days, before and after."""
+
+    file: str
+    const: str
+    days: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """Where a lifetime (``ca`` or ``leaf``) is read back: a constant, or a field in a function."""
+
+    lifetime: str
+    file: str
+    const: str = ""
+    function: str = ""
+    field: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.const) == bool(self.function) or bool(self.function) != bool(self.field):
+            msg = "a check names either a const, or a function and a field"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """The patches of one layout of Kubernetes."""
+
+    name: str
+    versions: SpecifierSet
+    about: str
+    patches: tuple[Patch, ...]
+    links: Mapping[str, str]
+    uses: tuple[Use, ...]
+    keeps: tuple[Keep, ...]
+    checks: tuple[Check, ...]
+    holders: tuple[str, ...]
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        hunks = self.hunks(Lifetimes(ca_years=1, leaf_years=1))
+        if not all(hunk.old for hunk in hunks):
+            msg = f"series {self.name} has a patch that replaces nothing"
+            raise ValueError(msg)
+        patched = {hunk.file for hunk in hunks}
+        if patched != {check.file for check in self.checks}:
+            msg = f"series {self.name} does not check the very files that it patches"
+            raise ValueError(msg)
+        if {check.lifetime for check in self.checks} != {"ca", "leaf"}:
+            msg = f"series {self.name} does not check both ca and leaf"
+            raise ValueError(msg)
+
+    def hunks(self, lifetimes: Lifetimes) -> tuple[Hunk, ...]:
+        """Return all that the patches replace."""
+        return tuple(hunk for patch in self.patches for hunk in patch.hunks(lifetimes))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """The content of series.toml with the templates that it names; oldest layout first."""
+
+    oldest: Version
+    series: tuple[Series, ...]
+
+
+_Entry = Series | Use | Keep | Check
+
+
+def series_for(version: Version) -> tuple[Series, ...]:
+    """Return the series that may fit a version, newest last: two around a change of layout.
+
+    Raises UnsupportedVersion or PatchIndexBroken.
+    """
+    index = read_index(patches_folder())
+    found = tuple(s for s in index.series if s.versions.contains(version, prereleases=True))
+    if version < index.oldest or not found:
+        raise UnsupportedVersion(version=f"v{version}", oldest=f"v{index.oldest}")
+    return found
+
+
+def patches_folder() -> Path:
+    """Return the folder of the patches: the checkout's, else the one packed into the wheel.
+
+    Raises PatchIndexBroken.
+    """
+    package = Path(kbuild.__file__).parent
+    for folder in (package.parent / "patches", package / "_patches"):
+        if (folder / INDEX).is_file():
+            return folder
+    raise PatchIndexBroken(path=package / "_patches" / INDEX, reason="it is missing")
+
+
+@functools.cache
+def read_index(folder: Path) -> Index:
+    """Read and validate series.toml and every template that it names.
+
+    Raises PatchIndexBroken.
+    """
+    path = folder / INDEX
+    try:
+        table = tomllib.loads(read_file(path, _MAX_FILE).decode())
+        entries = [_series(folder, entry) for entry in table.pop("series")]
+        return Index(oldest=Version(table.pop("oldest")), series=tuple(entries), **table)
+    except (OSError, UnidiffParseError, *BROKEN) as error:
+        raise PatchIndexBroken(path=path, reason=reason_of(error)) from error
+
+
+def _series(folder: Path, entry: dict[str, Any]) -> Series:
+    entry["versions"] = SpecifierSet(entry["versions"])
+    entry["patches"] = tuple(_patch(folder / name) for name in entry["patches"])
+    entry["holders"] = tuple(entry["holders"])
+    for key, kind in (("uses", Use), ("keeps", Keep), ("checks", Check)):
+        entry[key] = tuple(kind(**each) for each in entry[key])
+    made = Series(**entry)
+    parts: list[_Entry] = [made, *made.uses, *made.keeps, *made.checks]
+    for part in parts:
+        _demand_types(part)
+    if not all(isinstance(text, str) for text in (*made.holders, *made.links.values())):
+        message = "a holder or a link is not a text"
+        raise TypeError(message)
+    return made
+
+
+def _demand_types(made: _Entry) -> None:
+    """Raise TypeError unless each text and number of an entry is one."""
+    for each in fields(made):
+        if each.type in (str, int) and type(getattr(made, each.name)) is not each.type:
+            message = f"{each.name} is not of the type {each.type}"
+            raise TypeError(message)
+
+
+def _patch(path: Path) -> Patch:
+    return Patch(name=path.name, template=read_file(path, _MAX_FILE).decode())
+
+
+def _lines(lines: list[str]) -> tuple[str, ...]:
+    return tuple(line[1:].rstrip("\n") for line in lines)

@@ -1,0 +1,404 @@
+"""Run git, fenced from the user's own settings for working trees, and ask a source for its tags."""
+
+import contextlib
+import os
+import re
+import selectors
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from kbuild.base.addresses import shown
+from kbuild.base.errors import (
+    BadSetting,
+    BrokenSource,
+    DiskFull,
+    GitMissing,
+    KbuildError,
+    NotEnoughMemory,
+    NotKubernetes,
+    SourceUnreachable,
+)
+from kbuild.base.network import LARGEST, LEAST, NetworkError, Pace, on_network_errors
+from kbuild.base.progress import Progress
+from kbuild.kubeadm.model import Tag
+from kbuild.kubeadm.source.versions import is_tag
+
+if TYPE_CHECKING:
+    from git import RemoteProgress
+
+_NETWORK = re.compile(
+    r"could not resolve|couldn't resolve|connection (refused|reset|timed out|was reset)|timed out"
+    r"|unable to (connect|look up)|failed to connect|early eof|hung up|rpc failed|disconnect"
+    r"|network is unreachable|no route to host|operation too slow|empty reply|ssl_|gnutls"
+    r"|error: (429|5\d\d)|http (429|5\d\d)|temporary failure",
+    re.IGNORECASE,
+)
+_REFUSED = re.compile(
+    r"denied|not found|not exported|not appear|host key|authentication|dubious ownership|bad owner",
+    re.IGNORECASE,
+)
+_SHORTAGE = re.compile(
+    r"out of memory|cannot allocate memory|cannot fork|unable to (create (async )?thread|fork)",
+    re.IGNORECASE,
+)
+_NO_FILTER = "filtering not recognized by server"
+PROTOCOLS = ("https", "ssh", "git", "file", "http")
+_SETTINGS = (
+    "protocol.version=2",  # a server of version 0 lists every ref, and gives no object by its name
+    "core.hooksPath=/dev/null",
+    "core.attributesFile=/dev/null",
+    "core.autocrlf=false",
+    "core.eol=lf",
+    "core.fsmonitor=false",
+    "core.sparseCheckout=false",
+    "core.symlinks=true",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "advice.detachedHead=false",
+)
+_ENVIRONMENT = {
+    "GIT_ALLOW_PROTOCOL": ":".join(PROTOCOLS),  # it beats protocol.*.allow of the user's settings
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ASKPASS": "",
+    "SSH_ASKPASS": "",
+}
+_TICK = 0.5  # seconds between two looks at what git does
+_BUSY = 0.05  # of a processor; a git that computes as much does not wait for a server
+_CHUNK = 1 << 16
+_MOST = 4 * LARGEST  # bytes that git may read in all; it reads each of a transfer more than once
+_MOST_OF_TAGS = 64 << 20  # the same, of a list of tags; those of Kubernetes take 200 kB
+_MOST_CONTENT = 512 << 20  # bytes of objects, unpacked; v1.20.2 takes 29 MB
+_MOST_MEMORY = 4 << 30  # bytes of address space of a git; a delta can make gigabytes of a few bytes
+_MOST_LINES = 1000  # that git says, but for those of progress
+# Git is in a session of its own, without a terminal to ask at, so that it can be killed with all
+# that it has started. The shell leads it: the kernel tells it when kbuild has died, and it kills
+# the others. A file, and so a pack, may have LARGEST bytes; POSIX counts in blocks of 512.
+_SCRIPT = f"""\
+trap 'kill -KILL 0' TERM
+ulimit -f {LARGEST // 512} 2>/dev/null
+ulimit -v {_MOST_MEMORY // 1024} 2>/dev/null
+exec 3<&0
+"$@" <&3 3<&- &
+wait $!
+"""
+_LEADER = ("setpriv", "--pdeathsig", "TERM", "sh", "-c", _SCRIPT, "sh")
+_HUNG_UP = (-signal.SIGPIPE, 128 + signal.SIGPIPE)
+# Set where kbuild is run by a git hook, and meant for another repository: what
+# `git rev-parse --local-env-vars` names, but for settings, which may hold a proxy.
+_INHERITED = (
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_INDEX_FILE",
+    "GIT_NAMESPACE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_QUARANTINE_PATH",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+)
+
+
+_running: "set[subprocess.Popen[bytes]]" = set()
+
+
+def stop() -> None:
+    """End every git that runs for another thread, which then fails."""
+    for child in list(_running):
+        _kill(child)
+
+
+def list_tags(source: str, progress: Progress, *patterns: str) -> tuple[Tag, ...]:
+    """Return the tags of a source that name Kubernetes versions, oldest first.
+
+    With ``patterns`` only those refs are asked for. Raises SourceUnreachable or BrokenSource.
+    """
+    words = ["ls-remote", "--tags", "--", address(source), *patterns]
+    lines = ask(words, source, "its tags", progress, most=_MOST_OF_TAGS)
+    commits = {}
+    for line in lines.splitlines():
+        commit, _, ref = line.partition("\t")
+        name = ref.removeprefix("refs/tags/")
+        # The peeled line of an annotated tag follows that of the tag object, so it wins.
+        if is_tag(name.removesuffix("^{}")):
+            commits[name.removesuffix("^{}")] = commit
+    tags = [Tag(name=name, commit=commit) for name, commit in commits.items()]
+    return tuple(sorted(tags, key=lambda tag: tag.version))
+
+
+def find_tag(source: str, name: str, progress: Progress) -> Tag | None:
+    """Return one tag with the commit that it stands for, or None."""
+    refs = (f"refs/tags/{name}", f"refs/tags/{name}^{{}}")
+    return next(iter(list_tags(source, progress, *refs)), None)
+
+
+def ask(
+    words: Sequence[str],
+    source: str,
+    what: str,
+    progress: Progress,
+    text: str = "",
+    most: int = _MOST,
+) -> str:
+    """Run a git command that needs the network, again and again on network errors and stalls.
+
+    ``text`` is its input, ``what`` is what git was asked for, ``most`` how many bytes it may read.
+    Raises SourceUnreachable or BrokenSource.
+    """
+
+    def once() -> str:
+        try:
+            return _run(words, source, what, progress, text, most).decode(errors="replace")
+        except BrokenSource as error:
+            if _is_network_error(error.details):
+                raise NetworkError(error.details) from error
+            raise
+
+    try:
+        return on_network_errors(once, progress)
+    except NetworkError as error:
+        raise SourceUnreachable(source=shown(source), details=str(error)) from error
+
+
+def run(words: Sequence[str], source: str, what: str, text: str = "") -> bytes:
+    """Run a local git command on some input and return its output as it is.
+
+    Raises BrokenSource with git's words in its details, DiskFull, NotEnoughMemory or GitMissing.
+    """
+    return _run(words, source, what, None, text, _MOST)
+
+
+@contextlib.contextmanager
+def _input(text: str) -> Iterator[BinaryIO]:
+    with tempfile.TemporaryFile() as file:
+        file.write(text.encode(errors="surrogateescape"))
+        file.seek(0)
+        yield file
+
+
+def _is_network_error(words: str) -> bool:
+    # A server that hangs up is told in the words of one that refuses, which say why, though.
+    hung_up = "Could not read from remote" in words and not _REFUSED.search(words)
+    return hung_up or _NETWORK.search(words) is not None
+
+
+def _run(
+    words: Sequence[str], source: str, what: str, progress: Progress | None, text: str, most: int
+) -> bytes:
+    """Run a git command on some input and return its output.
+
+    With ``progress`` it asks a server: what it receives is told, and a stall ends it, or more than
+    ``most`` bytes. Raises BrokenSource with git's words in its details, NetworkError for a server
+    that was left, DiskFull, NotEnoughMemory or GitMissing.
+    """
+    # Loaded here: importing it runs git, which most commands do not need.
+    try:
+        from git import Git, GitCommandNotFound
+    except ImportError as error:
+        if isinstance(error.__cause__, OSError | MemoryError):  # the system let it start no git
+            raise error.__cause__ from error
+        raise GitMissing(details=str(error)) from error
+    for name in _INHERITED:
+        os.environ.pop(name, None)
+    settings = [word for setting in _SETTINGS for word in ("-c", setting)]
+    leader = () if progress is None else _LEADER  # a local command ends by itself
+    try:
+        with _input(text) as stdin:  # git has a copy of it
+            process = Git().execute(
+                [*leader, Git.GIT_PYTHON_GIT_EXECUTABLE, *settings, *words],
+                istream=stdin,
+                env=_ENVIRONMENT,
+                as_process=True,
+                start_new_session=True,
+            )
+    except GitCommandNotFound as error:
+        raise GitMissing(details=str(error)) from error
+    errors = _listener(progress)
+    child = process.proc
+    assert child is not None
+    _running.add(child)
+    with child:
+        try:
+            out = _read(child, errors, None if progress is None else _Work(child.pid, most))
+            code = child.wait()
+        except _TooLarge:
+            _kill(child)
+            details = f"what it holds is larger than {_MOST_CONTENT} bytes"
+            raise BrokenSource(tag=what, source=shown(source), details=details) from None
+        except BaseException:
+            _kill(child)
+            raise
+        finally:
+            _running.discard(child)
+    if code != 0:
+        raise _failure(code, errors, source, what)
+    if progress is not None and any(_NO_FILTER in line for line in errors.other_lines):
+        progress.say("the source cannot leave files out, so the whole tree was fetched")
+    return out
+
+
+def _failure(code: int, errors: "RemoteProgress", source: str, what: str) -> KbuildError:
+    details = shown("\n".join([*errors.error_lines, *errors.other_lines][:15]))
+    if code in _HUNG_UP:  # git had no time to say so itself
+        details = "the remote end hung up"
+    if "No space left on device" in details:
+        return DiskFull(path="the cache")
+    for line in details.splitlines():
+        if _SHORTAGE.search(line) and not line.startswith("remote:"):
+            return NotEnoughMemory(reason=f"git: {line}")
+    return BrokenSource(tag=what, source=shown(source), details=details)
+
+
+class _TooLarge(Exception):
+    """Git printed more than any Kubernetes holds."""
+
+
+def _kill(child: "subprocess.Popen[bytes]") -> None:
+    """Kill git and all that it has started; any thread may call this."""
+    if child.poll() is None:  # else its number may be another's
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+
+
+def _read(
+    child: "subprocess.Popen[bytes]", errors: "RemoteProgress", work: "_Work | None"
+) -> bytes:
+    """Return what git prints, and give each line of its standard error to ``errors``.
+
+    Raises NetworkError for a stall or a transfer without end.
+    """
+    assert child.stdout is not None
+    assert child.stderr is not None
+    out, said, pace, looked = bytearray(), bytearray(), Pace(), time.monotonic()
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stdout, selectors.EVENT_READ, out)
+        selector.register(child.stderr, selectors.EVENT_READ, said)
+        while selector.get_map():
+            has_ended = child.poll() is not None
+            ready = selector.select(_TICK)
+            if has_ended and not ready:
+                break  # whoever still holds the pipes has left the session
+            for key, _ in ready:
+                if data := os.read(key.fd, _CHUNK):
+                    key.data.extend(data)
+                    if len(out) > _MOST_CONTENT:
+                        raise _TooLarge
+                else:
+                    selector.unregister(key.fileobj)
+            _hear(said, errors)
+            seconds = time.monotonic() - looked
+            if work is not None and seconds >= _TICK:
+                pace.add(seconds, work.since_last(seconds))
+                looked += seconds
+    _hear(said, errors, at_end=True)
+    return bytes(out)
+
+
+def _hear(said: bytearray, errors: "RemoteProgress", *, at_end: bool = False) -> None:
+    """Give the whole lines to ``errors``, as long as a stranger's words are not too many."""
+    *lines, rest = re.split(rb"[\r\n]", said)
+    if at_end or len(rest) > _CHUNK:
+        lines, rest = [*lines, rest], b""
+    said[:] = rest
+    hear = errors.new_message_handler()
+    for line in lines:
+        if len(errors.error_lines) + len(errors.other_lines) < _MOST_LINES:
+            hear(line.decode(errors="replace"))
+
+
+class _Work:
+    """What git does, as bytes for Pace: what it reads, and what shows that it is busy itself.
+
+    Whatever the protocol, git itself reads each byte of a transfer, from its socket or from a
+    helper's pipe, and the kernel counts that. Words of progress count as the bytes that they are.
+    After the transfer git resolves deltas and writes, which takes no network: a twentieth of a
+    processor, or waiting for a disk, is as good as the bytes that must come in that time. What ssh
+    and other helpers do shows nothing of the kind, so they are not looked at.
+    """
+
+    def __init__(self, session: int, most: int) -> None:
+        self._session, self._left = session, most
+        self._seen: dict[int, tuple[int, float]] = {}
+
+    def since_last(self, seconds: float) -> float:
+        """Return what was done since the last look, so many seconds ago.
+
+        Raises NetworkError when git has read all that it may.
+        """
+        done, on_disk = 0.0, False
+        for process, state, read, computed in self._processes():
+            on_disk = on_disk or state == "D"
+            read_before, computed_before = self._seen.get(process, (0, 0.0))
+            self._seen[process] = read, computed
+            self._left -= read - read_before
+            done += read - read_before + (computed - computed_before) * LEAST / _BUSY
+        if self._left < 0:
+            message = "it sends without end"
+            raise NetworkError(message)
+        return done + (LEAST * seconds if on_disk else 0)
+
+    def _processes(self) -> Iterator[tuple[int, str, int, float]]:
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it may have ended, or it is another user's
+                # proc(5): pid (comm) state ppid pgrp session …, 14 utime, 15 stime
+                stat = (process / "stat").read_text(errors="replace")
+                command, _, rest = stat.rpartition(")")
+                fields = rest.split()
+                if int(fields[3]) != self._session or "(git" not in command:
+                    continue
+                computed = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+                read = int((process / "io").read_text().split()[1])  # rchar: …
+                yield int(process.name), fields[0], read, computed
+
+
+def _listener(progress: Progress | None) -> "RemoteProgress":
+    from git import RemoteProgress  # see run
+
+    class Listener(RemoteProgress):
+        def update(
+            self,
+            op_code: int,
+            cur_count: str | float,
+            max_count: str | float | None = None,
+            message: str = "",  # noqa: ARG002  # GitPython's signature
+        ) -> None:
+            if progress is not None and max_count and op_code & self.RECEIVING:
+                progress.advance("fetch", int(float(cur_count)), int(float(max_count)))
+
+    return Listener()
+
+
+def address(source: str) -> str:
+    """Return what git is to be given for a source.
+
+    Raises NotKubernetes for an absent path, BadSetting for what git would run a program for.
+    """
+    # A plain path would be copied whole; only a URL honours --depth.
+    with contextlib.suppress(OSError, RuntimeError):  # a name too long, or ~ of nobody
+        path = Path(source).expanduser()
+        if path.is_dir():
+            return path.resolve().as_uri()
+    if ":" not in source and not source.startswith("-"):
+        raise NotKubernetes(source=source, reason="there is no such file or folder")
+    # As git does it: `helper::address` and `helper://address` run git-remote-<helper>.
+    protocol = re.match(r"([A-Za-z0-9][A-Za-z0-9+.-]*):(?:(:)|//)", source)
+    if protocol is not None and (protocol[2] or protocol[1] not in PROTOCOLS):
+        raise _not_allowed(source, f"git would have to speak {protocol[1]}")
+    if re.match(r"(?:[^/@]*://)?(?:[^/@]*@)?-", source):
+        raise _not_allowed(source, "ssh would take it for an option")
+    return source
+
+
+def _not_allowed(source: str, reason: str) -> BadSetting:
+    return BadSetting(
+        name="a git source",
+        value=shown(source),
+        reason=reason,
+        hint=f"give a folder, host:path, or an address of {', '.join(PROTOCOLS)}",
+    )

@@ -1,0 +1,226 @@
+"""A Go for the local builder: one of this machine's, or a download with a known sha256."""
+
+import functools
+import hashlib
+import os
+import posixpath
+import shutil
+import tarfile
+import tempfile
+from importlib import resources
+from pathlib import Path, PurePosixPath
+
+from kbuild.base import network, sandbox
+from kbuild.base.errors import GoChecksumMismatch, GoDownloadFailed, GoNotFound, WrongGo
+from kbuild.base.progress import Progress
+from kbuild.base.sandbox import Limits, Sandbox, host_arch
+from kbuild.base.unpack import checked, unpack_all
+from kbuild.base.workspace import Workspace, make_then_move, remove, sha256, shared
+from kbuild.kubeadm.model import BuildRequest
+
+_VERSION_WORDS = 4  # go version go1.15.15 linux/amd64
+_GOROOT = PurePosixPath("/usr/local/go")
+_TOP = "go"  # the one folder of an archive
+_MIB = 1 << 20
+_LIMITS = Limits(processes=256, memory=512 * _MIB, disk=16 * _MIB, printed=_MIB, seconds=60)
+
+
+def find_go(
+    go_version: str, request: BuildRequest, workspace: Workspace, progress: Progress
+) -> Path:
+    """Return a GOROOT of exactly that version.
+
+    The first of: ``--go-root``, ``go`` on PATH, an earlier download, a download. Raises WrongGo,
+    GoNotFound, GoDownloadFailed or GoChecksumMismatch.
+    """
+    if request.go_root is not None:
+        return _demanded(go_version, request.go_root, workspace.work)
+    if (found := _on_path(go_version, workspace.work, progress)) is not None:
+        return found
+    return _downloaded(go_version, request.go_site, workspace, progress)
+
+
+def version_of(go_root: Path, scratch: Path) -> str | None:
+    """Return the version of a GOROOT (``1.15.5``) as its own ``go version`` says, or None.
+
+    It runs in the sandbox, whose files are in ``scratch``: nobody knows yet what it is. Raises
+    SandboxUnavailable or SandboxLimit.
+    """
+    if not (go_root / "bin/go").is_file():
+        return None
+    with tempfile.TemporaryDirectory(prefix="go-", dir=scratch) as work:
+        place = Sandbox(
+            work=Path(work),
+            binds=[*sandbox.system_binds(), *sandbox.folder_binds(go_root, _GOROOT)],
+            # Else a newer toolchain that go.env names would answer.
+            environment={
+                "GOROOT": str(_GOROOT),
+                "GOTOOLCHAIN": "local",
+                "GOENV": "off",
+                "HOME": "/tmp",
+            },
+            limits=_LIMITS,
+            purpose=f"`go version` of {go_root}",
+        )
+        ended = place.start([str(_GOROOT / "bin/go"), "version"], merge=False).wait()
+    words = ended.out.decode(errors="replace").split()
+    # gccgo names the Go that it is like; it is another compiler.
+    if ended.code or words[:2] != ["go", "version"] or len(words) < _VERSION_WORDS:
+        return None
+    return None if "gccgo" in words else words[2].removeprefix("go")
+
+
+@functools.cache
+def digest_of(go_root: Path) -> str:
+    """Return a sha256 of all of a GOROOT that a build sees: programs, library, settings, the rest.
+
+    It is the sha256 of sorted records, one for each entry that the sandbox shows: its kind, its
+    name and its content's sha256, or where a link leads, each ended by a NUL, which no name can
+    hold. A GOROOT is read once in the life of a process. Raises OSError.
+    """
+    records = []
+    for name, path in sandbox.shown_entries(go_root):
+        if not path.is_dir():
+            records.append(_record(name, path))
+        for folder, folders, names in os.walk(path):
+            below = Path(name, Path(folder).relative_to(path))
+            links = [each for each in folders if Path(folder, each).is_symlink()]
+            records += [_record(str(below / each), Path(folder, each)) for each in names + links]
+    return hashlib.sha256(b"".join(sorted(records))).hexdigest()
+
+
+def _record(name: str, path: Path) -> bytes:
+    if path.is_symlink():
+        fields = ("link", name, str(path.readlink()))
+    elif path.is_file():
+        fields = ("file", name, sha256(path))
+    else:
+        fields = ("other", name, "")
+    return b"".join(os.fsencode(field) + b"\0" for field in fields)
+
+
+def _demanded(go_version: str, go_root: Path, scratch: Path) -> Path:
+    try:
+        actual = version_of(go_root, scratch)
+    except OSError as error:
+        raise _unusable(go_version, f"{go_root}: {error.strerror}") from error
+    if actual is None:
+        raise _unusable(go_version, f"{go_root} has no bin/go that runs")
+    if actual != go_version:
+        raise WrongGo(where=go_root, actual=actual, expected=go_version)
+    return go_root.absolute()
+
+
+def _unusable(go_version: str, reason: str) -> GoNotFound:
+    return GoNotFound(go_version=go_version, arch=host_arch(), reason=reason)
+
+
+def _on_path(go_version: str, scratch: Path, progress: Progress) -> Path | None:
+    if (go := shutil.which("go")) is None:
+        return None
+    # Distributions link to bin/go of the GOROOT. A script may run anything, so it is not asked.
+    go_root = Path(go).resolve().parents[1]
+    try:
+        actual = version_of(go_root, scratch) if (go_root / "pkg/tool").is_dir() else None
+    except OSError:
+        actual = None
+    if actual == go_version:
+        return go_root
+    progress.detail(f"{go} is Go {actual or 'of no known version'}, not {go_version}")
+    return None
+
+
+def _downloaded(go_version: str, site: str, workspace: Workspace, progress: Progress) -> Path:
+    """Return the GOROOT of a download: go/go<version>/ in the cache has the archive and ``root``.
+
+    Each file of ``root`` is compared with the archive whenever it is used, and the archive with the
+    sha256 that ships with kbuild. What is damaged is made again.
+    """
+    name, expected = _shipped_sum(go_version)
+    folder = workspace.cache / "go" / f"go{go_version}"
+    archive, go_root = folder / name, folder / "root"
+    with shared(workspace, folder.name):
+        if os.path.lexists(folder) and not _has_sum(archive, expected):
+            progress.say(f"the archive of Go {go_version} in the cache is damaged, downloading it")
+            remove(folder)
+        if not folder.exists():
+            url = f"{site.rstrip('/')}/{name}"
+            with make_then_move(folder) as made:
+                _download(url, made / name, expected, progress)
+                _unpack(made / name, made / "root")
+                _demanded(go_version, made / "root", workspace.work)
+        elif (damage := _damage(archive, go_root)) is not None:
+            progress.say(f"Go {go_version} in the cache is damaged ({damage}), unpacking it again")
+            _unpack(archive, go_root)
+    os.utime(folder)  # tells when it was last of use
+    return go_root
+
+
+def _has_sum(archive: Path, expected: str) -> bool:
+    try:
+        return sha256(archive) == expected
+    except OSError:
+        return False
+
+
+def _download(url: str, archive: Path, expected: str, progress: Progress) -> None:
+    try:
+        network.download(url, archive, "download Go", progress)
+    except network.DownloadFailed as error:
+        raise GoDownloadFailed(url=url, reason=error) from error
+    actual = sha256(archive)
+    if actual != expected:
+        raise GoChecksumMismatch(url=url, actual=actual, expected=expected)
+
+
+def _unpack(archive: Path, go_root: Path) -> None:
+    with make_then_move(go_root) as made, tarfile.open(archive) as tar:
+        unpack_all(tar, made)
+        for entry in (made / _TOP).iterdir():
+            entry.rename(made / entry.name)
+        (made / _TOP).rmdir()
+
+
+def _damage(archive: Path, go_root: Path) -> str | None:
+    """Return the name of a file that is not as the archive has it, or None."""
+    if go_root.is_symlink() or not go_root.is_dir():
+        return go_root.name
+    # Links to folders are among the folders; other folders say nothing to a compiler.
+    found = {
+        Path(folder, name)
+        for folder, folders, names in os.walk(go_root)
+        for name in [*names, *(each for each in folders if Path(folder, each).is_symlink())]
+    }
+    with tarfile.open(archive) as tar:
+        for member in checked(tar):
+            name = PurePosixPath(posixpath.normpath(member.name)).relative_to(_TOP)
+            path = go_root / name
+            if not member.isdir():
+                if path not in found or not _is_as_packed(path, member, tar):
+                    return str(name)
+                found.remove(path)
+    return str(min(found).relative_to(go_root)) if found else None
+
+
+def _is_as_packed(path: Path, member: tarfile.TarInfo, tar: tarfile.TarFile) -> bool:
+    if member.issym():
+        return path.is_symlink() and str(path.readlink()) == member.linkname
+    file = tar.extractfile(member)
+    assert file is not None
+    is_executable = bool(member.mode & 0o100)
+    return (
+        not path.is_symlink()
+        and path.is_file()
+        and bool(path.stat().st_mode & 0o100) == is_executable
+        and path.read_bytes() == file.read()
+    )
+
+
+def _shipped_sum(go_version: str) -> tuple[str, str]:
+    text = resources.files("kbuild.kubeadm.toolchain").joinpath("go-archives.tsv").read_text()
+    rows = (line.split("\t") for line in text.splitlines() if not line.startswith("#"))
+    for version, arch, name, digest, *_ in rows:
+        if (version, arch) == (go_version, host_arch()):
+            return name, digest
+    reason = "kbuild ships no sha256 to check a download with"
+    raise GoNotFound(go_version=go_version, arch=host_arch(), reason=reason)

@@ -1,0 +1,107 @@
+"""Which Go a tree asks for.
+
+The files changed over time (read in the trees of v1.9.0 to v1.33.3).
+``build/build-image/cross/VERSION`` held ``v1.15.5-1`` up to v1.20 and holds
+``v1.21.0-go1.16.9-buster.0`` since, where only the part behind ``go`` counts;
+``build/dependencies.yaml`` has an entry since v1.17; ``.go-version`` came with v1.26, v1.25.8 and
+v1.24.12.
+"""
+
+import re
+from collections.abc import Iterator
+
+import yaml
+from packaging.version import Version
+
+from kbuild.base.errors import BadSetting, PinNotFound, PinsDisagree
+from kbuild.base.files import BROKEN, demand_plain_yaml, read_file
+from kbuild.kubeadm.model import GoPin, SourceTree
+
+GO_VERSION = ".go-version"
+DEPENDENCIES = "build/dependencies.yaml"
+CROSS = "build/build-image/cross/VERSION"
+_ENTRIES = ("golang: upstream version", "golang")
+_VERSION = re.compile(r"1\.\d{1,4}(?:\.\d{1,4})?(?:(?:rc|beta)\d{1,4})?", re.ASCII)
+_LIMITS = {GO_VERSION: 1 << 10, DEPENDENCIES: 1 << 17, CROSS: 1 << 10}  # bytes
+_MAX_DEPTH = 16  # dependencies.yaml has five levels
+_NEW_CROSS = re.compile(rf"v\d[\w.-]*?-go({_VERSION.pattern})-[\w.-]+", re.ASCII)
+_OLD_CROSS = re.compile(rf"v({_VERSION.pattern})-(?:[a-z]+-)?\d+", re.ASCII)
+_NEW_NAMES = Version("1.21")  # from here on Go calls a minor's first release x.y.0
+
+
+def read_pin(tree: SourceTree) -> GoPin:
+    """Return the Go version that the tree is built with, in Go's own spelling.
+
+    Raises PinNotFound or PinsDisagree.
+    """
+    pins = dict(_pins(tree))
+    if not pins:
+        raise PinNotFound(tag=tree.tag)
+    if len({Version(version) for version in pins.values()}) > 1:
+        told = ", ".join(f"{version} in {file}" for file, version in pins.items())
+        raise PinsDisagree(tag=tree.tag, pins=told)
+    return GoPin(version=go_name(next(iter(pins.values()))), files=tuple(pins))
+
+
+def go_name(version: str) -> str:
+    """Return a version as Go spells it: ``1.19.0`` is go1.19, but ``1.21`` is go1.21.0."""
+    parsed = Version(version)
+    if parsed.is_prerelease or parsed.micro:
+        return version
+    minor = f"{parsed.major}.{parsed.minor}"
+    return f"{minor}.0" if parsed >= _NEW_NAMES else minor
+
+
+def parse_go_version(text: str) -> str:
+    """Return a version that a user gave, in Go's own spelling; raises BadSetting."""
+    if not is_go_version(text):
+        raise BadSetting(
+            name="go-version",
+            value=text,
+            reason="it must be a version of Go",
+            hint="write it like 1.15.5 or 1.21.0",
+        )
+    return go_name(text)
+
+
+def is_go_version(text: str) -> bool:
+    """Tell whether a text is a version of Go, without the word go."""
+    return _VERSION.fullmatch(text) is not None
+
+
+def _pins(tree: SourceTree) -> Iterator[tuple[str, str]]:
+    readers = {GO_VERSION: _plain, DEPENDENCIES: _dependencies, CROSS: _cross}
+    for file, reader in readers.items():
+        path = tree.path / file
+        if path.is_file():
+            try:
+                version = reader(read_file(path, _LIMITS[file]).decode(errors="replace"))
+            except OSError as error:
+                raise PinNotFound(tag=tree.tag, details=f"{file}: {error.strerror}") from error
+            if version is not None and is_go_version(version):
+                yield file, version
+            elif file != DEPENDENCIES or version is not None:
+                raise PinNotFound(tag=tree.tag, details=f"{file} holds no Go version")
+
+
+def _plain(text: str) -> str | None:
+    return text.strip()
+
+
+def _dependencies(text: str) -> str | None:
+    # Up to v1.16 the file has no entry for Go. Versions stand there without quotes: BaseLoader, as
+    # safe as SafeLoader, leaves them text, where 1.20 would become the number 1.2.
+    try:
+        demand_plain_yaml(text, _MAX_DEPTH)
+        entries = yaml.load(text, Loader=yaml.BaseLoader)["dependencies"]
+        found = [e["version"] for e in entries if e["name"] in _ENTRIES]
+    except (yaml.YAMLError, *BROKEN):
+        return ""
+    if len(found) == 1 and isinstance(found[0], str):
+        return found[0]
+    return "" if found else None
+
+
+def _cross(text: str) -> str | None:
+    match = _NEW_CROSS.fullmatch(text.strip()) or _OLD_CROSS.fullmatch(text.strip())
+    return match[1] if match else None

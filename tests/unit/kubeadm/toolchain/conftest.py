@@ -1,0 +1,65 @@
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kbuild.base import network
+from kbuild.base.workspace import Workspace, open_workspace
+from kbuild.kubeadm.model import BuildRequest
+from kbuild.settings import Settings
+from tests.support.recorder import Recorder
+
+RequestFor = Callable[..., BuildRequest]
+MakeGo = Callable[..., Path]
+
+FAKE_GO = """\
+#!/bin/sh
+# As real ones do, it leaves the answer to another Go unless told not to.
+[ "$GOTOOLCHAIN" = local ] && [ "$GOENV" = off ] || exec echo go version go1.99 linux/amd64
+case "$*" in
+version) echo 'go version {words}' ;;
+*) exit 2 ;;
+esac
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "FIRST_WAIT", 0.0)
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    with open_workspace(tmp_path / "cache") as made:
+        yield made
+
+
+@pytest.fixture
+def request_for(tmp_path: Path) -> RequestFor:
+    def make(**changes: object) -> BuildRequest:
+        settings = Settings(version=("v1.20.2",), ca_years=10, leaf_years=1, lock=tmp_path / "lock")
+        return replace(settings.requests({})[0], **changes)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def make_go(tmp_path: Path) -> MakeGo:
+    """Make a GOROOT whose go can only tell what it is."""
+
+    def make(version: str, name: str = "goroot", words: str = "go{} linux/amd64") -> Path:
+        root = tmp_path / name
+        (root / "bin").mkdir(parents=True)
+        (root / "pkg/tool").mkdir(parents=True)
+        go = root / "bin/go"
+        go.write_text(FAKE_GO.format(words=words.format(version)))
+        go.chmod(0o755)
+        return root
+
+    return make
