@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from kbuild.errors import (
+from kbuild.base.errors import (
     BadProvenance,
     BadSetting,
     NotWritable,
@@ -25,13 +25,8 @@ from kbuild.errors import (
     OutputExists,
     OutputNotReplaceable,
 )
-from kbuild.files import read_file
-from kbuild.release.files import MAX_DOCUMENT
-from kbuild.release.names import PROVENANCE, SIGNATURES, SUM_SUFFIX, SUMS
-from kbuild.release.provenance import read_provenance
-from kbuild.release.recorded import artifacts
-from kbuild.release.sums import read_sums
-from kbuild.workspace import (
+from kbuild.base.files import read_file
+from kbuild.base.workspace import (
     Workspace,
     beside,
     disk_errors,
@@ -40,6 +35,11 @@ from kbuild.workspace import (
     remove,
     resolved,
 )
+from kbuild.release.files import MAX_DOCUMENT
+from kbuild.release.names import PROVENANCE, SIGNATURES, SUM_SUFFIX, SUMS
+from kbuild.release.provenance import read_provenance
+from kbuild.release.recorded import artifacts
+from kbuild.release.sums import read_sums
 
 _FILLING = ".kbuild-new-"  # and 12 hex digits: the folder inside an output that is being filled
 _MOUNT_ID = re.compile(r"^mnt_id:\s*(\d+)$", re.MULTILINE)
@@ -191,7 +191,7 @@ def _lock_beside(place: Path, folder: Path, locks: contextlib.ExitStack) -> None
                     parent.mkdir(exist_ok=True)
                     locks.callback(_remove_empty, parent)
             descriptor = os.open(path, flags, 0o600)
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):
             continue  # another run has just removed a parent, or nothing can be made below /proc
         locks.callback(os.close, descriptor)
         _lock(descriptor, folder)
