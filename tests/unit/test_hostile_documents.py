@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import kbuild
+from kbuild.base.certificates import UnreadableCertificate, read_certificates
 from kbuild.base.errors import KbuildError
 from kbuild.cli.app import app
 from kbuild.kubeadm.model import Lifetimes, SourceTree
@@ -31,7 +32,6 @@ from kbuild.kubeadm.patching.fitting import fitting_series
 from kbuild.kubeadm.patching.goconst import GoSourceError
 from kbuild.kubeadm.patching.gosource import added_duration, const_value
 from kbuild.kubeadm.patching.series import read_index
-from kbuild.kubeadm.prove.certificates import UnreadableCertificate, read_certificates
 from kbuild.kubeadm.prove.gobinary import read_build_info, read_functions, read_sections
 from kbuild.kubeadm.prove.stock import differing_functions
 from kbuild.kubeadm.toolchain.pin import CROSS, DEPENDENCIES, GO_VERSION, read_pin

@@ -8,11 +8,7 @@ from importlib import resources
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from kbuild.base.eras import era_of, read_eras
-from kbuild.base.errors import MissingCertificate, NotRenewed, WrongLifetime
-from kbuild.base.sandbox import Files
-from kbuild.kubeadm.model import IssuedCertificate, Lifetimes
-from kbuild.kubeadm.prove.certificates import (
+from kbuild.base.certificates import (
     CAS,
     KUBECONFIGS,
     LEAVES,
@@ -21,6 +17,10 @@ from kbuild.kubeadm.prove.certificates import (
     make_old_cas,
     read_certificates,
 )
+from kbuild.base.eras import era_of, read_eras
+from kbuild.base.errors import MissingCertificate, NotRenewed, WrongLifetime
+from kbuild.base.sandbox import Files
+from kbuild.kubeadm.model import IssuedCertificate, Lifetimes
 from kbuild.kubeadm.prove.runner import ETC_KUBERNETES, Runner
 
 CASES = ("fresh-ca", "old-ca")
