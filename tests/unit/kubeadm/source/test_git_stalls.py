@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from kbuild.base import git as module
 from kbuild.base import network
 from kbuild.base.errors import (
     BadSetting,
@@ -21,13 +22,13 @@ from kbuild.base.errors import (
     NotKubernetes,
     SourceUnreachable,
 )
+from kbuild.base.git import address
 from kbuild.base.network import ATTEMPTS
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import Tag
-from kbuild.kubeadm.source import git as module
 from kbuild.kubeadm.source import resolve
-from kbuild.kubeadm.source.git import address, list_tags
 from kbuild.kubeadm.source.store import fetch_tag
+from kbuild.kubeadm.source.tags import list_tags
 from tests.support import servers
 from tests.support.hostile_servers import (
     Act,
@@ -306,7 +307,7 @@ def test_a_shortage_of_the_server_is_its_own(
 KILLED = """
 import sys
 sys.path.insert(0, ".")
-from kbuild.kubeadm.source.git import list_tags
+from kbuild.kubeadm.source.tags import list_tags
 from tests.support.recorder import Recorder
 list_tags(sys.argv[1], Recorder())
 """
