@@ -51,16 +51,16 @@ class Container:
     def output(self) -> Iterator[bytes]:
         """Yield what it prints, until it ends; raises SandboxLimit for too much output or time."""
         limits, printed = self._demanded_limits(), 0
-        with (
-            _deadline(self._container, limits.seconds, self._purpose),
-            contextlib.closing(self._container.logs(stream=True, follow=True)) as chunks,
-        ):
-            for chunk in chunks:
+        with _deadline(self._container, limits.seconds, self._purpose):
+            for chunk in self._container.logs(stream=True, follow=True):
                 printed += len(chunk)
-                if printed > limits.printed:
-                    limit = f"{limits.printed >> 20} MiB of output"
-                    raise SandboxLimit(purpose=self._purpose, limit=limit)
-                yield chunk
+                if printed <= limits.printed:
+                    yield chunk
+                elif printed - len(chunk) <= limits.printed:
+                    self.stop()  # its output is read to the end, which closes the connection
+        if printed > limits.printed:
+            limit = f"{limits.printed >> 20} MiB of output"
+            raise SandboxLimit(purpose=self._purpose, limit=limit)
 
     def exit_code(self) -> int:
         """Wait until it has ended, and return its exit code."""
