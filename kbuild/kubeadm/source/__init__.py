@@ -14,7 +14,7 @@ from kbuild.kubeadm.source.versions import full_tag, missing, newest_of, stands_
 def list_tags(source: str, workspace: Workspace, progress: Progress) -> tuple[Tag, ...]:
     """Return the tags that a source offers, oldest first; an archive offers one.
 
-    Raises the errors of exit codes 20 to 29.
+    Raises a SourceError.
     """
     if archive.is_archive(source):
         return (archive.identify(archive.obtain(source, None, workspace, progress)),)
@@ -67,7 +67,7 @@ def resolve(request: BuildRequest, workspace: Workspace, progress: Progress) -> 
 def fetch(request: BuildRequest, tag: Tag, workspace: Workspace, progress: Progress) -> SourceTree:
     """Get the tree of a tag; what kbuild itself reads of it is put into the work folder.
 
-    Raises the errors of exit codes 20 to 29.
+    Raises a SourceError.
     """
     target = workspace.work / "tree"
     if archive.is_archive(request.source):

@@ -104,9 +104,8 @@ def test_a_backdoored_archive_is_refused(
     name: str, tree: Path, upstream: Path, obtain: Obtain
 ) -> None:
     edit(tree / name)
-    with pytest.raises(SourceDiffers, match=f"{name} is another file") as caught:
+    with pytest.raises(SourceDiffers, match=f"{name} is another file"):
         obtain(pack(tree), verify_against=str(upstream))
-    assert caught.value.exit_code == 29
 
 
 def test_a_file_that_the_commit_has_not_is_refused(
