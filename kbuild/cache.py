@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kbuild.base import engine
 from kbuild.base.workspace import alone, content, remove
-from kbuild.kubeadm.compile.docker import CACHE_VOLUME
+from kbuild.kubeadm import CACHE_VOLUME
 
 _BLOCK = 512  # st_blocks counts these, whatever the disk's own are
 # The folders of the cache, and how deep below them stands what is removed as one.

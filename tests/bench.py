@@ -37,7 +37,7 @@ import sys, time
 from pathlib import Path
 from kbuild.kubeadm.model import Tag
 from kbuild.settings import Settings
-from kbuild.kubeadm.source import fetch, resolve
+from kbuild.kubeadm.source.fetch import fetch, resolve
 from kbuild.base.workspace import open_workspace
 from tests.support.recorder import Recorder
 source, version, cache = sys.argv[1:]

@@ -14,7 +14,7 @@ from kbuild.cache import Item, Pruned
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.console import plain_table
-from kbuild.release.documents import rfc3339
+from kbuild.release import rfc3339
 
 _ABOUT = {
     "git": "objects of each source",

@@ -9,16 +9,17 @@ from rich.table import Table
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.console import plain_table
-from kbuild.kubeadm.model import IssuedCertificate, Proof, Published, Release
+from kbuild.kubeadm.model import IssuedCertificate, Proof, Published
 from kbuild.pipeline import Plan, plan, run
-from kbuild.release.documents import (
+from kbuild.release import (
+    SUM_SUFFIX,
+    Release,
     commit_notes,
     go_document,
     proof_document,
     rfc3339,
     source_document,
 )
-from kbuild.release.names import SUM_SUFFIX
 
 app = command_app()
 
@@ -162,14 +163,14 @@ def _plan_document(planned: Plan) -> dict[str, object]:
         "leaf_years": request.lifetimes.leaf_years,
         "arches": list(request.arches),
         "builder": planned.builder,
-        "go": request.go_version,
+        "go": request.go.version,
         "output": str(planned.output),
     }
 
 
 def _plan_lines(planned: Plan) -> Iterator[str]:
     document = _plan_document(planned)
-    go = planned.request.go_version or "the one that the tree pins, known once it is fetched"
+    go = planned.request.go.version or "the one that the tree pins, known once it is fetched"
     yield "Dry run: nothing is built."
     del document["dry_run"]
     for name, value in {**document, "go": go}.items():

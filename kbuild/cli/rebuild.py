@@ -10,7 +10,7 @@ from kbuild.base.errors import BadSettingsFile
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
 from kbuild.rebuild import rebuild as build_again
-from kbuild.release.documents import commit_notes, source_document
+from kbuild.release import commit_notes, source_document
 from kbuild.settings import FILE
 
 app = command_app()

@@ -15,9 +15,8 @@ from typing import Any
 
 from kbuild.base.errors import KbuildError, NotARelease, NotWritable
 from kbuild.base.files import BROKEN, reason_of
+from kbuild.kubeadm import full_tag, read_arch
 from kbuild.kubeadm.model import DAYS_A_YEAR
-from kbuild.kubeadm.prove.elf import read_arch
-from kbuild.kubeadm.source.versions import full_tag
 from kbuild.release.demands import Demands, TrustedKey, inside, read_trusted_key
 from kbuild.release.files import (
     MAX_NAMES,

@@ -10,8 +10,8 @@ import pytest
 
 from kbuild import HOME
 from kbuild.kubeadm.model import BuildRequest
-from kbuild.release import list_files
 from kbuild.release.provenance import BUILD_TYPE, parse_provenance
+from kbuild.release.writer import list_files
 from tests.support.fake_engine import fake_engine
 from tests.support.releases import ARCHIVE, make_release
 

@@ -11,7 +11,7 @@ from kbuild.base import git
 from kbuild.base.errors import BadSetting, SourceDiffers, TagNotFound
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import SourceTree
-from kbuild.kubeadm.source import fetch, resolve
+from kbuild.kubeadm.source.fetch import fetch, resolve
 from tests.support.recorder import Recorder
 from tests.support.repositories import git as run_git
 from tests.support.repositories import make_repository
