@@ -228,7 +228,7 @@ def kinds() -> dict[str, int]:
     while todo:
         one = todo.pop()
         todo += one.__subclasses__()
-        if one.__module__.startswith("kbuild.") and hasattr(one, "what"):
+        if one.__module__.startswith("kbuild.") and "what" in vars(one):
             found[kebab(one.__name__)] = one.exit_code
     return found
 
