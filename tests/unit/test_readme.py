@@ -204,8 +204,8 @@ def test_the_reference_has_every_command() -> None:
 
 def test_every_common_option_is_explained() -> None:
     explained = set(OPTION.findall(" ".join(row[0] for row in table("Common options"))))
-    lines = re.findall(r"^Common options: (.+)$", REFERENCE, re.MULTILINE)
-    named = set(OPTION.findall(" ".join(lines)))
+    lists = re.findall(r"^Common options: (.+?)\n\n", REFERENCE, re.MULTILINE | re.DOTALL)
+    named = set(OPTION.findall(" ".join(lists)))
     assert named == explained
 
 
