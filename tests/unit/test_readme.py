@@ -4,6 +4,7 @@ import json
 import pkgutil
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
@@ -207,6 +208,22 @@ def test_every_common_option_is_explained() -> None:
     lists = re.findall(r"^Common options: (.+?)\n\n", REFERENCE, re.MULTILINE | re.DOTALL)
     named = set(OPTION.findall(" ".join(lists)))
     assert named == explained
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_every_name_in_an_example_of_a_settings_file_is_an_option(page: Path) -> None:
+    for block in re.findall(r"^```toml\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+        for path, name in settings_in(tomllib.loads(block), "kbuild"):
+            asked = [one for where, one in commands().items() if (where + " ").startswith(path)]
+            assert any(f"--{name}" in options_of(command) for command in asked), (path, name)
+
+
+def settings_in(entries: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
+    for name, value in entries.items():
+        if isinstance(value, dict):
+            yield from settings_in(value, f"{path} {name}")
+        else:
+            yield f"{path} ", name
 
 
 def test_the_figures_are_those_of_the_last_bench() -> None:
