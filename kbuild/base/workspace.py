@@ -8,9 +8,9 @@ A cache (by default ``~/.cache/kbuild``) is a folder that kbuild made:
       go/         unpacked Go toolchains
       gocache/    the Go build cache of the local builder
       built/      binaries of earlier runs
-      logs/       the output of the last compile of each tag
-      locks/      one file per lock
-      work/       one folder per run, removed when the run ends
+      logs/       what the last compile of each tag said
+      locks/      one file a shared thing
+      work/       one folder a run, gone when the run ends
 
 kbuild removes files from a cache without asking, so it refuses any other folder that is not empty.
 Only ``content`` knows where the content is; ``Workspace.cache`` is its result.
@@ -52,7 +52,7 @@ from kbuild.base.errors import (
 from kbuild.base.files import open_file, read_file
 
 _FOLDERS = ("git", "go", "gocache", "built", "logs", "locks", "work")
-_CONTENT = "v1"  # increased with each new layout
+_CONTENT = "v1"  # another number for another layout
 _TAG_NAME = "CACHEDIR.TAG"
 # The first line is defined by https://bford.info/cachedir/, the second names the owner.
 _MARK = b"""Signature: 8a477f597d28d172789f06886806bc55
@@ -64,7 +64,7 @@ _ALONE = "alone"
 _cleanups: list[None] = []
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _RUN = re.compile(r"run-[0-9a-f]{12}", re.ASCII)
-_MAX_LINKS = 40  # the limit of the kernel
+_MAX_LINKS = 40  # as many as the kernel follows
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 _REFUSED = (
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG),
@@ -122,9 +122,9 @@ def open_workspace(cache: Path) -> Iterator[Workspace]:
         lock = _run_lock(shared_folder, work.name)
     try:
         with disk_errors(cache):
-            lock.acquire()  # before the folder exists, or a sweep could remove it
+            lock.acquire()  # before the folder exists, or a sweep might take it for a dead run's
             with FileLock(_lock_path(shared_folder, _ALONE)):
-                pass  # wait for a run that needs the cache for itself
+                pass  # who had it was to be alone
             work.mkdir()
             yield Workspace(cache=shared_folder, work=work, run_id=work.name)
     finally:
