@@ -68,6 +68,8 @@ class DockerBuild:
             self._gocache = f"{CACHE_VOLUME}-{key(image)}"
             if empty_cache:
                 self._gocache = held.enter_context(temporary_volume(self._client, workspace))
+            else:  # an engine does not tell when a volume was last of use
+                (workspace.cache / "volumes" / self._gocache).touch()
             self._volumes = {source: GOPATH, made: OUT.parent, self._gocache: CACHE.parent}
             about = self._client.info()
             memory, processors = int(about["MemTotal"]), int(about["NCPU"])
@@ -75,8 +77,8 @@ class DockerBuild:
             # An engine does not say what is free; if it has as much as this machine, it is here.
             free = free_memory() if memory == total_memory() else memory // 2
             self._collector = collector_settings(free, processors)
-            self._load(patched.source, tar, labels)
-            self._container = held.enter_context(self._create(command, labels))
+            with self._loaded(patched.source, tar, labels):  # all the while the volumes are in use
+                self._container = held.enter_context(self._create(command, labels))
             self._container.start()
             self._held = held.pop_all()
 
@@ -112,7 +114,8 @@ class DockerBuild:
         with engine.translate(self._image):
             self._client.volumes.get(self._gocache).remove(force=True)
 
-    def _load(self, source: SourceTree, tar: Path, labels: dict[str, str]) -> None:
+    @contextlib.contextmanager
+    def _loaded(self, source: SourceTree, tar: Path, labels: dict[str, str]) -> Iterator[None]:
         # A container that never starts is enough to write into volumes.
         with removed(
             self._client.containers.create(
@@ -130,6 +133,7 @@ class DockerBuild:
             loader.put_archive(str(GOPATH), over)
             for folder in (OUT, CACHE):
                 loader.put_archive(str(folder.parent), _writable_folder(folder.name))
+            yield
 
     def _create(
         self, command: GoCommand, labels: dict[str, str]
