@@ -65,6 +65,7 @@ _ALONE = "alone"
 _cleanups: list[None] = []
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _RUN = re.compile(r"run-[0-9a-f]{12}", re.ASCII)
+_BESIDE = r"kbuild-(new|old)-[0-9a-f]{12}"
 _MAX_LINKS = 40  # as many as the kernel follows
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 _REFUSED = (
@@ -237,12 +238,17 @@ def beside(target: Path, kind: Literal["new", "old"]) -> Path:
     return target.with_name(f".{target.name}.kbuild-{kind}-{uuid.uuid4().hex[:12]}")
 
 
+def is_beside(name: str) -> bool:
+    """Tell whether a name is one that ``beside`` gives, for whatever target."""
+    return re.fullmatch(rf"\..+\.{_BESIDE}", name, re.DOTALL) is not None
+
+
 def recover(target: Path) -> None:
     """Put right what a killed run left beside ``target``; the caller holds the lock of ``target``.
 
     What it was about to replace is put back. All else that it left is removed.
     """
-    pattern = re.compile(rf"\.{re.escape(target.name)}\.kbuild-(new|old)-[0-9a-f]{{12}}")
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.{_BESIDE}")
     if not target.parent.is_dir():
         return
     for left in sorted(target.parent.iterdir()):
