@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ _MEASURED = "measured.json"  # what the last look at the sizes found
 _MAX_MEASURED = 4096
 _GO_NOTES_USE = 3600  # seconds: Go notes the use of an entry once an hour
 _DAY = 86400
+_THREADS = 8  # a disk that discards blocks takes 4 ms for a file, however small
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,19 +179,24 @@ def _last_use(about: dict[str, Any], noted: dict[str, float]) -> float:
 
 def _discard(chosen: Iterable[Item], found: Iterable[Item], shared_folder: Path) -> Pruned:
     """Remove items of those found; the caller is alone at the cache."""
-    removed = freed = 0
-    with work_folder(shared_folder, is_alone=True) as trash:
-        for item in chosen:
-            path = item.path
-            try:
-                if path.is_dir() and not path.is_symlink():
-                    path.rename(trash / str(removed))
-                else:
-                    path.unlink(missing_ok=True)
-            except OSError:  # on another file system, or in a folder without rights
-                remove(path)
-            freed, removed = freed + item.size, removed + 1
-    return Pruned(removed=removed, freed=freed, left=sum(item.size for item in found) - freed)
+    chosen = list(chosen)
+    with work_folder(shared_folder, is_alone=True) as trash, ThreadPoolExecutor(_THREADS) as pool:
+        for _ in pool.map(lambda item: _remove(item, trash), chosen):
+            pass  # but for an error, which it raises
+    freed = sum(item.size for item in chosen)
+    left = sum(item.size for item in found) - freed
+    return Pruned(removed=len(chosen), freed=freed, left=left)
+
+
+def _remove(item: Item, trash: Path) -> None:
+    path = item.path
+    try:
+        if path.is_dir() and not path.is_symlink():
+            path.rename(trash / f"{item.kind}-{path.name}")
+        else:
+            path.unlink(missing_ok=True)
+    except OSError:  # on another file system, or in a folder without rights
+        remove(path)
 
 
 def _above(size: int | None, found: Iterable[Item]) -> Iterator[Item]:

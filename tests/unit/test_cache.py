@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 from kbuild import cache
 from kbuild.base import engine
-from kbuild.base.errors import CacheInUse, NotACache
+from kbuild.base.errors import BadSetting, CacheInUse, NotACache
 from kbuild.base.workspace import alone, open_workspace
 from kbuild.cli.app import app
 from kbuild.cli.cache import cache_within_limit
 from kbuild.cli.console import Screen
-from kbuild.settings import Settings
+from kbuild.settings import Settings, read_settings
 from tests.support.fake_engine import Answer, FakeEngine, fake_engine
 from tests.support.killed import killed_at_rename
 from tests.support.repositories import make_repository
@@ -376,6 +376,28 @@ def test_the_command_keeps_the_limit(full: Path, tmp_path_factory: pytest.TempPa
     assert size_of(full) <= 9000
     done = CliRunner().invoke(app, [*words, "--cache-limit", "9 apples"])
     assert "cache-limit cannot be '9 apples'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        (0, 0),
+        ("0B", 0),
+        ("500MB", 500 * 10**6),
+        (" 1.5 gb ", 15 * 10**8),
+        (None, 5 * 10**9),
+    ],
+    ids=repr,
+)
+def test_the_limit_is_a_size(text: object, size: int) -> None:
+    assert read_settings({"cache_limit": text}, {}, None).cache_limit == size
+
+
+@pytest.mark.parametrize("text", ["5", 5, "-1GB", "GB", "1GiB", "٣GB", True, "1e3B", ""], ids=repr)
+def test_what_is_no_size_is_no_limit(text: object) -> None:
+    with pytest.raises(BadSetting, match="it must be a size"):
+        read_settings({"cache_limit": text}, {}, None)
 
 
 def test_a_cache_that_a_run_refuses_or_never_made_is_left_alone(
