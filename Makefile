@@ -40,7 +40,6 @@ endif
 	@touch $@
 
 # --no-cache: with one, lint-imports still sees a module that was renamed.
-lint: $(READY) ## formatting, lint, and which module may import which
 lint: $(READY) ## formatting, lint, and the import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

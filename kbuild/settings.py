@@ -52,6 +52,7 @@ BUILDERS = ("auto", "docker", "local")
 TREE_STATES = ("dirty", "clean", "archive")
 LAYOUTS = ("flat", "tree")
 PACKAGES = ("deb", "rpm")
+SIZE_UNITS = ("B", "kB", "MB", "GB", "TB")  # each 1000 times the one before
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _LIFETIMES = ("ca_years", "leaf_years")
@@ -192,6 +193,21 @@ def _switch(name: str, value: object) -> bool:
     return known[word]
 
 
+def parse_size(name: str, value: object) -> int:
+    """Return the bytes of a size such as 500MB or 5GB; raises BadSetting."""
+    powers = {unit.lower(): power for power, unit in enumerate(SIZE_UNITS)}
+    pattern = rf"(\d{{1,9}}(?:\.\d{{1,3}})?) ?({'|'.join(powers)})"
+    match = re.fullmatch(pattern, str(value).strip().lower(), re.ASCII)
+    if match is None:
+        hint = "write it like 500MB or 5GB"
+        raise BadSetting(name=name, value=value, reason="it must be a size", hint=hint)
+    return int(float(match[1]) * 1000 ** powers[match[2]])
+
+
+def _limit(name: str, value: object) -> int:
+    return 0 if str(value).strip() == "0" else parse_size(name, value)
+
+
 def _setting(parse: Parse, default: object = None) -> Any:  # noqa: ANN401  # as dataclasses.field
     return field(default=default, metadata={"parse": parse})
 
@@ -226,6 +242,7 @@ class Settings:
     package: tuple[PackageKind, ...] = _setting(_several(_one_of(*PACKAGES)), ())
     stall_timeout: int = _setting(_seconds, 60)
     cache_dir: Path = _setting(_path, user_cache_path("kbuild"))
+    cache_limit: int = _setting(_limit, 5 * 1000**3)  # bytes; 0 is no limit
     force: bool = _setting(_switch, default=False)
     dry_run: bool = _setting(_switch, default=False)
     json: bool = _setting(_switch, default=False)

@@ -9,6 +9,7 @@ A cache (by default ``~/.cache/kbuild``) is a folder that kbuild made:
       gocache/    the Go build cache of the local builder
       built/      binaries of earlier runs
       logs/       what the last compile of each tag said
+      volumes/    one empty file a Go cache of the docker builder, as old as its last use
       locks/      one file a shared thing
       work/       one folder a run, gone when the run ends
 
@@ -51,7 +52,7 @@ from kbuild.base.errors import (
 )
 from kbuild.base.files import open_file, read_file
 
-_FOLDERS = ("git", "go", "gocache", "built", "logs", "locks", "work")
+_FOLDERS = ("git", "go", "gocache", "built", "logs", "volumes", "locks", "work")
 _CONTENT = "v1"  # another number for another layout
 _TAG_NAME = "CACHEDIR.TAG"
 # The first line is defined by https://bford.info/cachedir/, the second names the owner.
@@ -64,6 +65,7 @@ _ALONE = "alone"
 _cleanups: list[None] = []
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _RUN = re.compile(r"run-[0-9a-f]{12}", re.ASCII)
+_BESIDE = r"kbuild-(new|old)-[0-9a-f]{12}"
 _MAX_LINKS = 40  # as many as the kernel follows
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 _REFUSED = (
@@ -118,15 +120,24 @@ def open_workspace(cache: Path) -> Iterator[Workspace]:
     with disk_errors(cache):
         shared_folder = _make_cache(cache)
         sweep(shared_folder)
-        work = shared_folder / "work" / f"run-{uuid.uuid4().hex[:12]}"
-        lock = _run_lock(shared_folder, work.name)
+    with disk_errors(cache), work_folder(shared_folder) as work:
+        yield Workspace(cache=shared_folder, work=work, run_id=work.name)
+
+
+@contextlib.contextmanager
+def work_folder(shared_folder: Path, *, is_alone: bool = False) -> Iterator[Path]:
+    """Make a work folder that is gone when the block ends; if we are killed, it is swept.
+
+    The caller tells whether it is alone at the cache; otherwise this waits for a process that is.
+    """
+    work = shared_folder / "work" / f"run-{uuid.uuid4().hex[:12]}"
+    lock = _run_lock(shared_folder, work.name)
+    turn = contextlib.nullcontext() if is_alone else FileLock(_lock_path(shared_folder, _ALONE))
     try:
-        with disk_errors(cache):
-            lock.acquire()  # before the folder exists, or a sweep might take it for a dead run's
-            with FileLock(_lock_path(shared_folder, _ALONE)):
-                pass  # who had it was to be alone
+        lock.acquire()  # before the folder exists, or a sweep might take it for a dead run's
+        with turn:  # the folder tells `alone` that a run has begun
             work.mkdir()
-            yield Workspace(cache=shared_folder, work=work, run_id=work.name)
+        yield work
     finally:
         with uninterrupted():
             remove(work)
@@ -227,12 +238,17 @@ def beside(target: Path, kind: Literal["new", "old"]) -> Path:
     return target.with_name(f".{target.name}.kbuild-{kind}-{uuid.uuid4().hex[:12]}")
 
 
+def is_beside(name: str) -> bool:
+    """Tell whether a name is one that ``beside`` gives, for whatever target."""
+    return re.fullmatch(rf"\..+\.{_BESIDE}", name, re.DOTALL) is not None
+
+
 def recover(target: Path) -> None:
     """Clean up next to ``target`` after a killed run; the caller holds the lock of ``target``.
 
     What the run was about to replace is restored. Everything else that it left is removed.
     """
-    pattern = re.compile(rf"\.{re.escape(target.name)}\.kbuild-(new|old)-[0-9a-f]{{12}}")
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.{_BESIDE}")
     if not target.parent.is_dir():
         return
     for left in sorted(target.parent.iterdir()):

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
+from kbuild.cli.cache import cache_within_limit
 from kbuild.cli.console import plain_table
 from kbuild.kubeadm.model import IssuedCertificate, Proof, Published
 from kbuild.pipeline import Plan, plan, run
@@ -59,6 +60,7 @@ def kubeadm(
     quiet: options.Quiet = None,
     config: options.Config = None,
     cache_dir: options.CacheDir = None,
+    cache_limit: options.CacheLimit = None,
 ) -> None:
     """Build kubeadm with other certificate lifetimes, and prove it."""
     flags = {name: value for name, value in locals().items() if name not in ("ctx", "config")}
@@ -70,7 +72,8 @@ def kubeadm(
         documents = [_plan_document(planned) for planned in plans]
         lines = [line for planned in plans for line in _plan_lines(planned)]
     else:
-        releases = run(requests, settings.cache_dir, screen)
+        with cache_within_limit(settings, screen):
+            releases = run(requests, settings.cache_dir, screen)
         documents = [_document(release) for release in releases]
         lines = [line for release in releases for line in _lines(release)]
     several = {"releases": documents}

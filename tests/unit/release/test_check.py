@@ -317,6 +317,30 @@ def test_a_folder_of_releases_is_every_one_of_them(made: Path, tmp_path: Path) -
     assert [each.folder for each in check_folder(tmp_path / "v1.20.2")] == [tmp_path / "v1.20.2"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [".v1.20.3.kbuild-new-0123456789ab", ".v1.kbuild-old-0123456789ab", ".kbuild-new-0123456789ab"],
+)
+def test_what_a_killed_run_left_is_no_release_even_if_it_is_whole(
+    name: str, made: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(made, tmp_path / name)
+    with pytest.raises(NotARelease):
+        check_folder(tmp_path)
+    shutil.copytree(made, tmp_path / "v1.20.2")
+    stray, release = check_folder(tmp_path)
+    assert [(each.kind, each.file) for each in stray.problems] == [("extra", name)]
+    assert (release.folder, release.problems) == (tmp_path / "v1.20.2", ())
+
+
+def test_a_release_may_have_a_name_like_that_of_an_unfinished_one(
+    made: Path, tmp_path: Path
+) -> None:
+    for name in ("v1.kbuild-new-0123456789ab", ".v1.kbuild-new-0123456789"):
+        shutil.copytree(made, tmp_path / name)
+    assert [each.problems for each in check_folder(tmp_path)] == [(), ()]
+
+
 @pytest.mark.parametrize("kind", ["absent", "file", "empty"])
 def test_what_is_no_release_is_refused(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "x"

@@ -91,6 +91,13 @@ def test_a_compile_uses_the_build_cache(compiled: Compile) -> None:
     assert compiled.said == []
 
 
+def test_a_build_cache_is_as_old_as_its_last_use(compiled: Compile) -> None:
+    compiled()
+    os.utime(compiled.gocache, (0, 0))
+    compiled()
+    assert compiled.gocache.stat().st_mtime > 0
+
+
 def flip(entry: Path) -> None:
     entry.write_bytes(b"packagf")
 
