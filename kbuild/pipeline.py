@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from kbuild.base import git
 from kbuild.base.prefetch import prepared
 from kbuild.base.progress import Progress
 from kbuild.base.workspace import Workspace, open_workspace, remove
@@ -28,7 +29,7 @@ from kbuild.kubeadm.patching.series import Series, series_for
 from kbuild.kubeadm.prove import prove_binary
 from kbuild.kubeadm.prove.published import as_published, build_date_of, find_published
 from kbuild.kubeadm.prove.stock import against_stock
-from kbuild.kubeadm.source import fetch, git, resolve
+from kbuild.kubeadm.source import fetch, resolve
 from kbuild.kubeadm.source.versions import full_tag
 from kbuild.kubeadm.toolchain import choose_go
 from kbuild.kubeadm.toolchain.images import demand_digest

@@ -16,6 +16,7 @@ from typing import Any
 
 from platformdirs import user_cache_path, user_config_path
 
+from kbuild.base.arches import ARCHES
 from kbuild.base.errors import (
     BadSetting,
     BadSettingsFile,
@@ -25,7 +26,6 @@ from kbuild.base.errors import (
 )
 from kbuild.base.files import read_file, reason_of
 from kbuild.kubeadm.model import (
-    ARCHES,
     MAX_YEARS,
     STOCK_CA_YEARS,
     STOCK_LEAF_YEARS,

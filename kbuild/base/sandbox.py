@@ -36,13 +36,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
 
+from kbuild.base.arches import ARCHES
 from kbuild.base.errors import SandboxLimit, SandboxUnavailable
 from kbuild.base.seccomp import filter_program
 
 SANDBOX_ID = 65532  # the user and group of the program; where root runs kbuild, outside too
 SYSTEM = ("bin", "lib", "lib32", "lib64", "sbin")
 SYSTEM_USR = ("usr/bin", "usr/lib", "usr/lib32", "usr/lib64", "usr/sbin", "usr/share")
-_ARCHES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 # Not zero: a shared mapping of it is memory that no limit counts.
 _DEVICES = ("null", "random", "urandom")
 # Masked by runc and Docker (moby, oci/defaults.go); bwrap makes sys, sysrq-trigger, irq and bus
@@ -294,7 +294,8 @@ def is_available() -> bool:
 def host_arch() -> str:
     """Return this machine's architecture in Go's words."""
     machine = platform.machine()
-    return _ARCHES.get(machine, machine)
+    known = (arch for arch, names in ARCHES.items() if names.machine == machine)
+    return next(known, machine)
 
 
 def system_binds() -> list[Bind]:

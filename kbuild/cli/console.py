@@ -93,14 +93,12 @@ class Screen:
     def error(self, error: KbuildError) -> None:
         """Print an error: what happened, what to do, and another program's last words."""
         self.close()
-        self._say_labelled("error:", "red", error.happened)
+        self._say_labelled(f"error[{error.kind}]:", "red", error.happened)
         if error.hint:
             self._say_labelled("hint:", "yellow", error.hint)
         for line in error.details.splitlines():
             self._tell(Text(f"  | {visible(line)}"), soft_wrap=True)
-        self.error_document(
-            type(error).__name__, error.exit_code, error.happened, error.hint, error.details
-        )
+        self.error_document(error.kind, error.exit_code, error.happened, error.hint, error.details)
 
     def error_document(
         self, kind: str, exit_code: int, what: str, todo: str = "see --help", details: str = ""

@@ -12,7 +12,6 @@ from typing import Literal, NamedTuple
 
 from packaging.version import Version
 
-ARCHES = ("amd64", "arm64", "arm", "ppc64le", "s390x")
 DAYS_A_YEAR = 365
 MAX_YEARS = 292  # time.Duration holds 292.47 years; duration365d * 293 does not compile
 STOCK_CA_YEARS, STOCK_LEAF_YEARS = 10, 1

@@ -15,17 +15,11 @@ from string import Template
 
 from packaging.version import Version
 
+from kbuild.base.arches import ARCHES
 from kbuild.release.names import binary_name
 from kbuild.release.provenance import Statement
 
 _HOURS_A_YEAR = 8760
-_MACHINES = {
-    "amd64": "x86_64",
-    "arm64": "aarch64",
-    "arm": "armv7l",
-    "ppc64le": "ppc64le",
-    "s390x": "s390x",
-}
 # From here on the lifetimes stand in kubeadm's configuration, which kubespray writes.
 _CONFIGURED = Version("1.31.dev0")
 
@@ -116,7 +110,7 @@ def snippet(tool: str, statement: Statement, base: str) -> str:
         {
             "arch": arch,
             "tag": tag,
-            "machine": _MACHINES[arch],
+            "machine": ARCHES[arch].machine,
             "address": f"{above}/{name}",
             "sum": statement.subjects[name]["sha256"],
         }

@@ -5,7 +5,7 @@ conflicts with ``kubeadm`` and provides it. Since it takes that package's place,
 kubelet's drop-in too: without it the kubelet does not know the cluster (kubernetes/release,
 cmd/krel/templates/latest/kubeadm/10-kubeadm.conf).
 
-Names of architectures and versions: kubernetes/release, pkg/obs/specs/pkgdef.go.
+Source of the versions: kubernetes/release, pkg/obs/specs/pkgdef.go.
 """
 
 import os
@@ -15,15 +15,12 @@ from datetime import datetime
 from pathlib import Path
 from string import Template
 
+from kbuild.base.arches import ARCHES
 from kbuild.base.errors import PackagerFailed, PackagerMissing
 from kbuild.kubeadm.model import Binary, BuildRequest
 
 NAME = "kubeadm-kbuild"
 _TOOLS = {"deb": ("dpkg-deb", "dpkg"), "rpm": ("rpmbuild", "rpm")}
-_ARCHES = {
-    "deb": {"arm": "armhf", "ppc64le": "ppc64el"},
-    "rpm": {"amd64": "x86_64", "arm64": "aarch64", "arm": "armv7hl"},
-}
 _DROP_IN = "usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf"
 _DEFAULTS = {"deb": "/etc/default/kubelet", "rpm": "/etc/sysconfig/kubelet"}
 _DROP_IN_TEXT = Template("""\
@@ -95,10 +92,9 @@ def demand_tools(kinds: tuple[str, ...]) -> None:
 
 def package_name(kind: str, tag: str, arch: str) -> str:
     """Return the file name of a package."""
-    name = _ARCHES[kind].get(arch, arch)
     if kind == "deb":
-        return f"{NAME}_{_version(tag)}_{name}.deb"
-    return f"{NAME}-{_version(tag)}-1.{name}.rpm"
+        return f"{NAME}_{_version(tag)}_{ARCHES[arch].deb}.deb"
+    return f"{NAME}-{_version(tag)}-1.{ARCHES[arch].rpm}.rpm"
 
 
 def make_package(kind: str, binary: Binary, request: BuildRequest, work: Path, out: Path) -> None:
@@ -108,13 +104,13 @@ def make_package(kind: str, binary: Binary, request: BuildRequest, work: Path, o
     """
     date, tree = request.build_date, binary.tree
     assert date is not None
-    root = work / f"{kind}-{binary.arch}"
+    root, names = work / f"{kind}-{binary.arch}", ARCHES[binary.arch]
     _lay_out(root / "root", binary.path, kind, date)
     years = f"CA {tree.lifetimes.ca_years} years, leaf {tree.lifetimes.leaf_years} years"
     facts = {
         "name": NAME,
         "version": _version(tree.source.tag),
-        "arch": _ARCHES[kind].get(binary.arch, binary.arch),
+        "arch": names.deb if kind == "deb" else names.rpm,
         "about": f"kubeadm {tree.source.tag} with longer certificates ({years})",
         "drop_in": _DROP_IN,
         "kib": -(-binary.path.stat().st_size // 1024),

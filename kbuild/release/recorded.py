@@ -5,11 +5,12 @@ a file, or given to a compiler.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from kbuild.kubeadm.model import ARCHES, MAX_YEARS
+from kbuild.base.arches import ARCHES
+from kbuild.kubeadm.model import MAX_YEARS
 from kbuild.kubeadm.source.versions import is_tag
 from kbuild.kubeadm.toolchain.pin import is_go_version
 from kbuild.release.names import BUILD, PATCH, PROOF, binary_name, sbom_name
@@ -136,7 +137,7 @@ def _matches(pattern: re.Pattern[str], value: object) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
-def _are_of(values: object, known: tuple[str, ...]) -> bool:
+def _are_of(values: object, known: Collection[str]) -> bool:
     """Tell whether this is a list of known words, each of them once."""
     return (
         isinstance(values, list)

@@ -4,7 +4,7 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
-from kbuild.kubeadm.prove.elf import MACHINES
+from kbuild.base.arches import ARCHES
 
 ELF_MACHINES = {"amd64": 62, "arm64": 183, "arm": 40, "ppc64le": 21, "s390x": 22}
 BASE = 0x400000
@@ -34,7 +34,7 @@ def write_go_elf(
     pclntab: str = "1.20",
 ) -> Path:
     """Write an executable whose sections lie one after the other, and return its path."""
-    assert arch in MACHINES.values()
+    assert arch in ARCHES
     text = b"".join(functions.values())
     entries, at = [], BASE
     for name, code in functions.items():

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from kbuild.base import errors
-from kbuild.base.errors import KbuildError
+from kbuild.base.errors import InternalError, Interrupted, KbuildError
 from kbuild.cli.app import app
 from kbuild.settings import names
 from tests.bench import Figure, row
+from tests.support.failures import FAMILIES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -57,17 +57,13 @@ def test_every_setting_is_in_its_table() -> None:
 
 
 def test_the_exit_codes_are_in_their_table() -> None:
-    told = {
-        int(code): text for code, text in re.findall(r"^\| (\d+) \| (.+) \|$", README, re.MULTILINE)
-    }
-    classes = [
-        value
-        for value in vars(errors).values()
-        if isinstance(value, type) and issubclass(value, KbuildError) and value is not KbuildError
-    ]
-    expected = {c.exit_code: str(c.__doc__).splitlines()[0] for c in classes if c.exit_code != 2}
-    assert told == {
-        0: "Done.",
-        2: "A flag or a setting has a value that it cannot have.",
-        **expected,
+    text = "\n".join(path.read_text() for path in (ROOT / "README.md", *ROOT.glob("docs/*.md")))
+    [table] = re.findall(r"^\| code \| meaning \|\n((?:\|.+\n)+)", text, re.MULTILINE)
+    rows = re.findall(r"^\| (\d+) \| (.+) \|$", table, re.MULTILINE)
+    families: list[type[KbuildError]] = [InternalError, Interrupted, *FAMILIES]
+    assert {int(code): meaning for code, meaning in rows} == {
+        0: "Success.",
+        100: "Cluster: reserved.",
+        141: "Output: whoever reads standard output has closed it.",
+        **{family.exit_code: str(family.__doc__).splitlines()[0] for family in families},
     }

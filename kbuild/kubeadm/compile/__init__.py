@@ -115,7 +115,7 @@ def choose_builder(request: BuildRequest, progress: Progress) -> str:
 def provide(toolchain: Toolchain, progress: Progress) -> None:
     """Bring the image of a toolchain here, if it is one.
 
-    Raises the errors of exit codes 35 and 50 to 56.
+    Raises ImageNotFound or an EngineError.
     """
     if toolchain.image is not None:
         with contextlib.closing(engine.connect()) as client, engine.translate(toolchain.image):

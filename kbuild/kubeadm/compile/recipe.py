@@ -5,13 +5,13 @@ the same Go gives the same bytes in a container and outside.
 """
 
 import shlex
-import tomllib
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import PurePosixPath
 
 from packaging.specifiers import SpecifierSet
 
+from kbuild.base.eras import eras_of, read_eras
 from kbuild.base.sandbox import Limits
 from kbuild.kubeadm.model import BuildRequest, PatchedTree, SourceTree
 
@@ -74,7 +74,7 @@ rm -f /tmp/outputs /tmp/good /tmp/damaged
 class Recipe:
     """One era's way to build; the fields are explained at the top of recipes.toml."""
 
-    versions: str
+    versions: SpecifierSet
     read: list[str]
     mode: str
     trim: str
@@ -82,11 +82,6 @@ class Recipe:
     link: list[str]
     tags: list[str]
     stamp: list[str]
-
-    def serves(self, tree: SourceTree) -> bool:
-        """Tell whether the tree is of this era: its version fits, and go.work is as expected."""
-        fits = SpecifierSet(self.versions).contains(tree.version, prereleases=True)
-        return fits and (self.mode == "workspace") == (tree.path / "go.work").exists()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,13 +133,17 @@ def compile_limits(memory: int, processors: int) -> Limits:
 def recipes() -> tuple[Recipe, ...]:
     """Return the shipped recipes, oldest first."""
     text = resources.files("kbuild.kubeadm.compile").joinpath("recipes.toml").read_text()
-    return tuple(Recipe(**entry) for entry in tomllib.loads(text)["recipe"])
+    return read_eras(text, "recipe", Recipe)
 
 
 def recipe_for(tree: SourceTree) -> Recipe:
-    """Return the recipe of the tree's era; a tree newer than all takes the newest."""
-    known = recipes()
-    return next((recipe for recipe in known if recipe.serves(tree)), known[-1])
+    """Return the recipe of the tree's era: its version fits, and it has a go.work or has none.
+
+    A tree newer than all takes the newest.
+    """
+    known, workspace = recipes(), (tree.path / "go.work").exists()
+    fits = (r for r in eras_of(known, tree.version) if (r.mode == "workspace") == workspace)
+    return next(fits, known[-1])
 
 
 def go_command(patched: PatchedTree, arch: str, request: BuildRequest) -> GoCommand:

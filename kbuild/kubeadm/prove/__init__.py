@@ -35,7 +35,7 @@ def prove_binary(
     """Prove a binary of ours: it must be exactly what the request asks for.
 
     A foreign architecture that nothing here can run is proven by its ELF file alone, and
-    ``Proof.ran`` is None. Raises the errors of exit codes 70 to 76.
+    ``Proof.ran`` is None. Raises a ProofError.
     """
     tree = binary.tree
     expected = {
@@ -59,7 +59,7 @@ def prove_file(
 ) -> Proof:
     """Prove any kubeadm, whoever built it; ``version`` is the gitVersion it must report.
 
-    Raises the errors of exit codes 70 to 76, CannotRun when nothing here can run it.
+    Raises a ProofError, CannotRun when nothing here can run it.
     """
     arch = read_arch(path)
     expected = {"platform": f"linux/{arch}"}

@@ -16,17 +16,10 @@ from elftools.common.utils import struct_parse
 from elftools.elf.constants import SH_FLAGS
 from elftools.elf.structs import ELFStructs
 
+from kbuild.base.arches import ARCHES
 from kbuild.base.errors import WrongBinary
 from kbuild.base.files import open_file, reason_of
 
-MACHINES = {
-    "EM_X86_64": "amd64",
-    "EM_AARCH64": "arm64",
-    "EM_ARM": "arm",
-    "EM_PPC64": "ppc64le",
-    "EM_S390": "s390x",
-}
-_BIG_ENDIAN = ("s390x",)
 _IDENT = 16
 _MAX_HEADERS = 1000  # Go's linker writes about 10 segments and 30 sections
 _MAX_NAMES = 64 * 1024  # bytes of all section names
@@ -147,8 +140,9 @@ def read_arch(binary: Content) -> str:
     Raises WrongBinary when it is no ELF file, dynamic, or of a machine that kbuild does not know.
     """
     with opened(binary) as elf:
-        arch = MACHINES.get(elf.machine)
-        if arch is None or elf.little_endian == (arch in _BIG_ENDIAN):
+        machine = elf.machine, not elf.little_endian
+        known = {(names.elf, names.big_endian): arch for arch, names in ARCHES.items()}
+        if machine not in known:
             order = "little" if elf.little_endian else "big"
             message = f"its machine is {elf.machine}, {order}-endian"
             raise ValueError(message)
@@ -162,4 +156,4 @@ def read_arch(binary: Content) -> str:
         if elf.kind != "ET_EXEC":
             message = f"it is not an executable, its ELF type is {elf.kind}"
             raise ValueError(message)
-    return arch
+    return known[machine]

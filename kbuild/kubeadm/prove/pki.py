@@ -1,6 +1,5 @@
 """Have kubeadm issue and renew everything, and check every date that it wrote."""
 
-import tomllib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -9,10 +8,7 @@ from importlib import resources
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from kbuild.base.errors import MissingCertificate, NotRenewed, WrongLifetime
-from kbuild.base.sandbox import Files
-from kbuild.kubeadm.model import IssuedCertificate, Lifetimes
-from kbuild.kubeadm.prove.certificates import (
+from kbuild.base.certificates import (
     CAS,
     KUBECONFIGS,
     LEAVES,
@@ -21,6 +17,10 @@ from kbuild.kubeadm.prove.certificates import (
     make_old_cas,
     read_certificates,
 )
+from kbuild.base.eras import era_of, read_eras
+from kbuild.base.errors import MissingCertificate, NotRenewed, WrongLifetime
+from kbuild.base.sandbox import Files
+from kbuild.kubeadm.model import IssuedCertificate, Lifetimes
 from kbuild.kubeadm.prove.runner import ETC_KUBERNETES, Runner
 
 CASES = ("fresh-ca", "old-ca")
@@ -34,7 +34,7 @@ _OLD_CA_AGE = timedelta(days=3 * 365)
 class Era:
     """How an era of kubeadm is driven; the fields are explained at the top of eras.toml."""
 
-    versions: str
+    versions: SpecifierSet
     read: list[str]
     config: str
     renew: list[str]
@@ -45,14 +45,7 @@ class Era:
 def eras() -> tuple[Era, ...]:
     """Return the shipped eras, oldest first."""
     text = resources.files("kbuild.kubeadm.prove").joinpath("eras.toml").read_text()
-    return tuple(Era(**entry) for entry in tomllib.loads(text)["era"])
-
-
-def era_of(version: Version) -> Era:
-    """Return the era of a version; one newer than all takes the newest."""
-    known = eras()
-    fits = (era for era in known if SpecifierSet(era.versions).contains(version, prereleases=True))
-    return next(fits, known[-1])
+    return read_eras(text, "era", Era)
 
 
 def prove_pki(
@@ -65,7 +58,7 @@ def prove_pki(
     the first case and those that issue in the second are such. Raises WrongLifetime,
     MissingCertificate, NotRenewed, KubeadmFailed or SandboxLimit.
     """
-    era = era_of(version)
+    era = era_of(eras(), version)
     files: Files = {
         "kbuild-issue.yaml": _config(era, version, ecdsa=case == "old-ca").encode(),
         "kbuild-renew.yaml": _config(era, version, ecdsa=case == "fresh-ca").encode(),

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from kbuild.base import sandbox
+from kbuild.base.arches import ARCHES
 from kbuild.base.errors import KubeadmFailed
 from kbuild.base.sandbox import Bind, Files, Limits, Process, Sandbox
 
@@ -14,7 +15,6 @@ ETC_KUBERNETES = PurePosixPath("/etc/kubernetes")
 KUBEADM = PurePosixPath("/kubeadm")
 PURPOSE = "the proof"
 _QEMU = PurePosixPath("/qemu")
-_QEMU_NAMES = {"amd64": "x86_64", "arm64": "aarch64", "arm": "arm"}
 _MIB = 1 << 20
 # Of a genuine kubeadm: 20 threads, 60 MiB of memory (under qemu-user 200), 100 KiB of files and
 # 10 KiB of output, and 10 seconds for a whole proof (under qemu-user two minutes).
@@ -101,8 +101,7 @@ def sandbox_runner(binary: Path, arch: str, work: Path) -> SandboxRunner | None:
     """Return a runner for a binary of that architecture, or None for want of its qemu-user."""
     if arch == sandbox.host_arch():
         return SandboxRunner(binary, work, qemu=None)
-    name = _QEMU_NAMES.get(arch, arch)
-    qemu = shutil.which(f"qemu-{name}-static")
+    qemu = shutil.which(f"qemu-{ARCHES[arch].qemu}-static")
     return SandboxRunner(binary, work, qemu=Path(qemu).resolve()) if qemu else None
 
 

@@ -5,7 +5,7 @@ from kbuild.base.errors import BadSetting, BrokenArchive, CommitMismatch, WrongA
 from kbuild.base.progress import Progress
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import BuildRequest, SourceTree, Tag
-from kbuild.kubeadm.source import archive, git
+from kbuild.kubeadm.source import archive, tags
 from kbuild.kubeadm.source.compare import compare, demand_git
 from kbuild.kubeadm.source.store import fetch_tag
 from kbuild.kubeadm.source.versions import full_tag, missing, newest_of, stands_for
@@ -14,11 +14,11 @@ from kbuild.kubeadm.source.versions import full_tag, missing, newest_of, stands_
 def list_tags(source: str, workspace: Workspace, progress: Progress) -> tuple[Tag, ...]:
     """Return the tags that a source offers, oldest first; an archive offers one.
 
-    Raises the errors of exit codes 20 to 29.
+    Raises a SourceError.
     """
     if archive.is_archive(source):
         return (archive.identify(archive.obtain(source, None, workspace, progress)),)
-    return git.list_tags(source, progress)
+    return tags.list_tags(source, progress)
 
 
 def resolve(request: BuildRequest, workspace: Workspace, progress: Progress) -> Tag:
@@ -51,13 +51,13 @@ def resolve(request: BuildRequest, workspace: Workspace, progress: Progress) -> 
             hint="demand the commit of a git tag with --commit",
         )
     elif wanted is None:
-        tags = git.list_tags(request.source, progress)
-        tag = newest_of(request.version, tags, shown(request.source))
+        known = tags.list_tags(request.source, progress)
+        tag = newest_of(request.version, known, shown(request.source))
     else:
-        found = git.find_tag(request.source, wanted, progress)
+        found = tags.find_tag(request.source, wanted, progress)
         if found is None:
-            tags = git.list_tags(request.source, progress)
-            raise missing(wanted, tags, shown(request.source))
+            known = tags.list_tags(request.source, progress)
+            raise missing(wanted, known, shown(request.source))
         tag = found
     if request.commit and not str(tag.commit).startswith(request.commit):
         raise CommitMismatch(tag=tag.name, actual=tag.commit, expected=request.commit)
@@ -67,7 +67,7 @@ def resolve(request: BuildRequest, workspace: Workspace, progress: Progress) -> 
 def fetch(request: BuildRequest, tag: Tag, workspace: Workspace, progress: Progress) -> SourceTree:
     """Get the tree of a tag; what kbuild itself reads of it is put into the work folder.
 
-    Raises the errors of exit codes 20 to 29.
+    Raises a SourceError.
     """
     target = workspace.work / "tree"
     if archive.is_archive(request.source):

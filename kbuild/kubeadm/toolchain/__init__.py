@@ -19,7 +19,7 @@ def choose_go(
 ) -> Toolchain:
     """Return the toolchain for a tree: an image by digest for docker, else a GOROOT.
 
-    Raises the errors of exit codes 30 to 39, and BadSetting for a nonsense --go-version.
+    Raises a ToolchainError, and BadSetting for a nonsense --go-version.
     """
     override = parse_go_version(request.go_version) if request.go_version is not None else None
     pin = _pin(tree, override)

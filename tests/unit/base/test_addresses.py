@@ -18,7 +18,7 @@ from kbuild.base.addresses import is_local, recorded, shown
 from kbuild.base.errors import BadSetting, InternalError, KbuildError, SourceUnreachable
 from kbuild.cli.console import Screen
 from kbuild.kubeadm.model import Binary
-from kbuild.kubeadm.source import git
+from kbuild.kubeadm.source import tags
 from kbuild.release import list_files
 from kbuild.release.documents import build_document
 from kbuild.release.provenance import provenance
@@ -157,7 +157,7 @@ def test_no_secret_is_in_what_git_says(monkeypatch: pytest.MonkeyPatch) -> None:
     secret, recorder = "hunter2-correct-horse", Recorder()
     url = f"http://user:{secret}@127.0.0.1:{free_port()}/kubernetes.git?token={secret}"
     with pytest.raises(KbuildError) as caught:
-        git.list_tags(url, recorder)
+        tags.list_tags(url, recorder)
     told = [caught.value.happened, caught.value.hint, caught.value.details, *recorder.said]
     assert caught.value.details
     assert without(secret, "\n".join(told))

@@ -127,9 +127,8 @@ def test_a_binary_that_upstream_did_not_sign_is_refused_before_it_runs(
     }
     for number, (tag, files) in enumerate(hostile.items()):
         site.write(tag, **files)
-        with pytest.raises(PublisherFailed) as caught:
+        with pytest.raises(PublisherFailed):
             site.find(tag, workspace.part(str(number)), Recorder())
-        assert caught.value.exit_code == 79
     assert ran == []
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from kbuild.base import git
 from kbuild.base.errors import BadSetting, SourceDiffers, TagNotFound
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import SourceTree
-from kbuild.kubeadm.source import fetch, git, resolve
+from kbuild.kubeadm.source import fetch, resolve
 from tests.support.recorder import Recorder
 from tests.support.repositories import git as run_git
 from tests.support.repositories import make_repository
@@ -103,9 +104,8 @@ def test_a_backdoored_archive_is_refused(
     name: str, tree: Path, upstream: Path, obtain: Obtain
 ) -> None:
     edit(tree / name)
-    with pytest.raises(SourceDiffers, match=f"{name} is another file") as caught:
+    with pytest.raises(SourceDiffers, match=f"{name} is another file"):
         obtain(pack(tree), verify_against=str(upstream))
-    assert caught.value.exit_code == 29
 
 
 def test_a_file_that_the_commit_has_not_is_refused(
