@@ -75,7 +75,6 @@ def examples(count: int) -> Callable[[Any], Any]:
         max_examples=count * FUZZ,
         derandomize=FUZZ == 1,
         database=None,
-        deadline=None,
         report_multiple_bugs=FUZZ == 1,
         phases=[Phase.generate, *([Phase.shrink] if FUZZ == 1 else [])],
         suppress_health_check=list(HealthCheck),

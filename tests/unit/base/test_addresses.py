@@ -124,7 +124,7 @@ def binary(tmp_path_factory: pytest.TempPathFactory) -> Binary:
     return make_binaries(tmp_path_factory.mktemp("binary"))[0]
 
 
-@settings(max_examples=50, deadline=None)  # each asks for the versions of this machine
+@settings(max_examples=50)  # each asks for the versions of this machine
 @given(made=addresses, is_archive=st.booleans())
 def test_no_secret_of_an_address_is_in_a_document(
     made: tuple[str, str], is_archive: bool, binary: Binary

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: a process and a home of its own."""
+"""The command line as a user meets it, in a home of its own."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command import Done, run_here
 from tests.support.failures import outcome
 from tests.support.hostile_servers import hostile_server, silence
 from tests.support.releases import make_release
@@ -18,7 +19,7 @@ from tests.support.trees import content_of
 
 KBUILD = Path(sys.executable).with_name("kbuild")
 YEARS = ("--ca-years", "100", "--leaf-years", "10")
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Run = Callable[..., Done]
 
 
 @pytest.fixture
@@ -26,17 +27,8 @@ def run(tmp_path: Path) -> Run:
     home = tmp_path / "home"
     home.mkdir()
 
-    def kbuild(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("KBUILD_", "XDG_"))}
-        return subprocess.run(
-            [KBUILD, *words],
-            cwd=home,
-            env={**clean, "HOME": str(home), **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=100,
-        )
+    def kbuild(*words: str, **environment: str) -> Done:
+        return run_here(*words, cwd=home, **{"HOME": str(home), **environment})
 
     return kbuild
 

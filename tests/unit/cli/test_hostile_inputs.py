@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from typer.testing import CliRunner
 
-from kbuild.cli.app import app
 from kbuild.kubeadm.toolchain.images import Pin
+from tests.support.command import run_here
 from tests.support.failures import kind_of, outcome
 from tests.support.goelf import write_go_elf
 from tests.support.releases import forge, forge_sums, make_release
@@ -33,9 +32,8 @@ WHO = ("--identity", "somebody@example.invalid", "--issuer", "https://example.in
 
 def kbuild(*words: object) -> tuple[int, str]:
     """Run a command here; return its exit code and what it said on standard error."""
-    done = CliRunner().invoke(app, [str(word) for word in words])
-    assert isinstance(done.exception, SystemExit | None), done.output
-    return done.exit_code, done.stderr
+    done = run_here(*words)
+    return done.returncode, done.stderr
 
 
 def process(*words: object, **environment: str) -> "subprocess.CompletedProcess[bytes]":

@@ -75,9 +75,7 @@ def test_there_are_as_many_files_as_are_broken_above(folder: Path) -> None:
     assert len(list_files(folder)) == 18
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_one_bit_that_is_flipped_is_found(
     made: Path, tmp_path: Path, data: st.DataObject

@@ -1,6 +1,6 @@
 """Releases that lie, and what `kbuild check`, `sign` and `export` must say of them.
 
-All through the command line, in a process of its own, as a user meets it.
+All through the command line, as a user meets it.
 """
 
 import base64
@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.support.command import Done, clean_environment, run_here
 from tests.support.failures import outcome
+from tests.support.opened import when_opened
 from tests.support.releases import forge, forge_sums, make_release
 
 BROKEN = (90, "release-broken")
@@ -30,42 +33,16 @@ WHO = ("--identity", "somebody@example.invalid", "--issuer", "https://example.in
 EXPORT = ("export", "cloud-init", "--base-url", "https://example.invalid")
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\u202e\u2066\r"
 
-# Calls `event(name, number)` when a file is opened for the number-th time, whoever opens it.
-WATCHED = """
-import os, shutil, sys
-from pathlib import Path
-opened = {{}}
-def hook(what, arguments):
-    if what == "open" and isinstance(arguments[0], str | os.PathLike):
-        name = os.path.basename(arguments[0])
-        opened[name] = opened.get(name, 0) + 1
-        event(name, opened[name])
-{event}
-sys.addaudithook(hook)
-from kbuild.cli import main
-main()
-"""
-
-Done = subprocess.CompletedProcess[str]
+kbuild = run_here
 
 
-def kbuild(*words: object, limit: str = "unlimited", **environment: str) -> Done:
-    command = ["bash", "-c", f'ulimit -v {limit}; exec "$@"', "-", KBUILD, *words]
-    return _run([str(word) for word in command], **environment)
-
-
-def watched(event: str, *words: object) -> Done:
-    return _run([sys.executable, "-c", WATCHED.format(event=event), *map(str, words)])
-
-
-def _run(command: list[str], **environment: str) -> Done:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("KBUILD_", "XDG_"))}
+def limited(*words: object) -> Done:
+    """Run a command in a process that gets 1.5 GB of memory."""
     return subprocess.run(
-        command,
-        env={**clean, **environment},
+        ["bash", "-c", 'ulimit -v 1500000; exec "$@"', "-", KBUILD, *map(str, words)],
+        env=clean_environment(),
         capture_output=True,
-        encoding="utf-8",
-        errors="surrogateescape",
+        text=True,
         check=False,
         timeout=100,
     )
@@ -128,15 +105,13 @@ def test_no_file_of_a_release_is_opened_twice(
     words: tuple[str, ...], signed: Path, key: Path, public: Path
 ) -> None:
     names = {path.name for path in signed.iterdir()}
-    event = f"""
-def event(name, number):
-    if name in {names!r} and number > 1:
-        sys.stderr.write(f"again: {{name}}\\n")
-"""
     last = {"check": [public], "sign": [key]}[words[0]] if words[-1] == "--key" else []
-    done = watched(event, *words, *last, signed)
+    opened: Counter[str] = Counter()
+    with when_opened(lambda name: opened.update({name})):
+        done = kbuild(*words, *last, signed)
     assert done.returncode == 0, done.stderr
-    assert "again: " not in done.stderr
+    assert opened["SHA256SUMS"] == 1
+    assert [name for name in names if opened[name] > 1] == []
 
 
 @pytest.mark.parametrize(
@@ -148,29 +123,30 @@ def test_a_release_that_is_swapped_during_the_check_fails(
     for path in (made / "other/v1.20.2").iterdir():
         shutil.copyfile(path, signed / path.name)
     assert outcome(kbuild("check", signed, "--key", public)) == BROKEN
-    event = f"""
-swapped = []
-def event(name, number):
-    if name == {moment!r} and not swapped:
-        swapped.append(name)
-        for path in Path({str(made / "signed/v1.20.2")!r}).iterdir():
-            new = Path({str(signed.parent)!r}, "new")
-            shutil.copyfile(path, new)
-            new.replace(Path({str(signed)!r}, path.name))
-"""
-    done = watched(event, "check", signed, "--key", public)
+    swapped: list[str] = []
+
+    def swap(name: str) -> None:
+        if name == moment and not swapped:
+            swapped.append(name)
+            for path in (made / "signed/v1.20.2").iterdir():
+                new = shutil.copyfile(path, signed.parent / "new")
+                new.replace(signed / path.name)
+
+    with when_opened(swap):
+        done = kbuild("check", signed, "--key", public)
     assert outcome(done) == BROKEN, done.stdout + done.stderr
     assert kbuild("check", signed, "--key", public).returncode == 0  # the swap took place
 
 
 def test_sign_signs_the_bytes_that_it_checked(made: Path, plain: Path, key: Path) -> None:
     checked = (plain / "SHA256SUMS").read_bytes()
-    event = f"""
-def event(name, number):
-    if name == "key.pem":
-        shutil.copyfile({str(made / "other/v1.20.2/SHA256SUMS")!r}, {str(plain / "SHA256SUMS")!r})
-"""
-    done = watched(event, "sign", plain, "--key", key)
+
+    def swap(name: str) -> None:
+        if name == "key.pem":
+            shutil.copyfile(made / "other/v1.20.2/SHA256SUMS", plain / "SHA256SUMS")
+
+    with when_opened(swap):
+        done = kbuild("sign", plain, "--key", key)
     assert done.returncode == 0, done.stderr
     assert (plain / "SHA256SUMS").read_bytes() != checked
     bundle = json.loads((plain / "SHA256SUMS.sigstore.json").read_text())
@@ -344,7 +320,7 @@ def test_a_binary_decides_no_size(bomb: str, plain: Path) -> None:
     BOMBS[bomb](plain / AMD64)
     assert (plain / AMD64).stat().st_size < 16 * 2**20
     forge(plain)
-    done = kbuild("check", plain, limit="1500000")
+    done = limited("check", plain)
     assert outcome(done) == BROKEN, done.stderr
     assert f"different: {AMD64}" in done.stderr
 
@@ -394,7 +370,7 @@ def test_a_release_among_too_many_entries_is_not_good(plain: Path) -> None:
 def test_a_binary_of_any_size_is_not_read(plain: Path) -> None:
     with (plain / AMD64).open("r+b") as file:
         file.truncate(2**33)
-    done = kbuild("check", plain, limit="1500000")
+    done = limited("check", plain)
     assert outcome(done) == BROKEN, done.stderr
     assert f"different: {AMD64}: it is larger than" in done.stderr
 
