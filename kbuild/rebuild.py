@@ -19,7 +19,7 @@ from kbuild.pipeline import build
 from kbuild.release.names import BUILD, PROOF, PROVENANCE
 from kbuild.release.provenance import Statement, read_provenance
 from kbuild.release.recorded import artifacts
-from kbuild.settings import GO_SITE, GOLANG, RELEASE_SITE, UPSTREAM, Settings
+from kbuild.settings import GO_SITE, GOLANG, RELEASE_SITE, UPSTREAM, RebuildSettings
 
 # They tell of one run: its clock, its keys, its seconds.
 _OF_THE_RUN = (BUILD, PROOF)
@@ -47,7 +47,7 @@ class Rebuilt:
     tree: PatchedTree
 
 
-def rebuild(path: Path, settings: Settings, progress: Progress) -> Rebuilt:
+def rebuild(path: Path, settings: RebuildSettings, progress: Progress) -> Rebuilt:
     """Build what a provenance describes, without a binary of an earlier run, and compare.
 
     ``settings`` that the user gave say where the same input is available: another mirror, another
@@ -96,7 +96,7 @@ def _demand_subjects(path: Path, statement: Statement) -> None:
             raise BadProvenance(path=path, reason=f"its subject {name} has no sha256")
 
 
-def _with_places(recorded: BuildRequest, settings: Settings) -> BuildRequest:
+def _with_places(recorded: BuildRequest, settings: RebuildSettings) -> BuildRequest:
     """Return the request with the places that the user gave in place of the recorded ones."""
     given = {name: getattr(settings, name) for name in _PLACES if name in settings.given}
     if "go_root" in given:
@@ -110,20 +110,20 @@ def _with_places(recorded: BuildRequest, settings: Settings) -> BuildRequest:
     return request
 
 
-def _foreign_addresses(request: BuildRequest, settings: Settings) -> dict[str, str]:
+def _foreign_addresses(request: BuildRequest, settings: RebuildSettings) -> dict[str, str]:
     """Return the addresses that are neither the user's nor kbuild's defaults, by their names."""
     foreign = {
         name: getattr(request, name)
         for name, default in _DEFAULTS.items()
         if name not in settings.given and getattr(request, name) != default
     }
-    image_given = not settings.given.isdisjoint({"image", "golang_repository"})
+    image_given = not settings.given.keys().isdisjoint({"image", "golang_repository"})
     if request.image and not image_given and not _GOLANG_IMAGE.fullmatch(request.image):
         foreign["image"] = request.image
     return foreign
 
 
-def _request(statement: Statement, settings: Settings) -> BuildRequest:
+def _request(statement: Statement, settings: RebuildSettings) -> BuildRequest:
     """Return the request that a provenance tells of; every input is demanded by its digest."""
     asked = statement.asked
     source, go = statement.dependencies["source"], statement.dependencies["go"]

@@ -1,20 +1,19 @@
 """``kbuild cache``: what the cache holds, and removing it."""
 
-import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated
 
 import typer
 
 from kbuild import cache
-from kbuild.base.errors import BadSetting
+from kbuild.base.values import SIZE_UNITS
 from kbuild.base.workspace import why_refused
 from kbuild.cache import Item, Pruned
-from kbuild.cli import options
-from kbuild.cli.boundary import begin, command_app
+from kbuild.cli.boundary import begin
 from kbuild.cli.console import plain_table
+from kbuild.cli.options import command_app, takes
 from kbuild.release.documents import rfc3339
+from kbuild.settings import CacheClearSettings, CachePruneSettings, CacheSettings
 
 _ABOUT = {
     "git": "objects of each source",
@@ -24,23 +23,18 @@ _ABOUT = {
     "logs": "what compilers said",
 }
 _VOLUME = "docker volume"
-_HOURS = {"h": 1, "d": 24, "w": 7 * 24}
-_UNITS = ("B", "kB", "MB", "GB", "TB")
+_MONTH = 30 * 24 * 3600.0
 
 app = command_app("Show what the cache holds, prune it, or clear it.")
 
 
 @app.callback(invoke_without_command=True)
-def show(
-    ctx: typer.Context,
-    json: options.Json = None,
-    config: options.Config = None,
-    cache_dir: options.CacheDir = None,
-) -> None:
+@takes(CacheSettings)
+def show(ctx: typer.Context) -> None:
     """Show what the cache holds, prune it, or clear it."""
     if ctx.invoked_subcommand is not None:
         return
-    settings, screen = begin(ctx, {"json": json, "cache_dir": cache_dir}, config)
+    settings, screen = begin(ctx, CacheSettings)
     refused = why_refused(settings.cache_dir)
     if refused is not None:
         screen.say(f"warning: no run would use this cache: {refused.happened}")
@@ -70,39 +64,22 @@ def show(
 
 
 @app.command()
-def prune(
-    ctx: typer.Context,
-    older_than: Annotated[
-        str | None,
-        typer.Option("--older-than", metavar="AGE", help="Not used for so long: 12h, 30d or 8w."),
-    ] = None,
-    max_size: Annotated[
-        str | None,
-        typer.Option("--max-size", metavar="SIZE", help="Keep at most so much: 500MB or 5GB."),
-    ] = None,
-    json: options.Json = None,
-    config: options.Config = None,
-    cache_dir: options.CacheDir = None,
-) -> None:
-    """Remove what is old, then the oldest until the rest is small enough. Default: 30d."""
-    settings, screen = begin(ctx, {"json": json, "cache_dir": cache_dir}, config)
-    if older_than is None and max_size is None:
-        older_than = "30d"
-    age = None if older_than is None else _seconds(older_than)
-    size = None if max_size is None else _bytes(max_size)
+@takes(CachePruneSettings)
+def prune(ctx: typer.Context) -> None:
+    """Remove old items, then the oldest until the rest is small enough."""
+    settings, screen = begin(ctx, CachePruneSettings)
+    age, size = settings.older_than, settings.max_size
+    if age is None and size is None:
+        age = _MONTH
     done = cache.prune(settings.cache_dir, age=age, size=size)
     screen.result(_document(done), [_sentence(done)])
 
 
 @app.command()
-def clear(
-    ctx: typer.Context,
-    json: options.Json = None,
-    config: options.Config = None,
-    cache_dir: options.CacheDir = None,
-) -> None:
-    """Remove everything, the engine's volume too."""
-    settings, screen = begin(ctx, {"json": json, "cache_dir": cache_dir}, config)
+@takes(CacheClearSettings)
+def clear(ctx: typer.Context) -> None:
+    """Remove everything, including the volumes of the container engine."""
+    settings, screen = begin(ctx, CacheClearSettings)
     done = cache.clear(settings.cache_dir)
     screen.result(_document(done), [_sentence(done)])
 
@@ -127,24 +104,8 @@ def _sentence(done: Pruned) -> str:
 
 
 def _human(size: float) -> str:
-    for unit in _UNITS:
-        if size < 1000 or unit == _UNITS[-1]:  # noqa: PLR2004  # as the units have it
+    for unit in SIZE_UNITS:
+        if size < 1000 or unit == SIZE_UNITS[-1]:  # noqa: PLR2004  # as the units have it
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return ""
-
-
-def _seconds(text: str) -> float:
-    if match := re.fullmatch(r"(\d{1,6})([hdw])", text.strip(), re.ASCII):
-        return float(match[1]) * _HOURS[match[2]] * 3600
-    hint = "write it like 12h, 30d or 8w"
-    raise BadSetting(name="older-than", value=text, reason="it must be an age", hint=hint)
-
-
-def _bytes(text: str) -> int:
-    units = {unit.lower(): 1000**power for power, unit in enumerate(_UNITS)}
-    match = re.fullmatch(rf"(\d{{1,9}}(?:\.\d{{1,3}})?) ?({'|'.join(units)})", text.strip().lower())
-    if match is not None:
-        return int(float(match[1]) * units[match[2]])
-    hint = "write it like 500MB or 5GB; 0B keeps nothing"
-    raise BadSetting(name="max-size", value=text, reason="it must be a size", hint=hint)

@@ -12,6 +12,11 @@ from typing import Literal, NamedTuple
 
 from packaging.version import Version
 
+BuilderName = Literal["auto", "docker", "local"]
+TreeState = Literal["dirty", "clean", "archive"]
+Layout = Literal["flat", "tree"]
+PackageKind = Literal["deb", "rpm"]
+
 DAYS_A_YEAR = 365
 MAX_YEARS = 292  # time.Duration holds 292.47 years; duration365d * 293 does not compile
 STOCK_CA_YEARS, STOCK_LEAF_YEARS = 10, 1

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from kbuild.base import errors
 from kbuild.base.errors import KbuildError
+from kbuild.base.settings import key, options
 from kbuild.cli.app import app
-from kbuild.settings import names
+from kbuild.settings import Settings
 from tests.bench import Figure, row
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +54,9 @@ def test_the_figures_are_those_of_the_last_bench() -> None:
 def test_every_setting_is_in_its_table() -> None:
     table = README[README.index("| setting |") : README.index("`KBUILD_CONFIG` or")]
     told = [n for row in re.findall(r"^\| (.+?) \|", table, re.MULTILINE) for n in row.split(", ")]
-    assert {name.strip("`") for name in told} - {"setting", "---"} == set(names())
+    assert {name.strip("`") for name in told} - {"setting", "---"} == set(
+        map(key, options(Settings))
+    )
 
 
 def test_the_exit_codes_are_in_their_table() -> None:
