@@ -25,7 +25,7 @@ from kbuild.kubeadm.model import (
 )
 from kbuild.pipeline import build
 from kbuild.release import BUILD, PROOF, PROVENANCE, Statement, artifacts, read_provenance
-from kbuild.settings import GO_SITE, GOLANG, RELEASE_SITE, UPSTREAM, Settings
+from kbuild.settings import GO_SITE, GOLANG, RELEASE_SITE, UPSTREAM, RebuildSettings
 
 # They tell of one run: its clock, its keys, its seconds.
 _OF_THE_RUN = (BUILD, PROOF)
@@ -49,7 +49,7 @@ class Rebuilt:
     tree: PatchedTree
 
 
-def rebuild(path: Path, settings: Settings, progress: Progress) -> Rebuilt:
+def rebuild(path: Path, settings: RebuildSettings, progress: Progress) -> Rebuilt:
     """Build what a provenance describes, without a binary of an earlier run, and compare.
 
     ``settings`` that the user gave say where the same input is available: another mirror, another
@@ -98,7 +98,7 @@ def _demand_subjects(path: Path, statement: Statement) -> None:
             raise BadProvenance(path=path, reason=f"its subject {name} has no sha256")
 
 
-def _foreign_addresses(request: BuildRequest, settings: Settings) -> dict[str, str]:
+def _foreign_addresses(request: BuildRequest, settings: RebuildSettings) -> dict[str, str]:
     """Return the addresses that are neither the user's nor kbuild's defaults, by their names."""
     addresses = {
         "source": request.source.address,
@@ -111,13 +111,13 @@ def _foreign_addresses(request: BuildRequest, settings: Settings) -> dict[str, s
         for name, address in addresses.items()
         if name not in settings.given and address != _DEFAULTS[name]
     }
-    image, image_given = request.go.image, not settings.given.isdisjoint(_IMAGE_SETTINGS)
+    image, image_given = request.go.image, not settings.given.keys().isdisjoint(_IMAGE_SETTINGS)
     if image and not image_given and not _GOLANG_IMAGE.fullmatch(image):
         foreign["image"] = image
     return foreign
 
 
-def _request(statement: Statement, settings: Settings) -> BuildRequest:
+def _request(statement: Statement, settings: RebuildSettings) -> BuildRequest:
     """Return the request that a provenance tells of; every input is demanded by its digest.
 
     The user says where the same input is available here, and that wins over the provenance.
@@ -146,11 +146,11 @@ def _request(statement: Statement, settings: Settings) -> BuildRequest:
     )
 
 
-def _given_or(settings: Settings, name: str, recorded: Mapping[str, Any]) -> Any:  # noqa: ANN401
+def _given_or(settings: RebuildSettings, name: str, recorded: Mapping[str, Any]) -> Any:  # noqa: ANN401
     return getattr(settings, name) if name in settings.given else recorded.get(name)
 
 
-def _go_request(statement: Statement, settings: Settings) -> GoRequest:
+def _go_request(statement: Statement, settings: RebuildSettings) -> GoRequest:
     asked, go = statement.asked, statement.dependencies["go"]["annotations"]
     is_local = "go_root" in settings.given or not go.get("image")
     builder = (

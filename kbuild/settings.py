@@ -1,30 +1,43 @@
-"""Settings from one cascade: default, file, environment, flag; the last one that speaks wins.
+"""The settings of each command, each declared once: its parser, default, help and flag.
 
-A name is the flag's (``ca-years``); in the environment it is ``KBUILD_CA_YEARS``. Unknown names
-are errors, so that a misspelt one is never without effect.
+What a setting is used for is in the command that has it. kbuild.base.settings says how a setting
+becomes a flag, a key of kbuild.toml and a variable of the environment, and which of them wins.
 """
 
-import difflib
-import os
-import re
-import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import Field, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, TypeVar, get_args
 
 from platformdirs import user_cache_path, user_config_path
 
 from kbuild.base.arches import ARCHES
-from kbuild.base.errors import (
-    BadSetting,
-    BadSettingsFile,
-    LeafOutlivesCA,
-    MissingSetting,
-    UnknownSetting,
+from kbuild.base.errors import BadSetting, LeafOutlivesCA
+from kbuild.base.settings import (
+    CommandSettings,
+    example,
+    flag,
+    key,
+    option,
+    options,
+    resolve,
 )
-from kbuild.base.files import read_file, reason_of
+from kbuild.base.values import (
+    EPOCH,
+    address,
+    address_or_path,
+    age,
+    hexadecimal,
+    moment,
+    one_of,
+    path,
+    size,
+    size_or_zero,
+    switch,
+    text,
+    whole_number,
+)
 from kbuild.kubeadm.model import (
     MAX_YEARS,
     STOCK_CA_YEARS,
@@ -44,229 +57,294 @@ UPSTREAM = "https://github.com/kubernetes/kubernetes.git"
 GOLANG = "golang"
 GO_SITE = "https://go.dev/dl"
 RELEASE_SITE = "https://dl.k8s.io/release"
-FILE = Path("kbuild.toml")
-_MAX_FILE = 16 * 1024  # bytes; a dotted key takes tomllib the square of its length
-PREFIX = "KBUILD_"
 MAX_STALL = 3600
-BUILDERS = ("auto", "docker", "local")
-TREE_STATES = ("dirty", "clean", "archive")
-LAYOUTS = ("flat", "tree")
-PACKAGES = ("deb", "rpm")
-SIZE_UNITS = ("B", "kB", "MB", "GB", "TB")  # each 1000 times the one before
+BUILDERS: tuple[BuilderChoice, ...] = get_args(BuilderChoice)
+TREE_STATES: tuple[TreeState, ...] = get_args(TreeState)
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+PACKAGES: tuple[PackageKind, ...] = get_args(PackageKind)
 
-_EPOCH = datetime.fromtimestamp(0, UTC)
 _LIFETIMES = ("ca_years", "leaf_years")
+# The headings of --help, in this order below.
+COMMON = "Common options"
+_BUILD, _SOURCE, _GO, _OUTPUT = "Build", "Source", "Go", "Output"
+PANELS = (None, _BUILD, _SOURCE, _GO, _OUTPUT, COMMON)
 
-Parse = Callable[[str, object], object]
-
-
-def _text(name: str, value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        hint = "put it in quotes" if isinstance(value, int | float) else "see --help"
-        raise BadSetting(name=name, value=value, reason="it must be some text", hint=hint)
-    if "\0" in value:
-        raise BadSetting(name=name, value=value, reason="it holds a NUL", hint="leave that out")
-    return value.strip()
-
-
-def _address(name: str, value: object) -> str:
-    """Parse an address; one with a space in a password could not be told from other words."""
-    text = _text(name, value)
-    if "://" in text and re.search(r"[\s\\]", text):
-        reason, hint = "an address holds no space and no backslash", "write a space as %20"
-        raise BadSetting(name=name, value="…", reason=reason, hint=hint)
-    return text
-
-
-def _source(name: str, value: object) -> str:
-    """Parse the address of a source, or its path on this machine."""
-    text = _address(name, value)
-    if text.startswith("~"):
-        _path(name, text)
-    return text
-
-
-def _whole_number(unit: str, most: int, hint: str) -> Parse:
-    def parse(name: str, value: object) -> int:
-        digits = value if isinstance(value, int) and not isinstance(value, bool) else None
-        if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value.strip(), re.ASCII):
-            digits = int(value)
-        if digits is None or not 1 <= digits <= most:
-            reason = f"it must be a whole number of {unit} from 1 to {most}"
-            raise BadSetting(name=name, value=value, reason=reason, hint=hint)
-        return digits
-
-    return parse
-
-
-_years = _whole_number(
+_years = whole_number(
     "years",
     MAX_YEARS,
     f"a year has 365 days; Go's time.Duration ends at {MAX_YEARS} years",
 )
-_seconds = _whole_number("seconds", MAX_STALL, "60 is the default")
+_seconds = whole_number("seconds", MAX_STALL, "60 is the default")
+_arch = one_of(ARCHES)
 
 
-def _one_of(*choices: str) -> Parse:
-    def parse(name: str, value: object) -> str:
-        text = _text(name, value)
-        if text not in choices:
-            raise BadSetting(
-                name=name,
-                value=value,
-                reason=f"it must be one of {', '.join(choices)}",
-                hint=_suggestion(text, choices) or "see --help",
-            )
-        return text
+@dataclass(frozen=True, kw_only=True)
+class Common(CommandSettings):
+    """What every command has."""
 
-    return parse
+    json: bool = option(
+        switch, "Print one JSON document on standard output.", default=False, panel=COMMON
+    )
+    verbose: bool = option(switch, "Show details.", default=False, short="-v", panel=COMMON)
+    quiet: bool = option(switch, "Show no progress.", default=False, short="-q", panel=COMMON)
 
 
-def _several(parse: Parse) -> Parse:
-    def parse_all(name: str, value: object) -> tuple[object, ...]:
-        items = [value] if not isinstance(value, list | tuple) else value
-        if not items:
-            raise BadSetting(name=name, value=value, reason="it must be a list", hint="see --help")
-        single = [
-            i for item in items for i in (item.split(",") if isinstance(item, str) else [item])
-        ]
-        return tuple(dict.fromkeys(parse(name, item) for item in single))
+@dataclass(frozen=True, kw_only=True)
+class Cached(Common):
+    """What every command has that uses the cache."""
 
-    return parse_all
-
-
-def _hex(*, least: int, most: int) -> Parse:
-    def parse(name: str, value: object) -> str:
-        text = _text(name, value).lower()
-        if not re.fullmatch(rf"[0-9a-f]{{{least},{most}}}", text):
-            digits = str(most) if least == most else f"{least} to {most}"
-            reason = f"it must be {digits} hexadecimal digits"
-            raise BadSetting(name=name, value=value, reason=reason, hint="copy it whole")
-        return text
-
-    return parse
+    cache_dir: Path = option(
+        path,
+        "Folder for sources, Go toolchains and build caches.",
+        default=user_cache_path("kbuild"),
+        metavar="DIR",
+        panel=COMMON,
+    )
 
 
-def _path(name: str, value: object) -> Path:
-    try:
-        path = Path(_text(name, str(value) if isinstance(value, Path) else value)).expanduser()
-        os.fsencode(path)
-    except RuntimeError:
-        reason, hint = "there is no such user", "write the whole path"
-    except UnicodeEncodeError:
-        reason, hint = "the locale cannot write it", "set LC_ALL to a locale with UTF-8"
-    else:
-        return path
-    raise BadSetting(name=name, value=value, reason=reason, hint=hint)
+@dataclass(frozen=True, kw_only=True)
+class Limited(Cached):
+    """What every command has that adds to the cache; ``cache_limit`` is in bytes, 0 is none."""
+
+    cache_limit: int = option(
+        size_or_zero,
+        "Size above which the least recently used entries of the cache are removed, and"
+        " separately the engine's Go caches; 0 is no limit.",
+        default=5 * 1000**3,
+        written="5GB",
+        metavar="SIZE",
+        panel=COMMON,
+    )
 
 
-def _moment(name: str, value: object) -> datetime:
-    try:
-        moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    except ValueError:
-        moment = datetime.min  # noqa: DTZ901  # has no zone, so it is refused below
-    if moment.tzinfo is None:
-        raise BadSetting(
-            name=name,
-            value=value,
-            reason="it must be a date and time with a zone (RFC 3339)",
-            hint="write it like 2026-01-31T12:00:00Z",
-        )
-    try:
-        moment = moment.astimezone(UTC).replace(microsecond=0)
-    except OverflowError:
-        moment = _EPOCH - timedelta(days=1)
-    if moment < _EPOCH:
-        reason, hint = "it is out of range", "give a time between the years 1970 and 9999"
-        raise BadSetting(name=name, value=value, reason=reason, hint=hint)
-    return moment
+@dataclass(frozen=True, kw_only=True)
+class Networked(Common):
+    """What every command has that transfers something."""
+
+    stall_timeout: int = option(
+        _seconds,
+        f"Retry a transfer after this many seconds without progress, 1 to {MAX_STALL}.",
+        default=60,
+        metavar="SECONDS",
+        panel=COMMON,
+    )
 
 
-def _switch(name: str, value: object) -> bool:
-    known = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-    if isinstance(value, bool):
-        return value
-    word = str(value).lower() if isinstance(value, str) or value in (0, 1) else ""
-    if word not in known:
-        reason, hint = "it must be true or false", "write true or false, without quotes"
-        raise BadSetting(name=name, value=value, reason=reason, hint=hint)
-    return known[word]
+@dataclass(frozen=True, kw_only=True)
+class Sourced(Cached, Networked):
+    """Where Kubernetes comes from."""
+
+    source: str = option(
+        address_or_path,
+        "Git URL, local repository, or source archive (file or URL).",
+        default=UPSTREAM,
+        metavar="SOURCE",
+        panel=_SOURCE,
+    )
 
 
-def parse_size(name: str, value: object) -> int:
-    """Return the bytes of a size such as 500MB or 5GB; raises BadSetting."""
-    powers = {unit.lower(): power for power, unit in enumerate(SIZE_UNITS)}
-    pattern = rf"(\d{{1,9}}(?:\.\d{{1,3}})?) ?({'|'.join(powers)})"
-    match = re.fullmatch(pattern, str(value).strip().lower(), re.ASCII)
-    if match is None:
-        hint = "write it like 500MB or 5GB"
-        raise BadSetting(name=name, value=value, reason="it must be a size", hint=hint)
-    return int(float(match[1]) * 1000 ** powers[match[2]])
+@dataclass(frozen=True, kw_only=True)
+class Images(Common):
+    """Which golang images are used."""
+
+    golang_repository: str = option(
+        address,
+        "Repository of the golang image, for example a mirror.",
+        default=GOLANG,
+        metavar="NAME",
+        panel=_GO,
+    )
+    lock: Path = option(
+        path,
+        "File with your own image digests, which are used before the shipped ones.",
+        default=user_config_path("kbuild") / "golang-images.lock",
+        metavar="FILE",
+        panel=_GO,
+    )
 
 
-def _limit(name: str, value: object) -> int:
-    return 0 if str(value).strip() == "0" else parse_size(name, value)
+@dataclass(frozen=True, kw_only=True)
+class Target(Common):
+    """The kubeadm that is asked for."""
 
-
-def _setting(parse: Parse, default: object = None) -> Any:  # noqa: ANN401  # as dataclasses.field
-    return field(default=default, metadata={"parse": parse})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """Every setting, parsed; None where nobody gave one and there is no default."""
-
-    version: tuple[str, ...] | None = _setting(_several(_text))
-    ca_years: int | None = _setting(_years)
-    leaf_years: int | None = _setting(_years)
-    arch: tuple[str, ...] = _setting(_several(_one_of(*ARCHES)), ("amd64",))
-    source: str = _setting(_source, UPSTREAM)
-    commit: str | None = _setting(_hex(least=7, most=40))
-    source_sha256: str | None = _setting(_hex(least=64, most=64))
-    verify_against: str | None = _setting(_source)
-    builder: BuilderChoice = _setting(_one_of(*BUILDERS), "auto")
-    image: str | None = _setting(_address)
-    golang_repository: str = _setting(_address, GOLANG)
-    go_version: str | None = _setting(_text)
-    go_root: Path | None = _setting(_path)
-    go_site: str = _setting(_address, GO_SITE)
-    lock: Path = _setting(_path, user_config_path("kbuild") / "golang-images.lock")
-    output: Path | None = _setting(_path)
-    build_date: datetime | None = _setting(_moment)
-    tree_state: TreeState | None = _setting(_one_of(*TREE_STATES))
-    stock: bool = _setting(_switch, default=False)
-    against_stock: bool = _setting(_switch, default=False)
-    independent: bool = _setting(_switch, default=False)
-    release_site: str = _setting(_address, RELEASE_SITE)
-    layout: Layout = _setting(_one_of(*LAYOUTS), "flat")
-    package: tuple[PackageKind, ...] = _setting(_several(_one_of(*PACKAGES)), ())
-    stall_timeout: int = _setting(_seconds, 60)
-    cache_dir: Path = _setting(_path, user_cache_path("kbuild"))
-    cache_limit: int = _setting(_limit, 5 * 1000**3)  # bytes; 0 is no limit
-    force: bool = _setting(_switch, default=False)
-    dry_run: bool = _setting(_switch, default=False)
-    json: bool = _setting(_switch, default=False)
-    verbose: bool = _setting(_switch, default=False)
-    quiet: bool = _setting(_switch, default=False)
-    given: frozenset[str] = frozenset()  # the names that the user gave; not a setting itself
-
-    def required(self, *names: str) -> list[Any]:
-        """Return settings that have to be there; raises MissingSetting with all that are not."""
-        values = [getattr(self, name) for name in names]
-        missing = [name for name, value in zip(names, values, strict=True) if value is None]
-        if missing:
-            raise MissingSetting(names=", ".join(f"--{_flag(name)}" for name in missing))
-        return values
+    version: tuple[str, ...] | None = option(
+        text,
+        "Kubernetes version: v1.23.0, or 1.23 for its newest patch release.",
+        metavar="V",
+        repeatable=True,
+        example=["v1.23.0"],
+    )
+    ca_years: int | None = option(
+        _years,
+        f"Lifetime of CA certificates, in years of 365 days, 1 to {MAX_YEARS}.",
+        metavar="N",
+        example=100,
+    )
+    leaf_years: int | None = option(
+        _years,
+        "Lifetime of non-CA certificates, at most that of the CAs.",
+        metavar="N",
+        example=100,
+    )
 
     def lifetimes(self) -> Lifetimes:
         """Return the lifetimes asked for; raises MissingSetting, LeafOutlivesCA or BadSetting."""
-        if self.stock:
-            self._check_stock()
-            return Lifetimes(ca_years=STOCK_CA_YEARS, leaf_years=STOCK_LEAF_YEARS)
-        ca_years, leaf_years = self.required("ca_years", "leaf_years")
+        ca_years, leaf_years = self.required(*_LIFETIMES)
         if leaf_years > ca_years:
             raise LeafOutlivesCA(ca_years=ca_years, leaf_years=leaf_years)
         return Lifetimes(ca_years=ca_years, leaf_years=leaf_years)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RebuildSettings(Sourced, Images, Limited):
+    """Settings of ``kbuild rebuild``: where the inputs of a build are found."""
+
+    command: ClassVar[str] = "rebuild"
+
+    verify_against: str | None = option(
+        address_or_path,
+        "Compare every compiled file of a source archive with this Git source.",
+        metavar="URL",
+        panel=_SOURCE,
+        example=UPSTREAM,
+    )
+    builder: BuilderChoice = option(
+        one_of(BUILDERS),
+        "auto uses Docker if an engine answers, otherwise the local builder.",
+        default="auto",
+        metavar="|".join(BUILDERS),
+        panel=_GO,
+    )
+    image: str | None = option(
+        address,
+        "Build in this image, named by its digest. Default: golang:<pin>.",
+        metavar="REF@DIGEST",
+        panel=_GO,
+        example=f"golang@sha256:{'0' * 64}",
+    )
+    go_root: Path | None = option(
+        path,
+        "GOROOT for the local builder. Default: go on PATH, otherwise a download.",
+        metavar="DIR",
+        panel=_GO,
+        example="/usr/local/go",
+    )
+    go_site: str = option(
+        address,
+        "Site from which the local builder downloads Go.",
+        default=GO_SITE,
+        metavar="URL",
+        panel=_GO,
+    )
+    release_site: str = option(
+        address,
+        "Site of the official binaries, for stock builds.",
+        default=RELEASE_SITE,
+        metavar="URL",
+        panel=_BUILD,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Target, RebuildSettings):
+    """Settings of ``kbuild kubeadm``."""
+
+    command: ClassVar[str] = "kubeadm"
+
+    arch: tuple[str, ...] = option(
+        _arch,
+        f"Target architecture: {', '.join(ARCHES)}.",
+        default=("amd64",),
+        metavar="ARCH",
+        repeatable=True,
+    )
+    dry_run: bool = option(switch, "Show what would be built, and build nothing.", default=False)
+    commit: str | None = option(
+        hexadecimal(least=7, most=40),
+        "Commit that the tag must refer to, 7 to 40 hexadecimal digits.",
+        metavar="HEX",
+        panel=_SOURCE,
+        example="0123456789abcdef0123456789abcdef01234567",
+    )
+    source_sha256: str | None = option(
+        hexadecimal(least=64, most=64),
+        "SHA-256 that the source archive must have.",
+        metavar="HEX",
+        panel=_SOURCE,
+        example="0" * 64,
+    )
+    go_version: str | None = option(
+        text,
+        "Go version to build with. Default: the one that the tag pins.",
+        metavar="V",
+        panel=_GO,
+        example="1.21.6",
+    )
+    output: Path | None = option(
+        path,
+        "Output folder. With several versions, one subfolder each. Default: dist/<version>.",
+        metavar="DIR",
+        panel=_OUTPUT,
+        example="dist/release",
+    )
+    force: bool = option(
+        switch, "Replace an earlier release in the output folder.", default=False, panel=_OUTPUT
+    )
+    build_date: datetime | None = option(
+        moment,
+        "Build timestamp. Default: SOURCE_DATE_EPOCH, otherwise now.",
+        metavar="RFC3339",
+        panel=_OUTPUT,
+        example="2026-01-31T12:00:00Z",
+    )
+    tree_state: TreeState | None = option(
+        one_of(TREE_STATES),
+        "gitTreeState that the binary reports. Default: dirty; clean for a stock build.",
+        metavar="|".join(TREE_STATES),
+        panel=_OUTPUT,
+        example="dirty",
+    )
+    layout: Layout = option(
+        one_of(LAYOUTS),
+        "tree makes <version>/bin/linux/<arch>/kubeadm, like the official site.",
+        default="flat",
+        metavar="|".join(LAYOUTS),
+        panel=_OUTPUT,
+    )
+    package: tuple[PackageKind, ...] = option(
+        one_of(PACKAGES),
+        "Also make packages of each binary.",
+        default=(),
+        example=list(PACKAGES),
+        metavar="|".join(PACKAGES),
+        repeatable=True,
+        panel=_OUTPUT,
+    )
+    stock: bool = option(
+        switch,
+        "Build the tag unpatched. The result must be identical to the official binary.",
+        default=False,
+        panel=_BUILD,
+    )
+    against_stock: bool = option(
+        switch,
+        "Also build the tag unpatched. Only functions that hold lifetimes may differ.",
+        default=False,
+        panel=_BUILD,
+    )
+    independent: bool = option(
+        switch,
+        "Compile the unpatched kubeadm of against-stock with an empty Go build cache.",
+        default=False,
+        panel=_BUILD,
+    )
+
+    def lifetimes(self) -> Lifetimes:
+        """Return the lifetimes asked for; raises MissingSetting, LeafOutlivesCA or BadSetting."""
+        if not self.stock:
+            return super().lifetimes()
+        self._check_stock()
+        return Lifetimes(ca_years=STOCK_CA_YEARS, leaf_years=STOCK_LEAF_YEARS)
 
     def requests(self, environment: Mapping[str, str]) -> tuple[BuildRequest, ...]:
         """Return a build request a version; SOURCE_DATE_EPOCH is the clock if no date is given.
@@ -276,7 +354,7 @@ class Settings:
         [versions, *_] = self.required("version", *(() if self.stock else _LIFETIMES))
         if self.independent and not self.against_stock:
             raise BadSetting(
-                name="independent",
+                name=self.origin("independent"),
                 value=self.independent,
                 reason="it is about the stock kubeadm of --against-stock",
                 hint="give --against-stock too",
@@ -284,7 +362,7 @@ class Settings:
         for name in ("commit", "source_sha256"):
             if len(versions) > 1 and getattr(self, name) is not None:
                 raise BadSetting(
-                    name=_flag(name),
+                    name=self.origin(name),
                     value=getattr(self, name),
                     reason="it is of one version, and several are asked for",
                     hint="ask for each version by itself",
@@ -295,14 +373,14 @@ class Settings:
         for name in ("ca_years", "leaf_years", "against_stock"):
             if getattr(self, name):
                 raise BadSetting(
-                    name=_flag(name),
+                    name=self.origin(name),
                     value=getattr(self, name),
                     reason="a stock kubeadm is built as upstream has it",
-                    hint=f"leave out --stock or --{_flag(name)}",
+                    hint=f"leave out --stock or {flag(name)}",
                 )
         if len(self.arch) > 1:
             raise BadSetting(
-                name="arch",
+                name=self.origin("arch"),
                 value=",".join(self.arch),
                 reason="each binary of the publisher has a build date of its own",
                 hint="ask for each architecture by itself with --stock",
@@ -340,76 +418,225 @@ class Settings:
         )
 
 
-def read_settings(
-    flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None
-) -> Settings:
-    """Resolve the cascade; a flag of None was not given.
+@dataclass(frozen=True, kw_only=True)
+class VerifySettings(Target, Cached):
+    """Settings of ``kbuild verify``."""
 
-    ``file`` None means the one that KBUILD_CONFIG names, else ``kbuild.toml`` in the current folder
-    if there is one. Raises
-    UnknownSetting, BadSettingsFile or BadSetting.
+    command: ClassVar[str] = "verify"
+
+    version: tuple[str, ...] | None = option(
+        text,
+        "Version that the binary must report, such as v1.23.0.",
+        metavar="V",
+        repeatable=True,
+        example=["v1.23.0"],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signed(Networked):
+    """Which sigstore is asked."""
+
+    trust_config: Path | None = option(
+        path,
+        "Sigstore ClientTrustConfig file. Default: that of the public instance.",
+        metavar="FILE",
+        example="trust-config.json",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckSettings(Signed):
+    """Settings of ``kbuild check``: what a release must be.
+
+    What is also a setting of a build is demanded only where the user names it for this command: a
+    release of another version is not wrong because the next build has another one.
     """
-    given = {
-        **_from_file(file or _named_file(environment)),
-        **_from_environment(environment),
-        **{name: value for name, value in flags.items() if value is not None},
-    }
-    parsers = {f.name: f.metadata["parse"] for f in _setting_fields()}
-    parsed = {name: parsers[name](_flag(name), value) for name, value in given.items()}
-    return Settings(**parsed, given=frozenset(parsed))
+
+    command: ClassVar[str] = "check"
+
+    key: Path | None = option(
+        path,
+        "Require a signature by this public key. The file must not be in DIR.",
+        metavar="FILE",
+        example="cosign.pub",
+    )
+    identity: str | None = option(
+        text,
+        "Require a keyless signature by this identity.",
+        metavar="WHO",
+        example="releases@example.org",
+    )
+    issuer: str | None = option(
+        text,
+        "OIDC issuer of that identity.",
+        metavar="URL",
+        example="https://accounts.example.org",
+    )
+    version: str | None = option(
+        text, "Require this version.", metavar="V", example="v1.23.0", own=True
+    )
+    arch: tuple[str, ...] = option(
+        _arch,
+        "Require this architecture. Others may be there too.",
+        default=(),
+        example=["amd64"],
+        metavar="ARCH",
+        repeatable=True,
+        own=True,
+    )
+    ca_years: int | None = option(
+        _years,
+        "Require exactly this lifetime of CA certificates.",
+        metavar="N",
+        example=100,
+        own=True,
+    )
+    leaf_years: int | None = option(
+        _years,
+        "Require exactly this lifetime of non-CA certificates.",
+        metavar="N",
+        example=100,
+        own=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignSettings(Signed):
+    """Settings of ``kbuild sign``."""
+
+    command: ClassVar[str] = "sign"
+
+    key: Path | None = option(
+        path,
+        "Private key, PEM or cosign's own format. Its password is read from COSIGN_PASSWORD.",
+        metavar="FILE",
+        example="cosign.key",
+    )
+    keyless: bool = option(
+        switch,
+        "Sign with the OIDC identity of this CI job, which needs `id-token: write`.",
+        default=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings(Common):
+    """Settings of ``kbuild export``."""
+
+    command: ClassVar[str] = "export"
+
+    base_url: str | None = option(
+        text,
+        "URL of the release folder, or with the layout tree of its parent. Required.",
+        metavar="URL",
+        example="https://mirror.example.org/kubeadm/v1.23.0",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionsSettings(Sourced):
+    """Settings of ``kbuild versions``."""
+
+    command: ClassVar[str] = "versions"
+
+    pre_releases: bool = option(
+        switch, "Also list alphas, betas and release candidates.", default=False
+    )
+    since: str | None = option(
+        text, "List only this version and later ones.", metavar="V", example="1.24"
+    )
+    newest: bool = option(switch, "List only the newest tag of each minor version.", default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinsListSettings(Images):
+    """Settings of ``kbuild pins list``."""
+
+    command: ClassVar[str] = "pins list"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinsCheckSettings(Images, Networked):
+    """Settings of ``kbuild pins check``."""
+
+    command: ClassVar[str] = "pins check"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinsUpdateSettings(Images, Networked):
+    """Settings of ``kbuild pins update``."""
+
+    command: ClassVar[str] = "pins update"
+
+    dry_run: bool = option(switch, "Print the difference, and write nothing.", default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheSettings(Limited):
+    """Settings of ``kbuild cache``."""
+
+    command: ClassVar[str] = "cache"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachePruneSettings(Cached):
+    """Settings of ``kbuild cache prune``; ages are in seconds, sizes in bytes."""
+
+    command: ClassVar[str] = "cache prune"
+
+    older_than: float | None = option(
+        age,
+        "Remove what was not used for this long: 12h, 30d or 8w. Default: 30d if no size is given.",
+        metavar="AGE",
+        example="30d",
+    )
+    max_size: int | None = option(
+        size,
+        "Then remove the oldest until no more than this is left: 500MB or 5GB.",
+        metavar="SIZE",
+        example="5GB",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheClearSettings(Cached):
+    """Settings of ``kbuild cache clear``."""
+
+    command: ClassVar[str] = "cache clear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigFileSettings(Common):
+    """Settings of ``kbuild config-file``."""
+
+    command: ClassVar[str] = "config-file"
+
+
+C = TypeVar("C", bound=Common)
+
+KINDS: tuple[type[Common], ...] = (
+    *(Settings, VerifySettings, CheckSettings, SignSettings, RebuildSettings, ExportSettings),
+    *(VersionsSettings, PinsListSettings, PinsCheckSettings, PinsUpdateSettings),
+    *(CacheSettings, CachePruneSettings, CacheClearSettings, ConfigFileSettings),
+)
+
+
+def read_settings(
+    kind: type[C], flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None
+) -> C:
+    """Resolve the settings of a command, as ``resolve`` does."""
+    return resolve(kind, KINDS, flags, environment, file)
+
+
+def example_file() -> str:
+    """Return a kbuild.toml with every setting of every command, commented out."""
+    return example(KINDS)
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of all settings, as flags without the dashes."""
-    return tuple(_flag(f.name) for f in _setting_fields())
-
-
-def _setting_fields() -> list[Field[Any]]:
-    return [each for each in fields(Settings) if "parse" in each.metadata]
-
-
-def _from_file(file: Path | None) -> dict[str, object]:
-    path = file or FILE
-    try:
-        entries = tomllib.loads(read_file(path, _MAX_FILE).decode())
-    except FileNotFoundError:
-        if file is None:
-            return {}
-        raise BadSettingsFile(path=path, reason="it does not exist") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadSettingsFile(path=path, reason=reason_of(error)) from error
-    return {_known(name, names(), str(path)): value for name, value in entries.items()}
-
-
-def _named_file(environment: Mapping[str, str]) -> Path | None:
-    named = environment.get(f"{PREFIX}CONFIG")
-    return Path(named) if named else None
-
-
-def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
-    known = tuple(PREFIX + name.upper().replace("-", "_") for name in names())
-    config = f"{PREFIX}CONFIG"
-    return {
-        _known(name, (*known, config), "the environment").removeprefix(PREFIX).lower(): value
-        for name, value in environment.items()
-        if name.startswith(PREFIX) and name != config and value
-    }
-
-
-def _known(name: str, known: tuple[str, ...], where: str) -> str:
-    if name not in known:
-        suggestion = _suggestion(name, known) or f"the known ones are {', '.join(known)}"
-        raise UnknownSetting(where=where, name=name, suggestion=suggestion)
-    return name.replace("-", "_")
-
-
-def _suggestion(text: str, choices: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(text, choices, n=1)
-    return f"did you mean {close[0]}?" if close else ""
-
-
-def _flag(name: str) -> str:
-    return name.replace("_", "-")
+    """Return the names of all settings, as in kbuild.toml."""
+    return tuple({key(name): None for kind in KINDS for name in options(kind)})
 
 
 def _clock(environment: Mapping[str, str]) -> datetime | None:
@@ -419,8 +646,8 @@ def _clock(environment: Mapping[str, str]) -> datetime | None:
     try:
         moment = datetime.fromtimestamp(int(epoch), UTC)
     except (ValueError, OverflowError, OSError):
-        moment = _EPOCH - timedelta(days=1)
-    if moment < _EPOCH:
+        moment = EPOCH - timedelta(days=1)
+    if moment < EPOCH:
         raise BadSetting(
             name="SOURCE_DATE_EPOCH",
             value=epoch,

@@ -9,31 +9,40 @@ from typer.core import TyperCommand
 from kbuild import __version__
 from kbuild.cli.boundary import Boundary
 
-# The help of each; a module of that name in kbuild.cli has its `app`.
+# The help of each; `module_of` each has its `app`.
 COMMANDS = {
     "kubeadm": "Build kubeadm with other certificate lifetimes, and prove it.",
     "verify": "Prove what any kubeadm issues, whoever built it.",
-    "check": "Check that a release is whole, agrees with itself, and is what you demand.",
-    "sign": "Sign a release's sums and its provenance, as sigstore does.",
-    "rebuild": "Build a release again from its provenance, and compare the bytes.",
-    "export": "Print what a tool needs to put this kubeadm on nodes.",
-    "versions": "List the tags of the source, and how each would be patched.",
+    "check": "Check that a release is intact and meets your requirements.",
+    "sign": "Sign the checksums and provenance of a release with sigstore.",
+    "rebuild": "Rebuild a release from its provenance and compare the bytes.",
+    "export": "Print what a tool needs to install this kubeadm on nodes.",
+    "versions": "List the tags of the source and how each would be patched.",
     "pins": "List, check and update the golang image digests.",
     "cache": "Show what the cache holds, prune it, or clear it.",
+    "config-file": "Print an example kbuild.toml with every setting.",
 }
+
+
+def module_of(command: str) -> str:
+    """Return the module of a command."""
+    return f"kbuild.cli.{command.replace('-', '_')}"
 
 
 class Commands(Boundary):
     """A group that knows of its commands only what --help shows, until one is called."""
 
     def __init__(self, **settings: Any) -> None:  # noqa: ANN401  # Typer's own signature
-        stubs = {name: TyperCommand(name, help=about) for name, about in COMMANDS.items()}
+        stubs = {
+            name: TyperCommand(name, help=about, short_help=about)
+            for name, about in COMMANDS.items()
+        }
         super().__init__(**{**settings, "commands": stubs})
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401  # as above
         """Load the command that is called."""
         name, _, rest = super().resolve_command(ctx, args)
-        command = typer.main.get_command(import_module(f"kbuild.cli.{name}").app)
+        command = typer.main.get_command(import_module(module_of(str(name))).app)
         command.name = name
         return name, command, rest
 

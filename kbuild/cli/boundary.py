@@ -5,7 +5,6 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,7 +19,7 @@ from kbuild.cli import SIGNALS
 # What is loaded where it is used would slow down --help, which needs none of it.
 if TYPE_CHECKING:
     from kbuild.cli.console import Screen
-    from kbuild.settings import Settings
+    from kbuild.settings import C
 
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells have it
 _STOPPING = (
@@ -74,24 +73,28 @@ class Boundary(TyperGroup):
             raise typer.Exit(InternalError.exit_code) from None
 
 
-def command_app(about: str | None = None) -> typer.Typer:
-    """Return the app of a command, or of a group of commands, to be loaded by ``Commands``."""
-    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=about)
-
-
-def begin(
-    ctx: typer.Context, flags: Mapping[str, object], config: str | None
-) -> tuple["Settings", "Screen"]:
-    """Resolve the settings of a command and give it its screen."""
+def begin(ctx: typer.Context, kind: type["C"]) -> tuple["C", "Screen"]:
+    """Resolve the settings of a command that takes them, and give it its screen."""
     from kbuild.base import network
     from kbuild.cli.console import Screen
-    from kbuild.settings import read_settings
+    from kbuild.settings import Networked, read_settings
 
-    settings = read_settings(flags, os.environ, Path(config) if config else None)
+    flags = _flags(ctx)
+    config = flags.pop("config", None)
+    settings = read_settings(kind, flags, os.environ, Path(config) if config else None)
     screen = Screen(verbose=settings.verbose, quiet=settings.quiet, as_json=settings.json)
     ctx.obj.screen = screen
-    network.stall_timeout = settings.stall_timeout  # here, or every function would pass it on
+    if isinstance(settings, Networked):  # here, or every function would pass it on
+        network.stall_timeout = settings.stall_timeout
     return settings, screen
+
+
+def _flags(ctx: Any) -> dict[str, Any]:  # noqa: ANN401  # Typer's own
+    """Return the flags of a command and of the group that it is in, but not those of kbuild."""
+    if ctx.parent is None:
+        return {}
+    given = {name: value for name, value in ctx.params.items() if value not in (None, ())}
+    return {**_flags(ctx.parent), **given}
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -1,23 +1,22 @@
 """``kbuild cache``: what the cache holds, and removing it."""
 
 import contextlib
-import re
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Annotated
 
 import typer
 
 from kbuild import cache
-from kbuild.base.errors import BadSetting, CacheInUse, KbuildError
+from kbuild.base.errors import CacheInUse, KbuildError
+from kbuild.base.values import SIZE_UNITS
 from kbuild.base.workspace import why_refused
 from kbuild.cache import Item, Pruned
-from kbuild.cli import options
-from kbuild.cli.boundary import begin, command_app
+from kbuild.cli.boundary import begin
 from kbuild.cli.console import Screen, plain_table
+from kbuild.cli.options import command_app, takes
 from kbuild.release import rfc3339
-from kbuild.settings import SIZE_UNITS, Settings, parse_size
+from kbuild.settings import CacheClearSettings, CachePruneSettings, CacheSettings, Limited
 
 _ABOUT = {
     "git": "objects of each source",
@@ -27,25 +26,19 @@ _ABOUT = {
     "logs": "what compilers said",
 }
 _VOLUME = "docker volume"
-_HOURS = {"h": 1, "d": 24, "w": 7 * 24}
+_MONTH = 30 * 24 * 3600.0
 _CLOCK = 1  # seconds by which the times of files may lag behind the clock
 
 app = command_app("Show what the cache holds, prune it, or clear it.")
 
 
 @app.callback(invoke_without_command=True)
-def show(
-    ctx: typer.Context,
-    json: options.Json = None,
-    config: options.Config = None,
-    cache_dir: options.CacheDir = None,
-    cache_limit: options.CacheLimit = None,
-) -> None:
+@takes(CacheSettings)
+def show(ctx: typer.Context) -> None:
     """Show what the cache holds, prune it, or clear it."""
     if ctx.invoked_subcommand is not None:
         return
-    flags = {"json": json, "cache_dir": cache_dir, "cache_limit": cache_limit}
-    settings, screen = begin(ctx, flags, config)
+    settings, screen = begin(ctx, CacheSettings)
     refused = why_refused(settings.cache_dir)
     if refused is not None:
         screen.say(f"warning: no run would use this cache: {refused.happened}")
@@ -79,45 +72,28 @@ def show(
 
 
 @app.command()
-def prune(
-    ctx: typer.Context,
-    older_than: Annotated[
-        str | None,
-        typer.Option("--older-than", metavar="AGE", help="Not used for so long: 12h, 30d or 8w."),
-    ] = None,
-    max_size: Annotated[
-        str | None,
-        typer.Option("--max-size", metavar="SIZE", help="Keep at most so much: 500MB or 5GB."),
-    ] = None,
-    json: options.Json = None,
-    config: options.Config = None,
-    cache_dir: options.CacheDir = None,
-) -> None:
-    """Remove what is old, then the oldest until the rest is small enough. Default: 30d."""
-    settings, screen = begin(ctx, {"json": json, "cache_dir": cache_dir}, config)
-    if older_than is None and max_size is None:
-        older_than = "30d"
-    age = None if older_than is None else _seconds(older_than)
-    size = None if max_size is None else parse_size("max-size", max_size)
+@takes(CachePruneSettings)
+def prune(ctx: typer.Context) -> None:
+    """Remove old items, then the oldest until the rest is small enough."""
+    settings, screen = begin(ctx, CachePruneSettings)
+    age, size = settings.older_than, settings.max_size
+    if age is None and size is None:
+        age = _MONTH
     done = cache.prune(settings.cache_dir, age=age, size=size)
     screen.result(_document(done), [_sentence(done)])
 
 
 @app.command()
-def clear(
-    ctx: typer.Context,
-    json: options.Json = None,
-    config: options.Config = None,
-    cache_dir: options.CacheDir = None,
-) -> None:
-    """Remove everything, the engine's volume too."""
-    settings, screen = begin(ctx, {"json": json, "cache_dir": cache_dir}, config)
+@takes(CacheClearSettings)
+def clear(ctx: typer.Context) -> None:
+    """Remove everything, including the volumes of the container engine."""
+    settings, screen = begin(ctx, CacheClearSettings)
     done = cache.clear(settings.cache_dir)
     screen.result(_document(done), [_sentence(done)])
 
 
 @contextlib.contextmanager
-def cache_within_limit(settings: Settings, screen: Screen) -> Iterator[None]:
+def cache_within_limit(settings: Limited, screen: Screen) -> Iterator[None]:
     """Keep the cache below its limit when the block has ended, be it with a KbuildError."""
     began = time.time() - _CLOCK
     try:
@@ -128,7 +104,7 @@ def cache_within_limit(settings: Settings, screen: Screen) -> Iterator[None]:
     _keep_below_limit(settings, screen, began)
 
 
-def _keep_below_limit(settings: Settings, screen: Screen, began: float) -> None:
+def _keep_below_limit(settings: Limited, screen: Screen, began: float) -> None:
     folder, limit = settings.cache_dir, settings.cache_limit
     if limit == 0 or why_refused(folder) is not None:
         return
@@ -187,10 +163,3 @@ def _human(size: float) -> str:
 
 def _share(size: int, limit: int) -> str:
     return f" ({size / limit:.0%} of the limit of {_human(limit)})" if limit else ""
-
-
-def _seconds(text: str) -> float:
-    if match := re.fullmatch(r"(\d{1,6})([hdw])", text.strip(), re.ASCII):
-        return float(match[1]) * _HOURS[match[2]] * 3600
-    hint = "write it like 12h, 30d or 8w"
-    raise BadSetting(name="older-than", value=text, reason="it must be an age", hint=hint)

@@ -1,16 +1,15 @@
 """``kbuild check``: is a release whole, does all in it agree, and is it what you demand."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from kbuild.base.errors import BadSetting, ReleaseBroken
-from kbuild.cli import options
-from kbuild.cli.boundary import begin, command_app
+from kbuild.base.errors import ReleaseBroken
+from kbuild.cli.boundary import begin
 from kbuild.cli.console import visible
+from kbuild.cli.options import ReleaseFolder, command_app, takes
 from kbuild.release import Checked, Demands, Problem, Statement, check_folder
+from kbuild.settings import CheckSettings
 
 # A hostile release must not flood the terminal; an honest one that is damaged stays below.
 _SHOWN, _WIDE = 1000, 1000
@@ -19,68 +18,19 @@ app = command_app()
 
 
 @app.command()
-def check(
-    ctx: typer.Context,
-    folder: options.ReleaseFolder,
-    key: Annotated[
-        Path | None,
-        typer.Option(
-            "--key",
-            metavar="FILE",
-            readable=False,
-            help="It must be signed with this public key, which is not in DIR.",
-        ),
-    ] = None,
-    identity: Annotated[
-        str | None,
-        typer.Option(
-            "--identity", metavar="WHO", help="It must be signed keyless by this identity."
-        ),
-    ] = None,
-    issuer: Annotated[
-        str | None,
-        typer.Option("--issuer", metavar="URL", help="The OIDC issuer of that identity."),
-    ] = None,
-    trust_config: options.TrustConfig = None,
-    version: Annotated[
-        str | None, typer.Option("--version", metavar="V", help="It must be of this version.")
-    ] = None,
-    arch: Annotated[
-        list[str] | None,
-        typer.Option("--arch", metavar="ARCH", help="It must hold this architecture; repeatable."),
-    ] = None,
-    ca_years: Annotated[
-        str | None,
-        typer.Option("--ca-years", metavar="N", help="Its CAs must live for exactly N years."),
-    ] = None,
-    leaf_years: Annotated[
-        str | None,
-        typer.Option("--leaf-years", metavar="N", help="All others must live for exactly N years."),
-    ] = None,
-    stall_timeout: options.StallTimeout = None,
-    json: options.Json = None,
-    quiet: options.Quiet = None,
-    config: options.Config = None,
-) -> None:
-    """Check that a release is whole, agrees with itself, and is what you demand."""
-    asked = {"version": version, "arch": arch, "ca_years": ca_years, "leaf_years": leaf_years}
-    how = {"stall_timeout": stall_timeout, "json": json, "quiet": quiet}
-    settings, screen = begin(ctx, {**asked, **how}, config)
-    # The environment and kbuild.toml say how to build. What they do not say here is never missed,
-    # and a release of another version is no fault because the next build has another one.
-    given = {name: getattr(settings, name) for name, flag in asked.items() if flag is not None}
-    if len(given.get("version", ())) > 1:
-        reason = "a release is of one version"
-        raise BadSetting(name="version", value=version, reason=reason, hint="give one")
+@takes(CheckSettings)
+def check(ctx: typer.Context, folder: ReleaseFolder) -> None:
+    """Check that a release is intact and meets your requirements."""
+    settings, screen = begin(ctx, CheckSettings)
     demands = Demands(
-        key=key,
-        identity=identity,
-        issuer=issuer,
-        trust_config=trust_config,
-        version=given.get("version", (None,))[0],
-        arches=given.get("arch", ()),
-        ca_years=given.get("ca_years"),
-        leaf_years=given.get("leaf_years"),
+        key=settings.key,
+        identity=settings.identity,
+        issuer=settings.issuer,
+        trust_config=settings.trust_config,
+        version=settings.version,
+        arches=settings.arch,
+        ca_years=settings.ca_years,
+        leaf_years=settings.leaf_years,
     )
     checked = check_folder(folder, demands)
     for release in checked:
@@ -111,12 +61,17 @@ def _lines(release: Checked) -> Iterator[str]:
     yield f"{release.folder}: {len(release.files)} files, which agree with one another"
     yield f"  version        {asked['version']}"
     yield f"  architectures  {', '.join(asked['arches'])}"
-    yield f"  lifetimes      CA {years['ca_years']} years, all others {years['leaf_years']} years"
+    ca, leaf = (_years(years[name]) for name in ("ca_years", "leaf_years"))
+    yield f"  lifetimes      CA {ca}, others {leaf}"
     for arch, count in release.proven.items():
         seen = f"{count} certificates issued and read back" if count else "not run, so not proven"
         yield f"  proof          {arch}: {seen}"
     yield f"  commit         {release.statement.commit} ({_commit_proof(release.statement)})"
     yield f"  signature      {_signed(release)}"
+
+
+def _years(count: int) -> str:
+    return "1 year" if count == 1 else f"{count} years"
 
 
 def _commit_proof(statement: Statement) -> str:

@@ -4,18 +4,18 @@ import re
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from kbuild.base.errors import BadSetting, NotARelease
-from kbuild.cli import options
-from kbuild.cli.boundary import begin, command_app
+from kbuild.cli.boundary import begin
 from kbuild.cli.check import demand_whole
+from kbuild.cli.options import Command, ReleaseFolder, command_app, takes
 from kbuild.release import TOOLS, check_folder, snippet
+from kbuild.settings import ExportSettings
 
 app = command_app()
 
 
-class _Export(TyperCommand):
+class _Export(Command):
     """A command that names all that is missing, not only the first."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401  # Typer's own
@@ -23,39 +23,35 @@ class _Export(TyperCommand):
             return super().parse_args(ctx, args)
         given, _, _ = self.make_parser(ctx).parse_args(args=[*args])
         missing = [
-            param.metavar if param.param_type_name == "argument" else param.opts[0]
+            param.metavar
             for param in self.get_params(ctx)
             if param.required and given.get(param.name) is None
         ]
+        ctx.params = given
+        if missing and begin(ctx, ExportSettings)[0].base_url is None:
+            missing.append("--base-url")
         if len(missing) > 1:
             ctx.fail(f"Missing: {', '.join(map(str, missing))}")
         return super().parse_args(ctx, args)
 
 
 @app.command(cls=_Export)
+@takes(ExportSettings)
 def export(
     ctx: typer.Context,
     tool: Annotated[str, typer.Argument(metavar="TOOL", help=f"One of {', '.join(TOOLS)}.")],
-    folder: options.ReleaseFolder,
-    base_url: Annotated[
-        str,
-        typer.Option(
-            "--base-url",
-            metavar="URL",
-            help="Where the release is; of the layout tree, what is above it.",
-        ),
-    ],
-    json: options.Json = None,
-    config: options.Config = None,
+    folder: ReleaseFolder,
 ) -> None:
-    """Print what a tool needs to put this kubeadm on nodes."""
-    _, screen = begin(ctx, {"json": json}, config)
+    """Print what a tool needs to install this kubeadm on nodes."""
+    settings, screen = begin(ctx, ExportSettings)
+    [base_url] = settings.required("base_url")
     if tool not in TOOLS:
         reason = f"it must be one of {', '.join(TOOLS)}"
         raise BadSetting(name="TOOL", value=tool, reason=reason, hint="see --help")
     if not re.fullmatch(r"https?://[\w.~:/%@+\[\]-]+", base_url, re.ASCII):
         reason = "it must be an http or https address of plain characters"
-        raise BadSetting(name="base-url", value=base_url, reason=reason, hint="quote the rest as %")
+        hint = "quote the rest as %"
+        raise BadSetting(name=settings.origin("base_url"), value=base_url, reason=reason, hint=hint)
     releases = check_folder(folder)
     for release in releases:
         demand_whole(release)  # a checksum of something damaged would spread it

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import typer
 from rich.table import Table
 
-from kbuild.cli import options
-from kbuild.cli.boundary import begin, command_app
+from kbuild.cli.boundary import begin
 from kbuild.cli.cache import cache_within_limit
 from kbuild.cli.console import plain_table
+from kbuild.cli.options import command_app, takes
 from kbuild.kubeadm.model import IssuedCertificate, Proof, Published
 from kbuild.pipeline import Plan, plan, run
 from kbuild.release import (
@@ -21,50 +21,16 @@ from kbuild.release import (
     rfc3339,
     source_document,
 )
+from kbuild.settings import Settings
 
 app = command_app()
 
 
 @app.command()
-def kubeadm(
-    ctx: typer.Context,
-    version: options.Versions = None,
-    ca_years: options.CaYears = None,
-    leaf_years: options.LeafYears = None,
-    arch: options.Arch = None,
-    source: options.Source = None,
-    commit: options.Commit = None,
-    source_sha256: options.SourceSha256 = None,
-    verify_against: options.VerifyAgainst = None,
-    builder: options.Builder = None,
-    image: options.Image = None,
-    golang_repository: options.GolangRepository = None,
-    go_version: options.GoVersion = None,
-    go_root: options.GoRoot = None,
-    go_site: options.GoSite = None,
-    lock: options.Lock = None,
-    output: options.Output = None,
-    force: options.Force = None,
-    build_date: options.BuildDate = None,
-    tree_state: options.TreeState = None,
-    stock: options.Stock = None,
-    against_stock: options.AgainstStock = None,
-    independent: options.Independent = None,
-    release_site: options.ReleaseSite = None,
-    layout: options.Layout = None,
-    package: options.Package = None,
-    stall_timeout: options.StallTimeout = None,
-    dry_run: options.DryRun = None,
-    json: options.Json = None,
-    verbose: options.Verbose = None,
-    quiet: options.Quiet = None,
-    config: options.Config = None,
-    cache_dir: options.CacheDir = None,
-    cache_limit: options.CacheLimit = None,
-) -> None:
+@takes(Settings)
+def kubeadm(ctx: typer.Context) -> None:
     """Build kubeadm with other certificate lifetimes, and prove it."""
-    flags = {name: value for name, value in locals().items() if name not in ("ctx", "config")}
-    settings, screen = begin(ctx, flags, config)
+    settings, screen = begin(ctx, Settings)
     requests = settings.requests(os.environ)
     lines: list[str | Table]
     if settings.dry_run:

@@ -1,259 +1,85 @@
-"""The flags that commands share. Each is text: the one parser of values is kbuild.settings."""
+"""The options of commands, made from their settings. Each is text: settings parse their values."""
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-_BUILD, _SOURCE, _GO, _OUTPUT = "Build", "Source", "Go", "Output"
+from kbuild.base.settings import CommandSettings, Option, flag, options
+from kbuild.settings import COMMON, PANELS
 
-_VERSION_HELP = "v1.23.0, or 1.23 for its newest patch release"
-Version = Annotated[str | None, typer.Option("--version", metavar="V", help=f"{_VERSION_HELP}.")]
-Versions = Annotated[
-    list[str] | None,
-    typer.Option("--version", metavar="V", help=f"{_VERSION_HELP}; repeatable."),
-]
-CaYears = Annotated[
-    str | None,
-    typer.Option("--ca-years", metavar="N", help="Lifetime of the CAs, years of 365 days, 1-292."),
-]
-LeafYears = Annotated[
-    str | None,
-    typer.Option("--leaf-years", metavar="N", help="Lifetime of all others, up to --ca-years."),
-]
-Arch = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--arch",
-        metavar="ARCH",
-        help="amd64, arm64, arm, ppc64le or s390x; repeatable. Default: amd64.",
-    ),
-]
-Source = Annotated[
-    str | None,
-    typer.Option(
-        "--source",
-        metavar="SOURCE",
-        rich_help_panel=_SOURCE,
-        help="Git URL, local repository, or archive (file or URL). Default: upstream's GitHub.",
-    ),
-]
-Commit = Annotated[
-    str | None,
-    typer.Option(
-        "--commit",
-        metavar="HEX",
-        rich_help_panel=_SOURCE,
-        help="The commit that the tag must stand for.",
-    ),
-]
-SourceSha256 = Annotated[
-    str | None,
-    typer.Option(
-        "--source-sha256",
-        metavar="HEX",
-        rich_help_panel=_SOURCE,
-        help="The sha256 that the source archive must have.",
-    ),
-]
-VerifyAgainst = Annotated[
-    str | None,
-    typer.Option(
-        "--verify-against",
-        metavar="URL",
-        rich_help_panel=_SOURCE,
-        help="A git source; each file of the archive that is compiled must be as it is there.",
-    ),
-]
-StallTimeout = Annotated[
-    str | None,
-    typer.Option(
-        "--stall-timeout",
-        metavar="SECONDS",
-        help="Seconds without progress before a transfer is tried again, 1-3600. Default: 60.",
-    ),
-]
-Builder = Annotated[
-    str | None,
-    typer.Option(
-        "--builder",
-        metavar="auto|docker|local",
-        rich_help_panel=_GO,
-        help="auto takes docker when an engine answers, else local. Default: auto.",
-    ),
-]
-Image = Annotated[
-    str | None,
-    typer.Option(
-        "--image",
-        metavar="REF@DIGEST",
-        rich_help_panel=_GO,
-        help="Build in this image; it must be named by its digest. Default: golang:<pin>.",
-    ),
-]
-GolangRepository = Annotated[
-    str | None,
-    typer.Option(
-        "--golang-repository",
-        metavar="NAME",
-        rich_help_panel=_GO,
-        help="A mirror of the golang image. Default: golang.",
-    ),
-]
-GoVersion = Annotated[
-    str | None,
-    typer.Option(
-        "--go-version",
-        metavar="V",
-        rich_help_panel=_GO,
-        help="Build with this Go instead of the one that the tag pins.",
-    ),
-]
-GoRoot = Annotated[
-    str | None,
-    typer.Option(
-        "--go-root",
-        metavar="DIR",
-        rich_help_panel=_GO,
-        help="A Go for the local builder. Default: go on PATH, else downloaded.",
-    ),
-]
-GoSite = Annotated[
-    str | None,
-    typer.Option(
-        "--go-site",
-        metavar="URL",
-        rich_help_panel=_GO,
-        help="Where the local builder downloads Go. Default: https://go.dev/dl.",
-    ),
-]
-Lock = Annotated[
-    str | None,
-    typer.Option(
-        "--lock",
-        metavar="FILE",
-        rich_help_panel=_GO,
-        help="Your own image digests, used before the shipped ones.",
-    ),
-]
-Output = Annotated[
-    str | None,
-    typer.Option(
-        "--output",
-        metavar="DIR",
-        rich_help_panel=_OUTPUT,
-        help="Default: dist/<version>. Of several versions each has a folder in it.",
-    ),
-]
-Force = Annotated[
-    bool | None,
-    typer.Option("--force", rich_help_panel=_OUTPUT, help="Replace an earlier release there."),
-]
-BuildDate = Annotated[
-    str | None,
-    typer.Option(
-        "--build-date",
-        metavar="RFC3339",
-        rich_help_panel=_OUTPUT,
-        help="The clock of the build. Default: SOURCE_DATE_EPOCH, else now.",
-    ),
-]
-TreeState = Annotated[
-    str | None,
-    typer.Option(
-        "--tree-state",
-        metavar="dirty|clean|archive",
-        rich_help_panel=_OUTPUT,
-        help="The gitTreeState that the binary reports. Default: dirty.",
-    ),
-]
-Stock = Annotated[
-    bool | None,
-    typer.Option(
-        "--stock",
-        rich_help_panel=_BUILD,
-        help="Build the tag unpatched; it must be byte for byte the publisher's.",
-    ),
-]
-AgainstStock = Annotated[
-    bool | None,
-    typer.Option(
-        "--against-stock",
-        rich_help_panel=_BUILD,
-        help="Build the unpatched one too: only functions that hold lifetimes may differ.",
-    ),
-]
-Independent = Annotated[
-    bool | None,
-    typer.Option(
-        "--independent",
-        rich_help_panel=_BUILD,
-        help="Compile the stock kubeadm of --against-stock with an empty Go build cache.",
-    ),
-]
-ReleaseSite = Annotated[
-    str | None,
-    typer.Option(
-        "--release-site",
-        metavar="URL",
-        rich_help_panel=_BUILD,
-        help="Where --stock finds the publisher's. Default: https://dl.k8s.io/release.",
-    ),
-]
-Layout = Annotated[
-    str | None,
-    typer.Option(
-        "--layout",
-        metavar="flat|tree",
-        rich_help_panel=_OUTPUT,
-        help="tree: <version>/bin/linux/<arch>/kubeadm, as upstream's site. Default: flat.",
-    ),
-]
-Package = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--package",
-        metavar="deb|rpm",
-        rich_help_panel=_OUTPUT,
-        help="Make packages of each binary too; repeatable.",
-    ),
-]
 ReleaseFolder = Annotated[
     Path, typer.Argument(metavar="DIR", readable=False, help="A release, or a folder of several.")
 ]
-TrustConfig = Annotated[
-    Path | None,
-    typer.Option(
-        "--trust-config",
-        metavar="FILE",
-        readable=False,
-        help="Sigstore's ClientTrustConfig. Default: the public instance's.",
-    ),
-]
-DryRun = Annotated[
-    bool | None, typer.Option("--dry-run", help="Tell what would be done, and do nothing.")
-]
-Json = Annotated[bool | None, typer.Option("--json", help="One JSON document on standard output.")]
-Verbose = Annotated[bool | None, typer.Option("--verbose", "-v", help="Show every detail.")]
-Quiet = Annotated[bool | None, typer.Option("--quiet", "-q", help="Show no progress.")]
-Config = Annotated[
-    str | None,
-    typer.Option(
-        "--config", metavar="FILE", help="Settings file. Default: kbuild.toml, if it is there."
-    ),
-]
-CacheDir = Annotated[
-    str | None,
-    typer.Option(
-        "--cache-dir", metavar="DIR", help="Sources, Go, its build cache. Default: ~/.cache/kbuild."
-    ),
-]
-CacheLimit = Annotated[
-    str | None,
-    typer.Option(
-        "--cache-limit",
-        metavar="SIZE",
-        help="Remove the least recently used from the cache above this size, and separately from"
-        " the engine's Go caches; 0: no limit. Default: 5GB.",
-    ),
-]
+_CONFIG = typer.Option(
+    "--config",
+    metavar="FILE",
+    rich_help_panel=COMMON,
+    help="Settings file. Default: kbuild.toml in the current folder, if there is one.",
+)
+
+
+def takes(kind: type[CommandSettings]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of its settings, which ``begin`` reads, and ``--config``."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(function, eval_str=True).parameters
+
+        @wraps(function)
+        def command(*args: object, **words: object) -> None:
+            function(*args, **{name: word for name, word in words.items() if name in own})
+
+        declared = sorted(options(kind).items(), key=lambda item: PANELS.index(item[1].panel))
+        shown = [*(_parameter(*item) for item in declared), _keyword("config", str, _CONFIG)]
+        signature = inspect.Signature([*own.values(), *shown])
+        command.__signature__ = signature  # type: ignore[attr-defined]
+        command.__annotations__ = {n: p.annotation for n, p in signature.parameters.items()}
+        return command
+
+    return decorate
+
+
+def _parameter(name: str, declared: Option) -> inspect.Parameter:
+    words = [flag(name), declared.short] if declared.short else [flag(name)]
+    kind: Any = bool if declared.is_switch else list[str] if declared.repeatable else str
+    shown = typer.Option(
+        *words, metavar=declared.metavar, rich_help_panel=declared.panel, help=declared.full_help
+    )
+    return _keyword(name, kind, shown)
+
+
+def _keyword(name: str, kind: Any, shown: Any) -> inspect.Parameter:  # noqa: ANN401  # Typer's own
+    where, annotation = inspect.Parameter.KEYWORD_ONLY, Annotated[kind | None, shown]
+    return inspect.Parameter(name, where, default=None, annotation=annotation)
+
+
+class _Help:
+    """Its --help has no value, so none is shown."""
+
+    def get_help_option(self, ctx: Any) -> Any:  # noqa: ANN401  # as Typer's
+        found = super().get_help_option(ctx)  # type: ignore[misc]
+        if found is not None:
+            found.metavar = ""
+        return found
+
+
+class Command(_Help, TyperCommand):
+    """A command of kbuild."""
+
+
+class Group(_Help, TyperGroup):
+    """A group of commands of kbuild."""
+
+
+class _App(typer.Typer):
+    def command(self, name: str | None = None, *, cls: Any = Command, **more: Any) -> Any:  # noqa: ANN401  # as Typer's
+        return super().command(name, cls=cls, **more)
+
+
+def command_app(about: str | None = None) -> typer.Typer:
+    """Return the app of a command, or of a group of commands, to be loaded by ``Commands``."""
+    return _App(cls=Group, add_completion=False, pretty_exceptions_enable=False, help=about)

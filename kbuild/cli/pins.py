@@ -6,15 +6,16 @@ from typing import Annotated
 import typer
 
 from kbuild.base.errors import ImageNotFound, PinsDrifted
-from kbuild.cli import options
-from kbuild.cli.boundary import begin, command_app
+from kbuild.cli.boundary import begin
 from kbuild.cli.console import plain_table
+from kbuild.cli.options import command_app, takes
 from kbuild.kubeadm import Pin, images, parse_go_version
+from kbuild.settings import PinsCheckSettings, PinsListSettings, PinsUpdateSettings
 
 app = command_app("List, check and update the golang image digests.")
 
 Versions = Annotated[
-    list[str] | None, typer.Argument(metavar="[GO_VERSION]...", help="Such as 1.21.6; default all.")
+    list[str] | None, typer.Argument(metavar="GO_VERSION", help="Such as 1.21.6. Default: all.")
 ]
 
 
@@ -25,17 +26,13 @@ def _pins(ctx: typer.Context) -> None:
 
 
 @app.command(name="list")
+@takes(PinsListSettings)
 def list_pins(
     ctx: typer.Context,
     go_versions: Versions = None,
-    golang_repository: options.GolangRepository = None,
-    lock: options.Lock = None,
-    json: options.Json = None,
-    config: options.Config = None,
 ) -> None:
     """List the pins: your lock file's first, then the shipped ones."""
-    flags = {"golang_repository": golang_repository, "lock": lock, "json": json}
-    settings, screen = begin(ctx, flags, config)
+    settings, screen = begin(ctx, PinsListSettings)
     known = [*images.load_lock(settings.lock), *images.shipped_pins()]
     versions = _versions(go_versions)
     chosen = [pin for pin in known if not versions or pin.go_version in versions]
@@ -46,23 +43,13 @@ def list_pins(
 
 
 @app.command()
+@takes(PinsCheckSettings)
 def check(
     ctx: typer.Context,
     go_versions: Versions = None,
-    golang_repository: options.GolangRepository = None,
-    lock: options.Lock = None,
-    stall_timeout: options.StallTimeout = None,
-    json: options.Json = None,
-    config: options.Config = None,
 ) -> None:
-    """Compare the pins with the registry; exit 39 when one differs."""
-    flags = {
-        "golang_repository": golang_repository,
-        "lock": lock,
-        "stall_timeout": stall_timeout,
-        "json": json,
-    }
-    settings, screen = begin(ctx, flags, config)
+    """Compare the pins with the registry, and fail if one differs."""
+    settings, screen = begin(ctx, PinsCheckSettings)
     versions = _versions(go_versions) or [pin.go_version for pin in images.shipped_pins()]
     table = plain_table("go", "pinned", "registry")
     rows, drifted = [], 0
@@ -82,25 +69,13 @@ def check(
 
 
 @app.command()
+@takes(PinsUpdateSettings)
 def update(
     ctx: typer.Context,
-    go_versions: Annotated[list[str], typer.Argument(metavar="GO_VERSION...")],
-    golang_repository: options.GolangRepository = None,
-    lock: options.Lock = None,
-    stall_timeout: options.StallTimeout = None,
-    dry_run: options.DryRun = None,
-    json: options.Json = None,
-    config: options.Config = None,
+    go_versions: Annotated[list[str], typer.Argument(metavar="GO_VERSION", help="Such as 1.21.6.")],
 ) -> None:
     """Take the registry's digests into your lock file; the difference is printed first."""
-    flags = {
-        "golang_repository": golang_repository,
-        "lock": lock,
-        "stall_timeout": stall_timeout,
-        "json": json,
-        "dry_run": dry_run,
-    }
-    settings, screen = begin(ctx, flags, config)
+    settings, screen = begin(ctx, PinsUpdateSettings)
     versions = _versions(go_versions)
     new = [images.resolve(version, settings.golang_repository) for version in versions]
     with images.locked(settings.lock):

@@ -8,35 +8,26 @@ import typer
 
 from kbuild.base.errors import BadSetting, WrongBinary
 from kbuild.base.workspace import open_workspace
-from kbuild.cli import options
-from kbuild.cli.boundary import begin, command_app
+from kbuild.cli.boundary import begin
 from kbuild.cli.kubeadm import proof_lines
+from kbuild.cli.options import command_app, takes
 from kbuild.kubeadm import full_tag, prove_file, read_arch
 from kbuild.release import proof_document
+from kbuild.settings import VerifySettings
 
 app = command_app()
 
 
 @app.command()
+@takes(VerifySettings)
 def verify(
     ctx: typer.Context,
     binary: Annotated[
         Path, typer.Argument(metavar="BINARY", readable=False, help="A kubeadm for Linux.")
     ],
-    ca_years: options.CaYears = None,
-    leaf_years: options.LeafYears = None,
-    version: options.Version = None,
-    json: options.Json = None,
-    verbose: options.Verbose = None,
-    quiet: options.Quiet = None,
-    config: options.Config = None,
-    cache_dir: options.CacheDir = None,
 ) -> None:
     """Prove what any kubeadm issues, whoever built it."""
-    flags = {
-        name: value for name, value in locals().items() if name not in ("ctx", "config", "binary")
-    }
-    settings, screen = begin(ctx, flags, config)
+    settings, screen = begin(ctx, VerifySettings)
     read_arch(binary)  # what is wrong with the file shows before a setting that is missing
     if not os.access(binary, os.X_OK):
         raise WrongBinary(path=binary, reason="it is not executable")

@@ -1,13 +1,11 @@
 """``kbuild versions``: the tags that the source offers, and how each would be patched."""
 
-from typing import Annotated
-
 import typer
 
 from kbuild.base.workspace import open_workspace
-from kbuild.cli import options
-from kbuild.cli.boundary import begin, command_app
+from kbuild.cli.boundary import begin
 from kbuild.cli.console import plain_table
+from kbuild.cli.options import command_app, takes
 from kbuild.kubeadm import (
     full_tag,
     list_tags,
@@ -17,41 +15,17 @@ from kbuild.kubeadm import (
     series_for,
 )
 from kbuild.kubeadm import since as from_on
+from kbuild.settings import VersionsSettings
 
 app = command_app()
 
 
 @app.command()
-def versions(
-    ctx: typer.Context,
-    source: options.Source = None,
-    pre_releases: Annotated[
-        bool, typer.Option("--pre-releases", help="List alphas, betas and release candidates too.")
-    ] = False,
-    since: Annotated[
-        str | None,
-        typer.Option("--since", metavar="V", help="Only this version and those after it."),
-    ] = None,
-    newest: Annotated[
-        bool, typer.Option("--newest", help="Only the newest tag of each minor.")
-    ] = False,
-    stall_timeout: options.StallTimeout = None,
-    json: options.Json = None,
-    verbose: options.Verbose = None,
-    quiet: options.Quiet = None,
-    config: options.Config = None,
-    cache_dir: options.CacheDir = None,
-) -> None:
-    """List the tags of the source, and how each would be patched."""
-    flags = {
-        "source": source,
-        "stall_timeout": stall_timeout,
-        "json": json,
-        "verbose": verbose,
-        "quiet": quiet,
-        "cache_dir": cache_dir,
-    }
-    settings, screen = begin(ctx, flags, config)
+@takes(VersionsSettings)
+def versions(ctx: typer.Context) -> None:
+    """List the tags of the source and how each would be patched."""
+    settings, screen = begin(ctx, VersionsSettings)
+    since = settings.since
     oldest = read_index(patches_folder()).oldest
     if since is not None:
         full_tag(since)  # what is wrong with it shows before anything is asked for
@@ -60,11 +34,11 @@ def versions(
     tags = [
         tag
         for tag in offered
-        if tag.version >= oldest and (pre_releases or not tag.version.is_prerelease)
+        if tag.version >= oldest and (settings.pre_releases or not tag.version.is_prerelease)
     ]
     if since is not None:
         tags = from_on(since, tags)
-    if newest:
+    if settings.newest:
         tags = newest_of_each_minor(tags)
     if not tags:
         screen.say("no tag of it is a Kubernetes version that kbuild patches")

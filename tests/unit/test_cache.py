@@ -391,13 +391,13 @@ def test_the_command_keeps_the_limit(full: Path, tmp_path_factory: pytest.TempPa
     ids=repr,
 )
 def test_the_limit_is_a_size(text: object, size: int) -> None:
-    assert read_settings({"cache_limit": text}, {}, None).cache_limit == size
+    assert read_settings(Settings, {"cache_limit": text}, {}, None).cache_limit == size
 
 
 @pytest.mark.parametrize("text", ["5", 5, "-1GB", "GB", "1GiB", "٣GB", True, "1e3B", ""], ids=repr)
 def test_what_is_no_size_is_no_limit(text: object) -> None:
     with pytest.raises(BadSetting, match="it must be a size"):
-        read_settings({"cache_limit": text}, {}, None)
+        read_settings(Settings, {"cache_limit": text}, {}, None)
 
 
 def test_a_cache_that_a_run_refuses_or_never_made_is_left_alone(

@@ -38,7 +38,7 @@ from kbuild.kubeadm.toolchain.pin import CROSS, DEPENDENCIES, GO_VERSION, read_p
 from kbuild.release.keys import private_key
 from kbuild.release.sbom import sbom_text
 from kbuild.release.signing import sign_keyless, sign_with_key
-from kbuild.settings import names, read_settings
+from kbuild.settings import Settings, names, read_settings
 from tests.support.eras import CERT, CONSTANTS, PKI_HELPERS, make_tree
 from tests.support.failures import kind_of
 from tests.support.fake_kubeadm import certificate
@@ -156,7 +156,7 @@ def test_settings(content: bytes, home: Path) -> None:
     file.write_bytes(content)
     ends_well("pins", "list", "--config", file)
     with contextlib.suppress(KbuildError):
-        read_settings({}, {}, file).requests({})
+        read_settings(Settings, {}, {}, file).requests({})
 
 
 @examples(40)
@@ -179,7 +179,7 @@ def test_settings_of_any_type(entries: dict[str, str], home: Path) -> None:
     file.write_text("".join(f"{name} = {value}\n" for name, value in entries.items()))
     ends_well("pins", "list", "--config", file)
     with contextlib.suppress(KbuildError):
-        read_settings({}, {}, file).requests({})
+        read_settings(Settings, {}, {}, file).requests({})
 
 
 @examples(40)

@@ -66,7 +66,9 @@ def run(
     monkeypatch.setattr(rebuild, "build", builder)
     given = {"source": GIT, "cache_dir": builder.work / "cache"} | given
     given = {name: value for name, value in given.items() if value is not None}
-    return rebuild.rebuild(path, Settings(**given, given=frozenset(given)), Recorder())
+    return rebuild.rebuild(
+        path, Settings(**given, given=dict.fromkeys(given, "a test")), Recorder()
+    )
 
 
 def test_the_request_is_that_of_the_provenance_with_every_input_demanded(

@@ -23,7 +23,7 @@ from kbuild.release.documents import build_document
 from kbuild.release.provenance import provenance
 from kbuild.release.sbom import sbom_text
 from kbuild.release.writer import list_files
-from kbuild.settings import read_settings
+from kbuild.settings import Settings, read_settings
 from tests.support.recorder import Recorder
 from tests.support.releases import make_binaries, make_release, make_request
 from tests.support.servers import free_port
@@ -235,5 +235,5 @@ def test_a_password_that_looks_like_something_else_is_hidden(address: str) -> No
 @pytest.mark.parametrize("address", ["https://u:my SECRET@h/x", "https:\\\\u:SECRET@h://x"])
 def test_an_address_with_a_space_is_refused_and_not_shown(name: str, address: str) -> None:
     with pytest.raises(BadSetting) as caught:
-        read_settings({name: address}, {}, None)
+        read_settings(Settings, {name: address}, {}, None)
     assert "SECRET" not in caught.value.happened

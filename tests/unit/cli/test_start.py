@@ -8,7 +8,7 @@ from importlib import import_module
 import pytest
 import typer
 
-from kbuild.cli.app import COMMANDS
+from kbuild.cli.app import COMMANDS, module_of
 
 # All that --help and --version may import, of kbuild's own and of what pip installed.
 ALLOWED = {
@@ -65,5 +65,5 @@ def test_what_is_slow_to_import_is_imported_where_it_is_used(words: tuple[str, .
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_all_says_what_the_help_of_each_says(name: str) -> None:
-    command = typer.main.get_command(import_module(f"kbuild.cli.{name}").app)
+    command = typer.main.get_command(import_module(module_of(name)).app)
     assert command.help == COMMANDS[name]

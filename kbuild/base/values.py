@@ -1,0 +1,184 @@
+"""Parse the value of a setting, which is text from a flag or a variable, or of any type of TOML.
+
+Each parser takes the name by which the user knows the setting, and raises BadSetting with it.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from kbuild.base.errors import BadSetting
+
+Parse = Callable[[str, object], Any]
+
+SIZE_UNITS = ("B", "kB", "MB", "GB", "TB")
+EPOCH = datetime.fromtimestamp(0, UTC)
+_SECONDS = {"h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
+_SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+def text(name: str, value: object) -> str:
+    """Parse text that is not empty."""
+    if not isinstance(value, str) or not value.strip():
+        hint = "put it in quotes" if isinstance(value, int | float) else "see --help"
+        raise BadSetting(name=name, value=value, reason="it must be some text", hint=hint)
+    if "\0" in value:
+        raise BadSetting(name=name, value=value, reason="it holds a NUL", hint="remove the NUL")
+    return value.strip()
+
+
+def address(name: str, value: object) -> str:
+    """Parse an address; one with a space in a password could not be told from other words."""
+    found = text(name, value)
+    if "://" in found and re.search(r"[\s\\]", found):
+        reason, hint = "an address holds no space and no backslash", "write a space as %20"
+        raise BadSetting(name=name, value="…", reason=reason, hint=hint)
+    return found
+
+
+def address_or_path(name: str, value: object) -> str:
+    """Parse an address, or a path on this machine."""
+    found = address(name, value)
+    if found.startswith("~"):
+        path(name, found)
+    return found
+
+
+def path(name: str, value: object) -> Path:
+    """Parse a path; ``~`` is a home folder."""
+    try:
+        found = Path(text(name, str(value) if isinstance(value, Path) else value)).expanduser()
+        os.fsencode(found)
+    except RuntimeError:
+        reason, hint = "there is no such user", "write the whole path"
+    except UnicodeEncodeError:
+        reason, hint = "the locale cannot write it", "set LC_ALL to a locale with UTF-8"
+    else:
+        return found
+    raise BadSetting(name=name, value=value, reason=reason, hint=hint)
+
+
+def switch(name: str, value: object) -> bool:
+    """Parse true or false."""
+    if isinstance(value, bool):
+        return value
+    word = str(value).lower() if isinstance(value, str) or value in (0, 1) else ""
+    if word not in _SWITCH:
+        reason, hint = "it must be true or false", "write true or false, without quotes"
+        raise BadSetting(name=name, value=value, reason=reason, hint=hint)
+    return _SWITCH[word]
+
+
+def moment(name: str, value: object) -> datetime:
+    """Parse a date and time with a zone; the result is UTC, in whole seconds."""
+    try:
+        found = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    except ValueError:
+        found = datetime.min  # noqa: DTZ901  # has no zone, so it is refused below
+    if found.tzinfo is None:
+        raise BadSetting(
+            name=name,
+            value=value,
+            reason="it must be a date and time with a zone (RFC 3339)",
+            hint="write it like 2026-01-31T12:00:00Z",
+        )
+    try:
+        found = found.astimezone(UTC).replace(microsecond=0)
+    except OverflowError:
+        found = EPOCH - timedelta(days=1)
+    if found < EPOCH:
+        reason, hint = "it is out of range", "give a time between the years 1970 and 9999"
+        raise BadSetting(name=name, value=value, reason=reason, hint=hint)
+    return found
+
+
+def age(name: str, value: object) -> float:
+    """Parse an age such as ``30d``; the result is in seconds."""
+    if match := re.fullmatch(r"(\d{1,6})([hdw])", str(value).strip(), re.ASCII):
+        return float(match[1]) * _SECONDS[match[2]]
+    hint = "write it like 12h, 30d or 8w"
+    raise BadSetting(name=name, value=value, reason="it must be an age", hint=hint)
+
+
+def size(name: str, value: object) -> int:
+    """Parse a size such as ``5GB``; the result is in bytes."""
+    units = {unit.lower(): 1000**power for power, unit in enumerate(SIZE_UNITS)}
+    pattern = rf"(\d{{1,9}}(?:\.\d{{1,3}})?) ?({'|'.join(units)})"
+    if isinstance(value, str) and (match := re.fullmatch(pattern, value.strip().lower(), re.ASCII)):
+        return int(float(match[1]) * units[match[2]])
+    hint = "write it like 500MB or 5GB; 0B keeps nothing"
+    raise BadSetting(name=name, value=value, reason="it must be a size", hint=hint)
+
+
+def size_or_zero(name: str, value: object) -> int:
+    """Parse a size, or the number 0."""
+    return 0 if str(value).strip() == "0" else size(name, value)
+
+
+def whole_number(unit: str, most: int, hint: str) -> Parse:
+    """Return a parser of whole numbers from 1 to ``most``."""
+
+    def parse(name: str, value: object) -> int:
+        digits = value if isinstance(value, int) and not isinstance(value, bool) else None
+        if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value.strip(), re.ASCII):
+            digits = int(value)
+        if digits is None or not 1 <= digits <= most:
+            reason = f"it must be a whole number of {unit} from 1 to {most}"
+            raise BadSetting(name=name, value=value, reason=reason, hint=hint)
+        return digits
+
+    return parse
+
+
+def one_of(choices: Iterable[str]) -> Parse:
+    """Return a parser of one of these words."""
+    known = tuple(choices)
+
+    def parse(name: str, value: object) -> str:
+        found = text(name, value)
+        if found not in known:
+            reason = f"it must be one of {', '.join(known)}"
+            hint = did_you_mean(found, known) or "see --help"
+            raise BadSetting(name=name, value=value, reason=reason, hint=hint)
+        return found
+
+    return parse
+
+
+def several(parse: Parse) -> Parse:
+    """Return a parser of a list, or of text with commas; of equal values the first is kept."""
+
+    def parse_all(name: str, value: object) -> tuple[Any, ...]:
+        items = value if isinstance(value, list | tuple) else [value]
+        if not items:
+            raise BadSetting(name=name, value=value, reason="it must be a list", hint="see --help")
+        single = [
+            i for item in items for i in (item.split(",") if isinstance(item, str) else [item])
+        ]
+        return tuple(dict.fromkeys(parse(name, item) for item in single))
+
+    return parse_all
+
+
+def hexadecimal(*, least: int, most: int) -> Parse:
+    """Return a parser of so many hexadecimal digits; the result is in lower case."""
+
+    def parse(name: str, value: object) -> str:
+        found = text(name, value).lower()
+        if not re.fullmatch(rf"[0-9a-f]{{{least},{most}}}", found):
+            digits = str(most) if least == most else f"{least} to {most}"
+            reason = f"it must be {digits} hexadecimal digits"
+            raise BadSetting(name=name, value=value, reason=reason, hint="copy all of it")
+        return found
+
+    return parse
+
+
+def did_you_mean(word: str, known: Iterable[str], *, prefix: str = "") -> str:
+    """Return a question with the closest of the known words, or an empty text."""
+    close = difflib.get_close_matches(word, tuple(known), n=1, cutoff=0.7)
+    return f"did you mean {prefix}{close[0]}?" if close else ""
