@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from kbuild.base.errors import AddressNotAllowed, BadProvenance, RebuildDiffers
 from kbuild.base.progress import Progress
 from kbuild.base.workspace import open_workspace
 from kbuild.kubeadm.model import BuildRequest, Lifetimes, PatchedTree
 from kbuild.pipeline import build
+from kbuild.release.errors import AddressNotAllowed, BadProvenance, RebuildDiffers
 from kbuild.release.names import BUILD, PROOF, PROVENANCE
 from kbuild.release.provenance import Statement, read_provenance
 from kbuild.release.recorded import artifacts

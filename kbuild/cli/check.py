@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from kbuild.base.errors import BadSetting, ReleaseBroken
+from kbuild.base.errors import BadSetting
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.console import visible
 from kbuild.release.check import Checked, check_folder
 from kbuild.release.demands import Demands
+from kbuild.release.errors import ReleaseBroken
 from kbuild.release.files import Problem
 from kbuild.release.provenance import Statement
 

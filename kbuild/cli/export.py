@@ -6,11 +6,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from kbuild.base.errors import BadSetting, NotARelease
+from kbuild.base.errors import BadSetting
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.check import demand_whole
 from kbuild.release.check import check_folder
+from kbuild.release.errors import NotARelease
 from kbuild.release.export import TOOLS, snippet
 
 app = command_app()

@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
-from kbuild.base.errors import ImageNotFound, PinsDrifted
+from kbuild.base.errors import ImageNotFound
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.console import plain_table
 from kbuild.kubeadm.toolchain import images
+from kbuild.kubeadm.toolchain.errors import PinsDrifted
 from kbuild.kubeadm.toolchain.images import Pin
 from kbuild.kubeadm.toolchain.pin import parse_go_version
 

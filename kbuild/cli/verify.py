@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
-from kbuild.base.errors import BadSetting, WrongBinary
+from kbuild.base.errors import BadSetting
 from kbuild.base.workspace import open_workspace
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.kubeadm import proof_lines
 from kbuild.kubeadm.prove import prove_file
 from kbuild.kubeadm.prove.elf import read_arch
+from kbuild.kubeadm.prove.errors import WrongBinary
 from kbuild.kubeadm.source.versions import full_tag
 from kbuild.release.documents import proof_document
 

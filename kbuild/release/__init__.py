@@ -7,11 +7,11 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from kbuild.base.errors import OutputExists
 from kbuild.base.files import BROKEN, read_file
 from kbuild.base.workspace import Workspace, disk_errors
 from kbuild.kubeadm.model import Binary, BuildRequest, Proof, Release, Tag
 from kbuild.release.documents import build_document, proof_document, request_document
+from kbuild.release.errors import OutputExists
 from kbuild.release.files import MAX_DOCUMENT
 from kbuild.release.names import (
     BUILD,

@@ -19,7 +19,6 @@ from typing import Any
 from packaging.version import Version
 
 from kbuild import __version__
-from kbuild.base.errors import NotKubernetes
 from kbuild.base.files import BROKEN, read_file, reason_of
 from kbuild.kubeadm.model import Binary, BuildRequest, SourceTree
 from kbuild.kubeadm.prove.elf import Content
@@ -30,6 +29,7 @@ from kbuild.kubeadm.prove.gobinary import (
     read_functions,
     replacement,
 )
+from kbuild.kubeadm.source.errors import NotKubernetes
 from kbuild.kubeadm.source.versions import is_tag
 from kbuild.release.licenses import license_of
 from kbuild.release.strictjson import load_json

@@ -8,7 +8,7 @@ import tempfile
 from datetime import timedelta
 from pathlib import Path
 
-from kbuild.base.errors import DiskFull, GitMissing, LifetimeNotReached, NotWritable
+from kbuild.base.errors import DiskFull, GitMissing, NotWritable
 from kbuild.base.workspace import disk_errors
 from kbuild.kubeadm.model import (
     STOCK_CA_YEARS,
@@ -19,6 +19,7 @@ from kbuild.kubeadm.model import (
     SourceTree,
     Toolchain,
 )
+from kbuild.kubeadm.patching.errors import LifetimeNotReached
 from kbuild.kubeadm.patching.fitting import check_keeps, fitting_series, human, misfit, places, read
 from kbuild.kubeadm.patching.goconst import GoSourceError
 from kbuild.kubeadm.patching.gosource import added_duration, const_value

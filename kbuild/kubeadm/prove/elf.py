@@ -16,8 +16,8 @@ from elftools.common.utils import struct_parse
 from elftools.elf.constants import SH_FLAGS
 from elftools.elf.structs import ELFStructs
 
-from kbuild.base.errors import WrongBinary
 from kbuild.base.files import open_file, reason_of
+from kbuild.kubeadm.prove.errors import WrongBinary
 
 MACHINES = {
     "EM_X86_64": "amd64",
@@ -138,7 +138,7 @@ def opened(binary: Content) -> Iterator[Elf]:
     except ELFError as error:
         raise WrongBinary(path=path, reason=f"it is a damaged ELF file: {error}") from error
     except (ValueError, LookupError) as error:
-        raise WrongBinary(path=path, reason=error) from error
+        raise WrongBinary(path=path, reason=str(error)) from error
 
 
 def read_arch(binary: Content) -> str:

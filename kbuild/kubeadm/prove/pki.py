@@ -9,7 +9,6 @@ from importlib import resources
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from kbuild.base.errors import MissingCertificate, NotRenewed, WrongLifetime
 from kbuild.base.sandbox import Files
 from kbuild.kubeadm.model import IssuedCertificate, Lifetimes
 from kbuild.kubeadm.prove.certificates import (
@@ -21,6 +20,7 @@ from kbuild.kubeadm.prove.certificates import (
     make_old_cas,
     read_certificates,
 )
+from kbuild.kubeadm.prove.errors import MissingCertificate, NotRenewed, WrongLifetime
 from kbuild.kubeadm.prove.runner import ETC_KUBERNETES, Runner
 
 CASES = ("fresh-ca", "old-ca")

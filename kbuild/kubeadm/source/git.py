@@ -13,19 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from kbuild.base.addresses import shown
-from kbuild.base.errors import (
-    BadSetting,
-    BrokenSource,
-    DiskFull,
-    GitMissing,
-    KbuildError,
-    NotEnoughMemory,
-    NotKubernetes,
-    SourceUnreachable,
-)
+from kbuild.base.errors import BadSetting, DiskFull, GitMissing, KbuildError, NotEnoughMemory
 from kbuild.base.network import LARGEST, LEAST, NetworkError, Pace, on_network_errors
 from kbuild.base.progress import Progress
 from kbuild.kubeadm.model import Tag
+from kbuild.kubeadm.source.errors import BrokenSource, NotKubernetes, SourceUnreachable
 from kbuild.kubeadm.source.versions import is_tag
 
 if TYPE_CHECKING:

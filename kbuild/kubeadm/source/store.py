@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from kbuild.base.addresses import shown
-from kbuild.base.errors import BrokenSource, DiskFull, NotKubernetes
+from kbuild.base.errors import DiskFull
 from kbuild.base.files import read_file
 from kbuild.base.progress import Progress
 from kbuild.base.workspace import Workspace, key, make_then_move, remove, shared
 from kbuild.kubeadm.model import SourceFile, SourceTree, Tag
 from kbuild.kubeadm.source import closure
+from kbuild.kubeadm.source.errors import BrokenSource, NotKubernetes
 from kbuild.kubeadm.source.git import address, ask, run
 from kbuild.kubeadm.source.tree import write_tree
 

@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kbuild.base.addresses import is_local, recorded, shown
-from kbuild.base.errors import BadSetting, InternalError, KbuildError, SourceUnreachable
+from kbuild.base.errors import BadSetting, InternalError, KbuildError
 from kbuild.cli.console import Screen
 from kbuild.kubeadm.model import Binary
 from kbuild.kubeadm.source import git
+from kbuild.kubeadm.source.errors import SourceUnreachable
 from kbuild.release import list_files
 from kbuild.release.documents import build_document
 from kbuild.release.provenance import provenance
@@ -77,7 +78,7 @@ def test_no_secret_of_an_address_is_in_an_error(made: tuple[str, str], words: st
     secret, address = made
     said = words.format(*[address] * words.count("{}"))
     error = SourceUnreachable(source=address, details=said)
-    fault = InternalError(kind="OSError", text=OSError(2, said, address))
+    fault = InternalError(exception="OSError", text=str(OSError(2, said, address)))
     for text in (error.happened, error.hint, error.details, str(error), str(fault), fault.hint):
         assert without(secret, text)
 

@@ -14,17 +14,12 @@ import pytest
 
 from kbuild import release as release_module
 from kbuild.base import workspace as workspace_module
-from kbuild.base.errors import (
-    BadSetting,
-    NotWritable,
-    OutputBusy,
-    OutputExists,
-    OutputNotReplaceable,
-)
+from kbuild.base.errors import BadSetting, NotWritable
 from kbuild.base.workspace import Workspace, open_workspace
 from kbuild.kubeadm.model import Binary, BuildRequest
 from kbuild.release import publish, reserve
 from kbuild.release.check import check_folder
+from kbuild.release.errors import OutputBusy, OutputExists, OutputNotReplaceable
 from kbuild.release.place import why_no_release
 from tests.support.killed import killed_at_rename
 from tests.support.releases import (
@@ -482,7 +477,7 @@ MOUNTED = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from kbuild.base.errors import OutputNotReplaceable
+from kbuild.release.errors import OutputNotReplaceable
 from kbuild.release import publish, reserve
 from kbuild.release.check import check_folder
 from kbuild.release.place import why_no_release

@@ -14,7 +14,7 @@ from packageurl import PackageURL
 from spdx_tools.spdx.parser.parse_anything import parse_file
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
-from kbuild.base.errors import NotKubernetes
+from kbuild.kubeadm.source.errors import NotKubernetes
 from kbuild.release.licenses import license_id, license_of
 from kbuild.release.sbom import sbom_text, staging_version, supplier_of
 from tests.support.goelf import MODULES

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from kbuild.base.errors import CompileFailed, NoBinary, WrongGo
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.compile import compile_kubeadm
+from kbuild.kubeadm.compile.errors import CompileFailed, NoBinary
 from kbuild.kubeadm.model import (
     BuildRequest,
     PatchedTree,
     SourceFile,
 )
+from kbuild.kubeadm.toolchain.errors import WrongGo
 from kbuild.settings import Settings
 from tests.support.recorder import Recorder
 from tests.unit.kubeadm.compile.conftest import patched_tree

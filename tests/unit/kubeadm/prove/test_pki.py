@@ -4,9 +4,9 @@ import pytest
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from kbuild.base.errors import MissingCertificate, NotRenewed, WrongLifetime
 from kbuild.kubeadm.model import IssuedCertificate, Lifetimes
 from kbuild.kubeadm.prove.certificates import UnreadableCertificate, read_certificates
+from kbuild.kubeadm.prove.errors import MissingCertificate, NotRenewed, WrongLifetime
 from kbuild.kubeadm.prove.pki import CASES, era_of, prove_pki
 from tests.support.fake_kubeadm import DAY, FakeKubeadm
 

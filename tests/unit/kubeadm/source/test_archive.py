@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from kbuild.base.errors import (
+from kbuild.base.errors import KbuildError
+from kbuild.base.workspace import Workspace, open_workspace
+from kbuild.kubeadm.model import SourceTree
+from kbuild.kubeadm.source import fetch, list_tags, resolve
+from kbuild.kubeadm.source.archive import is_archive
+from kbuild.kubeadm.source.errors import (
     BrokenArchive,
     CommitMismatch,
-    KbuildError,
     NotKubernetes,
     SourceChecksumMismatch,
     SourceUnreachable,
     UnsafeArchive,
     WrongArchiveVersion,
 )
-from kbuild.base.workspace import Workspace, open_workspace
-from kbuild.kubeadm.model import SourceTree
-from kbuild.kubeadm.source import fetch, list_tags, resolve
-from kbuild.kubeadm.source.archive import is_archive
 from tests.support.eras import make_tree
 from tests.support.recorder import Recorder
 from tests.support.trees import files_of

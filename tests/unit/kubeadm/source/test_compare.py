@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from kbuild.base.errors import BadSetting, SourceDiffers, TagNotFound
+from kbuild.base.errors import BadSetting
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import SourceTree
 from kbuild.kubeadm.source import fetch, git, resolve
+from kbuild.kubeadm.source.errors import SourceDiffers, TagNotFound
 from tests.support.recorder import Recorder
 from tests.support.repositories import git as run_git
 from tests.support.repositories import make_repository

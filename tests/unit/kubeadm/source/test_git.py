@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 
 from kbuild.base.addresses import shown
-from kbuild.base.errors import (
-    BadSetting,
+from kbuild.base.errors import BadSetting
+from kbuild.base.workspace import Workspace, open_workspace
+from kbuild.kubeadm.model import Tag
+from kbuild.kubeadm.source import fetch, list_tags, resolve
+from kbuild.kubeadm.source.errors import (
     BrokenSource,
     CommitMismatch,
     NotKubernetes,
     SourceUnreachable,
     TagNotFound,
 )
-from kbuild.base.workspace import Workspace, open_workspace
-from kbuild.kubeadm.model import Tag
-from kbuild.kubeadm.source import fetch, list_tags, resolve
 from kbuild.kubeadm.source.store import fetch_tag
 from tests.support import servers
 from tests.support.recorder import Recorder

@@ -13,19 +13,13 @@ from pathlib import Path
 import pytest
 
 from kbuild.base import network
-from kbuild.base.errors import (
-    BadSetting,
-    BrokenSource,
-    NotEnoughMemory,
-    NotKubernetes,
-    SourceError,
-    SourceUnreachable,
-)
+from kbuild.base.errors import BadSetting, NotEnoughMemory, SourceError
 from kbuild.base.network import ATTEMPTS
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import Tag
 from kbuild.kubeadm.source import git as module
 from kbuild.kubeadm.source import resolve
+from kbuild.kubeadm.source.errors import BrokenSource, NotKubernetes, SourceUnreachable
 from kbuild.kubeadm.source.git import address, list_tags
 from kbuild.kubeadm.source.store import fetch_tag
 from tests.support import servers

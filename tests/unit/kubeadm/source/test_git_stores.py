@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from kbuild.base.addresses import shown
-from kbuild.base.errors import BrokenSource, DiskFull
+from kbuild.base.errors import DiskFull
 from kbuild.base.workspace import Workspace, open_workspace
 from kbuild.kubeadm.model import Tag
 from kbuild.kubeadm.source import fetch, resolve
+from kbuild.kubeadm.source.errors import BrokenSource
 from kbuild.kubeadm.source.store import fetch_tag
 from tests.support.recorder import Recorder
 from tests.support.repositories import git, make_repository

@@ -12,17 +12,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kbuild.base.errors import (
+from kbuild.base.errors import KbuildError
+from kbuild.base.workspace import Workspace, open_workspace
+from kbuild.kubeadm.source import fetch, resolve
+from kbuild.kubeadm.source.archive import is_archive
+from kbuild.kubeadm.source.errors import (
     BrokenArchive,
-    KbuildError,
     NotKubernetes,
     SourceChecksumMismatch,
     SourceUnreachable,
     UnsafeArchive,
 )
-from kbuild.base.workspace import Workspace, open_workspace
-from kbuild.kubeadm.source import fetch, resolve
-from kbuild.kubeadm.source.archive import is_archive
 from tests.support.recorder import Recorder
 from tests.unit.kubeadm.source.conftest import RequestFor
 
