@@ -12,7 +12,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from kbuild.base.errors import AddressNotAllowed, BadProvenance, RebuildDiffers
 from kbuild.base.progress import Progress
 from kbuild.base.workspace import open_workspace
 from kbuild.kubeadm.model import (
@@ -24,7 +23,17 @@ from kbuild.kubeadm.model import (
     SourceRequest,
 )
 from kbuild.pipeline import build
-from kbuild.release import BUILD, PROOF, PROVENANCE, Statement, artifacts, read_provenance
+from kbuild.release import (
+    BUILD,
+    PROOF,
+    PROVENANCE,
+    AddressNotAllowed,
+    BadProvenance,
+    RebuildDiffers,
+    Statement,
+    artifacts,
+    read_provenance,
+)
 from kbuild.settings import GO_SITE, GOLANG, RELEASE_SITE, UPSTREAM, RebuildSettings
 
 # They tell of one run: its clock, its keys, its seconds.

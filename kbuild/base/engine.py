@@ -115,7 +115,7 @@ def translate(image: str) -> Iterator[None]:
     except APIError as error:
         raise _failure(str(error.explanation or error)) from error
     except DockerException as error:
-        raise EngineFailed(reason=error) from error
+        raise EngineFailed(reason=str(error)) from error
     except (RequestException, HTTPError, StreamParseError) as error:
         raise EngineFailed(reason="it stopped answering", details=str(error)) from error
 

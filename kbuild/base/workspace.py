@@ -50,7 +50,7 @@ from kbuild.base.errors import (
     NotWritable,
     UnsafeCache,
 )
-from kbuild.base.files import open_file, read_file
+from kbuild.base.files import open_file, read_file, reason_of
 
 _FOLDERS = ("git", "go", "gocache", "built", "logs", "volumes", "locks", "work")
 _CONTENT = "v1"  # another number for another layout
@@ -107,7 +107,7 @@ def resolved(path: Path) -> Path:
     except (OSError, RuntimeError, ValueError) as error:  # a loop, or no current folder
         if isinstance(error, OSError) and _is_about_current_folder(error):
             raise
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or str(error)
         raise NotWritable(path=path, reason=reason) from error
 
 
@@ -309,7 +309,7 @@ def _make_cache(cache: Path) -> Path:
         for path in folders:
             path.mkdir(mode=0o700, exist_ok=True)
     except (FileNotFoundError, FileExistsError) as error:  # below /proc, or below a file
-        raise NotWritable(path=error.filename, reason=error.strerror) from error
+        raise NotWritable(path=error.filename, reason=reason_of(error)) from error
     _check_cache(cache)
     return shared_folder
 
@@ -424,7 +424,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         if _is_about_current_folder(error):
             raise NotWritable(path="the current folder", reason="it was removed") from error
         if error.errno == errno.ENOENT and error.filename is None:  # from tempfile
-            raise NotWritable(path="the temporary folder", reason=error.strerror) from error
+            raise NotWritable(path="the temporary folder", reason=reason_of(error)) from error
         raise
 
 

@@ -132,6 +132,6 @@ def _shortage(error: Exception) -> str | None:
 def _internal(screen: "Screen", error: Exception) -> None:
     import traceback
 
-    screen.error(InternalError(kind=type(error).__name__, text=error))
+    screen.error(InternalError(exception=type(error).__name__, text=str(error)))
     for line in traceback.format_exception(error):
         screen.detail(line.rstrip())

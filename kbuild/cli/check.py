@@ -4,11 +4,10 @@ from collections.abc import Iterator
 
 import typer
 
-from kbuild.base.errors import ReleaseBroken
 from kbuild.cli.boundary import begin
 from kbuild.cli.console import visible
 from kbuild.cli.options import ReleaseFolder, command_app, takes
-from kbuild.release import Checked, Demands, Problem, Statement, check_folder
+from kbuild.release import Checked, Demands, Problem, ReleaseBroken, Statement, check_folder
 from kbuild.settings import CheckSettings
 
 # A hostile release must not flood the terminal; an honest one that is damaged stays below.

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from kbuild.base.addresses import shown
 from kbuild.base.errors import KbuildError, NotWritable
+from kbuild.base.files import reason_of
 
 _WIDE = 160
 _SECONDS_BETWEEN_LINES = 5.0
@@ -88,7 +89,7 @@ class Screen:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise NotWritable(path="standard output", reason=error.strerror) from error
+            raise NotWritable(path="standard output", reason=reason_of(error)) from error
 
     def error(self, error: KbuildError) -> None:
         """Print an error: what happened, what to do, and the last output of another program."""

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from kbuild.base.errors import BadSetting, WrongBinary
+from kbuild.base.errors import BadSetting
 from kbuild.base.workspace import open_workspace
 from kbuild.cli.boundary import begin
 from kbuild.cli.kubeadm import proof_lines
 from kbuild.cli.options import command_app, takes
-from kbuild.kubeadm import full_tag, prove_file, read_arch
+from kbuild.kubeadm import WrongBinary, full_tag, prove_file, read_arch
 from kbuild.release import proof_document
 from kbuild.settings import VerifySettings
 

@@ -9,6 +9,7 @@ from kbuild.kubeadm.compile.run import choose_builder
 from kbuild.kubeadm.patching.series import Series, patches_folder, read_index, series_for
 from kbuild.kubeadm.prove.binary import prove_file
 from kbuild.kubeadm.prove.elf import Content, read_arch
+from kbuild.kubeadm.prove.errors import WrongBinary
 from kbuild.kubeadm.prove.gobinary import (
     Module,
     package_of,
@@ -21,6 +22,7 @@ from kbuild.kubeadm.source.fetch import list_tags, resolve
 from kbuild.kubeadm.source.versions import full_tag, is_tag, newest_of_each_minor, since
 from kbuild.kubeadm.toolchain import images
 from kbuild.kubeadm.toolchain.archives import digest_of
+from kbuild.kubeadm.toolchain.errors import PinsDrifted
 from kbuild.kubeadm.toolchain.images import Pin
 from kbuild.kubeadm.toolchain.pin import is_go_version, parse_go_version
 
@@ -30,7 +32,9 @@ __all__ = [
     "Job",
     "Module",
     "Pin",
+    "PinsDrifted",
     "Series",
+    "WrongBinary",
     "build_and_prove",
     "check_request",
     "choose_builder",

@@ -12,6 +12,13 @@ from kbuild.release.documents import (
     rfc3339,
     source_document,
 )
+from kbuild.release.errors import (
+    AddressNotAllowed,
+    BadProvenance,
+    NotARelease,
+    RebuildDiffers,
+    ReleaseBroken,
+)
 from kbuild.release.export import TOOLS, snippet
 from kbuild.release.files import Problem
 from kbuild.release.names import BUILD, PROOF, PROVENANCE, SUM_SUFFIX
@@ -27,10 +34,15 @@ __all__ = [
     "PROVENANCE",
     "SUM_SUFFIX",
     "TOOLS",
+    "AddressNotAllowed",
+    "BadProvenance",
     "Checked",
     "Demands",
+    "NotARelease",
     "Problem",
+    "RebuildDiffers",
     "Release",
+    "ReleaseBroken",
     "Statement",
     "artifacts",
     "check_folder",

@@ -13,11 +13,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from kbuild.base.errors import KbuildError, NotARelease, NotWritable
+from kbuild.base.errors import KbuildError, NotWritable
 from kbuild.base.files import BROKEN, reason_of
 from kbuild.kubeadm import full_tag, read_arch
 from kbuild.kubeadm.model import DAYS_A_YEAR
 from kbuild.release.demands import Demands, TrustedKey, inside, read_trusted_key
+from kbuild.release.errors import NotARelease
 from kbuild.release.files import (
     MAX_NAMES,
     Problem,
@@ -129,7 +130,7 @@ def _read_release(path: Path, parent: int) -> ReleaseFiles | None:
             if stat.S_ISDIR(os.fstat(entry).st_mode) and looks_like_release(entry):
                 return read_files(path, entry)
     except PermissionError as error:
-        raise NotWritable(path=path, reason=error.strerror) from error
+        raise NotWritable(path=path, reason=reason_of(error)) from error
     except OSError:  # a link or a socket
         return None
     return None

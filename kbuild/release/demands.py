@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kbuild.base.errors import BadKey, BadSetting
+from kbuild.base.errors import BadSetting
 from kbuild.base.files import read_file, reason_of
 from kbuild.kubeadm import full_tag
+from kbuild.release.errors import BadKey
 from kbuild.release.files import Place
 from kbuild.release.keys import MAX_KEY, public_key
 

@@ -14,7 +14,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kbuild.base.errors import NotARelease, NotWritable
+from kbuild.base.errors import NotWritable
+from kbuild.base.files import reason_of
+from kbuild.release.errors import NotARelease
 from kbuild.release.names import PROVENANCE, SUM_SUFFIX, SUMS
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -82,9 +84,9 @@ def open_folder(folder: Path) -> Iterator[int]:
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except PermissionError as error:
-        raise NotWritable(path=folder, reason=error.strerror) from error
+        raise NotWritable(path=folder, reason=reason_of(error)) from error
     except OSError as error:
-        raise NotARelease(path=folder, reason=error.strerror) from error
+        raise NotARelease(path=folder, reason=reason_of(error)) from error
     try:
         yield descriptor
     finally:
@@ -178,7 +180,7 @@ class _Reader:
                 else:
                     self._refuse(path, "different", "it is no file")
         except PermissionError as error:
-            raise NotWritable(path=self.folder / path, reason=error.strerror) from error
+            raise NotWritable(path=self.folder / path, reason=reason_of(error)) from error
         except OSError as error:
             self._refuse(path, "different", f"it is no file that can be read: {error.strerror}")
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kbuild.base.errors import BadKey
 from kbuild.base.files import BROKEN, read_file, reason_of
+from kbuild.release.errors import BadKey
 from kbuild.release.strictjson import load_json
 
 PASSWORD = "COSIGN_PASSWORD"  # the variable's name, which is cosign's
@@ -57,7 +57,7 @@ def private_key(path: Path) -> Any:  # noqa: ANN401  # slow to import
     except OSError as error:
         raise BadKey(path=path, reason=reason_of(error)) from error
     except _Unusable as error:
-        raise BadKey(path=path, reason=error) from error
+        raise BadKey(path=path, reason=str(error)) from error
     except (*BROKEN, UnsupportedAlgorithm) as error:
         wrong = "Incorrect password" in str(error)
         reason = _WRONG_PASSWORD if wrong else "it is not a private key in PEM, or is damaged"

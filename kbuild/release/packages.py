@@ -16,8 +16,8 @@ from pathlib import Path
 from string import Template
 
 from kbuild.base.arches import ARCHES
-from kbuild.base.errors import PackagerFailed, PackagerMissing
 from kbuild.kubeadm.model import Binary, PackageKind
+from kbuild.release.errors import PackagerFailed, PackagerMissing
 
 NAME = "kubeadm-kbuild"
 _TOOLS = {"deb": ("dpkg-deb", "dpkg"), "rpm": ("rpmbuild", "rpm")}
@@ -87,7 +87,7 @@ def demand_tools(kinds: tuple[PackageKind, ...]) -> None:
     for kind in kinds:
         tool, debian = _TOOLS[kind]
         if shutil.which(tool) is None:
-            raise PackagerMissing(tool=tool, kind=kind, package=debian)
+            raise PackagerMissing(tool=tool, format=kind, package=debian)
 
 
 def package_name(kind: PackageKind, tag: str, arch: str) -> str:
@@ -178,4 +178,6 @@ def _run(command: tuple[str | Path, ...], date: datetime) -> None:
         check=False,
     )
     if done.returncode != 0:
-        raise PackagerFailed(tool=command[0], code=done.returncode, details=done.stderr[-2000:])
+        raise PackagerFailed(
+            tool=str(command[0]), code=done.returncode, details=done.stderr[-2000:]
+        )

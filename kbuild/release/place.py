@@ -17,15 +17,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from kbuild.base.errors import (
-    BadProvenance,
-    BadSetting,
-    NotWritable,
-    OutputBusy,
-    OutputExists,
-    OutputNotReplaceable,
-)
-from kbuild.base.files import read_file
+from kbuild.base.errors import BadSetting, NotWritable
+from kbuild.base.files import read_file, reason_of
 from kbuild.base.workspace import (
     Workspace,
     beside,
@@ -36,6 +29,7 @@ from kbuild.base.workspace import (
     remove,
     resolved,
 )
+from kbuild.release.errors import BadProvenance, OutputBusy, OutputExists, OutputNotReplaceable
 from kbuild.release.files import MAX_DOCUMENT
 from kbuild.release.names import PROVENANCE, SIGNATURES, SUM_SUFFIX, SUMS
 from kbuild.release.provenance import read_provenance
@@ -72,7 +66,7 @@ def held(folder: Path, workspace: Workspace) -> Iterator[None]:
                 raise
             # Nothing can be renamed there either, but a folder that exists can be filled.
             if not place.is_dir():
-                raise NotWritable(path=folder, reason=error.strerror) from error
+                raise NotWritable(path=folder, reason=reason_of(error)) from error
         else:
             recover(place)
         if place.is_dir():

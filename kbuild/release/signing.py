@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from kbuild.base import network
-from kbuild.base.errors import BadKey, KeylessFailed
 from kbuild.base.files import BROKEN, read_file, reason_of
 from kbuild.base.workspace import disk_errors
+from kbuild.release.errors import BadKey, KeylessFailed
 from kbuild.release.files import MAX_DOCUMENT, Problem, ReleaseFiles
 from kbuild.release.keys import fingerprint, pem, private_key, public_key
 from kbuild.release.names import (
@@ -110,7 +110,7 @@ def sign_keyless(folder: Path, documents: Mapping[str, bytes], trust_config: Pat
     except KeylessFailed:
         raise
     except network.NetworkError as error:
-        raise KeylessFailed(reason=error) from error
+        raise KeylessFailed(reason=str(error)) from error
     except Exception as error:  # sigstore's own have no common base
         reason = "sigstore refused it, or did not answer"
         raise KeylessFailed(reason=reason, details=_words(error)) from error
@@ -249,7 +249,7 @@ def _verify_keyless(
     except KeylessFailed:
         raise
     except network.NetworkError as error:
-        raise KeylessFailed(reason=error) from error
+        raise KeylessFailed(reason=str(error)) from error
     except Exception as error:  # sigstore's own have no common base
         reason = "sigstore's trusted root cannot be used"
         raise KeylessFailed(reason=reason, details=_words(error)) from error

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kbuild.base.errors import OutputExists
 from kbuild.base.files import BROKEN, read_file
 from kbuild.base.workspace import Workspace, disk_errors
 from kbuild.kubeadm.model import (
@@ -22,6 +21,7 @@ from kbuild.kubeadm.model import (
     Tag,
 )
 from kbuild.release.documents import build_document, proof_document, request_document
+from kbuild.release.errors import OutputExists
 from kbuild.release.files import MAX_DOCUMENT
 from kbuild.release.names import (
     BUILD,

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from docker import DockerClient
 
-from kbuild.base.errors import KubeadmFailed, SandboxLimit
+from kbuild.base.errors import SandboxLimit
 from kbuild.base.workspace import Workspace, open_workspace
 from kbuild.kubeadm.prove.container import container_runner
+from kbuild.kubeadm.prove.errors import KubeadmFailed
 from kbuild.kubeadm.prove.runner import LIMITS
 from tests.e2e.command import VERSION, Kbuild
 from tests.e2e.golang_image import imported, push, root_file_system

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from kbuild import rebuild
-from kbuild.base.errors import AddressNotAllowed, BadProvenance, RebuildDiffers
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import BuildRequest
 from kbuild.release import Release
+from kbuild.release.errors import AddressNotAllowed, BadProvenance, RebuildDiffers
 from kbuild.release.provenance import BUILD_TYPE
 from kbuild.settings import UPSTREAM, Settings
 from tests.support.recorder import Recorder

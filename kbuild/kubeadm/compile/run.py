@@ -9,20 +9,15 @@ from pathlib import Path
 from typing import Protocol
 
 from kbuild.base import engine, sandbox
-from kbuild.base.errors import (
-    CompileFailed,
-    DiskFull,
-    NoBinary,
-    OutOfMemory,
-    SandboxUnavailable,
-    WrongGo,
-)
+from kbuild.base.errors import DiskFull, SandboxUnavailable
 from kbuild.base.files import read_file
 from kbuild.base.progress import Progress
 from kbuild.base.workspace import Workspace, remove, sha256
+from kbuild.kubeadm.compile.errors import CompileFailed, NoBinary, OutOfMemory
 from kbuild.kubeadm.compile.recipe import CACHE, COUNT_MARK, DAMAGED_MARK, GoCommand, go_command
 from kbuild.kubeadm.model import Binary, Builder, GoRequest, PatchedTree, Stamp, Toolchain
 from kbuild.kubeadm.source.tree import write_tar
+from kbuild.kubeadm.toolchain.errors import WrongGo
 
 _LAST_LINES = 15
 _MAX_LOG = 64 << 20

@@ -6,7 +6,7 @@ import io
 from datetime import timedelta
 
 from kbuild.base import git
-from kbuild.base.errors import BrokenSource, LifetimeNotReached, NotWritable
+from kbuild.base.errors import BrokenSource, NotWritable
 from kbuild.kubeadm.model import (
     STOCK_CA_YEARS,
     STOCK_LEAF_YEARS,
@@ -16,6 +16,7 @@ from kbuild.kubeadm.model import (
     SourceTree,
     Toolchain,
 )
+from kbuild.kubeadm.patching.errors import LifetimeNotReached
 from kbuild.kubeadm.patching.fitting import check_keeps, fitting_series, human, misfit, places, read
 from kbuild.kubeadm.patching.goconst import GoSourceError
 from kbuild.kubeadm.patching.gosource import added_duration, const_value

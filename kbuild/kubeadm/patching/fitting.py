@@ -2,9 +2,9 @@
 
 import os
 
-from kbuild.base.errors import NoPatchFits, SeveralPatchesFit, VendoredCopy
 from kbuild.base.files import read_file, reason_of
 from kbuild.kubeadm.model import DAYS_A_YEAR, Lifetimes, SourceTree
+from kbuild.kubeadm.patching.errors import NoPatchFits, SeveralPatchesFit, VendoredCopy
 from kbuild.kubeadm.patching.goconst import GoSourceError
 from kbuild.kubeadm.patching.gosource import const_value
 from kbuild.kubeadm.patching.series import Hunk, Series, series_for

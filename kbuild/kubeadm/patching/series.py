@@ -18,9 +18,10 @@ from unidiff.patch import PatchSet
 
 import kbuild
 from kbuild.base.eras import eras_of, make_eras
-from kbuild.base.errors import PatchIndexBroken, UnsupportedVersion
+from kbuild.base.errors import UnsupportedVersion
 from kbuild.base.files import BROKEN, read_file, reason_of
 from kbuild.kubeadm.model import Lifetimes
+from kbuild.kubeadm.patching.errors import PatchIndexBroken
 
 INDEX = "series.toml"
 _MAX_FILE = 1 << 16  # bytes

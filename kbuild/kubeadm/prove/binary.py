@@ -10,19 +10,14 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 from kbuild.base import engine, sandbox
-from kbuild.base.errors import (
-    CannotRun,
-    KubeadmFailed,
-    SandboxUnavailable,
-    WrongBinary,
-    WrongVersion,
-)
+from kbuild.base.errors import SandboxUnavailable
 from kbuild.base.files import BROKEN, reason_of
 from kbuild.base.progress import Progress
 from kbuild.base.workspace import Workspace, sha256
 from kbuild.kubeadm.compile.recipe import stamp_fields
 from kbuild.kubeadm.model import Binary, IssuedCertificate, Lifetimes, Proof, ProvenBinary
 from kbuild.kubeadm.prove.elf import read_arch
+from kbuild.kubeadm.prove.errors import CannotRun, KubeadmFailed, WrongBinary, WrongVersion
 from kbuild.kubeadm.prove.runner import Runner, sandbox_runner
 
 _MAX_SIZE = 256 << 20  # bytes; an official kubeadm has up to 80 MB, unstripped ones 120

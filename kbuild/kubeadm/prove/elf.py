@@ -17,8 +17,8 @@ from elftools.elf.constants import SH_FLAGS
 from elftools.elf.structs import ELFStructs
 
 from kbuild.base.arches import ARCHES
-from kbuild.base.errors import WrongBinary
 from kbuild.base.files import open_file, reason_of
+from kbuild.kubeadm.prove.errors import WrongBinary
 
 _IDENT = 16
 _MAX_HEADERS = 1000  # Go's linker writes about 10 segments and 30 sections
@@ -131,7 +131,7 @@ def opened(binary: Content) -> Iterator[Elf]:
     except ELFError as error:
         raise WrongBinary(path=path, reason=f"it is a damaged ELF file: {error}") from error
     except (ValueError, LookupError) as error:
-        raise WrongBinary(path=path, reason=error) from error
+        raise WrongBinary(path=path, reason=str(error)) from error
 
 
 def read_arch(binary: Content) -> str:

@@ -19,9 +19,9 @@ from kbuild.base.certificates import (
     read_certificates,
 )
 from kbuild.base.eras import era_of, read_eras
-from kbuild.base.errors import MissingCertificate, NotRenewed, WrongLifetime
 from kbuild.base.sandbox import Files
 from kbuild.kubeadm.model import Case, IssuedCertificate, Lifetimes, Moment
+from kbuild.kubeadm.prove.errors import MissingCertificate, NotRenewed, WrongLifetime
 from kbuild.kubeadm.prove.runner import ETC_KUBERNETES, Runner
 
 CASES: tuple[Case, ...] = get_args(Case)

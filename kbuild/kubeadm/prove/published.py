@@ -13,19 +13,19 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from kbuild.base.errors import (
-    CannotRun,
-    KubeadmFailed,
-    NotAsPublished,
-    PublisherFailed,
-    WrongBinary,
-)
 from kbuild.base.network import DownloadFailed, download
 from kbuild.base.progress import Progress
 from kbuild.base.workspace import Workspace, sha256
 from kbuild.kubeadm.model import BuildRequest, Proof, ProvenBinary, Published, Tag
 from kbuild.kubeadm.prove import signature
 from kbuild.kubeadm.prove.binary import read_version
+from kbuild.kubeadm.prove.errors import (
+    CannotRun,
+    KubeadmFailed,
+    NotAsPublished,
+    PublisherFailed,
+    WrongBinary,
+)
 from kbuild.kubeadm.prove.stock import differing_functions, told
 
 _SIGNED_SINCE = Version("1.26.0")
@@ -57,7 +57,7 @@ def find_published(
     try:
         version = read_version(binary, workspace)
     except (KubeadmFailed, WrongBinary, ValueError) as error:
-        raise PublisherFailed(url=url, reason=error) from error
+        raise PublisherFailed(url=url, reason=str(error)) from error
     return Published(url=url, sha256=digest[0], version=version or {}, signer=signer)
 
 
@@ -65,7 +65,7 @@ def _fetch(url: str, target: Path, progress: Progress, limit: int = _MOST) -> No
     try:
         download(url, target, f"download the publisher's {target.name}", progress, limit)
     except DownloadFailed as error:
-        raise PublisherFailed(url=url, reason=error) from error
+        raise PublisherFailed(url=url, reason=str(error)) from error
 
 
 def _verified_signer(
@@ -85,7 +85,7 @@ def _verified_signer(
     try:
         signature.verify(digest, *(file.read_bytes() for file in files))
     except signature.BadSignature as error:
-        raise PublisherFailed(url=f"{url}.sig", reason=error) from error
+        raise PublisherFailed(url=f"{url}.sig", reason=str(error)) from error
     progress.say(f"the publisher's binary is signed by {signature.SIGNER}")
     return signature.SIGNER
 

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from kbuild.base import sandbox
 from kbuild.base.arches import ARCHES
-from kbuild.base.errors import KubeadmFailed
 from kbuild.base.sandbox import Bind, Files, Limits, Process, Sandbox
+from kbuild.kubeadm.prove.errors import KubeadmFailed
 
 ETC_KUBERNETES = PurePosixPath("/etc/kubernetes")
 KUBEADM = PurePosixPath("/kubeadm")
@@ -110,7 +110,7 @@ def remaining(how: str, ends: float) -> Limits:
     return replace(LIMITS[how], seconds=max(0, ends - time.monotonic()))
 
 
-def failed(arguments: tuple[str, ...], code: object, words: str) -> KubeadmFailed:
-    """Return the error of a run of kubeadm, with its last words."""
+def failed(arguments: tuple[str, ...], code: int | str, words: str) -> KubeadmFailed:
+    """Return the error of a run of kubeadm, with the last lines of its output."""
     last = "\n".join(line[:_LONGEST_LINE] for line in words.splitlines()[-_LAST_LINES:])
     return KubeadmFailed(command=f"kubeadm {' '.join(arguments)}", code=code, details=last)

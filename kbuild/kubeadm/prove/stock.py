@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-from kbuild.base.errors import StockDiffers
 from kbuild.kubeadm.model import Binary, ProvenBinary, StockDifference
 from kbuild.kubeadm.patching.series import series_for
+from kbuild.kubeadm.prove.errors import StockDiffers
 from kbuild.kubeadm.prove.gobinary import Function, Section, read_functions, read_sections
 
 _VENDOR = "k8s.io/kubernetes/vendor/"

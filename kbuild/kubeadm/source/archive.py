@@ -26,19 +26,14 @@ from urllib.parse import urlsplit
 
 from kbuild.base import network
 from kbuild.base.addresses import shown
-from kbuild.base.errors import (
-    BrokenArchive,
-    NotKubernetes,
-    SourceChecksumMismatch,
-    SourceUnreachable,
-    UnsafeArchive,
-)
+from kbuild.base.errors import NotKubernetes, SourceUnreachable
 from kbuild.base.files import open_file
 from kbuild.base.progress import Progress
 from kbuild.base.unpack import UnsafeMember, checked
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import SourceFile, SourceTree, Tag
 from kbuild.kubeadm.source import closure
+from kbuild.kubeadm.source.errors import BrokenArchive, SourceChecksumMismatch, UnsafeArchive
 from kbuild.kubeadm.source.tree import write_tree
 from kbuild.kubeadm.source.versions import is_tag
 
@@ -277,7 +272,7 @@ def _reading(source: str) -> Iterator[None]:
     try:
         yield
     except UnsafeMember as error:
-        raise UnsafeArchive(source=shown(source), member=error) from error
+        raise UnsafeArchive(source=shown(source), member=str(error)) from error
     except _DAMAGE as error:
         raise BrokenArchive(source=shown(source), reason=_first_line(error)) from error
     except OSError as error:

@@ -13,11 +13,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from kbuild.base.addresses import shown
-from kbuild.base.errors import BadSetting, SourceDiffers
+from kbuild.base.errors import BadSetting
 from kbuild.base.progress import Progress
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import SourceFile, SourceTree, Tag
 from kbuild.kubeadm.source import archive, closure, tags
+from kbuild.kubeadm.source.errors import SourceDiffers
 from kbuild.kubeadm.source.store import Entry, object_id, read_commit
 from kbuild.kubeadm.source.versions import missing
 

@@ -1,12 +1,13 @@
 """From a version and a source to a whole Kubernetes tree whose tag and commit are known."""
 
 from kbuild.base.addresses import shown
-from kbuild.base.errors import BadSetting, BrokenArchive, CommitMismatch, WrongArchiveVersion
+from kbuild.base.errors import BadSetting
 from kbuild.base.progress import Progress
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import BuildRequest, SourceTree, Tag
 from kbuild.kubeadm.source import archive, tags
 from kbuild.kubeadm.source.compare import compare, demand_git
+from kbuild.kubeadm.source.errors import BrokenArchive, CommitMismatch, WrongArchiveVersion
 from kbuild.kubeadm.source.store import fetch_tag
 from kbuild.kubeadm.source.versions import full_tag, missing, newest_of, stands_for
 
@@ -58,7 +59,7 @@ def resolve(request: BuildRequest, workspace: Workspace, progress: Progress) -> 
             raise missing(wanted, known, shown(source.address))
         tag = found
     if source.commit and not str(tag.commit).startswith(source.commit):
-        raise CommitMismatch(tag=tag.name, actual=tag.commit, expected=source.commit)
+        raise CommitMismatch(tag=tag.name, actual=tag.commit or "unknown", expected=source.commit)
     return tag
 
 

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 
 from packaging.version import Version
 
-from kbuild.base.errors import BadVersion, TagNotFound, UnsupportedVersion
+from kbuild.base.errors import UnsupportedVersion
 from kbuild.kubeadm.model import Tag
+from kbuild.kubeadm.source.errors import BadVersion, TagNotFound
 
 OLDEST = "v1.13.0"
 _FULL = re.compile(r"v?(\d{1,4}\.\d{1,4}\.\d{1,4}(?:-(?:alpha|beta|rc)\.\d{1,4})?)", re.ASCII)

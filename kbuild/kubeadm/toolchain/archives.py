@@ -11,12 +11,17 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 
 from kbuild.base import network, sandbox
-from kbuild.base.errors import GoChecksumMismatch, GoDownloadFailed, GoNotFound, WrongGo
 from kbuild.base.progress import Progress
 from kbuild.base.sandbox import Limits, Sandbox, host_arch
 from kbuild.base.unpack import checked, unpack_all
 from kbuild.base.workspace import Workspace, make_then_move, remove, sha256, shared
 from kbuild.kubeadm.model import GoRequest
+from kbuild.kubeadm.toolchain.errors import (
+    GoChecksumMismatch,
+    GoDownloadFailed,
+    GoNotFound,
+    WrongGo,
+)
 
 _VERSION_WORDS = 4  # go version go1.15.15 linux/amd64
 _GOROOT = PurePosixPath("/usr/local/go")
@@ -105,7 +110,7 @@ def _demanded(go_version: str, go_root: Path, scratch: Path) -> Path:
     if actual is None:
         raise _unusable(go_version, f"{go_root} has no bin/go that runs")
     if actual != go_version:
-        raise WrongGo(where=go_root, actual=actual, expected=go_version)
+        raise WrongGo(where=str(go_root), actual=actual, expected=go_version)
     return go_root.absolute()
 
 
@@ -165,7 +170,7 @@ def _download(url: str, archive: Path, expected: str, progress: Progress) -> Non
     try:
         network.download(url, archive, "download Go", progress)
     except network.DownloadFailed as error:
-        raise GoDownloadFailed(url=url, reason=error) from error
+        raise GoDownloadFailed(url=url, reason=str(error)) from error
     actual = sha256(archive)
     if actual != expected:
         raise GoChecksumMismatch(url=url, actual=actual, expected=expected)

@@ -1,10 +1,10 @@
 """The one Go to build with: which version the tree asks for, and where to get exactly that."""
 
-from kbuild.base.errors import PinNotFound, PinsDisagree
 from kbuild.base.progress import Progress
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import Builder, GoPin, GoRequest, SourceTree, Toolchain
 from kbuild.kubeadm.toolchain import archives, images
+from kbuild.kubeadm.toolchain.errors import PinNotFound, PinsDisagree
 from kbuild.kubeadm.toolchain.pin import parse_go_version, read_pin
 
 OVERRIDE = "--go-version"

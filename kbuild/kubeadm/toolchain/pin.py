@@ -13,9 +13,10 @@ from collections.abc import Iterator
 import yaml
 from packaging.version import Version
 
-from kbuild.base.errors import BadSetting, PinNotFound, PinsDisagree
+from kbuild.base.errors import BadSetting
 from kbuild.base.files import BROKEN, demand_plain_yaml, read_file
 from kbuild.kubeadm.model import GoPin, SourceTree
+from kbuild.kubeadm.toolchain.errors import PinNotFound, PinsDisagree
 
 GO_VERSION = ".go-version"
 DEPENDENCIES = "build/dependencies.yaml"

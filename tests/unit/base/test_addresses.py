@@ -77,7 +77,7 @@ def test_no_secret_of_an_address_is_in_an_error(made: tuple[str, str], words: st
     secret, address = made
     said = words.format(*[address] * words.count("{}"))
     error = SourceUnreachable(source=address, details=said)
-    fault = InternalError(kind="OSError", text=OSError(2, said, address))
+    fault = InternalError(exception="OSError", text=str(OSError(2, said, address)))
     for text in (error.happened, error.hint, error.details, str(error), str(fault), fault.hint):
         assert without(secret, text)
 

@@ -85,7 +85,7 @@ def test_a_limit_of_memory_is_told(megabytes: int, tmp_path: Path) -> None:
         check=False,
     )
     assert outcome(done) == (80, "not-enough-memory"), done.stderr
-    assert done.stderr.startswith("error[not-enough-memory]: kbuild cannot go on with the memory")
+    assert done.stderr.startswith("error[not-enough-memory]: kbuild needs more memory")
 
 
 @pytest.fixture(scope="module")

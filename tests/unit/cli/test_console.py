@@ -1,11 +1,14 @@
 """What strangers say reaches the terminal as text, and nothing else."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from kbuild.base.errors import CompileFailed, KubeadmFailed
+from kbuild.base.errors import KbuildError
 from kbuild.cli.console import Screen, plain_table
+from kbuild.kubeadm.compile.errors import CompileFailed
+from kbuild.kubeadm.prove.errors import KubeadmFailed
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2Ja\x9b31m\x7f\u202eb\u2066\u200b\r\x00\t[red]c[/red]\udcff"
 SHOWN = r"\x1b]0;owned\x07\x1b[2Ja\x9b31m\x7f\u202eb\u2066\u200b\r\x00"
@@ -40,13 +43,22 @@ def test_what_strangers_say_is_shown_as_text(door: str, capsys: pytest.CaptureFi
     assert r"[red]c[/red]\udcff" in text
 
 
-@pytest.mark.parametrize("error", [CompileFailed, KubeadmFailed])
+WORDS = f"{HOSTILE}\nfine"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CompileFailed(arch=HOSTILE, code=1, log=Path(HOSTILE.replace("\0", "")), details=WORDS),
+        KubeadmFailed(command=HOSTILE, code=1, details=WORDS),
+    ],
+    ids=lambda error: error.kind,
+)
 def test_the_last_words_of_another_program_are_shown_as_text(
-    error: type[CompileFailed | KubeadmFailed], capsys: pytest.CaptureFixture[str]
+    error: KbuildError, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = {"arch": HOSTILE, "code": 1, "command": HOSTILE, "log": HOSTILE, "version": HOSTILE}
     screen = Screen(verbose=False, quiet=False, as_json=True)
-    screen.error(error(**words, details=f"{HOSTILE}\nfine"))
+    screen.error(error)
     out, err = capsys.readouterr()
     assert all(c.isprintable() or c == "\n" for c in out + err)
     assert r"\x1b[2J" in err

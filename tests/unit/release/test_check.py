@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kbuild.base.errors import NotARelease
 from kbuild.release.check import check_folder, check_release
 from kbuild.release.demands import Demands
+from kbuild.release.errors import NotARelease
 from kbuild.release.writer import list_files
 from tests.support.goelf import FUNCTIONS, MODULES, write_go_elf
 from tests.support.releases import ARCHIVE, forge, forge_sums, make_release

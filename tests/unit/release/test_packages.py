@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kbuild.base.errors import PackagerFailed, PackagerMissing
 from kbuild.kubeadm.model import PackageKind
+from kbuild.release.errors import PackagerFailed, PackagerMissing
 from kbuild.release.packages import demand_tools, make_package, package_name
 from tests.support.releases import make_binaries
 

@@ -14,16 +14,11 @@ import pytest
 
 from kbuild import release as release_module
 from kbuild.base import workspace as workspace_module
-from kbuild.base.errors import (
-    BadSetting,
-    NotWritable,
-    OutputBusy,
-    OutputExists,
-    OutputNotReplaceable,
-)
+from kbuild.base.errors import BadSetting, NotWritable
 from kbuild.base.workspace import Workspace, open_workspace
 from kbuild.kubeadm.model import Binary, BuildRequest
 from kbuild.release.check import check_folder
+from kbuild.release.errors import OutputBusy, OutputExists, OutputNotReplaceable
 from kbuild.release.place import why_no_release
 from kbuild.release.writer import publish, reserve
 from tests.support.killed import killed_at_rename

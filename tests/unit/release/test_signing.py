@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from nacl.secret import SecretBox
 from sigstore_models.bundle.v1 import Bundle
 
-from kbuild.base.errors import BadKey, KeylessFailed
 from kbuild.release.check import check_release
 from kbuild.release.demands import Demands
+from kbuild.release.errors import BadKey, KeylessFailed
 from kbuild.release.signing import sign_keyless, sign_with_key
 from kbuild.release.writer import list_files
 from tests.support.releases import documents, make_release

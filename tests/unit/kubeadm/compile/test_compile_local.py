@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from kbuild.base.errors import CompileFailed, NoBinary, WrongGo
 from kbuild.base.workspace import Workspace
+from kbuild.kubeadm.compile.errors import CompileFailed, NoBinary
 from kbuild.kubeadm.compile.run import compile_kubeadm
 from kbuild.kubeadm.model import (
     PatchedTree,
     SourceFile,
     Stamp,
 )
+from kbuild.kubeadm.toolchain.errors import WrongGo
 from tests.support.recorder import Recorder
 from tests.unit.kubeadm.compile.conftest import patched_tree
 

@@ -13,15 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kbuild.base.errors import (
-    DiskFull,
-    GitMissing,
-    KbuildError,
-    LifetimeNotReached,
-    NoPatchFits,
-    NotWritable,
-)
+from kbuild.base.errors import DiskFull, GitMissing, KbuildError, NotWritable
 from kbuild.kubeadm.patching import series
+from kbuild.kubeadm.patching.errors import LifetimeNotReached, NoPatchFits
 from tests.support.eras import CERT, TAGS, make_tree
 from tests.support.patching import edit, lifetimes, patch, snapshot
 

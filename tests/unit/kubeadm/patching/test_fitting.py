@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kbuild.base.errors import NoPatchFits, SeveralPatchesFit, UnsupportedVersion, VendoredCopy
+from kbuild.base.errors import UnsupportedVersion
+from kbuild.kubeadm.patching.errors import NoPatchFits, SeveralPatchesFit, VendoredCopy
 from tests.support.eras import CERT, CLIENT_GO, CONSTANTS, PKI_HELPERS, make_tree
 from tests.support.patching import edit, lifetimes, patch, snapshot
 

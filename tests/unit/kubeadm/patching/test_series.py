@@ -7,8 +7,9 @@ import pytest
 from packaging.version import Version
 
 import kbuild
-from kbuild.base.errors import PatchIndexBroken, UnsupportedVersion
+from kbuild.base.errors import UnsupportedVersion
 from kbuild.kubeadm.model import Lifetimes
+from kbuild.kubeadm.patching.errors import PatchIndexBroken
 from kbuild.kubeadm.patching.series import INDEX, patches_folder, read_index, series_for
 
 

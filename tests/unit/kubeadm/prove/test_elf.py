@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kbuild.base.errors import WrongBinary
 from kbuild.kubeadm.prove.elf import read_arch
+from kbuild.kubeadm.prove.errors import WrongBinary
 
 MACHINES = {"amd64": 62, "arm64": 183, "arm": 40, "ppc64le": 21, "s390x": 22}
 PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kbuild.base.errors import WrongBinary
+from kbuild.kubeadm.prove.errors import WrongBinary
 from kbuild.kubeadm.prove.gobinary import (
     BuildInfo,
     Module,

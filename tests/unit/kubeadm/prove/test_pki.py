@@ -6,8 +6,8 @@ from packaging.version import Version
 
 from kbuild.base.certificates import UnreadableCertificate, read_certificates
 from kbuild.base.eras import era_of
-from kbuild.base.errors import MissingCertificate, NotRenewed, WrongLifetime
 from kbuild.kubeadm.model import Case, IssuedCertificate, Lifetimes
+from kbuild.kubeadm.prove.errors import MissingCertificate, NotRenewed, WrongLifetime
 from kbuild.kubeadm.prove.pki import CASES, eras, prove_pki
 from tests.support.fake_kubeadm import DAY, FakeKubeadm
 

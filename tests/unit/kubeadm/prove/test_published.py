@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from kbuild.base import network
-from kbuild.base.errors import CannotRun, KubeadmFailed, NotAsPublished, PublisherFailed
 from kbuild.base.workspace import Workspace, open_workspace
 from kbuild.kubeadm.model import Proof, ProvenBinary, Published
 from kbuild.kubeadm.prove import published as module
+from kbuild.kubeadm.prove.errors import CannotRun, KubeadmFailed, NotAsPublished, PublisherFailed
 from kbuild.kubeadm.prove.published import as_published, build_date_of, find_published
 from tests.support.goelf import FUNCTIONS, write_go_elf
 from tests.support.http import served

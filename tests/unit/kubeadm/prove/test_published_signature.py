@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from sigstore.models import ClientTrustConfig
 
-from kbuild.base.errors import PublisherFailed
 from kbuild.base.workspace import Workspace, open_workspace
 from kbuild.kubeadm.model import Proof, Published, Tag
 from kbuild.kubeadm.prove import published as module
+from kbuild.kubeadm.prove.errors import PublisherFailed
 from kbuild.kubeadm.prove.published import find_published
 from kbuild.kubeadm.prove.signature import IDENTITY, ISSUER
 from kbuild.release.documents import proof_document

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from kbuild.base.errors import StockDiffers
 from kbuild.kubeadm.model import (
     Binary,
     GoPin,
@@ -17,6 +16,7 @@ from kbuild.kubeadm.model import (
     StockDifference,
     Toolchain,
 )
+from kbuild.kubeadm.prove.errors import StockDiffers
 from kbuild.kubeadm.prove.stock import against_stock
 from tests.support.goelf import BASE, write_go_elf
 

@@ -9,19 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from kbuild.base.errors import (
-    BrokenArchive,
-    CommitMismatch,
-    KbuildError,
-    NotKubernetes,
-    SourceChecksumMismatch,
-    SourceUnreachable,
-    UnsafeArchive,
-    WrongArchiveVersion,
-)
+from kbuild.base.errors import KbuildError, NotKubernetes, SourceUnreachable
 from kbuild.base.workspace import Workspace, open_workspace
 from kbuild.kubeadm.model import SourceTree
 from kbuild.kubeadm.source.archive import is_archive
+from kbuild.kubeadm.source.errors import (
+    BrokenArchive,
+    CommitMismatch,
+    SourceChecksumMismatch,
+    UnsafeArchive,
+    WrongArchiveVersion,
+)
 from kbuild.kubeadm.source.fetch import fetch, list_tags, resolve
 from tests.support.eras import make_tree
 from tests.support.recorder import Recorder

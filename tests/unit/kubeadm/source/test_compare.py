@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from kbuild.base import git
-from kbuild.base.errors import BadSetting, SourceDiffers, TagNotFound
+from kbuild.base.errors import BadSetting
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import SourceTree
+from kbuild.kubeadm.source.errors import SourceDiffers, TagNotFound
 from kbuild.kubeadm.source.fetch import fetch, resolve
 from tests.support.recorder import Recorder
 from tests.support.repositories import git as run_git

@@ -12,16 +12,10 @@ from pathlib import Path
 import pytest
 
 from kbuild.base.addresses import shown
-from kbuild.base.errors import (
-    BadSetting,
-    BrokenSource,
-    CommitMismatch,
-    NotKubernetes,
-    SourceUnreachable,
-    TagNotFound,
-)
+from kbuild.base.errors import BadSetting, BrokenSource, NotKubernetes, SourceUnreachable
 from kbuild.base.workspace import Workspace, open_workspace
 from kbuild.kubeadm.model import Tag
+from kbuild.kubeadm.source.errors import CommitMismatch, TagNotFound
 from kbuild.kubeadm.source.fetch import fetch, list_tags, resolve
 from kbuild.kubeadm.source.store import fetch_tag
 from tests.support import servers

@@ -12,16 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kbuild.base.errors import (
-    BrokenArchive,
-    KbuildError,
-    NotKubernetes,
-    SourceChecksumMismatch,
-    SourceUnreachable,
-    UnsafeArchive,
-)
+from kbuild.base.errors import KbuildError, NotKubernetes, SourceUnreachable
 from kbuild.base.workspace import Workspace, open_workspace
 from kbuild.kubeadm.source.archive import is_archive
+from kbuild.kubeadm.source.errors import BrokenArchive, SourceChecksumMismatch, UnsafeArchive
 from kbuild.kubeadm.source.fetch import fetch, resolve
 from tests.support.recorder import Recorder
 from tests.unit.kubeadm.source.conftest import RequestFor

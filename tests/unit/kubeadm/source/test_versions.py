@@ -3,8 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from kbuild.base.errors import BadVersion, TagNotFound, UnsupportedVersion
+from kbuild.base.errors import UnsupportedVersion
 from kbuild.kubeadm.model import Tag
+from kbuild.kubeadm.source.errors import BadVersion, TagNotFound
 from kbuild.kubeadm.source.versions import full_tag, is_tag, missing, newest_of, stands_for
 
 

@@ -11,11 +11,16 @@ from pathlib import Path
 import pytest
 
 from kbuild.base import network
-from kbuild.base.errors import GoChecksumMismatch, GoDownloadFailed, GoNotFound, WrongGo
 from kbuild.base.sandbox import host_arch
 from kbuild.base.workspace import Workspace, sha256
 from kbuild.kubeadm.toolchain import archives
 from kbuild.kubeadm.toolchain.archives import find_go, version_of
+from kbuild.kubeadm.toolchain.errors import (
+    GoChecksumMismatch,
+    GoDownloadFailed,
+    GoNotFound,
+    WrongGo,
+)
 from kbuild.kubeadm.toolchain.pin import go_name, is_go_version
 from tests.support.recorder import Recorder
 from tests.unit.kubeadm.toolchain.conftest import MakeGo, RequestFor

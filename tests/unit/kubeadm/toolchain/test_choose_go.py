@@ -2,10 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from kbuild.base.errors import BadSetting, PinNotFound, PinsDisagree, WrongGo
+from kbuild.base.errors import BadSetting
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import GoPin, SourceTree
 from kbuild.kubeadm.toolchain.choose import choose_go
+from kbuild.kubeadm.toolchain.errors import PinNotFound, PinsDisagree, WrongGo
 from tests.support.recorder import Recorder
 from tests.unit.kubeadm.toolchain.conftest import MakeGo, RequestFor
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbuild.base.errors import BadPinsFile, ImageNotFound, ImageWithoutDigest, NotWritable
+from kbuild.base.errors import ImageNotFound, NotWritable
 from kbuild.kubeadm.toolchain import images
+from kbuild.kubeadm.toolchain.errors import BadPinsFile, ImageWithoutDigest
 from kbuild.kubeadm.toolchain.images import (
     Pin,
     image_for,

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from kbuild.base.errors import PinNotFound, PinsDisagree
 from kbuild.kubeadm.model import GoPin, SourceTree
+from kbuild.kubeadm.toolchain.errors import PinNotFound, PinsDisagree
 from kbuild.kubeadm.toolchain.pin import (
     CROSS,
     DEPENDENCIES,

@@ -1,0 +1,35 @@
+"""What can go wrong when kubeadm is compiled."""
+
+from pathlib import Path
+
+from kbuild.base.errors import CompileError
+
+
+class CompileFailed(CompileError):
+    """The Go compiler failed."""
+
+    arch: str
+    code: int
+    log: Path
+
+    what = "compiling kubeadm for {arch} failed with exit code {code}"
+    todo = "the last lines are below, the whole output is in {log}"
+
+
+class OutOfMemory(CompileError):
+    """The compiler was killed because memory ran out."""
+
+    arch: str
+
+    what = "compiling kubeadm for {arch} ran out of memory"
+    todo = "give the machine or the engine at least 4 GiB of memory"
+
+
+class NoBinary(CompileError):
+    """The compiler succeeded but left no binary."""
+
+    arch: str
+    log: Path
+
+    what = "the compiler left no kubeadm for {arch}"
+    todo = "its output is in {log}"

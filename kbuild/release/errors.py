@@ -1,0 +1,124 @@
+"""What can go wrong with releases: where they go, what they hold, who signed them."""
+
+from pathlib import Path
+
+from kbuild.base.errors import HostError, ReleaseError
+
+
+class OutputExists(HostError):
+    """The output folder already holds something."""
+
+    path: Path | str
+
+    what = "{path} already exists"
+    todo = "choose another --output, or replace an earlier release with --force"
+
+
+class OutputBusy(HostError):
+    """Another kbuild is writing the same output."""
+
+    path: Path | str
+
+    what = "another kbuild is writing to {path}"
+    todo = "wait for it, or choose another --output"
+
+
+class OutputNotReplaceable(HostError):
+    """What --force should replace is not exactly a release that kbuild made, or cannot be moved."""
+
+    path: Path | str
+    reason: str
+
+    what = "--force does not replace {path}: {reason}"
+    todo = "choose another --output, or move what is in it away yourself"
+
+
+class PackagerMissing(ReleaseError):
+    """The program that makes a deb or an rpm is not installed."""
+
+    tool: str
+    format: str
+    package: str
+
+    what = "{tool} was not found, so no {format} can be made"
+    todo = "install it (Debian: apt-get install {package}), or leave out --package {format}"
+
+
+class PackagerFailed(ReleaseError):
+    """dpkg-deb or rpmbuild failed."""
+
+    tool: str
+    code: int
+
+    what = "{tool} failed with exit code {code}"
+    todo = "its last output is below"
+
+
+class ReleaseBroken(ReleaseError):
+    """A file of a release is missing, extra, different or unsafe, or a demand is not met."""
+
+    folder: Path | str
+    count: str
+
+    what = "{folder} does not pass the check: {count}"
+    todo = "do not use it; get it again from a source that you trust, into a folder of your own"
+
+
+class NotARelease(ReleaseError):
+    """A folder holds no release that kbuild made."""
+
+    path: Path | str
+    reason: str
+
+    what = "{path} holds no release: {reason}"
+    todo = "name a folder that `kbuild kubeadm` has made"
+
+
+class BadProvenance(ReleaseError):
+    """A provenance cannot be read, or is of another kind of build."""
+
+    path: Path | str
+    reason: str
+
+    what = "{path} is not a provenance document of kbuild: {reason}"
+    todo = "give the provenance.json of a release"
+
+
+class RebuildDiffers(ReleaseError):
+    """The rebuilt files are not those that the provenance names."""
+
+    path: Path | str
+    files: str
+
+    what = "the rebuild differs from {path} in {files}"
+    todo = "see below which inputs differ"
+
+
+class BadKey(ReleaseError):
+    """A key cannot be read, is of a kind that sigstore does not use, or came with the release."""
+
+    path: Path | str
+    reason: str
+
+    what = "the key {path} cannot be used: {reason}"
+    todo = "give a PEM key of the curve P-256, with its password in COSIGN_PASSWORD if it has one"
+
+
+class KeylessFailed(ReleaseError):
+    """There is no OIDC identity here, or sigstore's services refused it."""
+
+    reason: str
+
+    what = "keyless signatures cannot be made or verified: {reason}"
+    todo = "it works in CI with `id-token: write`; elsewhere sign with --key"
+
+
+class AddressNotAllowed(ReleaseError):
+    """A provenance names addresses that neither kbuild nor the user chose."""
+
+    path: Path | str
+    addresses: str
+    flags: str
+
+    what = "{path} names addresses that are not kbuild's defaults: {addresses}"
+    todo = "give each address that you trust yourself, as a flag or a setting: {flags}"
