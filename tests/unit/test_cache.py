@@ -53,12 +53,14 @@ def kinds(folder: Path) -> list[str]:
 
 def age(monkeypatch: pytest.MonkeyPatch, **days: float) -> None:
     """Make all items as old as is said of their kind; a file's ctime cannot be set."""
-    now = time.time()
-    monkeypatch.setattr(
-        cache,
-        "_used",
-        lambda path: now - days.get(next(k for k in days if k in path.parts), 0) * DAY,
-    )
+    now, real = time.time(), os.lstat
+
+    def lstat(path: str | Path, **where: int) -> object:
+        status = real(path, **where)
+        age = next((age for kind, age in days.items() if kind in Path(path).parts), 0)
+        return os.stat_result((*status[:7], *[now - age * DAY] * 3))
+
+    monkeypatch.setattr(os, "lstat", lstat)
 
 
 def test_each_kind_is_counted(full: Path) -> None:
@@ -174,6 +176,7 @@ def nest(folder: Path, levels: int) -> None:
         os.close(before)
 
 
+@pytest.mark.slow
 def test_a_damaged_cache_is_shown_and_cleared_and_no_link_is_followed(
     full: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
