@@ -3,6 +3,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 CACHE := $(or $(DEMO_CACHE),.build)
 
+# Without bytecode, each test process and each kbuild that a test starts compiles all of it again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup lint types check test e2e attacks demo release bench lock clean
@@ -48,10 +51,10 @@ lint: $(READY) ## formatting, lint, and the import rules
 types: $(READY) ## type checks with mypy
 	$(BIN)/mypy
 
-check: lint types ## lint, types and the fast tests
-	$(BIN)/pytest -n auto -m "not e2e and not docker"
+check: lint types ## lint, types and all tests but the slow ones: less than a minute on two processors
+	$(BIN)/pytest -n auto -m "not e2e and not docker and not slow"
 
-test: $(READY) ## set up, then every test that needs no container engine
+test: $(READY) ## set up, then every test that needs no container engine, the slow ones too
 	$(BIN)/pytest -n auto -m "not e2e and not docker"
 
 e2e: $(READY) ## tests with a real Kubernetes, engine, registry and git server; root starts an engine if none answers

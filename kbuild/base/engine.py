@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 NEEDED_API = (1, 41)  # Docker 20.10
 _NEEDED = ".".join(map(str, NEEDED_API))
-_PROBE_SECONDS = 5
+PROBE_SECONDS = 5
 _PATIENCE_SECONDS = 600
 # What engines say of a registry; of anything else the same words mean something else.
 _UNREACHABLE = re.compile(
@@ -71,7 +71,7 @@ def _spoken_api(address: str, options: Mapping[str, Any]) -> str:
 
     # A client that was told a version asks nothing before it can be closed; the question itself
     # goes without one, as engines refuse versions newer than theirs.
-    probe = DockerClient(base_url=address, version=_NEEDED, timeout=_PROBE_SECONDS, **options)
+    probe = DockerClient(base_url=address, version=_NEEDED, timeout=PROBE_SECONDS, **options)
     with contextlib.closing(probe):
         return str(probe.api.version(api_version=False)["ApiVersion"])
 
@@ -275,5 +275,5 @@ def _knock(address: str) -> None:
     # The SDK tells missing from forbidden in its texts only, and leaves its own socket open.
     if address.startswith("unix://"):
         with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(_PROBE_SECONDS)
+            probe.settimeout(PROBE_SECONDS)
             probe.connect("/" + address.removeprefix("unix://").lstrip("/"))

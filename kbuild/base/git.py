@@ -73,7 +73,7 @@ _TICK = 0.5  # seconds between two looks at what git does
 _BUSY = 0.05  # of a processor; a git that computes as much does not wait for a server
 _CHUNK = 1 << 16
 _MOST = 4 * LARGEST  # bytes that git may read in all; it reads each of a transfer more than once
-_MOST_CONTENT = 512 << 20  # bytes of objects, unpacked; v1.20.2 takes 29 MB
+MOST_CONTENT = 512 << 20  # bytes of objects, unpacked; v1.20.2 takes 29 MB
 _MOST_MEMORY = 4 << 30  # bytes of address space of a git; a delta can make gigabytes of a few bytes
 _MOST_LINES = 1000  # that git says, but for those of progress
 # Git is in a session of its own, without a terminal to ask at, so that it can be killed with all
@@ -227,7 +227,7 @@ def _run(
             code = child.wait()
         except _TooLarge:
             _kill(child)
-            details = f"what it holds is larger than {_MOST_CONTENT} bytes"
+            details = f"what it holds is larger than {MOST_CONTENT} bytes"
             raise BrokenSource(tag=what, source=shown(source), details=details) from None
         except BaseException:
             _kill(child)
@@ -285,7 +285,7 @@ def _read(
             for key, _ in ready:
                 if data := os.read(key.fd, _CHUNK):
                     key.data.extend(data)
-                    if len(out) > _MOST_CONTENT:
+                    if len(out) > MOST_CONTENT:
                         raise _TooLarge
                 else:
                     selector.unregister(key.fileobj)

@@ -20,6 +20,8 @@ Answer = tuple[int, Any]
 class FakeEngine:
     """What is answered to ``METHOD /path`` without the version in front, and what was asked.
 
+    ``sent`` is the body of each request that had one.
+
     Of several answers each is given once, the last one for ever. A list is sent as a stream of
     events; one that ends with None breaks off there, without an end, and a float is a pause of so
     many seconds.
@@ -28,6 +30,7 @@ class FakeEngine:
     answers: dict[str, list[Answer]]
     address: str = ""
     asked: list[str] = field(default_factory=list)
+    sent: dict[str, list[bytes]] = field(default_factory=dict)
 
     def answer(self, request: str) -> Answer:
         self.asked.append(request)
@@ -44,9 +47,22 @@ def fake_engine(answers: dict[str, list[Answer]], api: str = "1.41") -> Iterator
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            self._answer(*engine.answer(f"{self.command} {self._plain_path()}"))
+            request = f"{self.command} {self._plain_path()}"
+            if body := self._body():
+                engine.sent.setdefault(request, []).append(body)
+            self._answer(*engine.answer(request))
 
-        do_POST = do_DELETE = do_GET
+        do_POST = do_PUT = do_DELETE = do_GET
+
+        def _body(self) -> bytes:
+            if self.headers["Transfer-Encoding"] != "chunked":
+                return self.rfile.read(int(self.headers["Content-Length"] or 0))
+            chunks = []
+            while size := int(self.rfile.readline(), 16):
+                chunks.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(chunks)
 
         def _plain_path(self) -> str:
             first, _, rest = self.path.removeprefix("/").partition("/")

@@ -24,8 +24,8 @@ RENEWED_KUBECONFIGS = ("admin.conf", "controller-manager.conf", "scheduler.conf"
 class FakeKubeadm:
     """Issues CAs of ``ca`` and leaves of ``leaf``.
 
-    ``wrong`` changes the lifetime of one path, ``instead`` its content. ``files`` is what the last
-    run has left.
+    ``wrong`` changes the lifetime of one path, ``instead`` its content. ``fields`` is what it says
+    of itself, ``files`` what the last run has left.
     """
 
     how = "native"
@@ -33,7 +33,7 @@ class FakeKubeadm:
 
     def __init__(self, ca: timedelta, leaf: timedelta, version: str = "v1.20.2") -> None:
         self.ca, self.leaf = ca, leaf
-        self.version = version
+        self.fields = {"gitVersion": version}
         self.wrong: dict[tuple[str, str], timedelta] = {}
         self.missing: set[str] = set()
         self.unrenewed: set[str] = set()
@@ -46,7 +46,7 @@ class FakeKubeadm:
         self.calls.append(arguments)
         made = dict(files)
         if arguments[0] == "version":
-            return json.dumps({"clientVersion": {"gitVersion": self.version}}), files
+            return json.dumps({"clientVersion": self.fields}), files
         if arguments[:4] == ("init", "phase", "certs", "all"):
             for path in CAS:
                 self._write(made, path, "issued", self.ca)

@@ -183,6 +183,7 @@ def nest(folder: Path, levels: int) -> None:
         os.close(before)
 
 
+@pytest.mark.slow
 def test_a_damaged_cache_is_shown_and_cleared_and_no_link_is_followed(
     full: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -4,9 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_every_test_file_is_collected() -> None:
     command = (sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:xdist")
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)

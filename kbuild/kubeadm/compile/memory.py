@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _GIB = 1 << 30
-_CGROUPS = Path("/sys/fs/cgroup")
+CGROUPS = Path("/sys/fs/cgroup")
 
 
 def collector_settings(free: int, processors: int) -> dict[str, str]:
@@ -45,7 +45,7 @@ def _of_cgroups() -> Iterator[int]:
     """Yield what is free in each cgroup (version 2) of this process that has a limit."""
     with contextlib.suppress(OSError, ValueError):
         _, _, name = Path("/proc/self/cgroup").read_text().strip().rpartition("::")
-        group = _CGROUPS / name.strip("/")
+        group = CGROUPS / name.strip("/")
         for folder in (group, *group.parents):
             with contextlib.suppress(OSError, ValueError):
                 limit = int((folder / "memory.max").read_text())

@@ -54,8 +54,8 @@ _IMPOSSIBLE = (
 _CHUNK = 1 << 20
 _STEP = 2000  # members between two words of progress
 # Of v1.20.2: 22,700 members, 233 MB, 7 times its .tar.gz, and no file above 3 MB.
-_MAX_MEMBERS = 200_000
-_MAX_BYTES = 2 << 30
+MAX_MEMBERS = 200_000
+MAX_BYTES = 2 << 30
 _MAX_RATIO, _RATIO_FROM = 100, 64 << 20
 _MAX_FILE = 64 << 20
 _XZ_MEMORY = 256 << 20  # xz -9 takes 65 MiB
@@ -168,8 +168,8 @@ def _decompress(file: BinaryIO, target: Path) -> str:
             if size > max(_RATIO_FROM, _MAX_RATIO * packed.size):
                 msg = f"it is over {_MAX_RATIO} times larger than it seems"
                 raise ValueError(msg)
-            if size > _MAX_BYTES:
-                msg = f"it holds more than {_MAX_BYTES} bytes"
+            if size > MAX_BYTES:
+                msg = f"it holds more than {MAX_BYTES} bytes"
                 raise ValueError(msg)
             plain.write(block)
     return packed.sha256()
@@ -204,8 +204,8 @@ def _xz_blocks(packed: _Digested) -> Iterator[bytes]:
 
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     for count, member in enumerate(tar):
-        if count > _MAX_MEMBERS:
-            msg = f"it has more than {_MAX_MEMBERS} members"
+        if count > MAX_MEMBERS:
+            msg = f"it has more than {MAX_MEMBERS} members"
             raise ValueError(msg)
         yield member
 
@@ -244,8 +244,8 @@ def _closure(
         nonlocal total
         contents = {name: _content(tar, members[name]) for name in names}
         total += sum(map(len, contents.values()))  # many names may be links to one file
-        if total > _MAX_BYTES:
-            msg = f"it holds more than {_MAX_BYTES} bytes"
+        if total > MAX_BYTES:
+            msg = f"it holds more than {MAX_BYTES} bytes"
             raise ValueError(msg)
         return contents
 

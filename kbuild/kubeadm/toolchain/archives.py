@@ -139,7 +139,7 @@ def _downloaded(go_version: str, site: str, workspace: Workspace, progress: Prog
     Each file of ``root`` is compared with the archive whenever it is used, and the archive with the
     sha256 that ships with kbuild. What is damaged is made again.
     """
-    name, expected = _shipped_sum(go_version)
+    name, expected = shipped_sum(go_version)
     folder = workspace.cache / "go" / f"go{go_version}"
     archive, go_root = folder / name, folder / "root"
     with shared(workspace, folder.name):
@@ -219,7 +219,11 @@ def _is_as_packed(path: Path, member: tarfile.TarInfo, tar: tarfile.TarFile) -> 
     )
 
 
-def _shipped_sum(go_version: str) -> tuple[str, str]:
+def shipped_sum(go_version: str) -> tuple[str, str]:
+    """Return the name and the sha256 of the archive of a Go for this machine.
+
+    Raises GoNotFound when kbuild ships none.
+    """
     text = resources.files("kbuild.kubeadm.toolchain").joinpath("go-archives.tsv").read_text()
     rows = (line.split("\t") for line in text.splitlines() if not line.startswith("#"))
     for version, arch, name, digest, *_ in rows:

@@ -124,6 +124,7 @@ def binary(tmp_path_factory: pytest.TempPathFactory) -> Binary:
     return make_binaries(tmp_path_factory.mktemp("binary"))[0]
 
 
+@pytest.mark.slow
 @settings(max_examples=50)  # each asks for the versions of this machine
 @given(made=addresses, is_archive=st.booleans())
 def test_no_secret_of_an_address_is_in_a_document(
@@ -186,9 +187,9 @@ def test_what_is_no_secret_stays_readable(text: str, expected: str) -> None:
 
 @pytest.mark.parametrize("text", ["@a:", "://", "a@", "//a:b", "?/", "'", "https://a:b@c?d#"])
 def test_a_long_hostile_line_takes_no_time(text: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     shown(text * 200_000)
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_a_port_that_nobody_listens_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_engine_that_never_answers(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.setattr(engine, "_PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(engine, "PROBE_SECONDS", 0.2)
     with socket.socket(socket.AF_UNIX) as mute:
         mute.bind(str(folder / "mute.sock"))
         mute.listen()
@@ -213,23 +213,33 @@ def test_a_context_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("place", ["docker.sock", "podman/podman.sock"])
-def test_a_rootless_socket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str) -> None:
+def test_a_rootless_socket_needs_no_settings(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, place: str
+) -> None:
     system = Path("/var/run/docker.sock")
     there = Path.exists
     monkeypatch.setattr(Path, "exists", lambda path: path != system and there(path))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    (tmp_path / place).parent.mkdir(exist_ok=True)
-    (tmp_path / place).touch()
-    assert engine._socket() == tmp_path / place
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    (folder / place).parent.mkdir(exist_ok=True)
+    with fake_engine({}) as fake:
+        (folder / place).symlink_to(fake.address.removeprefix("unix://"))
+        engine.connect().close()
+        assert fake.asked == ["GET /version"]
+    assert "DOCKER_HOST" not in os.environ
 
 
 def test_a_runtime_folder_of_somebody_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(path: Path) -> bool:
         raise PermissionError(13, "Permission denied", str(path))
 
+    def knock(_: socket.socket, address: str) -> None:
+        raise ConnectionRefusedError(111, "Connection refused", address)
+
     monkeypatch.setattr(Path, "exists", refuse)
+    monkeypatch.setattr(socket.socket, "connect", knock)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    assert engine._socket() == Path("/var/run/docker.sock")
+    with pytest.raises(EngineDown, match=r"unix:///var/run/docker\.sock"):
+        engine.connect()
 
 
 # --- what it says ------------------------------------------------------------------------------
@@ -374,6 +384,7 @@ STUCK = layer("one", 1, 9_000_000)
 MEANWHILE = [layer("one", done * 100_000, 900_000) for done in range(1, 10)]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "events",
@@ -395,6 +406,7 @@ def test_a_pull_that_stalls_is_left(events: list[Any], monkeypatch: pytest.Monke
     assert "it stalled: fewer than 1000 bytes a second" in caught.value.details
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "events",
@@ -426,15 +438,6 @@ def test_a_registry_that_gives_the_engine_no_answer_is_told(
             engine.registry_digest(client, "golang:1.21.1")
         assert len(asked) == 2
     assert "no answer in 1 s" in caught.value.details
-
-
-def test_the_default_socket_needs_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    with fake_engine({}) as fake:
-        path = Path(fake.address.removeprefix("unix://"))
-        monkeypatch.setattr(engine, "_socket", lambda: path)
-        engine.connect().close()
-        assert fake.asked == ["GET /version"]
-    assert "DOCKER_HOST" not in os.environ
 
 
 def test_a_removal_that_the_engine_refuses_for_a_while_is_repeated(

@@ -38,19 +38,18 @@ STALLED = r"it stalled: fewer than 1000 bytes a second for (0.4|1) s"
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "FIRST_WAIT", 0.0)
-    monkeypatch.setattr(network, "stall_timeout", 0.4, raising=False)
-    monkeypatch.setattr(network, "_TICK", 0.05, raising=False)
+    monkeypatch.setattr(network, "stall_timeout", 0.4)
 
 
 @pytest.fixture
 def one_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "stall_timeout", 1, raising=False)
+    monkeypatch.setattr(network, "stall_timeout", 1)
 
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing stall that is only slow, because the machine is busy."""
-    monkeypatch.setattr(network, "stall_timeout", 10, raising=False)
+    monkeypatch.setattr(network, "stall_timeout", 10)
 
 
 @pytest.fixture
@@ -62,6 +61,7 @@ def get(server: HostileServer, target: Path, recorder: Recorder, **options: int)
     download(f"{server.address}/file", target, "download", recorder, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "act",
@@ -175,6 +175,7 @@ def test_what_a_server_compresses_unasked_stays_as_it_is(
     assert (tmp_path / "file").read_bytes() == bomb
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.usefixtures("one_second")
 def test_a_slow_server_is_not_stalled(tmp_path: Path, recorder: Recorder) -> None:
@@ -195,7 +196,7 @@ def test_a_slow_server_is_not_stalled(tmp_path: Path, recorder: Recorder) -> Non
 def test_a_download_that_nobody_waits_for_any_more_ends(
     tmp_path: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network, "stall_timeout", 60, raising=False)
+    monkeypatch.setattr(network, "stall_timeout", 60)
     background = BackgroundProgress(recorder, "the next")
     background.stopped = True
     with hostile_server(silence) as server, pytest.raises(Stopped):
@@ -221,6 +222,7 @@ def test_a_burst_does_not_count_for_later() -> None:
         pace.add(0.2, 999)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_second")
 def test_what_is_done_with_an_item_is_no_time_of_waiting() -> None:
     def items() -> Generator[int, None, None]:

@@ -91,7 +91,7 @@ def test_an_early_end_stops_what_is_being_prepared() -> None:
         raise KeyboardInterrupt
     assert preparation.stopped == 1
     assert preparation.ended == ["Stopped"]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_one_job_needs_no_thread() -> None:

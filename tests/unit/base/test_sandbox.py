@@ -246,7 +246,7 @@ def test_time_is_limited(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(SandboxLimit, match="its limit of time"):
         limited(tmp_path, "trap '' TERM INT HUP; while :; do sleep 1; done", seconds=1)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
 
 
 # --- the end -----------------------------------------------------------------------------------
@@ -304,6 +304,7 @@ def test_a_machine_without_bubblewrap_is_told_so(
 # --- files of others ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.from_regex(r"[a-z]{1,9}(/[a-z]{1,9}){0,3}", fullmatch=True), st.binary()))
 def test_packing_and_unpacking_are_each_others_inverse(files: dict[str, bytes]) -> None:
     folders = {str(p) for name in files for p in PurePosixPath(name).parents}

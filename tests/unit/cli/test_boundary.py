@@ -72,6 +72,7 @@ def test_other_errors_are_still_internal() -> None:
     assert (code, kind_of(said)) == (1, "internal-error"), said
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("megabytes", [150, 250])
 def test_a_limit_of_memory_is_told(megabytes: int, tmp_path: Path) -> None:
@@ -108,6 +109,7 @@ def shell(command: str, folder: Path, **environment: str) -> "subprocess.Complet
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "closed", ["2>&-", "<&- 2>&-", ">&- 2>&-", "<&- >&- 2>&-"], ids=lambda word: word
 )
@@ -120,6 +122,7 @@ def test_a_closed_standard_error_fails_nothing(
     assert ("v1.20.2" in done.stdout) == is_printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["2>/dev/full", "2> >(exec 2>&-; exit)"])
 def test_a_standard_error_that_cannot_be_written_to_fails_nothing(
     lost: str, tmp_path: Path, repository: str
@@ -131,6 +134,7 @@ def test_a_standard_error_that_cannot_be_written_to_fails_nothing(
     assert "v1.20.2" in shell(f"{versions} {lost}", tmp_path, REPOSITORY=repository).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "code"),
     [
@@ -149,6 +153,7 @@ def test_help_and_usage_errors_that_cannot_be_printed(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("files", [5, 6, 7, 8, 9, 10])
 def test_few_open_files_are_no_internal_error(files: int, tmp_path: Path, repository: str) -> None:
     command = f'ulimit -n {files}; "$0" versions --source "$REPOSITORY"'
@@ -181,6 +186,7 @@ def test_too_little_memory_to_load_kbuild_is_told(error: str) -> None:
     assert done.stderr == "error[not-enough-memory]: there is not enough memory to load kbuild\n"
 
 
+@pytest.mark.slow
 def test_a_limit_of_file_sizes_is_no_internal_error(tmp_path: Path, repository: str) -> None:
     program = "import resource, os, sys, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
     program += (

@@ -308,6 +308,7 @@ def test_a_backdoored_archive_is_refused_when_it_is_compared_with_git(
     assert "cmd/kubeadm/kubeadm.go is another file" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_lost_standard_output_is_no_traceback(run: Run, tmp_path: Path) -> None:
     shell = f'"{KBUILD}" pins list --json'
     for where, code, kind in (

@@ -153,6 +153,7 @@ def test_only_a_regular_file_is_read(reader: str, kind: str, release: Path, tmp_
         assert str(file) in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
 def test_a_file_that_may_not_be_read_is_told(reader: str, release: Path, tmp_path: Path) -> None:
     file = tmp_path / "odd"
@@ -270,6 +271,7 @@ def test_settings_of_any_kind_are_an_error_of_their_own(
     assert len(said) < 1000
 
 
+@pytest.mark.slow
 def test_settings_are_utf8_whatever_the_locale(tmp_path: Path) -> None:
     file = tmp_path / "kbuild.toml"
     file.write_bytes('# für mich\ngolang-repository = "ü"\n'.encode())
@@ -285,6 +287,7 @@ def test_settings_are_utf8_whatever_the_locale(tmp_path: Path) -> None:
     assert b"the locale cannot write it" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_current_folder_that_was_removed_is_told(repository: Path, tmp_path: Path) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()
@@ -330,6 +333,7 @@ def test_all_that_is_missing_is_told_at_once(
 # --- names in a locale that has not their characters -------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("locale", [ASCII, UTF8], ids=["ascii", "utf-8"])
 @pytest.mark.parametrize("name", ["ü".encode(), b"x\xff"], ids=["u umlaut", "no utf-8"])
 def test_an_output_of_any_name_is_planned(
@@ -345,6 +349,7 @@ def test_an_output_of_any_name_is_planned(
     assert not output.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ü".encode(), b"x\xff"], ids=["u umlaut", "no utf-8"])
 def test_a_release_of_any_name_is_checked_and_signed(
     name: bytes, made: Path, key: Path, tmp_path: Path
@@ -355,6 +360,7 @@ def test_a_release_of_any_name_is_checked_and_signed(
         assert process(*words, **ASCII).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_result_of_any_characters_is_printed(tmp_path: Path) -> None:
     folder = make_release(
         tmp_path / "work",
@@ -685,6 +691,7 @@ def on_a_full_disk(
     return done.returncode, done.stderr
 
 
+@pytest.mark.slow
 def test_sign_names_the_full_disk_and_leaves_nothing(made: Path, key: Path, tmp_path: Path) -> None:
     folder = tmp_path / "full"
     prepare = f"mkdir {folder}/v1; cp -r {made}/. {folder}/v1"
@@ -718,6 +725,7 @@ BODIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BODIES)
 def test_the_full_disk_is_named_and_not_another_one(kind: str, tmp_path: Path) -> None:
     if kind in ("output", "cache") and os.geteuid() != 0:

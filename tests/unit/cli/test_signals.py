@@ -15,7 +15,7 @@ from kbuild.base import sandbox
 from kbuild.base.workspace import alone
 from tests.support.repositories import make_repository
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 
 # A cleanup that takes its time, so that signals meet it.
 SLOW_CLEANUP = """

@@ -48,6 +48,7 @@ def test_help_imports_what_it_shows_and_nothing_else(words: tuple[str, ...]) -> 
     assert ours_and_installed(loaded(*words)) <= ALLOWED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from kbuild import HOME
-from kbuild.kubeadm.model import BuildRequest
+from kbuild.base.settings import options
 from kbuild.release.provenance import BUILD_TYPE, parse_provenance
 from kbuild.release.writer import list_files
+from kbuild.settings import Limited, Networked, Settings
 from tests.support.fake_engine import fake_engine
 from tests.support.releases import ARCHIVE, make_release
 
@@ -115,10 +116,12 @@ def test_every_input_is_an_external_parameter(tmp_path: Path) -> None:
             stock=False,
         )
     )["externalParameters"]
-    own = {"output", "lock", "force"}  # where it lies, and how the user wants to be served
-    assert asked.keys() == {field.name for field in fields(BuildRequest)} - own | {
-        "requested_version"
-    }
+    # Where the release is put, and how the user wants to be served, are no inputs.
+    own = {"output", "lock", "force", "dry_run", *(field.name for field in fields(Limited))}
+    own |= {field.name for field in fields(Networked)}
+    renamed = {"ca_years": "lifetimes", "leaf_years": "lifetimes", "arch": "arches"}
+    names = {renamed.get(name, name) for name in options(Settings).keys() - own}
+    assert asked.keys() == names | {"requested_version"}
     assert (asked["version"], asked["requested_version"]) == ("v1.20.2", "1.20")
     assert (asked["commit"], asked["source_sha256"]) == ("f" * 7, "a" * 64)
     assert asked["image"] == "golang@sha256:" + "0" * 64

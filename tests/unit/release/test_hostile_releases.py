@@ -315,6 +315,7 @@ BOMBS: dict[str, Callable[[Path], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_binary_decides_no_size(bomb: str, plain: Path) -> None:
     BOMBS[bomb](plain / AMD64)
@@ -359,6 +360,7 @@ def test_links_to_one_file_count_as_many(plain: Path) -> None:
     assert "more than 500 entries" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_release_among_too_many_entries_is_not_good(plain: Path) -> None:
     for number in range(10_000):
         os.link(plain / "build.json", plain.parent / f"v0.0.{number}")
@@ -367,6 +369,7 @@ def test_a_release_among_too_many_entries_is_not_good(plain: Path) -> None:
     assert outcome(done) == (90, "not-a-release") or "not all were read" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_binary_of_any_size_is_not_read(plain: Path) -> None:
     with (plain / AMD64).open("r+b") as file:
         file.truncate(2**33)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from kbuild import release as release_module
 from kbuild.base import workspace as workspace_module
 from kbuild.base.errors import BadSetting, NotWritable
 from kbuild.base.workspace import Workspace, open_workspace
@@ -22,6 +21,7 @@ from kbuild.release.errors import OutputBusy, OutputExists, OutputNotReplaceable
 from kbuild.release.place import why_no_release
 from kbuild.release.writer import publish, reserve
 from tests.support.killed import killed_at_rename
+from tests.support.opened import when_opened
 from tests.support.releases import (
     TAG,
     documents,
@@ -191,18 +191,17 @@ def test_what_somebody_adds_while_files_are_written_is_not_replaced(
     binaries: tuple[Binary, ...],
     tmp_path: Path,
     workspace: Workspace,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "out"
     if exists:
         out.mkdir()
 
-    def add(_: Path) -> None:
-        out.mkdir(exist_ok=True)
-        (out / "kubeadm.patch").write_text("mine")
+    def add(name: str) -> None:
+        if name == "SHA512SUMS":  # which is written last
+            out.mkdir(exist_ok=True)
+            (out / "kubeadm.patch").write_text("mine")
 
-    monkeypatch.setattr(release_module, "_make_owners_own", add)
-    with pytest.raises(OutputExists):
+    with when_opened(add), pytest.raises(OutputExists):
         put(binaries, REQUEST, out, workspace)
     assert content_of(out) == {"kubeadm.patch": b"mine"}
     assert list(tmp_path.glob(".*")) == []
@@ -217,7 +216,7 @@ def test_a_kill_while_a_release_is_replaced_loses_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not exchanges:
-        monkeypatch.setattr(workspace_module, "_exchange", lambda *_: False)
+        monkeypatch.setattr("ctypes.CDLL", lambda _: object())  # without renameat2
     (out / "cosign.pub").write_text("old")
     number = 1
     while killed_at_rename(number, lambda folder: put(binaries, FORCED, folder, workspace), out):
@@ -257,6 +256,7 @@ def test_what_an_exchange_left_is_removed_by_the_next_run(
     assert [path.name for path in out.parent.iterdir()] == ["out"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["absent", "empty", "current"])
 def test_a_run_that_is_killed_while_it_publishes_can_be_repeated(
     kind: str,
@@ -458,6 +458,7 @@ def _take_turns(folder: Path, workspace: Workspace, times: int) -> None:
             pass
 
 
+@pytest.mark.slow
 def test_many_runs_that_begin_and_end_never_hold_it_at_once(
     tmp_path: Path, workspace: Workspace
 ) -> None:
@@ -477,7 +478,7 @@ MOUNTED = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from kbuild.base.errors import OutputNotReplaceable
+from kbuild.release.errors import OutputNotReplaceable
 from kbuild.release.writer import publish, reserve
 from kbuild.release.check import check_folder
 from kbuild.release.place import why_no_release
@@ -505,6 +506,7 @@ print(sorted(path.name for path in folder.parent.iterdir()))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mount",
     [

@@ -43,10 +43,11 @@ def test_brackets_in_text_are_no_depth() -> None:
     assert load_json(text) == json.loads(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [b'"', b'\\"', b'"\\', b"[],", b"]", b'{"a":'])
 def test_four_megabytes_of_anything_take_seconds(part: bytes) -> None:
-    begun = time.monotonic()
+    begun = time.process_time()
     for before in (b"", b'"', b"["):
         with pytest.raises(ValueError, match=r"\w"):
             load_json(before + part * (2**22 // len(part)))
-    assert time.monotonic() - begun < 20
+    assert time.process_time() - begun < 20

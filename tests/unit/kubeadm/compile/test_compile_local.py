@@ -121,6 +121,7 @@ def link(entry: Path) -> None:
     entry.symlink_to("/usr/bin/env")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [flip, cut, empty, fifo, link])
 def test_a_damaged_entry_is_dropped_and_made_again(
     damage: Callable[[Path], None], compiled: Compile

@@ -28,7 +28,7 @@ def test_free_memory_is_less_than_all() -> None:
 
 
 def test_a_cgroup_with_a_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
     (tmp_path / "memory.max").write_text("max")
     before = free_memory()
     (tmp_path / "memory.max").write_text("3000000")

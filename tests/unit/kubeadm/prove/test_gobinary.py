@@ -102,10 +102,10 @@ def test_a_function_table_takes_no_more_memory_than_its_size(
     # .gopclntab, the third section, now lies where .rodata, the second one, does.
     place = binary[headers + 2 * 64 + 24 : headers + 2 * 64 + 40]
     binary[headers + 3 * 64 + 24 : headers + 3 * 64 + 40] = place
-    begun = time.monotonic()
+    begun = time.process_time()
     with pytest.raises(WrongBinary, match=reason):
         read_functions(bytes(binary))
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 5
 
 
 def test_functions_out_of_order_are_refused(tmp_path: Path) -> None:

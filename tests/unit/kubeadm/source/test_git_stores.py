@@ -5,6 +5,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -53,6 +54,7 @@ def settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["v1.20.2", "v1.20.1"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_store_mends_itself_however_it_was_damaged(
@@ -151,7 +153,7 @@ def test_a_full_disk_is_told_and_costs_no_cache(
         fetch(request, tag, workspace, Recorder())
     [store] = (tmp_path / "cache/v1/git").iterdir()
     shutil.rmtree(store / "objects")
-    monkeypatch.setattr("kbuild.kubeadm.source.store._ROOM", 1 << 60)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1 << 20))
     with open_workspace(tmp_path / "cache") as workspace, pytest.raises(DiskFull):
         fetch(request, tag, workspace, Recorder())
     assert store.exists()
@@ -211,10 +213,11 @@ def test_a_planted_object_is_noticed_and_fetched_anew(
     assert any("damaged" in line and "fetching anew" in line for line in recorder.said)
 
 
+@pytest.mark.slow
 def test_a_file_that_unpacks_to_more_than_any_kubernetes_is_refused(
     upstream: Path, workspace: Workspace, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kbuild.base.git._MOST_CONTENT", 16 << 20)
+    monkeypatch.setattr("kbuild.base.git.MOST_CONTENT", 16 << 20)
     (upstream / "cmd/kubeadm/zeros.go").write_bytes(bytes(32 << 20))
     git(upstream, "add", "-A")
     git(upstream, "commit", "--quiet", "-m", "zeros")

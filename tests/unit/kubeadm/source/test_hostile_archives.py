@@ -140,6 +140,7 @@ class Zeros(io.RawIOBase):
         return bytes(size)
 
 
+@pytest.mark.slow
 def test_a_bomb_is_refused_before_it_fills_memory_or_disk(
     tmp_path: Path, workspace: Workspace, request_for: RequestFor
 ) -> None:
@@ -219,7 +220,7 @@ def test_members_larger_than_any_of_kubernetes_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if add is many_links:
-        monkeypatch.setattr("kbuild.kubeadm.source.archive._MAX_BYTES", 8 << 20)
+        monkeypatch.setattr("kbuild.kubeadm.source.archive.MAX_BYTES", 8 << 20)
     path = tmp_path / "k.tar"
     with tarfile.open(path, "w") as tar:
         if add is huge_version:
@@ -234,7 +235,7 @@ def test_members_larger_than_any_of_kubernetes_are_refused(
 def test_more_members_than_any_tree_has_are_refused(
     tmp_path: Path, workspace: Workspace, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kbuild.kubeadm.source.archive._MAX_MEMBERS", 10)
+    monkeypatch.setattr("kbuild.kubeadm.source.archive.MAX_MEMBERS", 10)
 
     def add(tar: tarfile.TarFile) -> None:
         for number in range(10):
@@ -258,6 +259,7 @@ def test_what_is_no_regular_file_is_not_waited_for(
         obtain(tmp_path / name, workspace, request_for)
 
 
+@pytest.mark.slow
 @given(where=st.integers(0, 4095), byte=st.integers(0, 255))
 @settings(max_examples=200, suppress_health_check=list(HealthCheck))
 def test_no_damage_ends_in_a_traceback(

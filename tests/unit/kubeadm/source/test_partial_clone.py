@@ -43,7 +43,7 @@ class Obtain:
     def __init__(
         self, source: Path, folder: Path, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        self.source, self.cache = source, folder / "cache"
+        self.source, self.address, self.cache = source, str(source), folder / "cache"
         self.said: list[str] = []
         self.tag = ""
         self._trace, self._request_for = folder / "trace", request_for
@@ -51,7 +51,7 @@ class Obtain:
 
     def __call__(self, version: str) -> dict[str, bytes]:
         self._trace.unlink(missing_ok=True)
-        recorder, request = Recorder(), self._request_for(self.source, version)
+        recorder, request = Recorder(), self._request_for(self.address, version)
         with open_workspace(self.cache) as workspace:
             tree = fetch(request, resolve(request, workspace, recorder), workspace, recorder)
             files = files_of(tree)
@@ -153,10 +153,14 @@ def test_a_server_without_filters_gives_the_whole_tree_and_it_is_said(obtain: Ob
 
 
 def test_an_old_server_gives_the_whole_tree_and_it_is_said(
-    obtain: Obtain, monkeypatch: pytest.MonkeyPatch
+    obtain: Obtain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = obtain("v1.20.1")
-    monkeypatch.setattr(git, "_SETTINGS", (*git._SETTINGS, "protocol.version=0"))
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f'#!/bin/sh\nunset GIT_PROTOCOL\nexec git upload-pack "{obtain.source}"\n')
+    ssh.chmod(0o755)
+    monkeypatch.setenv("GIT_SSH_COMMAND", str(ssh))
+    obtain.address = "ssh://127.0.0.1/kubernetes"
     obtain.cache = obtain.cache.with_name("other")
     assert obtain("v1.20.1") == expected
     assert obtain.has("v1.20.1", UNNEEDED)

@@ -85,7 +85,7 @@ def shipped(site: Site, make_go: MakeGo, tmp_path: Path, monkeypatch: pytest.Mon
     shutil.rmtree(root)
     site.bodies[NAME] = archive.read_bytes()
     sums = {"1.15.5": (NAME, sha256(archive))}
-    monkeypatch.setattr(archives, "_shipped_sum", sums.__getitem__)
+    monkeypatch.setattr(archives, "shipped_sum", sums.__getitem__)
     return archive
 
 
@@ -403,7 +403,7 @@ def test_an_archive_of_another_go_is_not_kept(
     shipped: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(archives, "_shipped_sum", lambda _: (NAME, sha256(shipped)))
+    monkeypatch.setattr(archives, "shipped_sum", lambda _: (NAME, sha256(shipped)))
     with pytest.raises(WrongGo):
         find_go("1.15.6", request_for(go_site=site.address), workspace, recorder)
     assert left_in(workspace) == []
@@ -431,7 +431,7 @@ def test_several_runs_at_once_download_once(
 # --- the shipped sums --------------------------------------------------------------------------
 
 
-def test_a_version_without_a_shipped_sum_is_not_downloaded(
+def test_a_version_without_ashipped_sum_is_not_downloaded(
     request_for: RequestFor, workspace: Workspace, recorder: Recorder, site: Site
 ) -> None:
     with pytest.raises(GoNotFound, match="sha256"):
@@ -439,7 +439,7 @@ def test_a_version_without_a_shipped_sum_is_not_downloaded(
     assert site.asked == []
 
 
-def test_shipped_sums_are_whole() -> None:
+def testshipped_sums_are_whole() -> None:
     text = resources.files("kbuild.kubeadm.toolchain").joinpath("go-archives.tsv").read_text()
     head, *rows = [line.split("\t") for line in text.splitlines() if not line.startswith("#")]
     assert head[:4] == ["go_version", "arch", "filename", "sha256"]
@@ -453,8 +453,8 @@ def test_shipped_sums_are_whole() -> None:
 
 
 @pytest.mark.skipif(host_arch() not in {"amd64", "arm64"}, reason="no sums for this machine")
-def test_a_shipped_sum_is_found_by_version() -> None:
-    name, digest = archives._shipped_sum("1.15.5")
+def test_ashipped_sum_is_found_by_version() -> None:
+    name, digest = archives.shipped_sum("1.15.5")
     assert name == f"go1.15.5.linux-{host_arch()}.tar.gz"
     assert len(digest) == 64
 

@@ -1,0 +1,111 @@
+"""`kbuild kubeadm` from a tag to a release: the Go is a script, and the kubeadm is in Python."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kbuild.base import sandbox
+from tests.support.command import Done, run_here
+from tests.support.fake_kubeadm import FakeKubeadm
+from tests.support.goelf import write_go_elf
+from tests.support.releases import LIFETIMES
+from tests.support.repositories import make_repository
+from tests.support.trees import content_of
+
+pytestmark = pytest.mark.skipif(
+    not sandbox.is_available(), reason="the local builder needs the sandbox"
+)
+
+DATE = "2026-01-02T12:00:00Z"
+GO = """\
+#!/bin/sh
+case $1 in
+version) echo "go version go1.15.5 linux/amd64" ;;
+list) echo k8s.io/kubernetes/cmd/kubeadm ;;
+build) for word; do case $word in -o=*) cp "$GOROOT/kubeadm" "${word#-o=}" ;; esac; done ;;
+esac
+"""
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("upstream") / "kubernetes"
+    return folder, make_repository(folder, ("v1.20.2",))["v1.20.2"]
+
+
+@pytest.fixture
+def kubeadm(upstream: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> FakeKubeadm:
+    made = FakeKubeadm(LIFETIMES.ca, LIFETIMES.leaf)
+    made.fields = {
+        "major": "1",
+        "minor": "20",
+        "gitVersion": "v1.20.2",
+        "gitCommit": upstream[1],
+        "gitTreeState": "dirty",
+        "buildDate": DATE,
+        "goVersion": "go1.15.5",
+        "compiler": "gc",
+        "platform": "linux/amd64",
+    }
+    monkeypatch.setattr("kbuild.kubeadm.prove.binary.sandbox_runner", lambda *_: made)
+    return made
+
+
+@pytest.fixture
+def go_root(tmp_path: Path) -> Path:
+    folder = tmp_path / "go"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin/go").write_text(GO)
+    (folder / "bin/go").chmod(0o755)
+    write_go_elf(folder / "kubeadm", go_version="1.15.5")
+    return folder
+
+
+def build(home: Path, source: Path, go_root: Path, *more: str) -> Done:
+    words = ("--version", "v1.20.2", "--ca-years", "100", "--leaf-years", "10")
+    go = ("--builder", "local", "--go-root", go_root, "--build-date", DATE)
+    return run_here(
+        *("kubeadm", *words, "--source", source, *go, "--output", "out", *more),
+        cwd=home,
+        HOME=str(home),
+    )
+
+
+def test_a_build_is_released_checked_and_not_repeated(
+    upstream: tuple[Path, str], kubeadm: FakeKubeadm, go_root: Path, tmp_path: Path
+) -> None:
+    done = build(tmp_path, upstream[0], go_root, "--json")
+    assert done.returncode == 0, done.stderr
+    for stage in ("source", "toolchain", "patch", "build", "prove", "release"):
+        assert f"==> {stage}" in done.stderr
+    assert json.loads(done.stdout)["unchanged"] is False
+    assert any("renew" in call for call in kubeadm.calls)
+    checked = run_here("check", tmp_path / "out", "--ca-years", "100", "--leaf-years", "10")
+    assert checked.returncode == 0, checked.stderr
+    before = content_of(tmp_path / "out")
+    again = build(tmp_path, upstream[0], go_root)
+    assert again.returncode == 0, again.stderr
+    assert "nothing changed since the last time" in again.stderr
+    assert content_of(tmp_path / "out") == before
+    assert list((tmp_path / ".cache/kbuild/v1/work").iterdir()) == []
+
+
+def test_what_fails_its_proof_is_not_released(
+    upstream: tuple[Path, str], kubeadm: FakeKubeadm, go_root: Path, tmp_path: Path
+) -> None:
+    kubeadm.leaf *= 2
+    done = build(tmp_path, upstream[0], go_root)
+    assert done.returncode != 0
+    assert "error[wrong-lifetime]" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_go_than_the_pinned_one_is_refused(
+    upstream: tuple[Path, str], kubeadm: FakeKubeadm, go_root: Path, tmp_path: Path
+) -> None:
+    (go_root / "bin/go").write_text(GO.replace("1.15.5", "1.15.6"))
+    done = build(tmp_path, upstream[0], go_root)
+    assert "error[wrong-go]" in done.stderr
+    assert kubeadm.calls == []
+    assert not (tmp_path / "out").exists()
