@@ -41,11 +41,14 @@ from kbuild.kubeadm.model import (
     MAX_YEARS,
     STOCK_CA_YEARS,
     STOCK_LEAF_YEARS,
-    BuilderName,
+    BuilderChoice,
     BuildRequest,
+    GoRequest,
     Layout,
     Lifetimes,
+    OutputRequest,
     PackageKind,
+    SourceRequest,
     TreeState,
 )
 
@@ -54,7 +57,7 @@ GOLANG = "golang"
 GO_SITE = "https://go.dev/dl"
 RELEASE_SITE = "https://dl.k8s.io/release"
 MAX_STALL = 3600
-BUILDERS: tuple[BuilderName, ...] = get_args(BuilderName)
+BUILDERS: tuple[BuilderChoice, ...] = get_args(BuilderChoice)
 TREE_STATES: tuple[TreeState, ...] = get_args(TreeState)
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 PACKAGES: tuple[PackageKind, ...] = get_args(PackageKind)
@@ -72,6 +75,10 @@ _years = whole_number(
 )
 _seconds = whole_number("seconds", MAX_STALL, "60 is the default")
 _arch = one_of(ARCHES)
+
+
+def _limit(name: str, value: object) -> int:
+    return 0 if str(value).strip() == "0" else size(name, value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +101,21 @@ class Cached(Common):
         "Folder for sources, Go toolchains and build caches.",
         default=user_cache_path("kbuild"),
         metavar="DIR",
+        panel=COMMON,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limited(Cached):
+    """What every command has that keeps the cache below a limit."""
+
+    cache_limit: int = option(
+        _limit,
+        "Remove the least recently used entries above this size, in the cache and separately in the"
+        " Go caches of the engine. 0: no limit.",
+        default=5 * 1000**3,
+        default_text="5GB",
+        metavar="SIZE",
         panel=COMMON,
     )
 
@@ -177,7 +199,7 @@ class Target(Common):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RebuildSettings(Sourced, Images):
+class RebuildSettings(Sourced, Images, Limited):
     """Settings of ``kbuild rebuild``: where the inputs of a build are found."""
 
     command: ClassVar[str] = "rebuild"
@@ -189,7 +211,7 @@ class RebuildSettings(Sourced, Images):
         panel=_SOURCE,
         example=UPSTREAM,
     )
-    builder: BuilderName = option(
+    builder: BuilderChoice = option(
         one_of(BUILDERS),
         "auto uses Docker if an engine answers, otherwise the local builder.",
         default="auto",
@@ -372,27 +394,30 @@ class Settings(Target, RebuildSettings):
             version=version,
             lifetimes=self.lifetimes(),
             arches=self.arch,
-            source=self.source,
-            commit=self.commit,
-            source_sha256=self.source_sha256,
-            verify_against=self.verify_against,
-            builder=self.builder,
-            image=self.image,
-            golang_repository=self.golang_repository,
-            go_version=self.go_version,
-            go_root=self.go_root,
-            go_site=self.go_site,
-            lock=self.lock,
-            output=self.output,
+            source=SourceRequest(
+                address=self.source,
+                commit=self.commit,
+                sha256=self.source_sha256,
+                verify_against=self.verify_against,
+            ),
+            go=GoRequest(
+                builder=self.builder,
+                image=self.image,
+                repository=self.golang_repository,
+                version=self.go_version,
+                root=self.go_root,
+                site=self.go_site,
+                lock=self.lock,
+            ),
+            output=OutputRequest(
+                folder=self.output, layout=self.layout, packages=self.package, force=self.force
+            ),
             build_date=self.build_date or _clock(environment),
             tree_state=self.tree_state or ("clean" if self.stock else "dirty"),
             stock=self.stock,
             against_stock=self.against_stock,
             independent=self.independent,
             release_site=self.release_site,
-            layout=self.layout,
-            package=self.package,
-            force=self.force,
         )
 
 
@@ -551,7 +576,7 @@ class PinsUpdateSettings(Images, Networked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CacheSettings(Cached):
+class CacheSettings(Limited):
     """Settings of ``kbuild cache``."""
 
     command: ClassVar[str] = "cache"

@@ -7,9 +7,7 @@ import contextlib
 import os
 import re
 import socket
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -24,19 +22,15 @@ from kbuild.base.errors import (
     ImageNotFound,
     KbuildError,
     RegistryUnreachable,
-    SandboxLimit,
 )
 from kbuild.base.network import LEAST, NetworkError, on_network_errors, watched, within
 from kbuild.base.progress import Progress
-from kbuild.base.sandbox import SANDBOX_ID, Limits
 
 if TYPE_CHECKING:
     from docker import DockerClient
-    from docker.models.containers import Container as DockerContainer
     from docker.models.volumes import Volume as DockerVolume
 
     Client: TypeAlias = DockerClient
-    Container: TypeAlias = DockerContainer
     Volume: TypeAlias = DockerVolume
 
 NEEDED_API = (1, 41)  # Docker 20.10
@@ -54,26 +48,6 @@ _ABSENT = re.compile(
     r"manifest unknown|name unknown|not found|no such image|pull access denied|invalid reference",
     re.IGNORECASE,
 )
-
-
-def insist(remove: Callable[[], None]) -> None:
-    """Remove something, which an engine refuses while it ends what was just interrupted.
-
-    Raises the engine's error if it still refuses after some seconds.
-    """
-    from docker.errors import APIError, NotFound
-
-    for wait in (0.5, 1, 2, 4, None):
-        try:
-            remove()
-        except NotFound:
-            return
-        except APIError:
-            if wait is None:
-                raise
-            time.sleep(wait)
-        else:
-            return
 
 
 def connect() -> "Client":
@@ -100,85 +74,6 @@ def _spoken_api(address: str, options: Mapping[str, Any]) -> str:
     probe = DockerClient(base_url=address, version=_NEEDED, timeout=_PROBE_SECONDS, **options)
     with contextlib.closing(probe):
         return str(probe.api.version(api_version=False)["ApiVersion"])
-
-
-def cage(limits: Limits) -> dict[str, Any]:
-    """Return the options of a container that runs what nobody trusts.
-
-    Not root, no network, no capabilities, a read-only root, and limits on processes, memory, the
-    size of a file and what it prints.
-    """
-    from docker.types import LogConfig, Ulimit
-
-    return {
-        "user": f"{SANDBOX_ID}:{SANDBOX_ID}",
-        "network_mode": "none",
-        "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges"],
-        "read_only": True,
-        "pids_limit": limits.processes,
-        "mem_limit": limits.memory,
-        "memswap_limit": limits.memory,
-        "ulimits": [
-            Ulimit(name="fsize", soft=limits.disk, hard=limits.disk),
-            Ulimit(name="core", soft=0, hard=0),
-        ],
-        "log_config": LogConfig(
-            type=LogConfig.types.JSON,
-            config={"max-size": str(2 * limits.printed), "max-file": "1"},
-        ),
-    }
-
-
-@contextlib.contextmanager
-def deadline(container: "Container", seconds: float, purpose: str) -> Iterator[None]:
-    """Kill a container that still runs after so many seconds; the block then ends in SandboxLimit.
-
-    Raises SandboxLimit.
-    """
-    expired = threading.Event()
-
-    def kill() -> None:
-        expired.set()
-        stop(container)
-
-    timer = threading.Timer(max(0, seconds), kill)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-    if expired.is_set():
-        raise SandboxLimit(purpose=purpose, limit="time")
-
-
-def stop(container: "Container") -> None:
-    """Kill a container that may have ended already."""
-    from docker.errors import DockerException
-    from requests import RequestException
-
-    with contextlib.suppress(DockerException, RequestException):
-        container.kill()
-
-
-def run(container: "Container", limits: Limits, purpose: str) -> tuple[int, bytes, bytes]:
-    """Start a container, and return its exit code and its standard output and error.
-
-    Raises SandboxLimit.
-    """
-    container.start()
-    printed = 0
-    with (
-        deadline(container, limits.seconds, purpose),
-        contextlib.closing(container.logs(stream=True, follow=True)) as pieces,
-    ):
-        for piece in pieces:
-            printed += len(piece)
-            if printed > limits.printed:
-                raise SandboxLimit(purpose=purpose, limit=f"{limits.printed >> 20} MiB of output")
-        code = int(container.wait()["StatusCode"])
-    return code, container.logs(stderr=False), container.logs(stdout=False)
 
 
 def why_unavailable() -> str | None:

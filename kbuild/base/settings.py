@@ -39,7 +39,8 @@ Level = tuple[str, ...]
 class Option:
     """A setting as declared.
 
-    ``metavar`` is empty for a switch. ``example`` is a value of a setting that has no default.
+    ``metavar`` is empty for a switch. ``default_text`` is the default as the user writes it.
+    ``example`` is a value of a setting that has no default.
     ``own`` settings mean something else than those of the same name of other commands, so they are
     not read from the top of the file, nor from the variable that names no command.
     """
@@ -51,6 +52,7 @@ class Option:
     short: str = ""
     panel: str | None = None
     repeatable: bool = False
+    default_text: str = ""
     example: Any = None
     own: bool = False
 
@@ -67,7 +69,8 @@ class Option:
             parts.append("Repeatable.")
         if self.default not in (None, False, ()):
             values = self.default if self.repeatable else [self.default]
-            parts.append(f"Default: {', '.join(map(_short, values))}.")
+            text = self.default_text or ", ".join(map(_short, values))
+            parts.append(f"Default: {text}.")
         return " ".join(parts)
 
 
@@ -271,7 +274,7 @@ def _comment(text: str) -> list[str]:
 
 
 def _example_of(name: str, declared: Option) -> list[str]:
-    value = declared.example or declared.default
+    value = declared.example or declared.default_text or declared.default
     note = _NO_DEFAULT if declared.example else ""
     return ["", *_comment(declared.help), f"#{key(name)} = {_toml(value)}{note}"]
 

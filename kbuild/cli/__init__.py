@@ -6,7 +6,7 @@ import signal
 import sys
 from typing import NoReturn
 
-_CANNOT_WRITE, _NOT_ENOUGH_MEMORY = 81, 59  # as kbuild.base.errors has them
+_SYSTEM = 80  # the exit code of NotWritable and NotEnoughMemory; their module is not loaded yet
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -24,22 +24,22 @@ def main() -> None:
 
         app()
     except OSError as error:  # while help or a usage error was printed, whose code it keeps
-        code = getattr(error.__context__, "exit_code", _CANNOT_WRITE)
-        _end(f"standard output cannot be used: {error.strerror}", code)
+        code = getattr(error.__context__, "exit_code", _SYSTEM)
+        _end("not-writable", f"standard output cannot be used: {error.strerror}", code)
     except (MemoryError, ImportError) as error:
         if isinstance(error, ImportError) and "failed to map" not in str(error):
             raise
-        _end("there is not enough memory to load kbuild", _NOT_ENOUGH_MEMORY)
+        _end("not-enough-memory", "there is not enough memory to load kbuild", _SYSTEM)
     finally:  # Python's own end has nothing to clean up either, but would show a traceback
         _drop_unwritten()
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
 
-def _end(what: str, code: int) -> NoReturn:
+def _end(kind: str, what: str, code: int) -> NoReturn:
     """Exit before or after the boundary, which has all other errors."""
     with contextlib.suppress(OSError):
-        os.write(2, f"error: {what}\n".encode())
+        os.write(2, f"error[{kind}]: {what}\n".encode())
     sys.exit(code)
 
 

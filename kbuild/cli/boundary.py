@@ -64,7 +64,7 @@ class Boundary(TyperGroup):
                 if isinstance(error, typer.TyperException):
                     # `kbuild check *` passes the names that somebody else gave to files.
                     error.message = visible(error.message)
-                    ctx.obj.screen.error_document("Usage", error.exit_code, error.format_message())
+                    ctx.obj.screen.error_document("usage", error.exit_code, error.format_message())
                 raise
             if (reason := _shortage(error)) is not None:
                 ctx.obj.screen.error(NotEnoughMemory(reason=reason))

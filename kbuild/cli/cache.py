@@ -1,19 +1,22 @@
 """``kbuild cache``: what the cache holds, and removing it."""
 
-from collections.abc import Iterable
+import contextlib
+import time
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 import typer
 
 from kbuild import cache
+from kbuild.base.errors import CacheInUse, KbuildError
 from kbuild.base.values import SIZE_UNITS
 from kbuild.base.workspace import why_refused
 from kbuild.cache import Item, Pruned
 from kbuild.cli.boundary import begin
-from kbuild.cli.console import plain_table
+from kbuild.cli.console import Screen, plain_table
 from kbuild.cli.options import command_app, takes
-from kbuild.release.documents import rfc3339
-from kbuild.settings import CacheClearSettings, CachePruneSettings, CacheSettings
+from kbuild.release import rfc3339
+from kbuild.settings import CacheClearSettings, CachePruneSettings, CacheSettings, Limited
 
 _ABOUT = {
     "git": "objects of each source",
@@ -24,6 +27,7 @@ _ABOUT = {
 }
 _VOLUME = "docker volume"
 _MONTH = 30 * 24 * 3600.0
+_CLOCK = 1  # seconds by which the times of files may lag behind the clock
 
 app = command_app("Show what the cache holds, prune it, or clear it.")
 
@@ -42,11 +46,12 @@ def show(ctx: typer.Context) -> None:
     found = cache.items(settings.cache_dir)
     rows = [_row(kind, [item for item in found if item.kind == kind]) for kind in _ABOUT]
     here = sum(item.size for item in found)
-    summary = f"{_human(here)} in {settings.cache_dir}"
+    limit = settings.cache_limit
+    summary = f"{_human(here)} in {settings.cache_dir}{_share(here, limit)}"
     volume = cache.volume_size()
     if volume is not None:
         rows.append({"kind": _VOLUME, "items": 1, "bytes": volume, "last_used": None})
-        summary += f", {_human(volume)} in the container engine"
+        summary += f", {_human(volume)} in the container engine{_share(volume, limit)}"
     total = here + (volume or 0)
     table = plain_table("what", "size", "items", "last used", "about")
     for row in rows:
@@ -58,6 +63,9 @@ def show(ctx: typer.Context) -> None:
         "cache_dir": str(settings.cache_dir),
         "entries": rows,
         "bytes": total,
+        "cache_dir_bytes": here,
+        "engine_bytes": volume,
+        "limit_bytes": limit or None,
         "warning": refused and refused.happened,
     }
     screen.result(document, [table, summary])
@@ -82,6 +90,48 @@ def clear(ctx: typer.Context) -> None:
     settings, screen = begin(ctx, CacheClearSettings)
     done = cache.clear(settings.cache_dir)
     screen.result(_document(done), [_sentence(done)])
+
+
+@contextlib.contextmanager
+def cache_within_limit(settings: Limited, screen: Screen) -> Iterator[None]:
+    """Keep the cache below its limit when the block has ended, be it with a KbuildError."""
+    began = time.time() - _CLOCK
+    try:
+        yield
+    except KbuildError:
+        _keep_below_limit(settings, screen, began)
+        raise
+    _keep_below_limit(settings, screen, began)
+
+
+def _keep_below_limit(settings: Limited, screen: Screen, began: float) -> None:
+    folder, limit = settings.cache_dir, settings.cache_limit
+    if limit == 0 or why_refused(folder) is not None:
+        return
+    for what, keep_below in (
+        ("cache", cache.keep_below),
+        ("container engine's Go caches", cache.keep_volumes_below),
+    ):
+        try:
+            done = keep_below(folder, limit, began)
+        except CacheInUse:
+            screen.detail("cache: another run uses it, so nothing was removed")
+        except (KbuildError, OSError) as error:
+            screen.say(f"warning: {what}: not kept below {_human(limit)}: {error}")
+        else:
+            _say_what_was_removed(done, what, limit, screen)
+
+
+def _say_what_was_removed(done: Pruned | None, what: str, limit: int, screen: Screen) -> None:
+    if done is None:
+        return
+    if done.removed:
+        entries = "1 unused entry" if done.removed == 1 else f"{done.removed} unused entries"
+        freed = f"{_human(done.freed)}, to stay below {_human(limit)}"
+        screen.say(f"{what}: removed {entries}, {freed}")
+    if done.left > limit:
+        in_use = f"{_human(done.left)} is in use and was kept"
+        screen.say(f"{what}: {in_use}; the limit is {_human(limit)}")
 
 
 def _row(kind: str, found: Iterable[Item]) -> dict[str, object]:
@@ -109,3 +159,7 @@ def _human(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return ""
+
+
+def _share(size: int, limit: int) -> str:
+    return f" ({size / limit:.0%} of the limit of {_human(limit)})" if limit else ""

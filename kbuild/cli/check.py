@@ -8,10 +8,7 @@ from kbuild.base.errors import ReleaseBroken
 from kbuild.cli.boundary import begin
 from kbuild.cli.console import visible
 from kbuild.cli.options import ReleaseFolder, command_app, takes
-from kbuild.release.check import Checked, check_folder
-from kbuild.release.demands import Demands
-from kbuild.release.files import Problem
-from kbuild.release.provenance import Statement
+from kbuild.release import Checked, Demands, Problem, Statement, check_folder
 from kbuild.settings import CheckSettings
 
 # A hostile release must not flood the terminal; an honest one that is damaged stays below.

@@ -9,8 +9,7 @@ from kbuild.base.errors import BadSetting, NotARelease
 from kbuild.cli.boundary import begin
 from kbuild.cli.check import demand_whole
 from kbuild.cli.options import Command, ReleaseFolder, command_app, takes
-from kbuild.release.check import check_folder
-from kbuild.release.export import TOOLS, snippet
+from kbuild.release import TOOLS, check_folder, snippet
 from kbuild.settings import ExportSettings
 
 app = command_app()

@@ -7,18 +7,20 @@ import typer
 from rich.table import Table
 
 from kbuild.cli.boundary import begin
+from kbuild.cli.cache import cache_within_limit
 from kbuild.cli.console import plain_table
 from kbuild.cli.options import command_app, takes
-from kbuild.kubeadm.model import IssuedCertificate, Proof, Published, Release
+from kbuild.kubeadm.model import IssuedCertificate, Proof, Published
 from kbuild.pipeline import Plan, plan, run
-from kbuild.release.documents import (
+from kbuild.release import (
+    SUM_SUFFIX,
+    Release,
     commit_notes,
     go_document,
     proof_document,
     rfc3339,
     source_document,
 )
-from kbuild.release.names import SUM_SUFFIX
 from kbuild.settings import Settings
 
 app = command_app()
@@ -36,7 +38,8 @@ def kubeadm(ctx: typer.Context) -> None:
         documents = [_plan_document(planned) for planned in plans]
         lines = [line for planned in plans for line in _plan_lines(planned)]
     else:
-        releases = run(requests, settings.cache_dir, screen)
+        with cache_within_limit(settings, screen):
+            releases = run(requests, settings.cache_dir, screen)
         documents = [_document(release) for release in releases]
         lines = [line for release in releases for line in _lines(release)]
     several = {"releases": documents}
@@ -91,7 +94,7 @@ def _lines(release: Release) -> Iterator[str | Table]:
 
 def _stock_lines(proof: Proof) -> Iterator[str]:
     if proof.published is not None:
-        yield f"{proof.arch}: byte for byte {proof.published.url}"
+        yield f"{proof.arch}: identical to {proof.published.url}"
         yield f"{proof.arch}: {_worth(proof.published)}"
     if (difference := proof.against_stock) is not None:
         yield f"{proof.arch}: only these differ from the stock kubeadm, and each holds a lifetime:"
@@ -129,14 +132,14 @@ def _plan_document(planned: Plan) -> dict[str, object]:
         "leaf_years": request.lifetimes.leaf_years,
         "arches": list(request.arches),
         "builder": planned.builder,
-        "go": request.go_version,
+        "go": request.go.version,
         "output": str(planned.output),
     }
 
 
 def _plan_lines(planned: Plan) -> Iterator[str]:
     document = _plan_document(planned)
-    go = planned.request.go_version or "the one that the tree pins, known once it is fetched"
+    go = planned.request.go.version or "the one that the tree pins, known once it is fetched"
     yield "Dry run: nothing is built."
     del document["dry_run"]
     for name, value in {**document, "go": go}.items():

@@ -9,9 +9,10 @@ import typer
 from kbuild.base.errors import BadSettingsFile
 from kbuild.base.settings import CONFIG, FILE
 from kbuild.cli.boundary import begin
+from kbuild.cli.cache import cache_within_limit
 from kbuild.cli.options import command_app, takes
 from kbuild.rebuild import rebuild as build_again
-from kbuild.release.documents import commit_notes, source_document
+from kbuild.release import commit_notes, source_document
 from kbuild.settings import RebuildSettings
 
 app = command_app()
@@ -33,7 +34,8 @@ def rebuild(
     """Rebuild a release from its provenance and compare the bytes."""
     _refuse_settings_of(provenance, ctx.params["config"])
     settings, screen = begin(ctx, RebuildSettings)
-    rebuilt = build_again(provenance, settings, screen)
+    with cache_within_limit(settings, screen):
+        rebuilt = build_again(provenance, settings, screen)
     document = {
         "provenance": str(rebuilt.provenance),
         "equal": True,

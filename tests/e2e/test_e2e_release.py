@@ -14,11 +14,12 @@ from kbuild.base import sandbox
 from kbuild.base.workspace import open_workspace, sha256
 from kbuild.kubeadm.compile.recipe import GOROOT, KUBE_ROOT
 from kbuild.kubeadm.prove.gobinary import read_build_info, read_functions
-from kbuild.release import list_files
 from kbuild.release.recorded import artifacts
+from kbuild.release.writer import list_files
 from tests.e2e.command import COMMIT, GO_VERSION, KBUILD, NEXT_VERSION, VERSION, Kbuild
 from tests.e2e.conftest import GitServer, Options
 from tests.e2e.released import ARCHIVE_LOCAL, Releases
+from tests.support.failures import kind_of
 from tests.support.http import served
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
@@ -90,8 +91,9 @@ def test_check_accepts_it_and_finds_one_bit(shared: Kbuild, copy: Path) -> None:
     binary[len(binary) // 2] ^= 4
     (copy / "kubeadm-linux-amd64").write_bytes(binary)
     done = shared("check", copy, "--json")
-    assert done.code == 90
-    assert "different: kubeadm-linux-amd64:" in json.loads(done.stdout)["error"]["details"]
+    error = json.loads(done.stdout)["error"]
+    assert (done.code, error["kind"]) == (90, "release-broken")
+    assert "different: kubeadm-linux-amd64:" in error["details"]
 
 
 def test_only_what_holds_a_lifetime_differs_from_stock(made: Path) -> None:
@@ -229,18 +231,20 @@ def test_openssl_verifies_what_kbuild_signed(
 
 def test_a_signed_release_is_checked_by_its_key(shared: Kbuild, copy: Path, key: Path) -> None:
     public = key.with_name("key.pub")
-    assert shared("check", copy, "--key", public).code == 90
+    unsigned = shared("check", copy, "--key", public)
+    assert (unsigned.code, kind_of(unsigned.stderr)) == (90, "release-broken")
     assert shared("sign", copy, "--key", key).code == 0
     done = shared("check", copy, "--key", public, "--json")
     assert done.code == 0, done.stderr
     assert json.loads(done.stdout)["signer"]["trusted"] is True
     (copy / "proof.json").write_text("{}")
-    assert shared("sign", copy, "--key", key).code == 90
+    damaged = shared("sign", copy, "--key", key)
+    assert (damaged.code, kind_of(damaged.stderr)) == (90, "release-broken")
 
 
 def test_without_an_identity_keyless_is_refused(shared: Kbuild, copy: Path) -> None:
     done = shared("sign", copy, "--keyless")
-    assert done.code == 95
+    assert (done.code, kind_of(done.stderr)) == (90, "keyless-failed")
     assert "Traceback" not in done.stderr
     assert not (copy / "cosign.pub").exists()
 
@@ -252,7 +256,7 @@ def test_a_rebuild_from_the_provenance_gives_the_same_bytes(
     given = shutil.copyfile(made / "provenance.json", tmp_path / "given/provenance.json")
     kbuild = Kbuild(tmp_path, tmp_path / "cache")
     refused = kbuild("rebuild", given)
-    assert refused.code == 96
+    assert (refused.code, kind_of(refused.stderr)) == (90, "address-not-allowed")
     assert "--source" in refused.stderr
     assert "--image" in refused.stderr
     done = kbuild("rebuild", given, "--source", git_server.address, *in_docker, "--json")
@@ -296,7 +300,7 @@ def test_a_rebuild_names_the_input_that_differed_and_uses_no_build_cache(
     document["subject"] = [s for s in document["subject"] if s["name"] in keep]
     (tmp_path / "provenance.json").write_text(json.dumps(document))
     done = poisoned("rebuild", tmp_path, "--source", git_server.address, "--go-root", goroot)
-    assert done.code == 93, done.stderr
+    assert (done.code, kind_of(done.stderr)) == (90, "rebuild-differs"), done.stderr
     assert "kubeadm-linux-amd64, kubeadm.patch" in done.stderr
     assert "patches/kubeadm-leaf-constant.patch: sha256" in done.stderr
     assert "patches/client-go-ca.patch" not in done.stderr
@@ -364,7 +368,8 @@ def test_stock_is_byte_for_byte_what_upstreams_own_script_builds(
             done = shared(*stock, "--release-site", mirror, *locally, "--output", tmp_path / "next")
             assert done.code == 0, done.stderr
         (place / "kubeadm.sha256").write_text("0" * 64)
-        assert shared(*to_site, *locally, "--output", tmp_path / "last").code == 79
+        done = shared(*to_site, *locally, "--output", tmp_path / "last")
+        assert (done.code, kind_of(done.stderr)) == (70, "publisher-failed")
     assert shared("check", tmp_path / "ours").code == 0
 
 
@@ -380,7 +385,7 @@ def test_a_publishers_that_is_another_is_told_with_what_differs(
             *("--source", kubernetes_archive, *locally),
             *("--release-site", address, "--output", tmp_path / "ours"),
         )
-    assert done.code == 78
+    assert (done.code, kind_of(done.stderr)) == (70, "not-as-published")
     assert not (tmp_path / "ours").exists()
     assert "gitTreeState: clean here, dirty there" in done.stderr
     assert all(holder in done.stderr for holder in HOLDERS)

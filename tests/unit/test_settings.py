@@ -81,7 +81,7 @@ def example_of(kind: type[Common], name: str) -> object:
     if declared.is_switch:
         return True
     others = {"arch": ["arm"], "builder": "local", "layout": "tree", "package": ["rpm"]}
-    numbers = {"stall_timeout": 7}
+    numbers = {"stall_timeout": 7, "cache_limit": "7GB"}
     return declared.example or {**others, **numbers}.get(name, "/other")
 
 

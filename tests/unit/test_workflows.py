@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kbuild import settings
+from tests.support.command import run_here
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
@@ -103,9 +104,7 @@ def test_what_it_calls_kbuild_with_is_known() -> None:
     commands = re.findall(r"\.venv/bin/kbuild (\w+)((?: +-?[\w./-]+)*)", text)
     assert {name for name, _ in commands} == {"check", "kubeadm", "sign", "versions"}
     for name, words in commands:
-        shown = subprocess.run(
-            [PROGRAMS / "kbuild", name, "--help"], capture_output=True, text=True, check=True
-        )
+        shown = run_here(name, "--help")
         for flag in re.findall(r"--[a-z-]+", words):
             assert flag in shown.stdout, (name, flag)
     makefile = (ROOT / "Makefile").read_text()

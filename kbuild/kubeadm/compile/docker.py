@@ -1,25 +1,21 @@
 """Compile in a container: no network, not root, no capabilities, all but the cache read-only.
 
 Each image has a Go cache of its own: a compiler can write what it likes into its cache.
-
-Files go in and out through volumes instead of bind mounts, so any engine that answers will do:
-this machine's, one on another host, or one that this job itself runs in.
 """
 
 import contextlib
 import io
-import secrets
 import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from kbuild.base import engine
+from kbuild.base.containers import Container, EngineRun, empty_folders, engine_run
 from kbuild.base.errors import SandboxLimit
 from kbuild.base.sandbox import SANDBOX_ID, Limits
 from kbuild.base.unpack import unpack_all
-from kbuild.base.workspace import Workspace, is_alive, key, remove
+from kbuild.base.workspace import Workspace, key, remove
 from kbuild.kubeadm.compile.memory import collector_settings, free_memory, total_memory
 from kbuild.kubeadm.compile.recipe import (
     CACHE,
@@ -32,13 +28,7 @@ from kbuild.kubeadm.compile.recipe import (
 )
 from kbuild.kubeadm.model import PatchedTree, SourceTree
 
-if TYPE_CHECKING:
-    from kbuild.base.engine import Client, Container
-
 CACHE_VOLUME = "kbuild-gocache"  # with a key of the image behind it
-_VOLUMES = "kbuild-run"  # .cache.run.volume
-RUN_LABEL = "kbuild.run"
-HOME_LABEL = "kbuild.home"
 _CHUNK = 1 << 20
 
 
@@ -57,39 +47,41 @@ class DockerBuild:
     ) -> None:
         image = patched.toolchain.image
         assert image is not None
-        self._client, self._image, self._host_out = engine.connect(), image, out
-        self._held = contextlib.ExitStack()
+        self._image, self._out = image, out
         with engine.translate(image), contextlib.ExitStack() as held:
-            sweep(self._client, workspace.cache)
-            labels = run_labels(workspace)
-            source, made = (
-                held.enter_context(temporary_volume(self._client, workspace)) for _ in range(2)
-            )
+            self._run = held.enter_context(engine_run(workspace))
+            source, made = (held.enter_context(self._run.volume()) for _ in range(2))
             self._gocache = f"{CACHE_VOLUME}-{key(image)}"
             if empty_cache:
-                self._gocache = held.enter_context(temporary_volume(self._client, workspace))
-            self._volumes = {source: GOPATH, made: OUT.parent, self._gocache: CACHE.parent}
-            about = self._client.info()
-            memory, processors = int(about["MemTotal"]), int(about["NCPU"])
-            self._limits = compile_limits(memory, processors)
-            # An engine does not say what is free; if it has as much as this machine, it is here.
-            free = free_memory() if memory == total_memory() else memory // 2
-            self._collector = collector_settings(free, processors)
-            self._load(patched.source, tar, labels)
-            self._container = held.enter_context(self._create(command, labels))
+                self._gocache = held.enter_context(self._run.volume())
+            else:  # an engine does not record when a volume was last used
+                (workspace.cache / "volumes" / self._gocache).touch()
+            volumes = {source: GOPATH, made: OUT.parent, self._gocache: CACHE.parent}
+            self._limits, environment = _resources(self._run)
+            # The holder is there until the container is, so the volumes are in use all the time.
+            with self._run.holder(image, volumes) as holder:
+                _load(holder, patched.source, tar)
+                self._container = held.enter_context(
+                    self._run.container(
+                        image,
+                        ("sh", "-euc", command.script),
+                        volumes,
+                        self._limits,
+                        PURPOSE,
+                        read_only=GOPATH,
+                        environment=command.environment | environment,
+                        tmp="exec,",
+                        init=True,
+                    )
+                )
             self._container.start()
             self._held = held.pop_all()
 
     def lines(self) -> Iterator[str]:
         """Yield what the build prints, a line each, until it ends."""
-        rest, printed = b"", 0
-        seconds = self._limits.seconds
-        with engine.translate(self._image), engine.deadline(self._container, seconds, PURPOSE):
-            for chunk in self._container.logs(stream=True, follow=True):
-                printed += len(chunk)
-                if printed > self._limits.printed:
-                    limit = f"{self._limits.printed >> 20} MiB of output"
-                    raise SandboxLimit(purpose=PURPOSE, limit=limit)
+        rest = b""
+        with engine.translate(self._image):
+            for chunk in self._container.output():
                 *whole, rest = (rest + chunk).split(b"\n")
                 yield from (line.decode(errors="replace") for line in whole)
         if rest:
@@ -98,9 +90,9 @@ class DockerBuild:
     def exit_code(self) -> int:
         """Wait for the end, and bring the binaries here if it went well."""
         with engine.translate(self._image):
-            code = int(self._container.wait()["StatusCode"])
+            code = self._container.exit_code()
             if code == 0:
-                unpack(self._container, OUT, self._host_out, self._limits)
+                unpack(self._container, OUT, self._out, self._limits)
         return code
 
     def close(self) -> None:
@@ -110,78 +102,26 @@ class DockerBuild:
     def drop_cache(self) -> None:
         """Remove the volume of Go's build cache."""
         with engine.translate(self._image):
-            self._client.volumes.get(self._gocache).remove(force=True)
-
-    def _load(self, source: SourceTree, tar: Path, labels: dict[str, str]) -> None:
-        # A container that never starts is enough to write into volumes.
-        with removed(
-            self._client.containers.create(
-                self._image,
-                entrypoint=["true"],
-                labels=labels,
-                volumes=_binds(self._volumes, read_only=None),
-            )
-        ) as loader:
-            # What is patched goes over the rest.
-            over = pack(source.path, TREE.relative_to(GOPATH))
-            loader.put_archive(str(GOPATH), pack_folders(TREE.relative_to(GOPATH)))
-            with tar.open("rb") as stream:
-                loader.put_archive(str(TREE), stream)
-            loader.put_archive(str(GOPATH), over)
-            for folder in (OUT, CACHE):
-                loader.put_archive(str(folder.parent), _writable_folder(folder.name))
-
-    def _create(
-        self, command: GoCommand, labels: dict[str, str]
-    ) -> contextlib.AbstractContextManager["Container"]:
-        return removed(
-            self._client.containers.create(
-                self._image,
-                entrypoint=["sh", "-euc"],
-                command=[command.script],
-                environment=command.environment | self._collector,
-                tmpfs={"/tmp": f"exec,mode=1777,size={self._limits.disk}"},
-                init=True,
-                labels=labels,
-                volumes=_binds(self._volumes, read_only=GOPATH),
-                **engine.cage(self._limits),
-            )
-        )
+            self._run.remove_volume(self._gocache)
 
 
-def run_labels(workspace: Workspace) -> dict[str, str]:
-    """Return the labels that mark what belongs to this run, and to this cache's runs."""
-    return {RUN_LABEL: workspace.run_id, HOME_LABEL: _home(workspace.cache)}
+def _resources(run: EngineRun) -> tuple[Limits, dict[str, str]]:
+    """Return the limits of a compile in this engine, and the settings of Go's garbage collector."""
+    memory, processors = run.resources
+    # An engine does not report its free memory; if it has as much as this machine, it runs here.
+    free = free_memory() if memory == total_memory() else memory // 2
+    return compile_limits(memory, processors), collector_settings(free, processors)
 
 
-def _home(cache: Path) -> str:
-    return key(str(cache.absolute()))
-
-
-def sweep(client: "Client", cache: Path) -> None:
-    """Remove the containers, volumes and images that killed runs of the same cache left behind."""
-    ours: dict[str, str | list[str] | bool] = {"label": f"{HOME_LABEL}={_home(cache)}"}
-    for container in client.containers.list(all=True, filters=ours):
-        if not is_alive(cache, container.labels[RUN_LABEL]):
-            container.remove(force=True, v=True)
-    # By name: if a run is interrupted while the engine creates a container, the engine creates the
-    # volumes of that container again, without labels.
-    for volume in client.volumes.list(filters={"name": f"{_VOLUMES}.{_home(cache)}."}):
-        run_id = str(volume.name).split(".")[2]
-        if not is_alive(cache, run_id):
-            volume.remove(force=True)
-    for image in client.images.list(filters=ours):
-        if not is_alive(cache, image.labels[RUN_LABEL]):
-            client.images.remove(str(image.id), force=True)
-
-
-@contextlib.contextmanager
-def removed(container: "Container") -> Iterator["Container"]:
-    """Give a container that is gone when the block ends, whatever happened."""
-    try:
-        yield container
-    finally:
-        engine.insist(lambda: container.remove(force=True, v=True))
+def _load(holder: Container, source: SourceTree, tar: Path) -> None:
+    # What is patched goes over the rest.
+    patched = pack(source.path, TREE.relative_to(GOPATH))
+    holder.load(GOPATH, empty_folders(TREE.relative_to(GOPATH)))
+    with tar.open("rb") as stream:
+        holder.load(TREE, stream)
+    holder.load(GOPATH, patched)
+    for folder in (OUT, CACHE):
+        holder.load(folder.parent, empty_folders(PurePosixPath(folder.name), owner=SANDBOX_ID))
 
 
 def pack(folder: Path, prefix: PurePosixPath) -> Iterator[bytes]:
@@ -205,25 +145,12 @@ def pack(folder: Path, prefix: PurePosixPath) -> Iterator[bytes]:
     yield buffer.getvalue()
 
 
-def pack_folders(path: PurePosixPath, owner: int = 0) -> bytes:
-    """Return a tar of a folder and those above it, all empty."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for folder in [*reversed(path.parents[:-1]), path]:
-            member = tarfile.TarInfo(str(folder))
-            member.type, member.mode = tarfile.DIRTYPE, 0o755
-            member.uid = member.gid = owner
-            tar.addfile(member)
-    return buffer.getvalue()
-
-
-def unpack(container: "Container", source: PurePosixPath, target: Path, limits: Limits) -> None:
+def unpack(container: Container, source: PurePosixPath, target: Path, limits: Limits) -> None:
     """Make ``target`` a copy of a container's folder; raises SandboxLimit if it is too large."""
     fresh = target.with_name(f"{target.name}-new")
     fresh.mkdir()
-    stream, _ = container.get_archive(str(source))
     with tempfile.TemporaryFile(dir=fresh) as file:
-        for chunk in stream:
+        for chunk in container.read(source):
             file.write(chunk)
             if file.tell() > limits.disk:
                 raise SandboxLimit(purpose=PURPOSE, limit=f"{limits.disk >> 20} MiB of files")
@@ -233,28 +160,3 @@ def unpack(container: "Container", source: PurePosixPath, target: Path, limits: 
     remove(target)
     (fresh / source.name).rename(target)
     fresh.rmdir()
-
-
-@contextlib.contextmanager
-def temporary_volume(client: "Client", workspace: Workspace) -> Iterator[str]:
-    """Give the name of a new volume that is gone when the block ends."""
-    owner = f"{_VOLUMES}.{_home(workspace.cache)}.{workspace.run_id}"
-    volume = client.volumes.create(f"{owner}.{secrets.token_hex(4)}")
-    try:
-        yield str(volume.name)
-    finally:
-        engine.insist(lambda: volume.remove(force=True))
-
-
-def _binds(
-    volumes: dict[str, PurePosixPath], *, read_only: PurePosixPath | None
-) -> dict[str, dict[str, str]]:
-    # nocopy: an image's own /go must not be copied into the volume.
-    return {
-        name: {"bind": str(target), "mode": "ro" if target == read_only else "rw,nocopy"}
-        for name, target in volumes.items()
-    }
-
-
-def _writable_folder(name: str) -> bytes:
-    return pack_folders(PurePosixPath(name), owner=SANDBOX_ID)

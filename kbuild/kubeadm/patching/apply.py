@@ -3,13 +3,10 @@
 import difflib
 import hashlib
 import io
-import os
-import tempfile
 from datetime import timedelta
-from pathlib import Path
 
-from kbuild.base.errors import DiskFull, GitMissing, LifetimeNotReached, NotWritable
-from kbuild.base.workspace import disk_errors
+from kbuild.base import git
+from kbuild.base.errors import BrokenSource, LifetimeNotReached, NotWritable
 from kbuild.kubeadm.model import (
     STOCK_CA_YEARS,
     STOCK_LEAF_YEARS,
@@ -64,42 +61,16 @@ def leave_stock(tree: SourceTree, toolchain: Toolchain) -> PatchedTree:
 
 
 def _git_apply(tree: SourceTree, text: str, hunks: tuple[Hunk, ...]) -> None:
-    # Loaded here: importing it looks for git, which most commands do not need.
     try:
-        from git import GitCommandError, GitCommandNotFound
-    except ImportError as error:
-        raise GitMissing(details=str(error)) from error
-    try:
-        _run_git(tree, text, "--check")
-    except GitCommandNotFound as error:
-        raise GitMissing(details=str(error)) from error
-    except GitCommandError as error:
+        git.apply_patch(tree.path, text, "--check")
+    except BrokenSource as error:
         first = hunks[0]
-        raise misfit(tree, first.file, first.old[0].strip(), details=error.stderr) from error
+        raise misfit(tree, first.file, first.old[0].strip(), details=error.details) from error
     try:
-        _run_git(tree, text)
-    except GitCommandError as error:
-        if "No space left on device" in error.stderr:
-            raise DiskFull(path=tree.path) from error
+        git.apply_patch(tree.path, text)
+    except BrokenSource as error:
         reason = "git apply failed"
-        raise NotWritable(path=tree.path, reason=reason, details=error.stderr) from error
-
-
-def _run_git(tree: SourceTree, text: str, *options: str) -> None:
-    from git import Git
-
-    git = Git(tree.path)
-    # A repository around the tree and the user's settings decide which files git apply skips (with
-    # success) and how it writes line ends; so it is kept from both.
-    nothing = os.devnull
-    git.update_environment(GIT_DIR=nothing, GIT_CONFIG_GLOBAL=nothing, GIT_CONFIG_NOSYSTEM="1")
-    settings = ("-c", "core.autocrlf=false", "-c", "apply.whitespace=nowarn")
-    # Without context git asks for --unidiff-zero; that a hunk matches once was checked before.
-    command = (Git.GIT_PYTHON_GIT_EXECUTABLE, *settings, "apply", "--unidiff-zero", *options)
-    with disk_errors(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
-        file.write(text.encode())
-        file.seek(0)
-        git.execute([*command, "-"], istream=file)
+        raise NotWritable(path=tree.path, reason=reason, details=error.details) from error
 
 
 def _check_text(

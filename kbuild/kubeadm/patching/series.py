@@ -17,6 +17,7 @@ from unidiff.errors import UnidiffParseError
 from unidiff.patch import PatchSet
 
 import kbuild
+from kbuild.base.eras import eras_of, make_eras
 from kbuild.base.errors import PatchIndexBroken, UnsupportedVersion
 from kbuild.base.files import BROKEN, read_file, reason_of
 from kbuild.kubeadm.model import Lifetimes
@@ -138,7 +139,7 @@ def series_for(version: Version) -> tuple[Series, ...]:
     Raises UnsupportedVersion or PatchIndexBroken.
     """
     index = read_index(patches_folder())
-    found = tuple(s for s in index.series if s.versions.contains(version, prereleases=True))
+    found = eras_of(index.series, version)
     if version < index.oldest or not found:
         raise UnsupportedVersion(version=f"v{version}", oldest=f"v{index.oldest}")
     return found
@@ -165,14 +166,13 @@ def read_index(folder: Path) -> Index:
     path = folder / INDEX
     try:
         table = tomllib.loads(read_file(path, _MAX_FILE).decode())
-        entries = [_series(folder, entry) for entry in table.pop("series")]
-        return Index(oldest=Version(table.pop("oldest")), series=tuple(entries), **table)
+        series = make_eras(table.pop("series"), functools.partial(_series, folder))
+        return Index(oldest=Version(table.pop("oldest")), series=series, **table)
     except (OSError, UnidiffParseError, *BROKEN) as error:
         raise PatchIndexBroken(path=path, reason=reason_of(error)) from error
 
 
-def _series(folder: Path, entry: dict[str, Any]) -> Series:
-    entry["versions"] = SpecifierSet(entry["versions"])
+def _series(folder: Path, **entry: Any) -> Series:  # noqa: ANN401  # checked below
     entry["patches"] = tuple(_patch(folder / name) for name in entry["patches"])
     entry["holders"] = tuple(entry["holders"])
     for key, kind in (("uses", Use), ("keeps", Keep), ("checks", Check)):

@@ -1,18 +1,15 @@
 """Have kubeadm issue and renew everything, and check every date that it wrote."""
 
-import tomllib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib import resources
+from typing import get_args
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from kbuild.base.errors import MissingCertificate, NotRenewed, WrongLifetime
-from kbuild.base.sandbox import Files
-from kbuild.kubeadm.model import IssuedCertificate, Lifetimes
-from kbuild.kubeadm.prove.certificates import (
+from kbuild.base.certificates import (
     CAS,
     KUBECONFIGS,
     LEAVES,
@@ -21,9 +18,13 @@ from kbuild.kubeadm.prove.certificates import (
     make_old_cas,
     read_certificates,
 )
+from kbuild.base.eras import era_of, read_eras
+from kbuild.base.errors import MissingCertificate, NotRenewed, WrongLifetime
+from kbuild.base.sandbox import Files
+from kbuild.kubeadm.model import Case, IssuedCertificate, Lifetimes, Moment
 from kbuild.kubeadm.prove.runner import ETC_KUBERNETES, Runner
 
-CASES = ("fresh-ca", "old-ca")
+CASES: tuple[Case, ...] = get_args(Case)
 # kubeadm backdates by CertificateBackdate, 5 minutes (cmd/kubeadm/app/constants/constants.go since
 # v1.28.0); from v1.31 NotAfter counts from there. X.509 drops what is less than a second.
 SLACK = timedelta(minutes=5, seconds=1)
@@ -34,7 +35,7 @@ _OLD_CA_AGE = timedelta(days=3 * 365)
 class Era:
     """How an era of kubeadm is driven; the fields are explained at the top of eras.toml."""
 
-    versions: str
+    versions: SpecifierSet
     read: list[str]
     config: str
     renew: list[str]
@@ -45,18 +46,11 @@ class Era:
 def eras() -> tuple[Era, ...]:
     """Return the shipped eras, oldest first."""
     text = resources.files("kbuild.kubeadm.prove").joinpath("eras.toml").read_text()
-    return tuple(Era(**entry) for entry in tomllib.loads(text)["era"])
-
-
-def era_of(version: Version) -> Era:
-    """Return the era of a version; one newer than all takes the newest."""
-    known = eras()
-    fits = (era for era in known if SpecifierSet(era.versions).contains(version, prereleases=True))
-    return next(fits, known[-1])
+    return read_eras(text, "era", Era)
 
 
 def prove_pki(
-    case: str, runner: Runner, version: Version, lifetimes: Lifetimes
+    case: Case, runner: Runner, version: Version, lifetimes: Lifetimes
 ) -> tuple[IssuedCertificate, ...]:
     """Issue and renew a whole PKI and return every certificate seen.
 
@@ -65,7 +59,7 @@ def prove_pki(
     the first case and those that issue in the second are such. Raises WrongLifetime,
     MissingCertificate, NotRenewed, KubeadmFailed or SandboxLimit.
     """
-    era = era_of(version)
+    era = era_of(eras(), version)
     files: Files = {
         "kbuild-issue.yaml": _config(era, version, ecdsa=case == "old-ca").encode(),
         "kbuild-renew.yaml": _config(era, version, ecdsa=case == "fresh-ca").encode(),
@@ -98,7 +92,7 @@ def _differs(now: Certificate, before: Certificate) -> bool:
     return now.fingerprint != before.fingerprint
 
 
-def _read(files: Files, case: str, moment: str, expected: list[str]) -> dict[str, Certificate]:
+def _read(files: Files, case: Case, moment: Moment, expected: list[str]) -> dict[str, Certificate]:
     try:
         found = read_certificates(files)
     except UnreadableCertificate as error:
@@ -112,9 +106,9 @@ def _read(files: Files, case: str, moment: str, expected: list[str]) -> dict[str
 
 
 def _check(
-    case: str,
+    case: Case,
     lifetimes: Lifetimes,
-    moment: str,
+    moment: Moment,
     began: datetime,
     certificates: list[Certificate],
 ) -> tuple[IssuedCertificate, ...]:

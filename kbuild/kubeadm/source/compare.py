@@ -17,7 +17,7 @@ from kbuild.base.errors import BadSetting, SourceDiffers
 from kbuild.base.progress import Progress
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import SourceFile, SourceTree, Tag
-from kbuild.kubeadm.source import archive, closure, git
+from kbuild.kubeadm.source import archive, closure, tags
 from kbuild.kubeadm.source.store import Entry, object_id, read_commit
 from kbuild.kubeadm.source.versions import missing
 
@@ -51,9 +51,9 @@ def compare(tree: SourceTree, against: str, workspace: Workspace, progress: Prog
     The files are those that a build of kubeadm needs, as either of the two has it. Raises
     SourceDiffers, TagNotFound and the errors of reaching a git source.
     """
-    tag = git.find_tag(against, tree.tag, progress)
+    tag = tags.find_tag(against, tree.tag, progress)
     if tag is None:
-        raise missing(tree.tag, git.list_tags(against, progress), shown(against))
+        raise missing(tree.tag, tags.list_tags(against, progress), shown(against))
     if tag.commit != tree.commit:
         raise _differs(tree, against, f"the tag is commit {tag.commit} there, {tree.commit} here")
     if tree.commit_proof == "git-object":

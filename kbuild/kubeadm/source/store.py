@@ -16,6 +16,7 @@ one above it names it. A store that was tampered with is fetched anew.
 
 import hashlib
 import io
+import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -26,11 +27,11 @@ from typing import NamedTuple, TypeVar
 from kbuild.base.addresses import shown
 from kbuild.base.errors import BrokenSource, DiskFull, NotKubernetes
 from kbuild.base.files import read_file
+from kbuild.base.git import address, ask, run
 from kbuild.base.progress import Progress
 from kbuild.base.workspace import Workspace, key, make_then_move, remove, shared
 from kbuild.kubeadm.model import SourceFile, SourceTree, Tag
 from kbuild.kubeadm.source import closure
-from kbuild.kubeadm.source.git import address, ask, run
 from kbuild.kubeadm.source.tree import write_tree
 
 _ROOM = 16 << 20  # bytes; with less left, a file may not have fitted
@@ -92,7 +93,9 @@ def read_commit(
         return entries, store.read({name: entries[name].oid for name in choose(entries)})
 
     with shared(workspace, f"git-{path.stem}"):
-        return store.obtain(read)
+        obtained = store.obtain(read)
+        os.utime(path)  # tells when it was last of use
+        return obtained
 
 
 @dataclass(slots=True)

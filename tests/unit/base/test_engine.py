@@ -16,6 +16,7 @@ from docker.errors import APIError, DockerException, NotFound
 from docker.errors import ImageNotFound as NoImage
 
 from kbuild.base import engine, network
+from kbuild.base.containers import insist
 from kbuild.base.errors import (
     DiskFull,
     EngineDown,
@@ -447,7 +448,7 @@ def test_a_removal_that_the_engine_refuses_for_a_while_is_repeated(
         if answers:
             raise answers.pop()
 
-    engine.insist(remove)
+    insist(remove)
     assert answers == []
     assert waited == [0.5, 1, 2]
 
@@ -465,5 +466,5 @@ def test_a_removal_that_the_engine_refuses_for_good_is_an_error_and_what_is_gone
         raise NotFound(message)
 
     with pytest.raises(APIError):
-        engine.insist(refused)
-    engine.insist(gone)
+        insist(refused)
+    insist(gone)

@@ -1,16 +1,19 @@
 import ast
 import string
-from collections import Counter
 from pathlib import Path
 
 import kbuild
 from kbuild.base import errors
-from kbuild.base.errors import KbuildError
+from kbuild.base.errors import InternalError, Interrupted, KbuildError
+from tests.support.failures import FAMILIES
 
-CLASSES = {
+FAMILY_OF_ONE: tuple[type[KbuildError], ...] = (InternalError, Interrupted)
+CLASSES: dict[str, type[KbuildError]] = {
     name: value
     for name, value in vars(errors).items()
-    if isinstance(value, type) and issubclass(value, KbuildError) and value is not KbuildError
+    if isinstance(value, type)
+    and issubclass(value, KbuildError)
+    and value not in (KbuildError, *FAMILIES)
 }
 PACKAGE = Path(kbuild.__file__).parent
 
@@ -43,10 +46,22 @@ def test_every_error_is_raised_somewhere() -> None:
     assert used == set(CLASSES)
 
 
-def test_exit_codes_are_unique_but_for_usage() -> None:
-    codes = Counter(error.exit_code for error in CLASSES.values() if error.exit_code != 2)
-    assert [code for code, times in codes.items() if times > 1] == []
-    assert all(code in (1, 2, 130) or 10 <= code < 100 for code in codes)
+def test_every_error_has_the_exit_code_of_its_family() -> None:
+    for name, error in CLASSES.items():
+        [family] = [one for one in (*FAMILIES, *FAMILY_OF_ONE) if issubclass(error, one)]
+        assert error.exit_code == family.exit_code, name
+
+
+def test_every_family_has_an_exit_code_of_its_own() -> None:
+    codes = [family.exit_code for family in (*FAMILIES, *FAMILY_OF_ONE)]
+    assert codes == [2, 20, 30, 40, 50, 60, 70, 80, 90, 1, 130]
+
+
+def test_the_kind_is_the_name_of_the_class_in_kebab_case() -> None:
+    assert errors.LeafOutlivesCA.kind == "leaf-outlives-ca"
+    assert errors.NotACache.kind == "not-a-cache"
+    assert errors.DiskFull.kind == "disk-full"
+    assert len({error.kind for error in CLASSES.values()}) == len(CLASSES)
 
 
 def test_an_error_says_what_happened_and_what_to_do() -> None:

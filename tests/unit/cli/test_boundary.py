@@ -1,6 +1,7 @@
 """What ends a command, and how that is told."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from kbuild.cli.boundary import Boundary
+from tests.support.failures import kind_of, outcome
 from tests.support.releases import make_release
 from tests.support.repositories import make_repository
 
@@ -49,24 +51,25 @@ def endless(depth: int = 0) -> int:
     ],
     ids=repr,
 )
-def test_a_shortage_has_a_code_of_its_own(error: Exception, reason: str) -> None:
+def test_a_shortage_has_a_kind_of_its_own(error: Exception, reason: str) -> None:
     def fail() -> None:
         raise error
 
     code, said = end_of(fail)
-    assert code == 59, said
+    assert (code, kind_of(said)) == (80, "not-enough-memory"), said
     assert reason in said
     assert "ulimit" in said
 
 
 def test_a_stack_that_is_used_up_is_a_shortage() -> None:
     code, said = end_of(endless)
-    assert (code, "recursion" in said) == (59, True)
+    assert (code, kind_of(said)) == (80, "not-enough-memory"), said
+    assert "recursion" in said
 
 
 def test_other_errors_are_still_internal() -> None:
     code, said = end_of(dict[str, int]().popitem)
-    assert (code, "internal error" in said) == (1, True)
+    assert (code, kind_of(said)) == (1, "internal-error"), said
 
 
 @pytest.mark.timeout(60)
@@ -81,8 +84,8 @@ def test_a_limit_of_memory_is_told(megabytes: int, tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 59, done.stderr
-    assert done.stderr.startswith("error: kbuild cannot go on with the memory")
+    assert outcome(done) == (80, "not-enough-memory"), done.stderr
+    assert done.stderr.startswith("error[not-enough-memory]: kbuild cannot go on with the memory")
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +125,8 @@ def test_a_standard_error_that_cannot_be_written_to_fails_nothing(
     lost: str, tmp_path: Path, repository: str
 ) -> None:
     build = '"$0" kubeadm --version v1.99.0 --ca-years 2 --leaf-years 1 --source "$REPOSITORY"'
-    assert shell(f"{build} {lost}", tmp_path, REPOSITORY=repository).returncode == 21
+    done = shell(f"{build} --json {lost}", tmp_path, REPOSITORY=repository)
+    assert (done.returncode, json.loads(done.stdout)["error"]["kind"]) == (20, "tag-not-found")
     versions = '"$0" versions --source "$REPOSITORY"'
     assert "v1.20.2" in shell(f"{versions} {lost}", tmp_path, REPOSITORY=repository).stdout
 
@@ -130,8 +134,8 @@ def test_a_standard_error_that_cannot_be_written_to_fails_nothing(
 @pytest.mark.parametrize(
     ("command", "code"),
     [
-        ("--help >/dev/full", 81),
-        ("--version >/dev/full", 81),
+        ("--help >/dev/full", 80),
+        ("--version >/dev/full", 80),
         ("kubeadm --help >/dev/full", 80),
         ("nonsense 2>/dev/full", 2),
         ("pins --nonsense 2>/dev/full", 2),
@@ -149,8 +153,8 @@ def test_help_and_usage_errors_that_cannot_be_printed(
 def test_few_open_files_are_no_internal_error(files: int, tmp_path: Path, repository: str) -> None:
     command = f'ulimit -n {files}; "$0" versions --source "$REPOSITORY"'
     done = shell(command, tmp_path, REPOSITORY=repository)
-    assert done.returncode in (0, 45, 59), done.stderr
-    assert "internal error" not in done.stderr
+    assert done.returncode in (0, 80), done.stderr
+    assert kind_of(done.stderr) in ("", "git-missing", "not-enough-memory")
 
 
 SHORT_OF_MEMORY = """
@@ -173,8 +177,8 @@ def test_too_little_memory_to_load_kbuild_is_told(error: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 59, done.stderr
-    assert done.stderr == "error: there is not enough memory to load kbuild\n"
+    assert outcome(done) == (80, "not-enough-memory"), done.stderr
+    assert done.stderr == "error[not-enough-memory]: there is not enough memory to load kbuild\n"
 
 
 def test_a_limit_of_file_sizes_is_no_internal_error(tmp_path: Path, repository: str) -> None:
@@ -189,7 +193,7 @@ def test_a_limit_of_file_sizes_is_no_internal_error(tmp_path: Path, repository: 
         text=True,
         check=False,
     )
-    assert done.returncode == 81, done.stderr
+    assert outcome(done) == (80, "not-writable"), done.stderr
 
 
 def test_a_reader_that_goes_away_ends_it_with_141(tmp_path: Path, repository: str) -> None:

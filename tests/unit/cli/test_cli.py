@@ -1,4 +1,4 @@
-"""The command line as a user meets it: a process and a home of its own."""
+"""The command line as a user meets it, in a home of its own."""
 
 import json
 import os
@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command import Done, run_here
+from tests.support.failures import outcome
 from tests.support.hostile_servers import hostile_server, silence
 from tests.support.releases import make_release
 from tests.support.repositories import git, make_repository
@@ -17,7 +19,7 @@ from tests.support.trees import content_of
 
 KBUILD = Path(sys.executable).with_name("kbuild")
 YEARS = ("--ca-years", "100", "--leaf-years", "10")
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Run = Callable[..., Done]
 
 
 @pytest.fixture
@@ -25,17 +27,8 @@ def run(tmp_path: Path) -> Run:
     home = tmp_path / "home"
     home.mkdir()
 
-    def kbuild(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("KBUILD_", "XDG_"))}
-        return subprocess.run(
-            [KBUILD, *words],
-            cwd=home,
-            env={**clean, "HOME": str(home), **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=100,
-        )
+    def kbuild(*words: str, **environment: str) -> Done:
+        return run_here(*words, cwd=home, **{"HOME": str(home), **environment})
 
     return kbuild
 
@@ -47,30 +40,34 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "what"),
+    ("words", "kind", "what"),
     [
-        (("--ca-years", "293", "--leaf-years", "1"), 2, "ca-years cannot be '293'"),
-        (("--ca-years", "0", "--leaf-years", "1"), 2, "ca-years cannot be '0'"),
-        (("--ca-years", "-1", "--leaf-years", "1"), 2, "ca-years cannot be '-1'"),
-        (("--ca-years", "1.5", "--leaf-years", "1"), 2, "ca-years cannot be '1.5'"),
-        (("--ca-years", "10", "--leaf-years", "20"), 2, "would outlive their CA"),
-        (("--ca-years", "10"), 2, "missing: --leaf-years"),
-        ((*YEARS, "--version", "nonsense"), 2, "'nonsense' is not a Kubernetes version"),
-        ((*YEARS, "--version", "v1.12.0"), 2, "v1.12.0 is older than v1.13.0"),
-        ((*YEARS, "--arch", "riscv64"), 2, "arch cannot be 'riscv64'"),
-        ((*YEARS, "--builder", "podman"), 2, "builder cannot be 'podman'"),
-        ((*YEARS, "--build-date", "soon"), 2, "build-date cannot be 'soon'"),
-        ((*YEARS, "--config", "absent.toml"), 11, "absent.toml cannot be read"),
+        (("--ca-years", "293", "--leaf-years", "1"), "bad-setting", "ca-years cannot be '293'"),
+        (("--ca-years", "0", "--leaf-years", "1"), "bad-setting", "ca-years cannot be '0'"),
+        (("--ca-years", "-1", "--leaf-years", "1"), "bad-setting", "ca-years cannot be '-1'"),
+        (("--ca-years", "1.5", "--leaf-years", "1"), "bad-setting", "ca-years cannot be '1.5'"),
+        (("--ca-years", "10", "--leaf-years", "20"), "leaf-outlives-ca", "would outlive their CA"),
+        (("--ca-years", "10"), "missing-setting", "missing: --leaf-years"),
+        (
+            (*YEARS, "--version", "nonsense"),
+            "bad-version",
+            "'nonsense' is not a Kubernetes version",
+        ),
+        ((*YEARS, "--version", "v1.12.0"), "unsupported-version", "v1.12.0 is older than v1.13.0"),
+        ((*YEARS, "--arch", "riscv64"), "bad-setting", "arch cannot be 'riscv64'"),
+        ((*YEARS, "--builder", "podman"), "bad-setting", "builder cannot be 'podman'"),
+        ((*YEARS, "--build-date", "soon"), "bad-setting", "build-date cannot be 'soon'"),
+        ((*YEARS, "--config", "absent.toml"), "bad-settings-file", "absent.toml cannot be read"),
     ],
 )
 def test_bad_input_is_told_in_a_line_with_a_hint(
-    words: tuple[str, ...], code: int, what: str, run: Run
+    words: tuple[str, ...], kind: str, what: str, run: Run
 ) -> None:
     done = run("kubeadm", "--version", "v1.20.2", *words)
-    assert done.returncode == code, done.stderr
+    assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     first, second = done.stderr.splitlines()[:2]
-    assert first.startswith("error: ")
+    assert first.startswith(f"error[{kind}]: ")
     assert what in first
     assert second.startswith("hint: ")
     assert "Traceback" not in done.stderr
@@ -78,26 +75,28 @@ def test_bad_input_is_told_in_a_line_with_a_hint(
 
 def test_an_unknown_variable_is_an_error(run: Run) -> None:
     done = run("versions", KBUILD_SOURC="x")
-    assert done.returncode == 10
+    assert outcome(done) == (2, "unknown-setting")
     assert "did you mean KBUILD_SOURCE?" in done.stderr
 
 
 def test_an_unknown_flag_is_a_usage_error(run: Run) -> None:
-    assert run("kubeadm", "--yeras", "3").returncode == 2
+    done = run("kubeadm", "--yeras", "3", "--json")
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"]["kind"] == "usage"
 
 
-def test_a_missing_tag_and_a_dead_server_have_their_own_codes(
+def test_a_missing_tag_is_told_with_the_nearest(
     run: Run, repository: tuple[Path, dict[str, str]]
 ) -> None:
     missing = run("kubeadm", *YEARS, "--version", "v1.20.3", "--source", str(repository[0]))
-    assert missing.returncode == 21
+    assert outcome(missing) == (20, "tag-not-found")
     assert "the nearest is v1.20.2" in missing.stderr
 
 
 def test_a_failure_with_json_is_one_document(run: Run) -> None:
     done = run("kubeadm", *YEARS, "--version", "nonsense", "--json")
     assert json.loads(done.stdout)["error"] == {
-        "kind": "BadVersion",
+        "kind": "bad-version",
         "exit_code": 2,
         "what": "'nonsense' is not a Kubernetes version",
         "todo": "give a tag such as v1.23.0, 1.23.0, v1.31.0-rc.1, or a minor such as 1.23",
@@ -107,7 +106,7 @@ def test_a_failure_with_json_is_one_document(run: Run) -> None:
 
 def test_a_failure_with_json_from_the_environment_is_one_document_too(run: Run) -> None:
     done = run("kubeadm", *YEARS, "--version", "nonsense", KBUILD_JSON="1")
-    assert json.loads(done.stdout)["error"]["kind"] == "BadVersion"
+    assert json.loads(done.stdout)["error"]["kind"] == "bad-version"
 
 
 def test_versions_may_begin_somewhere_and_be_the_newest_only(
@@ -126,8 +125,8 @@ def test_versions_may_begin_somewhere_and_be_the_newest_only(
     newest = listed("--newest")
     assert len(newest) == len({tag.split(".")[1] for tag in every})
     assert newest[-1] == every[-1]
-    assert run("versions", "--since", "1.24.x").returncode == 2
-    assert run("versions", "--since", "1.2").returncode == 2
+    assert outcome(run("versions", "--since", "1.24.x")) == (2, "bad-version")
+    assert outcome(run("versions", "--since", "1.2")) == (2, "unsupported-version")
 
 
 def test_versions_lists_the_tags_and_how_each_is_patched(
@@ -199,7 +198,7 @@ def test_an_edited_tree_is_refused_and_nothing_is_left(
         *("kubeadm", *YEARS, "--version", "v1.20.2", "--source", str(copy)),
         *("--builder", "local", "--go-root", str(go_root)),
     )
-    assert done.returncode == 40, done.stderr
+    assert outcome(done) == (40, "no-patch-fits"), done.stderr
     assert "cert.go does not hold" in done.stderr
     assert "duration365d * 10)" in done.stderr
     assert not (tmp_path / "home/dist").exists()
@@ -212,7 +211,7 @@ def test_an_engine_that_is_not_there_is_told(run: Run, tmp_path: Path) -> None:
         *("--source", f"git://127.0.0.1:{free_port()}/x"),
         DOCKER_HOST=f"unix://{tmp_path}/absent.sock",
     )
-    assert done.returncode == 50, done.stderr
+    assert outcome(done) == (50, "engine-missing"), done.stderr
 
 
 @pytest.mark.parametrize("kind", ["script", "absent", "folder"])
@@ -224,7 +223,7 @@ def test_verify_refuses_what_is_no_kubeadm(kind: str, run: Run, tmp_path: Path) 
     elif kind == "folder":
         path.mkdir()
     done = run("verify", str(path), *YEARS)
-    assert done.returncode == 72, done.stderr
+    assert outcome(done) == (70, "wrong-binary"), done.stderr
     assert "hint: " in done.stderr
 
 
@@ -232,7 +231,7 @@ def test_a_source_that_stalls_is_told_after_the_time_that_was_set(run: Run) -> N
     with hostile_server(silence) as server:
         source = f"{server.address}/kubernetes-src.tar.gz"
         done = run("versions", "--source", source, "--stall-timeout", "1", KBUILD_STALL_TIMEOUT="9")
-    assert done.returncode == 20, done.stderr
+    assert outcome(done) == (20, "source-unreachable"), done.stderr
     assert done.stderr.count("trying again") == 3
     assert "it stalled: fewer than 1000 bytes a second for 1 s (--stall-timeout)" in done.stderr
 
@@ -247,12 +246,20 @@ def test_the_own_version_is_told(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("kubeadm", "extra", "--json"), ("nosuch", "--json"), ("pins", "list", "--json", "x")]
+    ("words", "kind"),
+    [
+        (("kubeadm", "extra", "--json"), "usage"),
+        (("nosuch", "--json"), "usage"),
+        (("pins", "list", "--json", "x"), "bad-setting"),
+    ],
 )
-def test_every_failure_with_json_is_one_document(words: tuple[str, ...], run: Run) -> None:
+def test_every_failure_with_json_is_one_document(
+    words: tuple[str, ...], kind: str, run: Run
+) -> None:
     done = run(*words)
     assert done.returncode == 2
-    assert json.loads(done.stdout)["error"]["exit_code"] == 2
+    error = json.loads(done.stdout)["error"]
+    assert (error["kind"], error["exit_code"]) == (kind, 2)
 
 
 def test_rebuild_takes_addresses_from_the_user_and_not_from_the_provenance(
@@ -261,12 +268,12 @@ def test_rebuild_takes_addresses_from_the_user_and_not_from_the_provenance(
     made = make_release(tmp_path / "work", tmp_path / "v1.20.2")
     words = ("rebuild", str(made / "provenance.json"), "--builder", "local")
     done = run(*words)
-    assert done.returncode == 96
+    assert outcome(done) == (90, "address-not-allowed")
     assert "source 'https://example.invalid/kubernetes.git'" in done.stderr
     assert "--source" in done.stderr
     (tmp_path / "home/kbuild.toml").write_text('source = "/nowhere"\n')
     for given in (run(*words), run(*words, KBUILD_SOURCE="/nowhere")):
-        assert given.returncode == 27, given.stderr
+        assert outcome(given) == (20, "not-kubernetes"), given.stderr
         assert "/nowhere" in given.stderr
 
 
@@ -275,10 +282,10 @@ def test_rebuild_reads_no_settings_file_that_lies_in_the_release(run: Run, tmp_p
     (home / "kbuild.toml").write_text('source = "/evil"\nbuilder = "local"\n')
     for name in ("provenance.json", ".", str(home)):
         done = run("rebuild", name)
-        assert done.returncode == 11
+        assert outcome(done) == (2, "bad-settings-file")
         assert "--config" in done.stderr
     done = run("rebuild", "provenance.json", "--config", "kbuild.toml")
-    assert done.returncode == 27
+    assert outcome(done) == (20, "not-kubernetes")
     assert "/evil" in done.stderr
 
 
@@ -297,13 +304,17 @@ def test_a_backdoored_archive_is_refused_when_it_is_compared_with_git(
         *("kubeadm", *YEARS, "--version", "v1.20.2", "--builder", "local"),
         *("--source", str(archive), "--verify-against", str(repository[0])),
     )
-    assert done.returncode == 29, done.stderr
+    assert outcome(done) == (20, "source-differs"), done.stderr
     assert "cmd/kubeadm/kubeadm.go is another file" in done.stderr
 
 
 def test_a_lost_standard_output_is_no_traceback(run: Run, tmp_path: Path) -> None:
     shell = f'"{KBUILD}" pins list --json'
-    for where, code in ((">&-", 141), (">/dev/full", 81), ("| head -n 1", 0)):
+    for where, code, kind in (
+        (">&-", 141, ""),
+        (">/dev/full", 80, "not-writable"),
+        ("| head -n 1", 0, ""),
+    ):
         done = subprocess.run(
             ["bash", "-c", f"{shell} {where}"],
             cwd=tmp_path,
@@ -313,7 +324,7 @@ def test_a_lost_standard_output_is_no_traceback(run: Run, tmp_path: Path) -> Non
             text=True,
             check=False,
         )
-        assert done.returncode == code, done.stderr
+        assert outcome(done) == (code, kind), done.stderr
         assert "Traceback" not in done.stderr
     assert run("pins", "list").returncode == 0
 
@@ -324,7 +335,7 @@ def test_an_output_that_cannot_be_made_is_told_first(
 ) -> None:
     words = ("--version", "1.20", "--source", str(repository[0]), "--builder", "local")
     done = run("kubeadm", *YEARS, *words, "--output", output)
-    assert done.returncode == 81, done.stderr
+    assert outcome(done) == (80, "not-writable"), done.stderr
     assert "==> toolchain" not in done.stderr
 
 
@@ -351,7 +362,7 @@ def test_several_versions_are_one_plan(run: Run, repository: tuple[Path, dict[st
         "out/v1.31.0",
     ]
     missing = run(*words, "--version", "v1.20.2", "--version", "v1.20.9")
-    assert missing.returncode == 21, missing.stderr
+    assert outcome(missing) == (20, "tag-not-found"), missing.stderr
 
 
 @pytest.mark.parametrize(
@@ -359,7 +370,7 @@ def test_several_versions_are_one_plan(run: Run, repository: tuple[Path, dict[st
 )
 def test_what_is_of_one_version_is_not_for_several(demand: tuple[str, str], run: Run) -> None:
     done = run("kubeadm", *YEARS, "--version", "v1.20.2,v1.21.0", *demand)
-    assert done.returncode == 2
+    assert outcome(done) == (2, "bad-setting")
     assert "several are asked for" in done.stderr
 
 
@@ -396,7 +407,8 @@ def test_a_cache_that_no_run_would_use_is_shown_with_a_warning(
     if mode == 0o777:
         assert "warning: " in shown.stderr
         assert "0777" in document["warning"]
-        assert run("cache", "clear", "--cache-dir", str(cache), **engine).returncode == 87
+        refused = run("cache", "clear", "--cache-dir", str(cache), **engine)
+        assert outcome(refused) == (80, "unsafe-cache")
     else:
         assert shown.stderr == ""
         assert document["warning"] is None
@@ -414,7 +426,7 @@ def test_the_home_folder_is_no_cache_and_keeps_its_files(
     build = ("kubeadm", *YEARS, "--version", "1.20", "--source", str(repository[0]), "--dry-run")
     for words in (build, ("cache", "clear"), ("cache", "prune"), ("versions",)):
         done = run(*words, KBUILD_CACHE_DIR=str(home), **engine)
-        assert done.returncode == 88, done.stderr
+        assert outcome(done) == (80, "not-a-cache"), done.stderr
         assert "--cache-dir" in done.stderr
         assert content_of(home) == before
     shown = run("cache", KBUILD_CACHE_DIR=str(home), **engine)
@@ -429,7 +441,7 @@ def test_an_output_in_the_cache_is_a_usage_error(
     words = ("kubeadm", *YEARS, "--version", "1.20", "--source", str(repository[0]), "--dry-run")
     engine = {"DOCKER_HOST": f"unix://{tmp_path}/absent.sock"}
     refused = run(*words, "--cache-dir", "cache", "--output", output, **engine)
-    assert refused.returncode == 2, refused.stderr
+    assert outcome(refused) == (2, "bad-setting"), refused.stderr
     assert "it is in the cache" in refused.stderr
     done = run(*words, "--cache-dir", "cache", "--output", "deep/below/out", **engine)
     assert done.returncode == 0, done.stderr
@@ -442,7 +454,7 @@ def test_an_output_in_the_cache_is_a_usage_error(
 )
 def test_a_nonsense_age_or_size_is_refused(words: tuple[str, str], run: Run) -> None:
     done = run("cache", "prune", *words)
-    assert done.returncode == 2, done.stderr
+    assert outcome(done) == (2, "bad-setting"), done.stderr
     assert "write it like" in done.stderr
 
 

@@ -146,7 +146,7 @@ def test_a_fetch_that_is_told_to_stop_leaves_nothing(name: str, tmp_path: Path) 
     said = run.signal(SIGNALS[name])
     assert run.process.returncode == 130, said
     assert run.leaves() == []
-    assert said.count("error: interrupted") == 1
+    assert said.count("error[interrupted]: ") == 1
     assert said.count("already stopping") == (len(SIGNALS[name]) > 1)
     assert "Traceback" not in said
 
@@ -172,7 +172,7 @@ def test_a_compile_that_is_told_to_stop_leaves_nothing(
     assert run.process.returncode == 130, said
     assert run.leaves() == []
     assert processes_with(NAP) == []
-    assert said.count("error: interrupted") == 1
+    assert said.count("error[interrupted]: ") == 1
     assert "Traceback" not in said
 
 

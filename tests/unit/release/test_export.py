@@ -12,6 +12,7 @@ from kbuild.base.workspace import sha256
 from kbuild.cli.app import app
 from kbuild.release.export import TOOLS, snippet
 from kbuild.release.provenance import Statement, read_provenance
+from tests.support.failures import kind_of
 from tests.support.http import served
 from tests.support.releases import make_release
 
@@ -172,22 +173,23 @@ def test_the_command_prints_the_snippet_and_nothing_else(
 
 
 @pytest.mark.parametrize(
-    ("words", "code"),
+    ("words", "code", "kind"),
     [
-        (["export", "ansible", ".", "--base-url", MIRROR], 2),
-        (["export", "kubespray", ".", "--base-url", "ftp://x"], 2),
-        (["export", "kubespray", ".", "--base-url", "https://x/$(reboot)"], 2),
-        (["export", "kubespray", ".", "--base-url", "https://x/'"], 2),
-        (["export", "kubespray", ".", "--base-url", MIRROR], 91),
-        (["export", "kubespray", "."], 2),
+        (["export", "ansible", ".", "--base-url", MIRROR], 2, "bad-setting"),
+        (["export", "kubespray", ".", "--base-url", "ftp://x"], 2, "bad-setting"),
+        (["export", "kubespray", ".", "--base-url", "https://x/$(reboot)"], 2, "bad-setting"),
+        (["export", "kubespray", ".", "--base-url", "https://x/'"], 2, "bad-setting"),
+        (["export", "kubespray", ".", "--base-url", MIRROR], 90, "not-a-release"),
+        (["export", "kubespray", "."], 2, ""),
     ],
     ids=lambda words: "-".join(words[3:]) if isinstance(words, list) else None,
 )
 def test_what_cannot_be_exported_is_told(
-    words: list[str], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: list[str], code: int, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert CliRunner().invoke(app, words).exit_code == code
+    done = CliRunner().invoke(app, words)
+    assert (done.exit_code, kind_of(done.stderr)) == (code, kind)
 
 
 def test_a_damaged_release_is_not_exported(tmp_path: Path) -> None:
@@ -195,5 +197,5 @@ def test_a_damaged_release_is_not_exported(tmp_path: Path) -> None:
     (folder / "kubeadm-linux-amd64").write_bytes(b"other")
     words = ["export", "kubespray", str(folder), "--base-url", MIRROR]
     done = CliRunner().invoke(app, words)
-    assert done.exit_code == 90
+    assert (done.exit_code, kind_of(done.stderr)) == (90, "release-broken")
     assert done.stdout == ""

@@ -12,10 +12,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from kbuild.base import network
 from kbuild.base.errors import KeylessFailed
-from kbuild.release import list_files, signing
+from kbuild.release import signing
 from kbuild.release.check import check_release
 from kbuild.release.demands import Demands
 from kbuild.release.signing import sign_keyless, sign_with_key
+from kbuild.release.writer import list_files
 from tests.support.hostile_servers import drip, hostile_server
 from tests.support.releases import documents, make_release
 from tests.support.sigstore_instance import IDENTITY, ISSUER, Instance, running_sigstore

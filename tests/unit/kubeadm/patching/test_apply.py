@@ -47,7 +47,7 @@ def test_each_era_gets_the_lifetimes_asked_for(
     assert lifetimes(tmp_path, tag) == (ca, leaf)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.sampled_from(TAGS), YEARS, YEARS)
 def test_any_lifetimes_can_be_had(tag: str, ca: int, leaf: int) -> None:
     with tempfile.TemporaryDirectory() as name:

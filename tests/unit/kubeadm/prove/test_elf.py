@@ -87,7 +87,7 @@ def test_headers_beyond_the_end_are_refused(field: int, tmp_path: Path) -> None:
         read_arch(bytes(changed))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(changes=st.dictionaries(st.integers(0, 119), st.integers(0, 255), max_size=8))
 def test_headers_of_any_content_are_read_or_refused(changes: dict[int, int]) -> None:
     with tempfile.TemporaryDirectory() as folder:

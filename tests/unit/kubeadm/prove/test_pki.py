@@ -4,10 +4,11 @@ import pytest
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
+from kbuild.base.certificates import UnreadableCertificate, read_certificates
+from kbuild.base.eras import era_of
 from kbuild.base.errors import MissingCertificate, NotRenewed, WrongLifetime
-from kbuild.kubeadm.model import IssuedCertificate, Lifetimes
-from kbuild.kubeadm.prove.certificates import UnreadableCertificate, read_certificates
-from kbuild.kubeadm.prove.pki import CASES, era_of, prove_pki
+from kbuild.kubeadm.model import Case, IssuedCertificate, Lifetimes
+from kbuild.kubeadm.prove.pki import CASES, eras, prove_pki
 from tests.support.fake_kubeadm import DAY, FakeKubeadm
 
 LIFETIMES = Lifetimes(ca_years=100, leaf_years=10)
@@ -19,7 +20,7 @@ def kubeadm() -> FakeKubeadm:
     return FakeKubeadm(LIFETIMES.ca, LIFETIMES.leaf)
 
 
-def prove(kubeadm: FakeKubeadm, case: str = "fresh-ca") -> tuple[IssuedCertificate, ...]:
+def prove(kubeadm: FakeKubeadm, case: Case = "fresh-ca") -> tuple[IssuedCertificate, ...]:
     return prove_pki(case, kubeadm, VERSION, LIFETIMES)
 
 
@@ -135,7 +136,7 @@ def test_what_was_not_renewed_is_found(kubeadm: FakeKubeadm, path: str) -> None:
     ],
 )
 def test_the_era_decides_how_kubeadm_is_driven(tag: str, config: str, renew: str) -> None:
-    era = era_of(Version(tag))
+    era = era_of(eras(), Version(tag))
     assert era.config == f"kubeadm.k8s.io/{config}"
     assert " ".join(era.renew) == renew
 

@@ -12,7 +12,7 @@ from kbuild.base.addresses import shown
 from kbuild.base.errors import BrokenSource, DiskFull
 from kbuild.base.workspace import Workspace, open_workspace
 from kbuild.kubeadm.model import Tag
-from kbuild.kubeadm.source import fetch, resolve
+from kbuild.kubeadm.source.fetch import fetch, resolve
 from kbuild.kubeadm.source.store import fetch_tag
 from tests.support.recorder import Recorder
 from tests.support.repositories import git, make_repository
@@ -214,7 +214,7 @@ def test_a_planted_object_is_noticed_and_fetched_anew(
 def test_a_file_that_unpacks_to_more_than_any_kubernetes_is_refused(
     upstream: Path, workspace: Workspace, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kbuild.kubeadm.source.git._MOST_CONTENT", 16 << 20)
+    monkeypatch.setattr("kbuild.base.git._MOST_CONTENT", 16 << 20)
     (upstream / "cmd/kubeadm/zeros.go").write_bytes(bytes(32 << 20))
     git(upstream, "add", "-A")
     git(upstream, "commit", "--quiet", "-m", "zeros")

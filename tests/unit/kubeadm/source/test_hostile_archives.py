@@ -21,8 +21,8 @@ from kbuild.base.errors import (
     UnsafeArchive,
 )
 from kbuild.base.workspace import Workspace, open_workspace
-from kbuild.kubeadm.source import fetch, resolve
 from kbuild.kubeadm.source.archive import is_archive
+from kbuild.kubeadm.source.fetch import fetch, resolve
 from tests.support.recorder import Recorder
 from tests.unit.kubeadm.source.conftest import RequestFor
 
@@ -265,7 +265,7 @@ def test_what_is_no_regular_file_is_not_waited_for(
 
 
 @given(where=st.integers(0, 4095), byte=st.integers(0, 255))
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 def test_no_damage_ends_in_a_traceback(
     where: int, byte: int, tmp_path: Path, request_for: RequestFor
 ) -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from kbuild.base import git
 from kbuild.base.errors import BrokenSource
 from kbuild.base.workspace import open_workspace
 from kbuild.kubeadm.model import Tag
-from kbuild.kubeadm.source import fetch, git, resolve
+from kbuild.kubeadm.source.fetch import fetch, resolve
 from kbuild.kubeadm.source.store import fetch_tag
 from tests.support import repositories
 from tests.support.recorder import Recorder

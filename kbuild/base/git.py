@@ -1,4 +1,7 @@
-"""Run git, fenced from the user's own settings for working trees, and ask a source for its tags."""
+"""Run git, isolated from the user's own settings for working trees.
+
+Only this module imports GitPython.
+"""
 
 import contextlib
 import os
@@ -8,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -25,8 +28,7 @@ from kbuild.base.errors import (
 )
 from kbuild.base.network import LARGEST, LEAST, NetworkError, Pace, on_network_errors
 from kbuild.base.progress import Progress
-from kbuild.kubeadm.model import Tag
-from kbuild.kubeadm.source.versions import is_tag
+from kbuild.base.workspace import disk_errors
 
 if TYPE_CHECKING:
     from git import RemoteProgress
@@ -71,7 +73,6 @@ _TICK = 0.5  # seconds between two looks at what git does
 _BUSY = 0.05  # of a processor; a git that computes as much does not wait for a server
 _CHUNK = 1 << 16
 _MOST = 4 * LARGEST  # bytes that git may read in all; it reads each of a transfer more than once
-_MOST_OF_TAGS = 64 << 20  # the same, of a list of tags; those of Kubernetes take 200 kB
 _MOST_CONTENT = 512 << 20  # bytes of objects, unpacked; v1.20.2 takes 29 MB
 _MOST_MEMORY = 4 << 30  # bytes of address space of a git; a delta can make gigabytes of a few bytes
 _MOST_LINES = 1000  # that git says, but for those of progress
@@ -114,30 +115,6 @@ def stop() -> None:
         _kill(child)
 
 
-def list_tags(source: str, progress: Progress, *patterns: str) -> tuple[Tag, ...]:
-    """Return the tags of a source that name Kubernetes versions, oldest first.
-
-    With ``patterns`` only those refs are asked for. Raises SourceUnreachable or BrokenSource.
-    """
-    words = ["ls-remote", "--tags", "--", address(source), *patterns]
-    lines = ask(words, source, "its tags", progress, most=_MOST_OF_TAGS)
-    commits = {}
-    for line in lines.splitlines():
-        commit, _, ref = line.partition("\t")
-        name = ref.removeprefix("refs/tags/")
-        # The peeled line of an annotated tag follows that of the tag object, so it wins.
-        if is_tag(name.removesuffix("^{}")):
-            commits[name.removesuffix("^{}")] = commit
-    tags = [Tag(name=name, commit=commit) for name, commit in commits.items()]
-    return tuple(sorted(tags, key=lambda tag: tag.version))
-
-
-def find_tag(source: str, name: str, progress: Progress) -> Tag | None:
-    """Return one tag with the commit that it stands for, or None."""
-    refs = (f"refs/tags/{name}", f"refs/tags/{name}^{{}}")
-    return next(iter(list_tags(source, progress, *refs)), None)
-
-
 def ask(
     words: Sequence[str],
     source: str,
@@ -174,6 +151,21 @@ def run(words: Sequence[str], source: str, what: str, text: str = "") -> bytes:
     return _run(words, source, what, None, text, _MOST)
 
 
+def apply_patch(folder: Path, text: str, *options: str) -> None:
+    """Apply a unified diff without context in a folder.
+
+    Raises BrokenSource with git's words in its details, DiskFull, NotEnoughMemory or GitMissing.
+    """
+    # A repository around the folder and the user's settings decide which files git apply skips
+    # (with success) and how it writes line ends.
+    nothing = os.devnull
+    isolated = {"GIT_CONFIG_GLOBAL": nothing, "GIT_CONFIG_NOSYSTEM": "1"}
+    words = ["-C", str(folder), "--git-dir", nothing, "-c", "apply.whitespace=nowarn"]
+    words += ["apply", "--unidiff-zero", *options, "-"]
+    with disk_errors(Path(tempfile.gettempdir())):
+        _run(words, str(folder), "a patch", None, text, _MOST, isolated)
+
+
 @contextlib.contextmanager
 def _input(text: str) -> Iterator[BinaryIO]:
     with tempfile.TemporaryFile() as file:
@@ -189,7 +181,13 @@ def _is_network_error(words: str) -> bool:
 
 
 def _run(
-    words: Sequence[str], source: str, what: str, progress: Progress | None, text: str, most: int
+    words: Sequence[str],
+    source: str,
+    what: str,
+    progress: Progress | None,
+    text: str,
+    most: int,
+    environment: Mapping[str, str] | None = None,
 ) -> bytes:
     """Run a git command on some input and return its output.
 
@@ -213,7 +211,7 @@ def _run(
             process = Git().execute(
                 [*leader, Git.GIT_PYTHON_GIT_EXECUTABLE, *settings, *words],
                 istream=stdin,
-                env=_ENVIRONMENT,
+                env={**_ENVIRONMENT, **(environment or {})},
                 as_process=True,
                 start_new_session=True,
             )

@@ -1,0 +1,335 @@
+"""The containers, volumes and images that one run makes in an engine, and removes at its end.
+
+Files go in and out through volumes instead of bind mounts, so any engine that answers will do:
+this machine's, one on another host, or one that this job itself runs in. What a killed run leaves
+is removed by the next run of the same cache.
+"""
+
+import contextlib
+import io
+import secrets
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Any
+
+from kbuild.base import engine
+from kbuild.base.errors import SandboxLimit
+from kbuild.base.sandbox import SANDBOX_ID, Limits
+from kbuild.base.workspace import Workspace, is_alive, key
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.containers import Container as DockerContainer
+
+_RUN_LABEL, _HOME_LABEL = "kbuild.run", "kbuild.home"
+_VOLUMES = "kbuild-run"  # and behind it: .cache.run.volume
+_IMAGES = "kbuild-proof"
+
+
+class Container:
+    """One container that was created; what it is given and prints is bytes."""
+
+    def __init__(self, container: "DockerContainer", limits: Limits | None, purpose: str) -> None:
+        self._container, self._limits, self._purpose = container, limits, purpose
+
+    def load(self, folder: PurePosixPath, tar: bytes | Iterable[bytes] | IO[bytes]) -> None:
+        """Unpack a tar into a folder of the container, which need not run."""
+        self._container.put_archive(str(folder), tar)
+
+    def read(self, folder: PurePosixPath) -> Iterator[bytes]:
+        """Yield the tar of a folder of the container, which may have ended."""
+        stream, _ = self._container.get_archive(str(folder))
+        return iter(stream)
+
+    def start(self) -> None:
+        """Start what it was created for."""
+        self._container.start()
+
+    def output(self) -> Iterator[bytes]:
+        """Yield what it prints, until it ends; raises SandboxLimit for too much output or time."""
+        limits, printed = self._demanded_limits(), 0
+        with _deadline(self._container, limits.seconds, self._purpose):
+            for chunk in self._container.logs(stream=True, follow=True):
+                printed += len(chunk)
+                if printed <= limits.printed:
+                    yield chunk
+                elif printed - len(chunk) <= limits.printed:
+                    self.stop()  # its output is read to the end, which closes the connection
+        if printed > limits.printed:
+            limit = f"{limits.printed >> 20} MiB of output"
+            raise SandboxLimit(purpose=self._purpose, limit=limit)
+
+    def exit_code(self) -> int:
+        """Wait until it has ended, and return its exit code."""
+        return int(self._container.wait()["StatusCode"])
+
+    def run(self) -> tuple[int, bytes, bytes]:
+        """Start it, and return its exit code and its standard output and error.
+
+        Raises SandboxLimit.
+        """
+        self.start()
+        for _ in self.output():
+            pass
+        container = self._container
+        return self.exit_code(), container.logs(stderr=False), container.logs(stdout=False)
+
+    def stop(self) -> None:
+        """Kill it; it may have ended already."""
+        _kill(self._container)
+
+    def _demanded_limits(self) -> Limits:
+        if self._limits is None:
+            message = "a container that only holds files is never started"
+            raise ValueError(message)
+        return self._limits
+
+
+class EngineRun:
+    """What one run of kbuild makes in an engine; see ``engine_run``."""
+
+    def __init__(self, client: "DockerClient", workspace: Workspace) -> None:
+        self._client = client
+        self._home = key(str(workspace.cache.absolute()))
+        self._cache, self._run_id = workspace.cache, workspace.run_id
+        self._labels = {_RUN_LABEL: workspace.run_id, _HOME_LABEL: self._home}
+
+    @property
+    def arch(self) -> str:
+        """Return the engine's architecture in Go's words."""
+        return engine.arch(self._client)
+
+    @property
+    def resources(self) -> tuple[int, int]:
+        """Return the bytes of memory and the number of processors of the engine's machine."""
+        about = self._client.info()
+        return int(about["MemTotal"]), int(about["NCPU"])
+
+    @contextlib.contextmanager
+    def volume(self) -> Iterator[str]:
+        """Give the name of a new volume that is removed when the block ends."""
+        name = f"{_VOLUMES}.{self._home}.{self._run_id}.{secrets.token_hex(4)}"
+        volume = self._client.volumes.create(name)
+        try:
+            yield name
+        finally:
+            insist(lambda: volume.remove(force=True))
+
+    def remove_volume(self, name: str) -> None:
+        """Remove a volume that may be one of an earlier run."""
+        self._client.volumes.get(name).remove(force=True)
+
+    @contextlib.contextmanager
+    def holder(self, image: str, volumes: Mapping[str, PurePosixPath]) -> Iterator[Container]:
+        """Give a container that never starts: it is enough to write into volumes."""
+        options = {"entrypoint": ["true"], "volumes": _binds(volumes, copy=False)}
+        with self._container(image, options) as made:
+            yield Container(made, None, "")
+
+    @contextlib.contextmanager
+    def container(
+        self,
+        image: str,
+        command: tuple[str, ...],
+        volumes: Mapping[str, PurePosixPath],
+        limits: Limits,
+        purpose: str,
+        *,
+        read_only: PurePosixPath | None = None,
+        environment: Mapping[str, str] | None = None,
+        tmp: str = "",
+        init: bool = False,
+        copy: bool = False,
+    ) -> Iterator[Container]:
+        """Give a container that can do no harm; it is removed when the block ends.
+
+        ``read_only`` is where a volume is mounted that it may not write to, ``tmp`` are options of
+        the mount of /tmp. With ``copy`` an empty volume takes over what the image has in its place.
+        """
+        options = {
+            "entrypoint": list(command[:1]),
+            "command": list(command[1:]),
+            "environment": dict(environment or {}),
+            "tmpfs": {"/tmp": f"{tmp}mode=1777,size={limits.disk}"},
+            "init": init,
+            "volumes": _binds(volumes, read_only, copy=copy),
+            **_cage(limits),
+        }
+        with self._container(image, options) as made:
+            yield Container(made, limits, purpose)
+
+    @contextlib.contextmanager
+    def image(self, program: Path, target: PurePosixPath, folder: PurePosixPath) -> Iterator[str]:
+        """Give an image that holds a program, /tmp and an empty folder, and nothing else.
+
+        A new volume that is mounted at the folder gets its owner from it.
+        """
+        name = f"{_IMAGES}:{self._run_id}"
+        self._client.api.import_image_from_data(
+            _image_tar(program, target, folder),
+            repository=_IMAGES,
+            tag=self._run_id,
+            changes=[f"LABEL {label}={value}" for label, value in self._labels.items()],
+        )
+        try:
+            yield name
+        finally:
+            self._client.images.remove(name, force=True)
+
+    def sweep(self) -> None:
+        """Remove what killed runs of the same cache left behind."""
+        ours: dict[str, str | list[str] | bool] = {"label": f"{_HOME_LABEL}={self._home}"}
+        client = self._client
+        for container in client.containers.list(all=True, filters=ours):
+            if not is_alive(self._cache, container.labels[_RUN_LABEL]):
+                container.remove(force=True, v=True)
+        # By name: if a run is interrupted while the engine creates a container, the engine creates
+        # the volumes of that container again, without labels.
+        for volume in client.volumes.list(filters={"name": f"{_VOLUMES}.{self._home}."}):
+            if not is_alive(self._cache, str(volume.name).split(".")[2]):
+                volume.remove(force=True)
+        for image in client.images.list(filters=ours):
+            if not is_alive(self._cache, image.labels[_RUN_LABEL]):
+                client.images.remove(str(image.id), force=True)
+
+    @contextlib.contextmanager
+    def _container(self, image: str, options: dict[str, Any]) -> Iterator["DockerContainer"]:
+        made = self._client.containers.create(image, labels=self._labels, **options)
+        try:
+            yield made
+        finally:
+            insist(lambda: made.remove(force=True, v=True))
+
+
+@contextlib.contextmanager
+def engine_run(workspace: Workspace) -> Iterator[EngineRun]:
+    """Connect to the engine, for one run; what killed runs left there is removed first.
+
+    Raises the engine's errors.
+    """
+    with contextlib.closing(engine.connect()) as client, engine.translate("the engine"):
+        run = EngineRun(client, workspace)
+        run.sweep()
+        yield run
+
+
+def empty_folders(path: PurePosixPath, owner: int = 0) -> bytes:
+    """Return a tar of a folder and those above it, all empty."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for folder in [*reversed(path.parents[:-1]), path]:
+            tar.addfile(_folder(str(folder), owner))
+    return buffer.getvalue()
+
+
+def _image_tar(program: Path, target: PurePosixPath, folder: PurePosixPath) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        inside = folder.relative_to("/")
+        for name in ("tmp", *map(str, reversed(inside.parents[:-1])), str(inside)):
+            tar.addfile(_folder(name, SANDBOX_ID))
+        member = tar.gettarinfo(program, str(target.relative_to("/")))
+        member.mode = 0o755
+        with program.open("rb") as file:
+            tar.addfile(member, file)
+    return buffer.getvalue()
+
+
+def _folder(name: str, owner: int) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.mode = tarfile.DIRTYPE, 0o755
+    member.uid = member.gid = owner
+    return member
+
+
+def _binds(
+    volumes: Mapping[str, PurePosixPath], read_only: PurePosixPath | None = None, *, copy: bool
+) -> dict[str, dict[str, str]]:
+    writable = "rw" if copy else "rw,nocopy"
+    return {
+        name: {"bind": str(target), "mode": "ro" if target == read_only else writable}
+        for name, target in volumes.items()
+    }
+
+
+def insist(remove: Callable[[], None]) -> None:
+    """Remove something, which an engine refuses while it ends what was just interrupted.
+
+    Raises the engine's error if it still refuses after some seconds.
+    """
+    from docker.errors import APIError, NotFound
+
+    for wait in (0.5, 1, 2, 4, None):
+        try:
+            remove()
+        except NotFound:
+            return
+        except APIError:
+            if wait is None:
+                raise
+            time.sleep(wait)
+        else:
+            return
+
+
+def _cage(limits: Limits) -> dict[str, Any]:
+    """Return the options of a container that runs what nobody trusts.
+
+    Not root, no network, no capabilities, a read-only root, and limits on processes, memory, the
+    size of a file and what it prints.
+    """
+    from docker.types import LogConfig, Ulimit
+
+    return {
+        "user": f"{SANDBOX_ID}:{SANDBOX_ID}",
+        "network_mode": "none",
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "read_only": True,
+        "pids_limit": limits.processes,
+        "mem_limit": limits.memory,
+        "memswap_limit": limits.memory,
+        "ulimits": [
+            Ulimit(name="fsize", soft=limits.disk, hard=limits.disk),
+            Ulimit(name="core", soft=0, hard=0),
+        ],
+        "log_config": LogConfig(
+            type=LogConfig.types.JSON,
+            config={"max-size": str(2 * limits.printed), "max-file": "1"},
+        ),
+    }
+
+
+@contextlib.contextmanager
+def _deadline(container: "DockerContainer", seconds: float, purpose: str) -> Iterator[None]:
+    """Kill a container that still runs after so many seconds; the block then ends in SandboxLimit.
+
+    Raises SandboxLimit.
+    """
+    expired = threading.Event()
+
+    def kill() -> None:
+        expired.set()
+        _kill(container)
+
+    timer = threading.Timer(max(0, seconds), kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+    if expired.is_set():
+        raise SandboxLimit(purpose=purpose, limit="time")
+
+
+def _kill(container: "DockerContainer") -> None:
+    """Kill a container that may have ended already."""
+    from docker.errors import DockerException
+    from requests import RequestException
+
+    with contextlib.suppress(DockerException, RequestException):
+        container.kill()
