@@ -11,6 +11,7 @@ from kbuild.release.documents import (
     proof_document,
     rfc3339,
     source_document,
+    years,
 )
 from kbuild.release.export import TOOLS, snippet
 from kbuild.release.files import Problem
@@ -47,4 +48,5 @@ __all__ = [
     "sign_with_key",
     "snippet",
     "source_document",
+    "years",
 ]
