@@ -359,7 +359,7 @@ class Settings(Target, RebuildSettings):
             raise BadSetting(
                 name=self.origin("independent"),
                 value=self.independent,
-                reason="it is about the stock kubeadm of --against-stock",
+                reason="it only has a meaning with --against-stock",
                 hint="give --against-stock too",
             )
         for name in ("commit", "source_sha256"):
@@ -367,8 +367,8 @@ class Settings(Target, RebuildSettings):
                 raise BadSetting(
                     name=self.origin(name),
                     value=getattr(self, name),
-                    reason="it is of one version, and several are asked for",
-                    hint="ask for each version by itself",
+                    reason="it applies to one version, but several are asked for",
+                    hint="build each version separately",
                 )
         return tuple(self._request(version, environment) for version in versions)
 
@@ -378,15 +378,15 @@ class Settings(Target, RebuildSettings):
                 raise BadSetting(
                     name=self.origin(name),
                     value=getattr(self, name),
-                    reason="a stock kubeadm is built as upstream has it",
+                    reason="a stock build is not patched",
                     hint=f"leave out --stock or {flag(name)}",
                 )
         if len(self.arch) > 1:
             raise BadSetting(
                 name=self.origin("arch"),
                 value=",".join(self.arch),
-                reason="each binary of the publisher has a build date of its own",
-                hint="ask for each architecture by itself with --stock",
+                reason="each official binary has its own build date",
+                hint="build each architecture separately with --stock",
             )
 
     def _request(self, version: str, environment: Mapping[str, str]) -> BuildRequest:

@@ -162,11 +162,6 @@ def resolve(
     return kind(**values, given=given)
 
 
-def variables(kinds: Kinds) -> dict[str, tuple[Level, str]]:
-    """Return the variables of the environment, each with the setting that it gives."""
-    return _variables(_known(kinds))
-
-
 def _variables(known: Mapping[Level, Mapping[str, Option]]) -> dict[str, tuple[Level, str]]:
     return {
         PREFIX + "_".join((*level, name)).upper().replace("-", "_"): (level, name)
