@@ -33,7 +33,6 @@ from kbuild.base.values import (
     one_of,
     path,
     size,
-    size_or_zero,
     switch,
     text,
     whole_number,
@@ -78,6 +77,10 @@ _seconds = whole_number("seconds", MAX_STALL, "60 is the default")
 _arch = one_of(ARCHES)
 
 
+def _limit(name: str, value: object) -> int:
+    return 0 if str(value).strip() == "0" else size(name, value)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Common(CommandSettings):
     """What every command has."""
@@ -104,14 +107,14 @@ class Cached(Common):
 
 @dataclass(frozen=True, kw_only=True)
 class Limited(Cached):
-    """What every command has that adds to the cache; ``cache_limit`` is in bytes, 0 is none."""
+    """What every command has that keeps the cache below a limit."""
 
     cache_limit: int = option(
-        size_or_zero,
-        "Size above which the least recently used entries of the cache are removed, and"
-        " separately the engine's Go caches; 0 is no limit.",
+        _limit,
+        "Remove the least recently used entries above this size, in the cache and separately in the"
+        " Go caches of the engine. 0: no limit.",
         default=5 * 1000**3,
-        written="5GB",
+        default_text="5GB",
         metavar="SIZE",
         panel=COMMON,
     )
@@ -356,7 +359,7 @@ class Settings(Target, RebuildSettings):
             raise BadSetting(
                 name=self.origin("independent"),
                 value=self.independent,
-                reason="it is about the stock kubeadm of --against-stock",
+                reason="it only has a meaning with --against-stock",
                 hint="give --against-stock too",
             )
         for name in ("commit", "source_sha256"):
@@ -364,8 +367,8 @@ class Settings(Target, RebuildSettings):
                 raise BadSetting(
                     name=self.origin(name),
                     value=getattr(self, name),
-                    reason="it is of one version, and several are asked for",
-                    hint="ask for each version by itself",
+                    reason="it applies to one version, but several are asked for",
+                    hint="build each version separately",
                 )
         return tuple(self._request(version, environment) for version in versions)
 
@@ -375,15 +378,15 @@ class Settings(Target, RebuildSettings):
                 raise BadSetting(
                     name=self.origin(name),
                     value=getattr(self, name),
-                    reason="a stock kubeadm is built as upstream has it",
+                    reason="a stock build is not patched",
                     hint=f"leave out --stock or {flag(name)}",
                 )
         if len(self.arch) > 1:
             raise BadSetting(
                 name=self.origin("arch"),
                 value=",".join(self.arch),
-                reason="each binary of the publisher has a build date of its own",
-                hint="ask for each architecture by itself with --stock",
+                reason="each official binary has its own build date",
+                hint="build each architecture separately with --stock",
             )
 
     def _request(self, version: str, environment: Mapping[str, str]) -> BuildRequest:

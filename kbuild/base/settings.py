@@ -39,8 +39,8 @@ Level = tuple[str, ...]
 class Option:
     """A setting as declared.
 
-    ``metavar`` is empty for a switch. ``written`` is the default as a user would write it, where
-    that is not its text. ``example`` is a value of a setting that has no default.
+    ``metavar`` is empty for a switch. ``default_text`` is the default as the user writes it.
+    ``example`` is a value of a setting that has no default.
     ``own`` settings mean something else than those of the same name of other commands, so they are
     not read from the top of the file, nor from the variable that names no command.
     """
@@ -52,8 +52,8 @@ class Option:
     short: str = ""
     panel: str | None = None
     repeatable: bool = False
+    default_text: str = ""
     example: Any = None
-    written: str = ""
     own: bool = False
 
     @property
@@ -68,8 +68,9 @@ class Option:
         if self.repeatable:
             parts.append("Repeatable.")
         if self.default not in (None, False, ()):
-            values = self.default if self.repeatable else [self.written or self.default]
-            parts.append(f"Default: {', '.join(map(_short, values))}.")
+            values = self.default if self.repeatable else [self.default]
+            text = self.default_text or ", ".join(map(_short, values))
+            parts.append(f"Default: {text}.")
         return " ".join(parts)
 
 
@@ -159,11 +160,6 @@ def resolve(
         if name in mine and command[: len(level)] == level and len(level) >= mine[name].own:
             values[name], given[name] = parsed, origin
     return kind(**values, given=given)
-
-
-def variables(kinds: Kinds) -> dict[str, tuple[Level, str]]:
-    """Return the variables of the environment, each with the setting that it gives."""
-    return _variables(_known(kinds))
 
 
 def _variables(known: Mapping[Level, Mapping[str, Option]]) -> dict[str, tuple[Level, str]]:
@@ -273,7 +269,7 @@ def _comment(text: str) -> list[str]:
 
 
 def _example_of(name: str, declared: Option) -> list[str]:
-    value = declared.example or declared.written or declared.default
+    value = declared.example or declared.default_text or declared.default
     note = _NO_DEFAULT if declared.example else ""
     return ["", *_comment(declared.help), f"#{key(name)} = {_toml(value)}{note}"]
 

@@ -114,11 +114,6 @@ def size(name: str, value: object) -> int:
     raise BadSetting(name=name, value=value, reason="it must be a size", hint=hint)
 
 
-def size_or_zero(name: str, value: object) -> int:
-    """Parse a size, or the number 0."""
-    return 0 if str(value).strip() == "0" else size(name, value)
-
-
 def whole_number(unit: str, most: int, hint: str) -> Parse:
     """Return a parser of whole numbers from 1 to ``most``."""
 

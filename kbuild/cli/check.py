@@ -7,7 +7,7 @@ import typer
 from kbuild.cli.boundary import begin
 from kbuild.cli.console import visible
 from kbuild.cli.options import ReleaseFolder, command_app, takes
-from kbuild.release import Checked, Demands, Problem, ReleaseBroken, Statement, check_folder
+from kbuild.release import Checked, Demands, Problem, ReleaseBroken, Statement, check_folder, years
 from kbuild.settings import CheckSettings
 
 # A hostile release must not flood the terminal; an honest one that is damaged stays below.
@@ -56,21 +56,16 @@ def _count(problems: tuple[Problem, ...]) -> str:
 def _lines(release: Checked) -> Iterator[str]:
     assert release.statement is not None
     asked = release.statement.asked
-    years = asked["lifetimes"]
     yield f"{release.folder}: {len(release.files)} files, which agree with one another"
     yield f"  version        {asked['version']}"
     yield f"  architectures  {', '.join(asked['arches'])}"
-    ca, leaf = (_years(years[name]) for name in ("ca_years", "leaf_years"))
+    ca, leaf = (years(asked["lifetimes"][name]) for name in ("ca_years", "leaf_years"))
     yield f"  lifetimes      CA {ca}, others {leaf}"
     for arch, count in release.proven.items():
         seen = f"{count} certificates issued and read back" if count else "not run, so not proven"
         yield f"  proof          {arch}: {seen}"
     yield f"  commit         {release.statement.commit} ({_commit_proof(release.statement)})"
     yield f"  signature      {_signed(release)}"
-
-
-def _years(count: int) -> str:
-    return "1 year" if count == 1 else f"{count} years"
 
 
 def _commit_proof(statement: Statement) -> str:

@@ -94,7 +94,7 @@ def _lines(release: Release) -> Iterator[str | Table]:
 
 def _stock_lines(proof: Proof) -> Iterator[str]:
     if proof.published is not None:
-        yield f"{proof.arch}: byte for byte {proof.published.url}"
+        yield f"{proof.arch}: identical to {proof.published.url}"
         yield f"{proof.arch}: {_worth(proof.published)}"
     if (difference := proof.against_stock) is not None:
         yield f"{proof.arch}: only these differ from the stock kubeadm, and each holds a lifetime:"

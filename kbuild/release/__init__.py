@@ -11,6 +11,7 @@ from kbuild.release.documents import (
     proof_document,
     rfc3339,
     source_document,
+    years,
 )
 from kbuild.release.errors import (
     AddressNotAllowed,
@@ -59,4 +60,5 @@ __all__ = [
     "sign_with_key",
     "snippet",
     "source_document",
+    "years",
 ]

@@ -130,6 +130,11 @@ def rfc3339(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def years(count: int) -> str:
+    """Return a number of years in words."""
+    return "1 year" if count == 1 else f"{count} years"
+
+
 def plain(value: object) -> object:
     """Return a value as JSON has it: lists for tuples, text for times, paths and versions.
 

@@ -16,6 +16,7 @@ from string import Template
 from packaging.version import Version
 
 from kbuild.base.arches import ARCHES
+from kbuild.release.documents import years
 from kbuild.release.names import binary_name
 from kbuild.release.provenance import Statement
 
@@ -99,7 +100,7 @@ def snippet(tool: str, statement: Statement, base: str) -> str:
     above = base.rstrip("/") + (f"/{tag}" if layout == "tree" else "")
     names = {arch: binary_name(arch, layout) for arch in asked["arches"]}
     facts = {
-        "about": f"kubeadm {tag} by kbuild: CA {ca} years, all others {leaf} years",
+        "about": f"kubeadm {tag} by kbuild: CA {years(ca)}, others {years(leaf)}",
         "tag": tag,
         "version": tag.removeprefix("v"),
         "ca": f"{ca * _HOURS_A_YEAR}h",

@@ -17,6 +17,7 @@ from string import Template
 
 from kbuild.base.arches import ARCHES
 from kbuild.kubeadm.model import Binary, PackageKind
+from kbuild.release.documents import years
 from kbuild.release.errors import PackagerFailed, PackagerMissing
 
 NAME = "kubeadm-kbuild"
@@ -105,12 +106,12 @@ def make_package(kind: PackageKind, binary: Binary, work: Path, out: Path) -> No
     date, tree = binary.stamp.build_date, binary.tree
     root, names = work / f"{kind}-{binary.arch}", ARCHES[binary.arch]
     _lay_out(root / "root", binary.path, kind, date)
-    years = f"CA {tree.lifetimes.ca_years} years, leaf {tree.lifetimes.leaf_years} years"
+    ca, leaf = years(tree.lifetimes.ca_years), years(tree.lifetimes.leaf_years)
     facts = {
         "name": NAME,
         "version": _version(tree.source.tag),
         "arch": names.deb if kind == "deb" else names.rpm,
-        "about": f"kubeadm {tree.source.tag} with longer certificates ({years})",
+        "about": f"kubeadm {tree.source.tag} with longer certificates (CA {ca}, leaf {leaf})",
         "drop_in": _DROP_IN,
         "kib": -(-binary.path.stat().st_size // 1024),
     }

@@ -86,7 +86,7 @@ def test_the_threat_model_has_its_sections_and_names_every_command() -> None:
     listed = SECURITY.partition("## Which command runs foreign code")[2].partition("### ")[0]
     sources = (ROOT / "kbuild/cli").glob("*.py")
     commands = {
-        p.stem
+        p.stem.replace("_", "-")
         for p in sources
         if re.search(r"^@app\.(command|callback)", p.read_text(), re.MULTILINE)
     }

@@ -13,7 +13,7 @@ from kbuild.base.errors import (
     MissingSetting,
     UnknownSetting,
 )
-from kbuild.base.settings import key, options, variables
+from kbuild.base.settings import key, options
 from kbuild.settings import (
     KINDS,
     CachePruneSettings,
@@ -81,7 +81,7 @@ def example_of(kind: type[Common], name: str) -> object:
     if declared.is_switch:
         return True
     others = {"arch": ["arm"], "builder": "local", "layout": "tree", "package": ["rpm"]}
-    numbers = {"stall_timeout": 7}
+    numbers = {"stall_timeout": 7, "cache_limit": "7GB"}
     return declared.example or {**others, **numbers}.get(name, "/other")
 
 
@@ -147,18 +147,16 @@ def test_what_the_next_build_is_no_release_must_be() -> None:
     assert (found.leaf_years, found.key) == (5, Path("cosign.pub"))
 
 
-def test_names_mean_one_thing() -> None:
-    levels: dict[tuple[str, ...], dict[str, object]] = {}
+def test_a_name_means_one_thing_wherever_it_is_shared() -> None:
+    known: dict[tuple[str, ...], object] = {}
     for kind in KINDS:
         words = tuple(kind.command.split())
         for name, declared in options(kind).items():
             for depth in range(declared.own, len(words) + 1):
-                known = levels.setdefault(words[:depth], {})
-                if name != "version" and not declared.repeatable:
-                    assert known.setdefault(name, declared.parse) is declared.parse
-    known_names = [(level, name) for level, names_of in levels.items() for name in names_of]
-    assert len(variables(KINDS)) >= len(known_names)
-    assert not {key(name) for _, name in known_names} & {level[-1] for level in levels if level}
+                meaning = (declared.repeatable or declared.parse, declared.metavar)
+                assert known.setdefault((*words[:depth], key(name)), meaning) == meaning
+    # A table and a key of the same name could not be told from each other.
+    assert not known.keys() & {tuple(kind.command.split()) for kind in KINDS}
 
 
 def test_the_example_holds_the_defaults() -> None:

@@ -340,6 +340,47 @@ def test_an_output_that_cannot_be_made_is_told_first(
     assert "==> toolchain" not in done.stderr
 
 
+def test_a_kbuild_toml_has_a_table_for_each_command(run: Run, tmp_path: Path) -> None:
+    example = run("config-file")
+    assert example.returncode == 0
+    assert json.loads(run("config-file", "--json").stdout)["text"] == example.stdout
+    file = tmp_path / "home/kbuild.toml"
+    file.write_text(example.stdout.replace('#since = "1.24"', 'since = "new"'))
+    assert outcome(run("versions")) == (2, "bad-version")
+    assert run("pins", "list").returncode == 0
+    file.write_text("[cache.prune]\nmax-size = 5\n")
+    done = run("cache", "prune")
+    assert outcome(done) == (2, "bad-setting")
+    assert "kbuild.toml: [cache.prune] max-size cannot be 5: it must be a size" in done.stderr
+
+
+def test_sign_and_check_take_their_keys_from_the_environment(run: Run, tmp_path: Path) -> None:
+    make_release(tmp_path / "work", tmp_path / "home/made")
+    (tmp_path / "home/a.key").write_text("no key")
+    assert "give either --key FILE or --keyless" in run("sign", "made").stderr
+    assert outcome(run("sign", "made", KBUILD_KEY="a.key")) == (90, "bad-key")
+    assert outcome(run("check", "made", KBUILD_CHECK_KEY="a.key")) == (90, "bad-key")
+    assert run("check", "made", KBUILD_SIGN_KEY="a.key").returncode == 0
+
+
+def test_an_option_of_a_group_holds_for_its_commands(run: Run, tmp_path: Path) -> None:
+    engine = {"DOCKER_HOST": f"unix://{tmp_path}/absent.sock"}
+    assert run("cache", "--cache-dir", "mine", "prune", **engine).returncode == 0
+    assert (tmp_path / "home/mine/v1").is_dir()
+    assert not (tmp_path / "home/.cache").exists()
+
+
+def test_every_command_is_described_in_full(run: Run) -> None:
+    assert "..." not in run("--help").stdout.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize("words", [("kubeadm",), ("cache",), ("pins", "update"), ("sign",)])
+def test_a_switch_has_no_value_in_help(words: tuple[str, ...], run: Run) -> None:
+    shown = run(*words, "--help").stdout
+    assert "--json" in shown
+    assert "<bool>" not in shown
+
+
 def test_help_tells_the_defaults(run: Run) -> None:
     shown = " ".join(run("kubeadm", "--help", COLUMNS="300").stdout.split())
     for default in ("auto", "amd64", "golang:<pin>", "dist/<version>", "SOURCE_DATE_EPOCH"):

@@ -180,7 +180,7 @@ def test_the_command_prints_the_snippet_and_nothing_else(
         (["export", "kubespray", ".", "--base-url", "https://x/$(reboot)"], 2, "bad-setting"),
         (["export", "kubespray", ".", "--base-url", "https://x/'"], 2, "bad-setting"),
         (["export", "kubespray", ".", "--base-url", MIRROR], 90, "not-a-release"),
-        (["export", "kubespray", "."], 2, ""),
+        (["export", "kubespray", "."], 2, "missing-setting"),
     ],
     ids=lambda words: "-".join(words[3:]) if isinstance(words, list) else None,
 )
