@@ -20,9 +20,15 @@ from tests.support.releases import ARCHIVE, GIT, make_binaries, make_proven, mak
 COMPARED = {**ARCHIVE, "commit_proof": "compared"}
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("template")
+    return make_release(folder / "work", folder / "v1.20.2")
+
+
 @pytest.fixture
-def made(tmp_path: Path) -> Path:
-    return make_release(tmp_path / "work", tmp_path / "v1.20.2")
+def made(template: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(template, tmp_path / "v1.20.2")
 
 
 class Builder:
