@@ -186,7 +186,7 @@ class LeafOutlivesCA(UsageError):
     ca_years: int
     leaf_years: int
 
-    what = "leaf certificates of {leaf_years} years would outlive their CA of {ca_years} years"
+    what = "leaf certificates would outlive their CA: leaf-years {leaf_years}, ca-years {ca_years}"
     todo = "give --leaf-years a number up to {ca_years}, or raise --ca-years"
 
 
