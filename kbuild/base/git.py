@@ -31,7 +31,7 @@ from kbuild.base.progress import Progress
 from kbuild.base.workspace import disk_errors
 
 if TYPE_CHECKING:
-    from git import RemoteProgress
+    from git import Git, RemoteProgress
 
 _NETWORK = re.compile(
     r"could not resolve|couldn't resolve|connection (refused|reset|timed out|was reset)|timed out"
@@ -195,30 +195,8 @@ def _run(
     ``most`` bytes. Raises BrokenSource with git's words in its details, NetworkError for a server
     that was left, DiskFull, NotEnoughMemory or GitMissing.
     """
-    # Loaded here: importing it runs git, which most commands do not need.
-    try:
-        from git import Git, GitCommandNotFound
-    except ImportError as error:
-        if isinstance(error.__cause__, OSError | MemoryError):  # the system let it start no git
-            raise error.__cause__ from error
-        raise GitMissing(details=str(error)) from error
-    for name in _INHERITED:
-        os.environ.pop(name, None)
-    settings = [word for setting in _SETTINGS for word in ("-c", setting)]
-    leader = () if progress is None else _LEADER  # a local command ends by itself
-    try:
-        with _input(text) as stdin:  # git has a copy of it
-            process = Git().execute(
-                [*leader, Git.GIT_PYTHON_GIT_EXECUTABLE, *settings, *words],
-                istream=stdin,
-                env={**_ENVIRONMENT, **(environment or {})},
-                as_process=True,
-                start_new_session=True,
-            )
-    except GitCommandNotFound as error:
-        raise GitMissing(details=str(error)) from error
-    errors = _listener(progress)
-    child = process.proc
+    process, errors = _start(words, progress, text, environment), _listener(progress)
+    child = process.proc  # it is terminated when nothing refers to ``process`` any more
     assert child is not None
     _running.add(child)
     with child:
@@ -239,6 +217,37 @@ def _run(
     if progress is not None and any(_NO_FILTER in line for line in errors.other_lines):
         progress.say("the source cannot leave files out, so the whole tree was fetched")
     return out
+
+
+def _start(
+    words: Sequence[str],
+    progress: Progress | None,
+    text: str,
+    environment: Mapping[str, str] | None,
+) -> "Git.AutoInterrupt":
+    """Start git in a session of its own; ``text`` is its input."""
+    # Loaded here: importing it runs git, which most commands do not need.
+    try:
+        from git import Git, GitCommandNotFound
+    except ImportError as error:
+        if isinstance(error.__cause__, OSError | MemoryError):  # the system let it start no git
+            raise error.__cause__ from error
+        raise GitMissing(details=str(error)) from error
+    for name in _INHERITED:
+        os.environ.pop(name, None)
+    settings = [word for setting in _SETTINGS for word in ("-c", setting)]
+    leader = () if progress is None else _LEADER  # a local command ends by itself
+    try:
+        with _input(text) as stdin:  # git has a copy of it
+            return Git().execute(
+                [*leader, Git.GIT_PYTHON_GIT_EXECUTABLE, *settings, *words],
+                istream=stdin,
+                env={**_ENVIRONMENT, **(environment or {})},
+                as_process=True,
+                start_new_session=True,
+            )
+    except GitCommandNotFound as error:
+        raise GitMissing(details=str(error)) from error
 
 
 def _failure(code: int, errors: "RemoteProgress", source: str, what: str) -> KbuildError:

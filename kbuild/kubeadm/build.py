@@ -106,11 +106,7 @@ def build_and_prove(
             request = replace(request, build_date=date)
     with job.stage("patch", progress):
         stock_tree = _stock_tree(source, toolchain, job) if request.against_stock else None
-        tree = (
-            leave_stock(source, toolchain)
-            if request.stock
-            else patch_tree(source, toolchain, request.lifetimes)
-        )
+        tree = _tree(source, toolchain, request)
     with job.stage("build", progress):
         found = None if independent else find_built(tree, request, job.workspace, progress)
         if found is None:
@@ -127,6 +123,12 @@ def build_and_prove(
             stock = _stock(stock_tree, request, job.workspace, progress, independent=independent)
     with job.stage("prove", progress):
         return _proven(binaries, stock, published, job, progress, unchanged=found is not None)
+
+
+def _tree(source: SourceTree, toolchain: Toolchain, request: BuildRequest) -> PatchedTree:
+    if request.stock:
+        return leave_stock(source, toolchain)
+    return patch_tree(source, toolchain, request.lifetimes)
 
 
 def _stock_tree(source: SourceTree, toolchain: Toolchain, job: Job) -> PatchedTree:

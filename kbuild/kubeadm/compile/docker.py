@@ -47,22 +47,22 @@ class DockerBuild:
     ) -> None:
         image = patched.toolchain.image
         assert image is not None
-        self._image, self._out = image, out
+        self._image, self._out, self._workspace = image, out, workspace
         with engine.translate(image), contextlib.ExitStack() as held:
-            self._run = held.enter_context(engine_run(workspace))
-            source, made = (held.enter_context(self._run.volume()) for _ in range(2))
+            run = held.enter_context(engine_run(workspace))
+            source, made = (held.enter_context(run.volume()) for _ in range(2))
             self._gocache = f"{CACHE_VOLUME}-{key(image)}"
             if empty_cache:
-                self._gocache = held.enter_context(self._run.volume())
+                self._gocache = held.enter_context(run.volume())
             else:  # an engine does not record when a volume was last used
                 (workspace.cache / "volumes" / self._gocache).touch()
             volumes = {source: GOPATH, made: OUT.parent, self._gocache: CACHE.parent}
-            self._limits, environment = _resources(self._run)
+            self._limits, environment = _resources(run)
             # The holder is there until the container is, so the volumes are in use all the time.
-            with self._run.holder(image, volumes) as holder:
+            with run.holder(image, volumes) as holder:
                 _load(holder, patched.source, tar)
                 self._container = held.enter_context(
-                    self._run.container(
+                    run.container(
                         image,
                         ("sh", "-euc", command.script),
                         volumes,
@@ -101,8 +101,8 @@ class DockerBuild:
 
     def drop_cache(self) -> None:
         """Remove the volume of Go's build cache."""
-        with engine.translate(self._image):
-            self._run.remove_volume(self._gocache)
+        with engine_run(self._workspace) as run, engine.translate(self._image):
+            run.remove_volume(self._gocache)
 
 
 def _resources(run: EngineRun) -> tuple[Limits, dict[str, str]]:
