@@ -6,28 +6,30 @@ name kbuild's own default addresses; every other address must come from the user
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from kbuild.base.errors import AddressNotAllowed, BadProvenance, RebuildDiffers
 from kbuild.base.progress import Progress
 from kbuild.base.workspace import open_workspace
-from kbuild.kubeadm.model import BuildRequest, Lifetimes, PatchedTree
+from kbuild.kubeadm.model import (
+    BuildRequest,
+    GoRequest,
+    Lifetimes,
+    OutputRequest,
+    PatchedTree,
+    SourceRequest,
+)
 from kbuild.pipeline import build
-from kbuild.release.names import BUILD, PROOF, PROVENANCE
-from kbuild.release.provenance import Statement, read_provenance
-from kbuild.release.recorded import artifacts
+from kbuild.release import BUILD, PROOF, PROVENANCE, Statement, artifacts, read_provenance
 from kbuild.settings import GO_SITE, GOLANG, RELEASE_SITE, UPSTREAM, Settings
 
 # They tell of one run: its clock, its keys, its seconds.
 _OF_THE_RUN = (BUILD, PROOF)
-# Where the same input is available here. What the user gives wins over the provenance.
-_PLACES = (
-    *("source", "builder", "image", "golang_repository"),
-    *("go_root", "go_site", "release_site"),
-)
+_IMAGE_SETTINGS = {"image", "golang_repository"}
 _DEFAULTS = {
     "source": UPSTREAM,
     "golang_repository": GOLANG,
@@ -57,10 +59,10 @@ def rebuild(path: Path, settings: Settings, progress: Progress) -> Rebuilt:
     path = path / PROVENANCE if os.path.isdir(path) else path  # noqa: PTH112  # any name
     before = read_provenance(path)
     _demand_subjects(path, before)
-    recorded = _request(before, settings)
-    request = _with_places(recorded, settings)
+    request = _request(before, settings)
     foreign = _foreign_addresses(request, settings)
-    if before.asked["go_root"] is not None and request.builder == "local" and not request.go_root:
+    needs_go_root = request.go.builder == "local" and request.go.root is None
+    if before.asked["go_root"] is not None and needs_go_root:
         foreign["go_root"] = before.asked["go_root"]
     if foreign:
         raise AddressNotAllowed(
@@ -70,7 +72,7 @@ def rebuild(path: Path, settings: Settings, progress: Progress) -> Rebuilt:
         )
     with open_workspace(settings.cache_dir) as workspace:
         # In the work folder, which the next run removes if this one is killed.
-        output = workspace.work / "release"
+        output = replace(request.output, folder=workspace.work / "release")
         [made] = build([replace(request, output=output)], workspace, progress, independent=True)
         after = read_provenance(made.folder / PROVENANCE)
     subjects = {
@@ -96,63 +98,83 @@ def _demand_subjects(path: Path, statement: Statement) -> None:
             raise BadProvenance(path=path, reason=f"its subject {name} has no sha256")
 
 
-def _with_places(recorded: BuildRequest, settings: Settings) -> BuildRequest:
-    """Return the request with the places that the user gave in place of the recorded ones."""
-    given = {name: getattr(settings, name) for name in _PLACES if name in settings.given}
-    if "go_root" in given:
-        given.setdefault("builder", "local")
-    request = replace(recorded, **given)
-    if request.builder == "local":
-        return replace(request, image=None)
-    if request.image is not None and "image" not in given and "golang_repository" in given:
-        _, _, digest = request.image.partition("@")
-        return replace(request, image=f"{request.golang_repository}@{digest}")
-    return request
-
-
 def _foreign_addresses(request: BuildRequest, settings: Settings) -> dict[str, str]:
     """Return the addresses that are neither the user's nor kbuild's defaults, by their names."""
-    foreign = {
-        name: getattr(request, name)
-        for name, default in _DEFAULTS.items()
-        if name not in settings.given and getattr(request, name) != default
+    addresses = {
+        "source": request.source.address,
+        "golang_repository": request.go.repository,
+        "go_site": request.go.site,
+        "release_site": request.release_site,
     }
-    image_given = not settings.given.isdisjoint({"image", "golang_repository"})
-    if request.image and not image_given and not _GOLANG_IMAGE.fullmatch(request.image):
-        foreign["image"] = request.image
+    foreign = {
+        name: address
+        for name, address in addresses.items()
+        if name not in settings.given and address != _DEFAULTS[name]
+    }
+    image, image_given = request.go.image, not settings.given.isdisjoint(_IMAGE_SETTINGS)
+    if image and not image_given and not _GOLANG_IMAGE.fullmatch(image):
+        foreign["image"] = image
     return foreign
 
 
 def _request(statement: Statement, settings: Settings) -> BuildRequest:
-    """Return the request that a provenance tells of; every input is demanded by its digest."""
-    asked = statement.asked
-    source, go = statement.dependencies["source"], statement.dependencies["go"]
-    image = go["annotations"].get("image")
+    """Return the request that a provenance tells of; every input is demanded by its digest.
+
+    The user says where the same input is available here, and that wins over the provenance.
+    """
+    asked, source = statement.asked, statement.dependencies["source"]
     return BuildRequest(
         version=asked["version"],
         lifetimes=Lifetimes(**asked["lifetimes"]),
         arches=tuple(asked["arches"]),
-        source=asked["source"],
-        commit=statement.commit,
-        source_sha256=source["digest"].get("sha256"),
-        verify_against=settings.verify_against,
-        builder="docker" if image else "local",
-        image=image,
-        golang_repository=asked["golang_repository"],
-        go_version=go["annotations"]["version"],
-        go_root=None,
-        go_site=asked["go_site"],
-        lock=settings.lock,
-        output=None,
+        source=SourceRequest(
+            address=_given_or(settings, "source", asked),
+            commit=statement.commit,
+            sha256=source["digest"].get("sha256"),
+            verify_against=settings.verify_against,
+        ),
+        go=_go_request(statement, settings),
+        output=OutputRequest(
+            folder=None, layout=asked["layout"], packages=tuple(asked["package"]), force=False
+        ),
         build_date=datetime.fromisoformat(asked["build_date"]),
         tree_state=asked["tree_state"],
         stock=asked["stock"],
         against_stock=False,
         independent=False,
-        release_site=asked["release_site"],
-        layout=asked["layout"],
-        package=tuple(asked["package"]),
-        force=False,
+        release_site=_given_or(settings, "release_site", asked),
+    )
+
+
+def _given_or(settings: Settings, name: str, recorded: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    return getattr(settings, name) if name in settings.given else recorded.get(name)
+
+
+def _go_request(statement: Statement, settings: Settings) -> GoRequest:
+    asked, go = statement.asked, statement.dependencies["go"]["annotations"]
+    is_local = "go_root" in settings.given or not go.get("image")
+    builder = (
+        settings.builder if "builder" in settings.given else ("local" if is_local else "docker")
+    )
+    repository = _given_or(settings, "golang_repository", asked)
+    image = _given_or(settings, "image", go)
+    if builder == "local":
+        image = None
+    elif (
+        image is not None
+        and "image" not in settings.given
+        and "golang_repository" in settings.given
+    ):
+        _, _, digest = image.partition("@")
+        image = f"{repository}@{digest}"
+    return GoRequest(
+        builder=builder,
+        image=image,
+        repository=repository,
+        version=go["version"],
+        root=_given_or(settings, "go_root", {}),
+        site=_given_or(settings, "go_site", asked),
+        lock=settings.lock,
     )
 
 

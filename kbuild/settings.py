@@ -29,8 +29,15 @@ from kbuild.kubeadm.model import (
     MAX_YEARS,
     STOCK_CA_YEARS,
     STOCK_LEAF_YEARS,
+    BuilderChoice,
     BuildRequest,
+    GoRequest,
+    Layout,
     Lifetimes,
+    OutputRequest,
+    PackageKind,
+    SourceRequest,
+    TreeState,
 )
 
 UPSTREAM = "https://github.com/kubernetes/kubernetes.git"
@@ -45,6 +52,7 @@ BUILDERS = ("auto", "docker", "local")
 TREE_STATES = ("dirty", "clean", "archive")
 LAYOUTS = ("flat", "tree")
 PACKAGES = ("deb", "rpm")
+SIZE_UNITS = ("B", "kB", "MB", "GB", "TB")  # each 1000 times the one before
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _LIFETIMES = ("ca_years", "leaf_years")
@@ -185,6 +193,21 @@ def _switch(name: str, value: object) -> bool:
     return known[word]
 
 
+def parse_size(name: str, value: object) -> int:
+    """Return the bytes of a size such as 500MB or 5GB; raises BadSetting."""
+    powers = {unit.lower(): power for power, unit in enumerate(SIZE_UNITS)}
+    pattern = rf"(\d{{1,9}}(?:\.\d{{1,3}})?) ?({'|'.join(powers)})"
+    match = re.fullmatch(pattern, str(value).strip().lower(), re.ASCII)
+    if match is None:
+        hint = "write it like 500MB or 5GB"
+        raise BadSetting(name=name, value=value, reason="it must be a size", hint=hint)
+    return int(float(match[1]) * 1000 ** powers[match[2]])
+
+
+def _limit(name: str, value: object) -> int:
+    return 0 if str(value).strip() == "0" else parse_size(name, value)
+
+
 def _setting(parse: Parse, default: object = None) -> Any:  # noqa: ANN401  # as dataclasses.field
     return field(default=default, metadata={"parse": parse})
 
@@ -201,7 +224,7 @@ class Settings:
     commit: str | None = _setting(_hex(least=7, most=40))
     source_sha256: str | None = _setting(_hex(least=64, most=64))
     verify_against: str | None = _setting(_source)
-    builder: str = _setting(_one_of(*BUILDERS), "auto")
+    builder: BuilderChoice = _setting(_one_of(*BUILDERS), "auto")
     image: str | None = _setting(_address)
     golang_repository: str = _setting(_address, GOLANG)
     go_version: str | None = _setting(_text)
@@ -210,15 +233,16 @@ class Settings:
     lock: Path = _setting(_path, user_config_path("kbuild") / "golang-images.lock")
     output: Path | None = _setting(_path)
     build_date: datetime | None = _setting(_moment)
-    tree_state: str | None = _setting(_one_of(*TREE_STATES))
+    tree_state: TreeState | None = _setting(_one_of(*TREE_STATES))
     stock: bool = _setting(_switch, default=False)
     against_stock: bool = _setting(_switch, default=False)
     independent: bool = _setting(_switch, default=False)
     release_site: str = _setting(_address, RELEASE_SITE)
-    layout: str = _setting(_one_of(*LAYOUTS), "flat")
-    package: tuple[str, ...] = _setting(_several(_one_of(*PACKAGES)), ())
+    layout: Layout = _setting(_one_of(*LAYOUTS), "flat")
+    package: tuple[PackageKind, ...] = _setting(_several(_one_of(*PACKAGES)), ())
     stall_timeout: int = _setting(_seconds, 60)
     cache_dir: Path = _setting(_path, user_cache_path("kbuild"))
+    cache_limit: int = _setting(_limit, 5 * 1000**3)  # bytes; 0 is no limit
     force: bool = _setting(_switch, default=False)
     dry_run: bool = _setting(_switch, default=False)
     json: bool = _setting(_switch, default=False)
@@ -289,27 +313,30 @@ class Settings:
             version=version,
             lifetimes=self.lifetimes(),
             arches=self.arch,
-            source=self.source,
-            commit=self.commit,
-            source_sha256=self.source_sha256,
-            verify_against=self.verify_against,
-            builder=self.builder,
-            image=self.image,
-            golang_repository=self.golang_repository,
-            go_version=self.go_version,
-            go_root=self.go_root,
-            go_site=self.go_site,
-            lock=self.lock,
-            output=self.output,
+            source=SourceRequest(
+                address=self.source,
+                commit=self.commit,
+                sha256=self.source_sha256,
+                verify_against=self.verify_against,
+            ),
+            go=GoRequest(
+                builder=self.builder,
+                image=self.image,
+                repository=self.golang_repository,
+                version=self.go_version,
+                root=self.go_root,
+                site=self.go_site,
+                lock=self.lock,
+            ),
+            output=OutputRequest(
+                folder=self.output, layout=self.layout, packages=self.package, force=self.force
+            ),
             build_date=self.build_date or _clock(environment),
             tree_state=self.tree_state or ("clean" if self.stock else "dirty"),
             stock=self.stock,
             against_stock=self.against_stock,
             independent=self.independent,
             release_site=self.release_site,
-            layout=self.layout,
-            package=self.package,
-            force=self.force,
         )
 
 

@@ -37,7 +37,7 @@ import sys, time
 from pathlib import Path
 from kbuild.kubeadm.model import Tag
 from kbuild.settings import Settings
-from kbuild.kubeadm.source import fetch, resolve
+from kbuild.kubeadm.source.fetch import fetch, resolve
 from kbuild.base.workspace import open_workspace
 from tests.support.recorder import Recorder
 source, version, cache = sys.argv[1:]
@@ -285,7 +285,7 @@ def machine() -> str:
 
 
 def row(figure: Figure) -> str:
-    """Return a figure as a line of the table that README has."""
+    """Return a figure as a line of the table in docs/reference.md."""
     digits = {"s": 2, "MB": 1}.get(figure.unit, 0)
     ours, theirs = (f"{v:.{digits}f} {figure.unit}".strip() for v in (figure.kbuild, figure.other))
     limit = "" if figure.limit is None else f"{figure.limit:.2f}"

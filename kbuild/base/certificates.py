@@ -5,6 +5,7 @@ import binascii
 import warnings
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 import yaml
 from cryptography import x509
@@ -18,6 +19,8 @@ from kbuild.base.sandbox import Files
 
 # kubeadm's CAs had the serial number 0 until v1.25.11, v1.26.6 and v1.27.3.
 warnings.filterwarnings("ignore", "Parsed a serial number which wasn't positive")
+
+Kind = Literal["ca", "leaf", "kubeconfig"]
 
 CAS = {
     "pki/ca.crt": "kubernetes",
@@ -54,7 +57,7 @@ class UnreadableCertificate(Exception):
 class Certificate:
     """One certificate: its kind (ca, leaf, kubeconfig), names, dates and fingerprint."""
 
-    kind: str
+    kind: Kind
     path: str
     subject: str
     not_before: datetime
@@ -109,7 +112,7 @@ def _read(name: str, content: bytes) -> Certificate:
     )
 
 
-def _kind(certificate: x509.Certificate) -> str:
+def _kind(certificate: x509.Certificate) -> Kind:
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
     except x509.ExtensionNotFound:  # kubeadm's leaves have none before v1.21

@@ -1,7 +1,4 @@
-"""Read files that somebody else may have put there: never a device or a pipe, never without end.
-
-And say what is wrong with what is in them.
-"""
+"""Read untrusted files: only regular ones, up to a size limit. Describe what is wrong with them."""
 
 import errno
 import io
@@ -13,7 +10,7 @@ from pathlib import Path
 
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
-# What parsing a document, and looking at what it holds, can raise.
+# What parsing a document and reading values from it can raise.
 BROKEN = (
     ValueError,
     LookupError,
@@ -22,7 +19,7 @@ BROKEN = (
     ArithmeticError,
     RecursionError,
 )
-_WORDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
+_REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
     (UnicodeError, "it is not UTF-8 text"),
     (json.JSONDecodeError, "it is not JSON ({})"),
     (tomllib.TOMLDecodeError, "it is not TOML ({})"),
@@ -34,15 +31,15 @@ _WORDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
 
 
 def open_file(path: Path) -> io.BufferedReader:
-    """Open a regular file to read it; links are followed.
+    """Open a regular file for reading; links are followed.
 
     Opening a FIFO waits for a writer, and a device may never end, so neither is opened. Raises
-    OSError, whose ``strerror`` says what is wrong: also for what is no regular file, and for a path
-    that cannot be one.
+    OSError, whose ``strerror`` says what is wrong, also for a file that is not regular and for an
+    invalid path.
     """
     try:
         descriptor = os.open(path, _FLAGS)
-    except ValueError as error:  # a NUL in the name, or a character that the locale has not
+    except ValueError as error:  # a NUL in the name, or a character that the locale lacks
         raise OSError(errno.EINVAL, "it is not a valid file name", str(path)) from error
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
@@ -67,9 +64,9 @@ def read_file(path: Path, limit: int) -> bytes:
 def demand_plain_yaml(text: str | bytes, depth: int) -> None:
     """Raise ValueError for YAML that has aliases, or more than ``depth`` levels.
 
-    A few aliases can stand for gigabytes, and the parser takes the square of the depth.
+    A few aliases can expand to gigabytes, and the parser takes quadratic time in the depth.
     """
-    import yaml  # slow to import, and most documents are of another kind
+    import yaml  # slow to import, and most documents are not YAML
 
     level = 0
     for event in yaml.parse(text, yaml.BaseLoader):
@@ -81,13 +78,13 @@ def demand_plain_yaml(text: str | bytes, depth: int) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """Return what is wrong with a document, from what reading or parsing it has raised.
+    """Return what is wrong with a document, from the error that reading or parsing it raised.
 
-    The words of a library follow where they tell more, such as the line.
+    The text of a library is included if it adds details, such as the line.
     """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, ValueError) and "int_max_str_digits" in str(error):
         return "it has a number with too many digits"
-    words = next((words for kinds, words in _WORDS if isinstance(error, kinds)), "{}")
-    return words.format(error) or type(error).__name__
+    reason = next((text for kinds, text in _REASONS if isinstance(error, kinds)), "{}")
+    return reason.format(error) or type(error).__name__

@@ -1,8 +1,8 @@
-"""Downloads, what a stall is, and trying again what failed for want of a network.
+"""Download files, detect stalled transfers, and retry after network errors.
 
-A transfer has stalled when fewer than 1000 bytes a second came over ``stall_timeout`` seconds, as
-with git's own http.lowSpeedLimit. The time-outs of sockets do not tell that: they begin anew with
-each byte, so a server that sends one now and then would never be left.
+A transfer has stalled when fewer than 1000 bytes per second arrived for ``stall_timeout`` seconds,
+as with git's http.lowSpeedLimit. Socket timeouts cannot detect this: they restart with each byte,
+so a server that sends one byte now and then would never time out.
 """
 
 import contextlib
@@ -21,43 +21,43 @@ if TYPE_CHECKING:
     import requests
 
 ATTEMPTS = 4
-FIRST_WAIT = 1.0  # seconds; tests set it to nothing
-LEAST = 1000  # bytes a second
+FIRST_WAIT = 1.0  # seconds; tests set it to 0
+LEAST = 1000  # bytes per second
 LARGEST = 2 << 30  # bytes of a download
-stall_timeout = 60.0  # seconds; the setting of that name, for this whole process
-_TICK = 0.25  # seconds between two looks at what came
-_GRACE = 5.0  # seconds that a socket waits longer than we do, so that a stall is told as one
+stall_timeout = 60.0  # seconds; the option of that name, for the whole process
+_TICK = 0.25  # seconds between two checks of the queue
+_GRACE = 5.0  # seconds that a socket waits longer, so that a stall is reported as a stall
 _CHUNK = 1 << 20
 _QUEUED = 4
 _OK = 200
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERRORS = 500
-_AS_IT_IS = {"Accept-Encoding": "identity"}  # an archive is compressed already
+_NO_COMPRESSION = {"Accept-Encoding": "identity"}  # archives are compressed already
 
 T = TypeVar("T")
 
 
 class NetworkError(Exception):
-    """A failure that may well be over the next time; its text is the other program's."""
+    """A failure that a retry may solve; its text comes from the other program."""
 
 
 class DownloadFailed(Exception):
-    """A download failed for good; its text says why."""
+    """A download that failed permanently; its text says why."""
 
 
 class Pace:
-    """Tells a transfer that has stalled from one that is slow.
+    """Distinguishes a stalled transfer from a slow one.
 
-    A window ends when the bytes of a whole window have come, and the next one begins. So a server
-    may be silent once for nearly ``stall_timeout``, for example before its first byte, and whatever
-    it sent before does not count for later.
+    A window ends when the minimum number of bytes for ``stall_timeout`` seconds has arrived. Then
+    the next one begins. So a server may be silent for nearly ``stall_timeout``, for example before
+    its first byte, and earlier bytes do not count for later windows.
     """
 
     def __init__(self) -> None:
         self._seconds, self._bytes = 0.0, 0.0
 
     def add(self, seconds: float, size: float) -> None:
-        """Count what came in so many seconds of waiting; raises NetworkError for a stall."""
+        """Count bytes that arrived while waiting; raises NetworkError for a stall."""
         self._seconds, self._bytes = self._seconds + seconds, self._bytes + size
         if self._bytes >= LEAST * stall_timeout:
             self._seconds, self._bytes = 0.0, 0.0
@@ -70,8 +70,8 @@ class Pace:
 
 
 def on_network_errors(what: Callable[[], T], progress: Progress) -> T:
-    """Call ``what`` up to four times while it raises NetworkError; the last one passes on."""
-    # Loaded here: most commands never ask a network for anything.
+    """Call ``what`` up to four times while it raises NetworkError; the last error propagates."""
+    # Imported here: most commands never use the network.
     from tenacity import (
         RetryCallState,
         Retrying,
@@ -81,15 +81,15 @@ def on_network_errors(what: Callable[[], T], progress: Progress) -> T:
         wait_random,
     )
 
-    def tell(state: RetryCallState) -> None:
+    def report(state: RetryCallState) -> None:
         wait = state.next_action.sleep if state.next_action else 0
-        progress.say(f"the network failed, trying again in {wait:.0f} s")
+        progress.say(f"network error, trying again in {wait:.0f} s")
 
     retrying = Retrying(
         stop=stop_after_attempt(ATTEMPTS),
         wait=wait_exponential(multiplier=FIRST_WAIT) + wait_random(0, FIRST_WAIT),
         retry=retry_if_exception_type(NetworkError),
-        before_sleep=tell,
+        before_sleep=report,
         reraise=True,
     )
     return retrying(what)
@@ -100,36 +100,36 @@ def watched(
     size: Callable[[T], float],
     tick: Callable[[], None] = lambda: None,
 ) -> Generator[T, None, None]:
-    """Yield the items of a generator that runs in a thread of its own, unless they stall.
+    """Yield the items of a generator that runs in its own thread, unless they stall.
 
-    A thread that waits for a server cannot be ended. It can be left behind: then it closes the
-    generator as soon as it gets another item or an error, and at the latest it ends with kbuild.
-    ``size`` tells how many bytes an item stands for; ``tick`` is called while there is none, and
-    may raise. Raises NetworkError when the items stall, and whatever the generator raises.
+    A thread that waits for a server cannot be stopped, but it can be abandoned. Then it closes the
+    generator after the next item or error, and at the latest it ends with kbuild. ``size`` returns
+    the number of bytes that an item stands for. ``tick`` is called while there is no item, and may
+    raise. Raises NetworkError when the items stall, and whatever the generator raises.
     """
-    given: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(_QUEUED)
-    is_left = threading.Event()
+    received: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(_QUEUED)
+    is_abandoned = threading.Event()
 
-    def give() -> None:
+    def run() -> None:
         try:
             with contextlib.closing(items()) as all_items:
                 for item in all_items:
-                    given.put((item,))
-                    if is_left.is_set():
+                    received.put((item,))
+                    if is_abandoned.is_set():
                         return
         except BaseException as error:
-            given.put(error)
+            received.put(error)
         else:
-            given.put(None)
+            received.put(None)
 
-    threading.Thread(target=give, daemon=True).start()
+    threading.Thread(target=run, daemon=True).start()
     pace = Pace()
     try:
         while True:
-            # Only the time of waiting counts, not what is done with an item.
+            # Only the time spent waiting counts, not the time spent on an item.
             began = time.monotonic()
             try:
-                got = given.get(timeout=_TICK)
+                got = received.get(timeout=_TICK)
             except queue.Empty:
                 pace.add(time.monotonic() - began, 0)
                 tick()
@@ -141,16 +141,16 @@ def watched(
             pace.add(time.monotonic() - began, size(got[0]))
             yield got[0]
     finally:
-        is_left.set()
+        is_abandoned.set()
         with contextlib.suppress(queue.Empty):
-            while True:  # it may wait for room in the queue
-                given.get_nowait()
+            while True:  # the thread may be waiting for room in the queue
+                received.get_nowait()
 
 
 def within(seconds: float, what: Callable[[], T]) -> T:
-    """Return what a call returns that asks servers for a few answers, if it does so in time.
+    """Return the result of a call that makes a few small requests, if it ends in time.
 
-    Raises NetworkError when the time is over, and whatever the call raises.
+    Raises NetworkError after ``seconds``, and whatever the call raises.
     """
     answer = Future[T]()
 
@@ -168,9 +168,9 @@ def within(seconds: float, what: Callable[[], T]) -> T:
 
 
 def download(url: str, target: Path, what: str, progress: Progress, limit: int = LARGEST) -> None:
-    """Download a file of at most ``limit`` bytes as the server has it: nothing is decompressed.
+    """Download a file of at most ``limit`` bytes, without decompressing it.
 
-    It is tried again on network errors, stalls and a server's own faults. Raises DownloadFailed.
+    Network errors, stalls and server errors are retried. Raises DownloadFailed.
     """
     try:
         on_network_errors(lambda: _download(url, target, what, progress, limit), progress)
@@ -179,7 +179,7 @@ def download(url: str, target: Path, what: str, progress: Progress, limit: int =
 
 
 def _download(url: str, target: Path, what: str, progress: Progress, limit: int) -> None:
-    import requests  # noqa: F401  # slow to import: that is no waiting for the server
+    import requests  # noqa: F401  # slow to import, and must not count as waiting for the server
 
     done, total = 0, None
     pieces = watched(
@@ -194,38 +194,38 @@ def _download(url: str, target: Path, what: str, progress: Progress, limit: int)
                 raise DownloadFailed(_too_large(limit))
             progress.advance(what, done, total)
     if total is not None and done != total:
-        message = f"only {done} of {total} bytes came"
+        message = f"only {done} of {total} bytes arrived"
         raise NetworkError(message)
 
 
 def _pieces(url: str, limit: int) -> Generator[tuple[bytes, int | None], None, None]:
-    """Yield what a server sends, each piece with the length of all, if the server tells it."""
+    """Yield each piece that a server sends, with the total length if the server reports it."""
     import requests
     from urllib3.exceptions import HTTPError
 
-    # No larger than what must come in one window, or a slow transfer would seem to have stalled.
+    # At most the minimum for one window, or a slow transfer would look like a stalled one.
     chunk = min(_CHUNK, int(LEAST * stall_timeout))
     try:
         with requests.get(
             url,
             stream=True,
             timeout=stall_timeout + _GRACE,
-            headers=_AS_IT_IS,
-            hooks={"response": _leave_out_body},
+            headers=_NO_COMPRESSION,
+            hooks={"response": _close_redirect},
         ) as answer:
             _check_status(answer.status_code, str(answer.reason))
-            total = _length(answer.headers.get("Content-Length"), limit)
-            # Not iter_content, which would decompress what a server has compressed unasked.
+            total = _content_length(answer.headers.get("Content-Length"), limit)
+            # Not iter_content: it decompresses what a server compressed without being asked.
             for piece in answer.raw.stream(chunk, decode_content=False):
                 yield piece, total
     except (requests.ConnectionError, requests.Timeout, HTTPError) as error:
         raise NetworkError(str(error)) from error
-    except (requests.RequestException, ValueError) as error:  # of an address that cannot be
+    except (requests.RequestException, ValueError) as error:  # for an invalid address
         raise DownloadFailed(str(error)) from error
 
 
-def _leave_out_body(answer: "requests.Response", **_: object) -> None:
-    # Else requests reads all of the body of a redirect, before it follows it.
+def _close_redirect(answer: "requests.Response", **_: object) -> None:
+    # Otherwise requests reads the whole body of a redirect before it follows it.
     if answer.is_redirect:
         answer.close()
 
@@ -238,7 +238,7 @@ def _check_status(code: int, reason: str) -> None:
         raise DownloadFailed(message)
 
 
-def _length(header: str | None, limit: int) -> int | None:
+def _content_length(header: str | None, limit: int) -> int | None:
     if header is None:
         return None
     if not re.fullmatch(r"\d{1,18}", header, re.ASCII):

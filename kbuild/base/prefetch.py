@@ -1,4 +1,4 @@
-"""Prepare the next piece of work while this one is being worked on."""
+"""Prepare the next job while the current one runs."""
 
 import contextlib
 import threading
@@ -8,40 +8,40 @@ from typing import Generic, TypeVar
 
 from kbuild.base.progress import Progress
 
-_PATIENCE = 5.0  # seconds, for a thread that has been told to stop
+_JOIN_TIMEOUT = 5.0  # seconds, for a thread that was asked to stop
 
 Job = TypeVar("Job")
 Made = TypeVar("Made")
 
 
 class Stopped(Exception):
-    """Nobody waits any more for what is being prepared."""
+    """The result of the preparation is no longer needed."""
 
 
-class Aside:
-    """The progress of what nobody waits for yet: its facts with its name, and no bars."""
+class BackgroundProgress:
+    """The progress of a job in the background: facts with the name of the job, and no bars."""
 
     def __init__(self, progress: Progress, name: str) -> None:
         self._progress, self._name = progress, name
-        self.stopped = self.is_waited_for = False
+        self.stopped = self.is_awaited = False
 
     def stage(self, _title: str) -> None:
-        """Begin a stage, which is not shown."""
+        """Begin a stage; it is not shown."""
         self._check()
 
     def say(self, text: str) -> None:
-        """Tell one fact."""
+        """Report one fact."""
         self._check()
         self._progress.say(f"{self._name}: {text}")
 
     def advance(self, what: str, done: int, total: int | None) -> None:
-        """Tell how far a long step is, if somebody waits for it."""
+        """Report how far a long step is, if the job is awaited."""
         self._check()
-        if self.is_waited_for:
+        if self.is_awaited:
             self._progress.advance(what, done, total)
 
     def detail(self, text: str) -> None:
-        """Tell a line that only --verbose shows."""
+        """Report a line that only --verbose shows."""
         self._check()
         self._progress.detail(f"{self._name}: {text}")
 
@@ -56,9 +56,9 @@ def prepared(
     progress: Progress,
     stop: Callable[[], None],
 ) -> contextlib.AbstractContextManager[Iterator[Made]]:
-    """Give what ``prepare`` makes of each job; one is prepared while the one before is in use.
+    """Return the result of ``prepare`` for each job; the next job is prepared in the background.
 
-    When the block ends early, ``stop`` is to end what the preparation waits for.
+    When the block ends early, ``stop`` must end whatever the preparation waits for.
     """
     return contextlib.closing(_prepared(jobs, prepare, progress, stop))
 
@@ -67,24 +67,24 @@ class _Thread(Generic[Made]):
     def __init__(
         self, job: Job, prepare: Callable[[Job, Progress], Made], progress: Progress
     ) -> None:
-        self.aside, self._made = Aside(progress, str(job)), Future[Made]()
-        # A daemon: a download that has stalled must not keep kbuild from ending.
+        self.progress, self._made = BackgroundProgress(progress, str(job)), Future[Made]()
+        # A daemon: a stalled download must not keep kbuild from ending.
         self._thread = threading.Thread(target=self._run, args=(job, prepare), daemon=True)
         self._thread.start()
 
     def result(self) -> Made:
-        self.aside.is_waited_for = True
+        self.progress.is_awaited = True
         return self._made.result()
 
     def end(self, stop: Callable[[], None]) -> None:
-        self.aside.stopped = True
+        self.progress.stopped = True
         if self._thread.is_alive():
             stop()
-            self._thread.join(_PATIENCE)
+            self._thread.join(_JOIN_TIMEOUT)
 
     def _run(self, job: Job, prepare: Callable[[Job, Progress], Made]) -> None:
         try:
-            self._made.set_result(prepare(job, self.aside))
+            self._made.set_result(prepare(job, self.progress))
         except BaseException as error:
             self._made.set_exception(error)
 

@@ -1,20 +1,20 @@
-"""Run a program that nobody trusts, in namespaces of its own made by bubblewrap.
+"""Run an untrusted program in its own namespaces, with bubblewrap.
 
 The program sees what is bound into its root, read-only unless a bind is writable; a /tmp and one
 folder to exchange files with kbuild, both in memory and of limited size; a /proc of its own
-processes without what runc masks; /dev/null, random and urandom. It has no network but a loopback
-of its own, no capabilities, no rights of root or of another user, no terminal, and limits.
+processes without what runc masks; /dev/null, random and urandom. It has no network except its own
+loopback, no capabilities, no privileges of root or another user, no terminal, and limits.
 
-    unshare         mount and PID namespaces, for other users than root a user namespace too
-      sh            process 1 of that PID namespace: when it is killed, so is everything below it;
-                    mounts the root on a tmpfs ("the stage"), unpacks files into it
-        setpriv     root only: becomes the user SANDBOX_ID, without capabilities
+    unshare         mount and PID namespaces; for a normal user also a user namespace
+      sh            process 1 of that PID namespace: if it is killed, everything below it is too;
+                    mounts the root on a tmpfs ("the stage") and unpacks files into it
+        setpriv     only for root: becomes the user SANDBOX_ID, without capabilities
           prlimit   processes, memory, file size
             bwrap   user, mount, PID, network, IPC, UTS and cgroup namespaces, pivot_root with the
                     old root detached, no capabilities, no_new_privs, the seccomp filter
-      tar           reads the exchanged files back, when every process of the program is dead
+      tar           reads the exchanged files back, after every process of the program is dead
 
-The stage runs kbuild's own commands on kbuild's own input; nothing foreign runs outside of bwrap.
+The stage runs only kbuild's own commands on its own input. Foreign code runs only inside bwrap.
 """
 
 import contextlib
@@ -40,32 +40,32 @@ from kbuild.base.arches import ARCHES
 from kbuild.base.errors import SandboxLimit, SandboxUnavailable
 from kbuild.base.seccomp import filter_program
 
-SANDBOX_ID = 65532  # the user and group of the program; where root runs kbuild, outside too
+SANDBOX_ID = 65532  # user and group of the program; if root runs kbuild, outside the sandbox too
 SYSTEM = ("bin", "lib", "lib32", "lib64", "sbin")
 SYSTEM_USR = ("usr/bin", "usr/lib", "usr/lib32", "usr/lib64", "usr/sbin", "usr/share")
-# Not zero: a shared mapping of it is memory that no limit counts.
+# Not /dev/zero: a shared mapping of it is memory that no limit counts.
 _DEVICES = ("null", "random", "urandom")
-# Masked by runc and Docker (moby, oci/defaults.go); bwrap makes sys, sysrq-trigger, irq and bus
-# read-only by itself.
+# Masked by runc and Docker (moby, oci/defaults.go). bwrap itself makes sys, sysrq-trigger, irq and
+# bus read-only.
 _MASKED = (
     *("acpi", "asound", "fs", "interrupts", "kcore", "keys", "latency_stats"),
     *("sched_debug", "scsi", "timer_list", "timer_stats"),
 )
 _SAFE_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _STAGE_ENVIRONMENT = {"PATH": _SAFE_PATH, "LC_ALL": "C"}
-_STAGE = PurePosixPath("/tmp")  # exists everywhere; hidden behind the root in our namespace only
-_MAX_FILES = 512  # in the exchanged folder; kubeadm writes 30
+_STAGE = PurePosixPath("/tmp")  # exists everywhere; covered by the root only in our namespace
+_MAX_FILES = 512  # in the exchange folder; kubeadm writes 30
 _MAX_TEMPORARY = 1 << 16  # files and folders in /tmp
-_MAX_DEPTH = 16  # folders in each other in the exchanged folder
+_MAX_DEPTH = 16  # levels of folders in the exchange folder
 _MAX_OPEN = 4096  # files that one process may hold open
-_ROOT_SIZE = 2 << 30  # bytes; the programs that are copied into it, and the source tree
+_ROOT_SIZE = 2 << 30  # bytes; for the programs that are copied into it, and the source tree
 _MIB = 1 << 20
 _CHUNK = 1 << 16
-_TICK = 0.25  # seconds between two looks at the limits
-# A core dump goes to a program of the host, as its core_pattern says; with a limit of one byte the
-# kernel makes none, not even for a pipe (fs/coredump.c).
+_TICK = 0.25  # seconds between two checks of the limits
+# The core_pattern of the host may send a core dump to a program of the host. With a limit of one
+# byte the kernel writes none, not even to a pipe (fs/coredump.c).
 _NO_CORE = 1
-# Where the GOROOT of Debian's packages has its parts.
+# Debian's packages spread a GOROOT over these folders.
 LINKED = re.compile(r"/usr/(share|lib)/go(-[\w.]+)?(/|$)", re.ASCII)
 _MEMORY = re.compile(r"^(?:VmRSS|VmPTE):\s+(\d+) kB$", re.MULTILINE | re.ASCII)
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
@@ -75,7 +75,7 @@ Files = Mapping[str, bytes]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bind:
-    """A file or folder of the host at a place in the sandbox; files are copied."""
+    """A file or folder of the host at a path in the sandbox; files are copied."""
 
     source: Path
     target: PurePosixPath
@@ -84,7 +84,7 @@ class Bind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layers:
-    """A read-only folder in memory: what is in ``tar``, and over it ``folder``."""
+    """A read-only folder in memory: the content of ``tar``, overlaid with ``folder``."""
 
     tar: Path
     folder: Path
@@ -93,10 +93,10 @@ class Layers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a program may use, in processes and threads, bytes, and seconds.
+    """The limits of a program, in processes and threads, bytes, and seconds.
 
-    ``memory`` counts for each process and for all of them together; ``disk`` for /tmp, for the
-    exchanged folder, for one file, and for what is written to the host through writable binds.
+    ``memory`` applies to each process and to all of them together. ``disk`` applies to /tmp, the
+    exchange folder, one file, and what is written to the host through writable binds.
     """
 
     processes: int
@@ -108,7 +108,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """A program that has ended: its exit code, what it printed, and the exchanged files."""
+    """The result of a program: exit code, output, and the files in the exchange folder."""
 
     code: int
     out: bytes
@@ -118,9 +118,9 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
-    """What a program sees: ``exchange`` is a folder for files that kbuild gives and gets back.
+    """What a program sees: ``exchange`` is a folder for files that go in and come back.
 
-    ``work`` is an empty folder of kbuild's own. ``purpose`` names the use in an error.
+    ``work`` is an empty folder that belongs to kbuild. ``purpose`` names the use in an error.
     """
 
     work: Path
@@ -136,8 +136,8 @@ class Sandbox:
     ) -> "Process":
         """Start a program; ``files`` are put into ``exchange`` first.
 
-        Standard output and error come as one stream with ``merge``. The program dies with kbuild,
-        even by kill -9. Raises SandboxUnavailable.
+        With ``merge``, standard output and error are one stream. The program dies with kbuild, even
+        after kill -9. Raises SandboxUnavailable.
         """
         options = _options(self.purpose)
         self.work.mkdir(parents=True, exist_ok=True)
@@ -155,7 +155,7 @@ class Sandbox:
                 ["setpriv", "--pdeathsig", "KILL", *_unshare(), *stage, *inner],
                 env=_STAGE_ENVIRONMENT,
                 cwd="/",
-                # The script needs one more stream than there are: it writes the files here.
+                # The script writes the exchanged files here: both output streams are in use.
                 stdin=write_end,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT if merge else subprocess.PIPE,
@@ -180,7 +180,7 @@ class Process:
     _out: bytearray = field(default_factory=bytearray)
     _err: bytearray = field(default_factory=bytearray)
     _tar: bytearray = field(default_factory=bytearray)
-    _next_look: float = 0
+    _next_check: float = 0
     _free: list[tuple[Path, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -189,7 +189,7 @@ class Process:
         ]
 
     def lines(self) -> Iterator[str]:
-        """Yield what the program prints, a line each, until it ends. Raises SandboxLimit."""
+        """Yield each line that the program prints, until it ends. Raises SandboxLimit."""
         for _ in self._read():
             while (end := self._out.find(b"\n")) != -1:
                 yield self._out[:end].decode(errors="replace")
@@ -199,7 +199,7 @@ class Process:
             self._out.clear()
 
     def wait(self) -> Ended:
-        """Read the rest, wait for the end, and return it. Raises SandboxLimit."""
+        """Read the rest, wait for the program, and return its result. Raises SandboxLimit."""
         try:
             for _ in self._read():
                 pass
@@ -210,8 +210,8 @@ class Process:
         return Ended(code=code, out=bytes(self._out), err=bytes(self._err), files=files)
 
     def close(self) -> None:
-        """Kill whatever still runs, wait until it is dead, and let go of the streams."""
-        # Closed first: who wants to write to a full pipe would wait for ever.
+        """Kill whatever still runs, wait until it is dead, and close the streams."""
+        # First: a process that writes to a full pipe would wait forever.
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
@@ -225,14 +225,14 @@ class Process:
 
     def kill(self) -> None:
         """Kill the program; any thread may call this."""
-        # With the process 1 of the namespace the kernel kills all in it, and only when all are dead
-        # does its parent end. A signal to the group would miss whoever has left the group.
+        # With process 1 of the namespace, the kernel kills all others in it. Its parent ends only
+        # after all are dead. A signal to the group would miss processes that left the group.
         for child in _children(self._process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
 
     def _read(self) -> Iterator[None]:
-        """Take in what comes, and yield after each piece; the limits are checked meanwhile."""
+        """Read the streams, and yield after each piece; checks the limits meanwhile."""
         printed, limits = 0, self._sandbox.limits
         sinks = {self._process.stdout: self._out, self._process.stderr: self._err}
         with selectors.DefaultSelector() as selector:
@@ -249,7 +249,7 @@ class Process:
                         continue
                     key.data.extend(data)
                     if key.data is self._tar:
-                        # Each file takes at least a header more than it holds.
+                        # In a tar, each file takes more space than its content.
                         if len(self._tar) > limits.disk + _MAX_FILES * 4096:
                             self._exceeded(f"{_mib(limits.disk)} of files")
                     else:
@@ -257,19 +257,20 @@ class Process:
                         if printed > limits.printed:
                             self._exceeded(f"{_mib(limits.printed)} of output")
                     yield
-                self._look()
+                self._check_limits()
 
-    def _look(self) -> None:
+    def _check_limits(self) -> None:
         now, limits = time.monotonic(), self._sandbox.limits
-        if now < self._next_look:
+        if now < self._next_check:
             return
-        self._next_look = now + _TICK
+        self._next_check = now + _TICK
         if now - self._began > limits.seconds:
             self._exceeded("time")
         if _resident(self._process.pid) > limits.memory:
             self._exceeded(f"{_mib(limits.memory)} of memory")
         for folder, free in self._free:
-            # Others write to that disk too, so the files decide, but not of what has no name.
+            # Other programs write to this disk too, so count the files. That misses deleted files
+            # that are still open, so twice the limit is always too much.
             taken = free - _free_bytes(folder)
             if taken > limits.disk:
                 began = time.time() - (now - self._began)
@@ -282,24 +283,24 @@ class Process:
 
 
 def why_unavailable() -> str | None:
-    """Return why this machine gives this user no sandbox, or None when it does."""
+    """Return why there is no sandbox for this user on this machine, or None if there is one."""
     return _probe()[1]
 
 
 def is_available() -> bool:
-    """Tell whether this machine gives this user a sandbox."""
+    """Return whether there is a sandbox for this user on this machine."""
     return why_unavailable() is None
 
 
 def host_arch() -> str:
-    """Return this machine's architecture in Go's words."""
+    """Return the architecture of this machine, as Go names it."""
     machine = platform.machine()
     known = (arch for arch, names in ARCHES.items() if names.machine == machine)
     return next(known, machine)
 
 
 def system_binds() -> list[Bind]:
-    """Return the host's programs and libraries, for programs that need more than themselves."""
+    """Return binds of the host's programs and libraries, for programs that need them."""
     names = [*SYSTEM, *SYSTEM_USR]
     return [
         Bind(source=Path("/", name).resolve(), target=PurePosixPath("/", name))
@@ -309,11 +310,11 @@ def system_binds() -> list[Bind]:
 
 
 def folder_binds(folder: Path, target: PurePosixPath) -> list[Bind]:
-    """Return what shows a folder of the host at a place in the sandbox.
+    """Return the binds that show a folder of the host at a path in the sandbox.
 
-    Its entries are bound one by one: the folder itself may be closed to other users, and a link in
-    it, as Debian's GOROOT has them, may lead to a place that the sandbox does not have. Raises
-    OSError for a link to anywhere but the folder itself and ``LINKED``.
+    The entries are bound one by one: the folder itself may be unreadable for other users, and a
+    link in it, as in Debian's GOROOT, may lead to a path that the sandbox does not have. Raises
+    OSError for a link to anywhere except the folder itself and ``LINKED``.
     """
     binds = []
     for name, path in shown_entries(folder):
@@ -322,9 +323,9 @@ def folder_binds(folder: Path, target: PurePosixPath) -> list[Bind]:
 
 
 def shown_entries(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield what of a folder is shown in the sandbox: the name in it, and the resolved path.
+    """Yield the entries of a folder that the sandbox shows: relative name and resolved path.
 
-    Raises OSError for a link to anywhere but the folder itself and ``LINKED``.
+    Raises OSError for a link to anywhere except the folder itself and ``LINKED``.
     """
     top = folder.resolve()
     for entry in sorted(top.iterdir()):
@@ -339,7 +340,7 @@ def shown_entries(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def own_writable(folder: Path) -> Path:
-    """Make a folder that the program in the sandbox may write to, and return it."""
+    """Create a folder that the program in the sandbox may write to, and return it."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if os.geteuid() == 0:
         os.chown(folder, SANDBOX_ID, SANDBOX_ID)
@@ -347,7 +348,7 @@ def own_writable(folder: Path) -> Path:
 
 
 def pack_files(files: Files) -> bytes:
-    """Return a tar of a folder and files that only their owner, the program's user, can read."""
+    """Return a tar of files in their folders, readable only for the user of the sandbox."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
         parents = {parent for name in files for parent in PurePosixPath(name).parents}
@@ -365,10 +366,10 @@ def pack_files(files: Files) -> bytes:
 
 
 def unpack_files(data: bytes, limit: int, top: str = "") -> Files:
-    """Return the regular files in a tar of untrusted files, below its folder ``top``.
+    """Return the regular files below the folder ``top`` in an untrusted tar.
 
-    Whatever else is in it, links and pipes for example, is left out, and so is what follows once
-    ``limit`` bytes are reached; a tar that is cut or damaged ends where it is.
+    Everything else, such as links and pipes, is skipped. Reading stops after ``limit`` bytes, and
+    where the tar is truncated or damaged.
     """
     files: dict[str, bytes] = {}
     damage = (tarfile.TarError, EOFError, ValueError, OSError, RecursionError)
@@ -397,7 +398,7 @@ def _script(sandbox: Sandbox, root: Path) -> str:
     memory = f"size={limits.disk},nosuid,nodev"
     lines = [
         "umask 022",
-        # bwrap and what it runs must get neither the pipe nor the files.
+        # bwrap and the program must not inherit the pipe or the files.
         "exec 3>&0 </dev/null",
         f"exec 5<{shlex.quote(str(sandbox.work / 'files.tar'))}",
         f"mount -t tmpfs -o mode=755,size={_ROOT_SIZE},nosuid,nodev kbuild {at}",
@@ -422,13 +423,13 @@ def _script(sandbox: Sandbox, root: Path) -> str:
         if os.geteuid() == 0:
             lines.append(f"chown -R {SANDBOX_ID}:{SANDBOX_ID} {target}")
         staged = shlex.quote(f"{_STAGE}{sandbox.exchange}")
-        # By now every process of the program is dead: it was the process 1 of its namespace.
+        # Every process of the program is dead now: the program was process 1 of its namespace.
         sends = f"tar -cf - -C {staged} . >&3 2>/dev/null || true\n"
     lines += [
         f"mount --rbind {at} {_STAGE}",
         "code=0",
         '"$@" 3>&- 5>&- || code=$?',
-        "exec >/dev/null 2>&1",  # whoever reads the output need not wait for the files
+        "exec >/dev/null 2>&1",  # a reader of the output need not wait for the files
     ]
     return "\n".join(lines) + f"\n{sends}exit $code\n"
 
@@ -440,7 +441,7 @@ def _bind_lines(root: Path, bind: Bind) -> Iterator[str]:
         yield f"mkdir -p {target}"
         yield f"mount --rbind {source} {target}"
     else:
-        # The user in the sandbox may have no right to read the host's file.
+        # The user in the sandbox may not be allowed to read the file of the host.
         yield f"mkdir -p {shlex.quote(f'{root}{bind.target.parent}')}"
         yield f"cp {source} {target}"
         yield f"chmod 755 {target}"
@@ -488,7 +489,7 @@ def _drop(limits: Limits) -> Iterator[str]:
 
 
 def _unshare() -> tuple[str, ...]:
-    # bwrap looks itself up in /proc, which has to be that of its PID namespace.
+    # bwrap looks itself up in /proc, which must belong to its PID namespace.
     namespaces = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
     if os.geteuid() == 0:
         return ("unshare", *namespaces)
@@ -504,7 +505,7 @@ def _options(purpose: str) -> Sequence[str]:
 
 @cache
 def _probe() -> tuple[Sequence[str], str | None]:
-    """Return the options of bwrap that work here, or why there are none."""
+    """Return the bwrap options that work on this machine, or why none do."""
     missing = [
         name
         for name in ("bwrap", "unshare", "setpriv", "prlimit", "mount", "tar")
@@ -545,12 +546,12 @@ exec "$@"
 
 
 def _choices() -> Iterator[tuple[str, ...]]:
-    """Yield bwrap's options, the best first."""
+    """Yield sets of bwrap options, the best first."""
     always = (
         *("--unshare-all", "--unshare-user", "--uid", str(SANDBOX_ID), "--gid", str(SANDBOX_ID)),
         *("--hostname", "kbuild", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
-        # When the process 1 of a PID namespace has ended, all others in it are dead: so nothing
-        # changes the files any more that are read back.
+        # When process 1 of a PID namespace has ended, all others in it are dead. So nothing can
+        # change the files while they are read back.
         "--as-pid-1",
         *("--ro-bind", str(_STAGE), "/"),
     )
@@ -566,7 +567,7 @@ def _choices() -> Iterator[tuple[str, ...]]:
 
 
 def _tasks_of_user() -> int:
-    """Return how many threads the user of the sandbox runs already: RLIMIT_NPROC counts them."""
+    """Return how many threads the sandbox user already runs, because RLIMIT_NPROC counts them."""
     user = SANDBOX_ID if os.geteuid() == 0 else os.geteuid()
     count = 0
     for path in Path("/proc").glob("[0-9]*"):
@@ -577,7 +578,7 @@ def _tasks_of_user() -> int:
 
 
 def _children(pid: int) -> list[int]:
-    """Return the processes that a process and its threads have started and that still run."""
+    """Return the running child processes of a process and its threads."""
     found: list[int] = []
     with contextlib.suppress(OSError, ValueError):
         for task in Path("/proc", str(pid), "task").iterdir():
@@ -586,7 +587,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _resident(pid: int) -> int:
-    """Return the memory of a process and all below it, page tables included, in bytes."""
+    """Return the memory of a process and its descendants in bytes, page tables included."""
     total, todo = 0, [pid]
     while todo:
         process = todo.pop()
@@ -610,7 +611,7 @@ def _written_since(folder: Path, moment: float) -> int:
     total = 0
     for top, _, names in os.walk(folder):
         for name in names:
-            with contextlib.suppress(OSError):  # it may be gone again
+            with contextlib.suppress(OSError):  # the file may be gone
                 status = Path(top, name).lstat()
                 total += status.st_blocks * 512 if status.st_ctime >= moment else 0
     return total

@@ -1,6 +1,6 @@
 """Unpack tar archives that may be hostile.
 
-Python has filters for that since 3.11.4 only, and Debian 12 has 3.11.2.
+Python has filters for this only since 3.11.4, and Debian 12 has 3.11.2.
 """
 
 import os
@@ -11,15 +11,16 @@ from pathlib import Path
 
 
 class UnsafeMember(Exception):
-    """A member that would be written or would point outside its folder; its text is the name."""
+    """A member that would write to or point to a place outside its folder; its text is the name."""
 
 
 def unpack_all(tar: tarfile.TarFile, folder: Path) -> None:
     """Unpack everything into ``folder``.
 
-    Owners are dropped, and files are readable and folders writable for us. Raises UnsafeMember.
+    Everything belongs to the current user, who can read all files and write to all folders. Raises
+    UnsafeMember.
     """
-    # Where Python has filters, this says that ours is enough.
+    # If Python has filters, do not apply its own: ``checked`` does the work.
     tar.extraction_filter = lambda member, _folder: member
     tar.extractall(folder, members=checked(tar))
 
@@ -27,7 +28,7 @@ def unpack_all(tar: tarfile.TarFile, folder: Path) -> None:
 def checked(
     members: Iterable[tarfile.TarInfo],
 ) -> Iterator[tarfile.TarInfo]:
-    """Yield every member that is safe to unpack, owned by us; see ``unpack_all``."""
+    """Yield each member with its owner and mode set; raises UnsafeMember. See ``unpack_all``."""
     links: set[str] = set()
     for member in members:
         name = posixpath.normpath(member.name)
@@ -35,7 +36,7 @@ def checked(
         if not _is_plain(member.name) or _passes_through(name, links) or member.issparse():
             raise UnsafeMember(member.name)
         if member.issym():
-            # Seen from where the link stands, and never passed through by a later member.
+            # Relative to the folder of the link. No later member may go through the link.
             ends = posixpath.join(posixpath.dirname(name), member.linkname)
             if not (_is_inside(ends) and _climbs_first(member.linkname)):
                 raise UnsafeMember(member.name)
@@ -52,12 +53,12 @@ def checked(
 
 
 def _is_plain(path: str) -> bool:
-    # A file system follows the links before a "..", where normpath only drops a name.
+    # A file system follows links before a ".."; normpath only removes a name.
     return _is_inside(path) and ".." not in path.split("/")
 
 
 def _climbs_first(path: str) -> bool:
-    # The same: only above the link's own folder, where no link is, ".." means what it says.
+    # Only a leading ".." is reliable: the folders above the link itself are not links.
     names = [name for name in path.split("/") if name not in ("", ".")]
     return names == sorted(names, key=lambda name: name != "..")
 

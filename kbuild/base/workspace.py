@@ -1,27 +1,28 @@
-"""Cache and work folders, locks, and make-then-move.
+"""Cache and work folders, locks, and folders that appear complete.
 
-A cache (``~/.cache/kbuild`` unless told otherwise) is a folder that kbuild made:
+A cache (by default ``~/.cache/kbuild``) is a folder that kbuild made:
 
-    CACHEDIR.TAG  by which kbuild and backup programs recognise it
-    v1/           the content, in the layout of this kbuild
-      git/        object stores, one a source
+    CACHEDIR.TAG  marks it for kbuild and backup programs
+    v1/           the content, in the layout of this kbuild version
+      git/        object stores, one per source
       go/         unpacked Go toolchains
       gocache/    the Go build cache of the local builder
       built/      binaries of earlier runs
       logs/       what the last compile of each tag said
+      volumes/    one empty file a Go cache of the docker builder, as old as its last use
       locks/      one file a shared thing
       work/       one folder a run, gone when the run ends
 
-Files in a cache are removed without asking, so any other folder that is not empty is refused.
-``content`` is the only place that knows where the content is; ``Workspace.cache`` is its result.
+kbuild removes files from a cache without asking, so it refuses any other folder that is not empty.
+Only ``content`` knows where the content is; ``Workspace.cache`` is its result.
 
-A work folder is alive while its lock is held. A run that was killed lets go of the lock, so the
-next run removes what it left.
+A run holds the lock of its work folder. If the run is killed, the kernel releases the lock, and the
+next run removes the work folder.
 
-Binaries are built from what is in the cache, and kept binaries are released. So whoever can write
-to it decides what kbuild releases. Only the user who runs kbuild and root may write to it: kbuild
-makes its folders with mode 0700 and refuses a cache that others can write to, and one that they can
-replace because they can write to a folder above it.
+Binaries are built from the cache content, and kept binaries are released. So everybody who can
+write to a cache can decide what kbuild releases. Only the user who runs kbuild and root may write
+to it: kbuild creates its folders with mode 0700. It refuses a cache that others can write to, or
+can replace because they can write to a folder above it.
 """
 
 import contextlib
@@ -51,10 +52,10 @@ from kbuild.base.errors import (
 )
 from kbuild.base.files import open_file, read_file
 
-_FOLDERS = ("git", "go", "gocache", "built", "logs", "locks", "work")
+_FOLDERS = ("git", "go", "gocache", "built", "logs", "volumes", "locks", "work")
 _CONTENT = "v1"  # another number for another layout
 _TAG_NAME = "CACHEDIR.TAG"
-# The first line is that of https://bford.info/cachedir/, the second tells whose cache it is.
+# The first line is defined by https://bford.info/cachedir/, the second names the owner.
 _MARK = b"""Signature: 8a477f597d28d172789f06886806bc55
 # This folder is a cache of kbuild. All of it can be deleted.
 """
@@ -64,6 +65,7 @@ _ALONE = "alone"
 _cleanups: list[None] = []
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _RUN = re.compile(r"run-[0-9a-f]{12}", re.ASCII)
+_BESIDE = r"kbuild-(new|old)-[0-9a-f]{12}"
 _MAX_LINKS = 40  # as many as the kernel follows
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 _REFUSED = (
@@ -74,9 +76,9 @@ _REFUSED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
-    """The folders of one run: ``cache`` is the content of the cache, ``work`` is this run's own.
+    """The folders of one run: ``cache`` is the content of the cache, ``work`` belongs to the run.
 
-    ``run_id`` marks what belongs to this run, containers included.
+    ``run_id`` marks everything that belongs to this run, such as containers.
     """
 
     cache: Path
@@ -84,14 +86,14 @@ class Workspace:
     run_id: str
 
     def part(self, name: str) -> "Workspace":
-        """Return the same with a new work folder inside this one."""
+        """Return a copy with a new work folder inside this one."""
         work = self.work / name
         work.mkdir()
         return replace(self, work=work)
 
 
 def content(cache: Path) -> Path:
-    """Return the folder below which everything in a cache is; ``cache`` is the folder of its tag.
+    """Return the folder that holds the content of a cache; ``cache`` is the folder of its tag.
 
     Raises NotWritable.
     """
@@ -99,7 +101,7 @@ def content(cache: Path) -> Path:
 
 
 def resolved(path: Path) -> Path:
-    """Return the absolute path without links; raises NotWritable where there is none."""
+    """Return the absolute path without links; raises NotWritable if there is none."""
     try:
         return path.resolve()
     except (OSError, RuntimeError, ValueError) as error:  # a loop, or no current folder
@@ -111,22 +113,31 @@ def resolved(path: Path) -> Path:
 
 @contextlib.contextmanager
 def open_workspace(cache: Path) -> Iterator[Workspace]:
-    """Make a work folder that is gone when the block ends, and sweep those of dead runs.
+    """Create a work folder for the block, and remove the work folders of dead runs.
 
     Raises NotACache, UnsafeCache, NotWritable or DiskFull.
     """
     with disk_errors(cache):
         shared_folder = _make_cache(cache)
         sweep(shared_folder)
-        work = shared_folder / "work" / f"run-{uuid.uuid4().hex[:12]}"
-        lock = _run_lock(shared_folder, work.name)
+    with disk_errors(cache), work_folder(shared_folder) as work:
+        yield Workspace(cache=shared_folder, work=work, run_id=work.name)
+
+
+@contextlib.contextmanager
+def work_folder(shared_folder: Path, *, is_alone: bool = False) -> Iterator[Path]:
+    """Make a work folder that is gone when the block ends; if we are killed, it is swept.
+
+    The caller tells whether it is alone at the cache; otherwise this waits for a process that is.
+    """
+    work = shared_folder / "work" / f"run-{uuid.uuid4().hex[:12]}"
+    lock = _run_lock(shared_folder, work.name)
+    turn = contextlib.nullcontext() if is_alone else FileLock(_lock_path(shared_folder, _ALONE))
     try:
-        with disk_errors(cache):
-            lock.acquire()  # before the folder exists, or a sweep might take it for a dead run's
-            with FileLock(_lock_path(shared_folder, _ALONE)):
-                pass  # who had it was to be alone
+        lock.acquire()  # before the folder exists, or a sweep might take it for a dead run's
+        with turn:  # the folder tells `alone` that a run has begun
             work.mkdir()
-            yield Workspace(cache=shared_folder, work=work, run_id=work.name)
+        yield work
     finally:
         with uninterrupted():
             remove(work)
@@ -136,7 +147,7 @@ def open_workspace(cache: Path) -> Iterator[Workspace]:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Let no signal cut off a cleanup, not even the first one: see kbuild.cli.boundary."""
+    """Protect a cleanup from all signals: see kbuild.cli.boundary."""
     _cleanups.append(None)
     try:
         yield
@@ -145,13 +156,13 @@ def uninterrupted() -> Iterator[None]:
 
 
 def is_cleaning_up() -> bool:
-    """Tell whether a cleanup is under way that no signal may cut off."""
+    """Return whether a cleanup is running that no signal may interrupt."""
     return bool(_cleanups)
 
 
 @contextlib.contextmanager
 def alone(cache: Path) -> Iterator[Path]:
-    """Be the only one at the cache, and give its content: runs that begin wait.
+    """Use the cache exclusively, and return its content; new runs wait.
 
     Raises CacheInUse, NotACache, UnsafeCache, NotWritable or DiskFull.
     """
@@ -169,17 +180,17 @@ def alone(cache: Path) -> Iterator[Path]:
 
 
 def why_refused(cache: Path) -> KbuildError | None:
-    """Return the error with which a run would refuse this cache; None if it would use it."""
+    """Return the error with which a run would refuse this cache, or None if it would use it."""
     try:
         with disk_errors(cache):
-            _demand_cache(cache)
+            _check_cache(cache)
     except KbuildError as error:
         return error
     return None
 
 
 def sweep(cache: Path) -> None:
-    """Remove the work folders of runs that are dead."""
+    """Remove the work folders of dead runs."""
     for work in _work_folders(cache):
         if not is_alive(cache, work.name):
             remove(work)
@@ -187,7 +198,7 @@ def sweep(cache: Path) -> None:
 
 
 def is_alive(cache: Path, run_id: str) -> bool:
-    """Tell whether the run of that name still holds its lock."""
+    """Return whether the run with this id still holds its lock."""
     try:
         with _run_lock(cache, run_id).acquire(blocking=False):
             return False
@@ -197,17 +208,17 @@ def is_alive(cache: Path, run_id: str) -> bool:
 
 @contextlib.contextmanager
 def shared(workspace: Workspace, name: str) -> Iterator[None]:
-    """Hold the lock of a shared thing, waiting for other runs to let go of it."""
+    """Hold the lock of something shared; waits until other runs release it."""
     with FileLock(_lock_path(workspace.cache, name)):
         yield
 
 
 @contextlib.contextmanager
 def make_then_move(target: Path) -> Iterator[Path]:
-    """Give a new folder beside ``target`` that becomes ``target`` when the block ends well.
+    """Create a folder next to ``target`` that becomes ``target`` when the block succeeds.
 
-    The caller holds the lock of ``target``. Whatever a killed run left beside it is put right
-    first; an existing ``target`` is replaced, and stays where that fails.
+    The caller holds the lock of ``target``. First, ``recover`` cleans up after a killed run. An
+    existing ``target`` is replaced, and stays if that fails.
     """
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -223,16 +234,21 @@ def make_then_move(target: Path) -> Iterator[Path]:
 
 
 def beside(target: Path, kind: Literal["new", "old"]) -> Path:
-    """Return a name that no file has yet for what becomes ``target``, or what it was."""
+    """Return an unused name next to ``target``, for its new or its old content."""
     return target.with_name(f".{target.name}.kbuild-{kind}-{uuid.uuid4().hex[:12]}")
 
 
-def recover(target: Path) -> None:
-    """Put right what a killed run left beside ``target``; the caller holds the lock of ``target``.
+def is_beside(name: str) -> bool:
+    """Tell whether a name is one that ``beside`` gives, for whatever target."""
+    return re.fullmatch(rf"\..+\.{_BESIDE}", name, re.DOTALL) is not None
 
-    What it was about to replace is put back. All else that it left is removed.
+
+def recover(target: Path) -> None:
+    """Clean up next to ``target`` after a killed run; the caller holds the lock of ``target``.
+
+    What the run was about to replace is restored. Everything else that it left is removed.
     """
-    pattern = re.compile(rf"\.{re.escape(target.name)}\.kbuild-(new|old)-[0-9a-f]{{12}}")
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.{_BESIDE}")
     if not target.parent.is_dir():
         return
     for left in sorted(target.parent.iterdir()):
@@ -251,11 +267,11 @@ def _is_empty(path: Path) -> bool:
 
 
 def _move(made: Path, target: Path) -> None:
-    """Let ``made`` become ``target``. Where that fails, ``target`` is as it was."""
+    """Move ``made`` to ``target``. If that fails, ``target`` is unchanged."""
     if not os.path.lexists(target):
         made.rename(target)
     elif _exchange(made, target):
-        remove(made)  # this is the old one now
+        remove(made)  # the old content after the exchange
     else:
         old = beside(target, "old")
         try:
@@ -269,24 +285,24 @@ def _move(made: Path, target: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two folders at once; False where the file system or the C library cannot."""
+    """Exchange two folders atomically; False if the file system or the C library cannot."""
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
     names = (_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other))
     return rename is not None and rename(*names, _RENAME_EXCHANGE) == 0
 
 
 def _make_cache(cache: Path) -> Path:
-    """Make what is missing of a cache, and return its content.
+    """Create the missing parts of a cache, and return its content.
 
-    Raises NotACache or UnsafeCache for one that kbuild did not make or that others can write to.
+    Raises NotACache if kbuild did not make it, and UnsafeCache if others can write to it.
     """
-    _demand_cache(cache)
+    _check_cache(cache)
     shared_folder = content(cache)
     root = shared_folder.parent
     missing = [parent for parent in reversed(root.parents) if not parent.exists()]
     folders = (shared_folder, *(shared_folder / name for name in _FOLDERS))
     try:
-        for path in (*missing, root):  # with parents=True the mode would be that of the last only
+        for path in (*missing, root):  # with parents=True, only the last one would get the mode
             path.mkdir(mode=0o700, exist_ok=True)
         if not _is_ours(_read_tag(root)):
             _write_tag(root)
@@ -294,18 +310,18 @@ def _make_cache(cache: Path) -> Path:
             path.mkdir(mode=0o700, exist_ok=True)
     except (FileNotFoundError, FileExistsError) as error:  # below /proc, or below a file
         raise NotWritable(path=error.filename, reason=error.strerror) from error
-    _demand_cache(cache)
+    _check_cache(cache)
     return shared_folder
 
 
-def _demand_cache(cache: Path) -> None:
-    """Raise NotACache or UnsafeCache unless what exists of a cache is fit for use."""
+def _check_cache(cache: Path) -> None:
+    """Raise NotACache or UnsafeCache unless the existing parts of a cache can be used."""
     shared_folder = content(cache)
     root = shared_folder.parent
     if root.exists() and not root.is_dir():
         raise NotWritable(path=cache, reason=os.strerror(errno.ENOTDIR))
-    for path, status in _on_the_way(cache):
-        # In a folder with the sticky bit, such as /tmp, nobody can replace what another user has.
+    for path, status in _path_parts(cache):
+        # In a folder with the sticky bit, such as /tmp, nobody can replace files of other users.
         if (reason := _why_unsafe(status, sticky_is_safe=True)) is not None:
             raise UnsafeCache(path=path, reason=reason, command=f"chmod go-w {path}")
     if not root.exists():
@@ -314,7 +330,7 @@ def _demand_cache(cache: Path) -> None:
     tag = _read_tag(root)
     is_begun = tag is not None and _TAG.startswith(tag) and names <= {_TAG_NAME}
     if not (is_begun or _is_ours(tag)):
-        if {"locks", "work"} <= names <= {*_FOLDERS, "trees"}:  # these two were never removed
+        if {"locks", "work"} <= names <= {*_FOLDERS, "trees"}:  # these two always existed
             reason = "it has the layout of an earlier kbuild"
             hint = f"name another with --cache-dir, or, if it was a cache: rm -rf {root}"
         else:
@@ -332,8 +348,8 @@ def _demand_cache(cache: Path) -> None:
             raise UnsafeCache(path=path, reason=reason, command=f"chmod -R go-w {root}")
 
 
-def _on_the_way(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Yield each folder and link that decides which folder ``path`` is, as far as they exist."""
+def _path_parts(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield each existing folder and link that is part of resolving ``path``."""
     here, names, links = Path("/"), [*reversed(path.absolute().parts[1:])], 0
     yield here, here.lstat()
     while names:
@@ -368,7 +384,7 @@ def _why_unsafe(status: os.stat_result, *, sticky_is_safe: bool) -> str | None:
 
 
 def _read_tag(root: Path) -> bytes | None:
-    """Return the content of a tag, empty where there is none; None where it cannot be read."""
+    """Return the content of a tag: empty if there is none, None if it cannot be read."""
     tag = root / _TAG_NAME
     try:
         return None if tag.is_symlink() else read_file(tag, _TAG_LIMIT)
@@ -383,7 +399,7 @@ def _is_ours(tag: bytes | None) -> bool:
 
 
 def _write_tag(root: Path) -> None:
-    # Two runs may do this at once: neither truncates, and both write the same bytes.
+    # Two runs may do this at the same time: neither truncates, and both write the same bytes.
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(root / _TAG_NAME, flags, 0o644), "wb") as file:
         file.write(_TAG)
@@ -395,19 +411,19 @@ def _work_folders(cache: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into an error of ours, wherever in the block it shows."""
+    """Turn errors about a full or read-only disk in the block into kbuild's own errors."""
     try:
         yield
     except OSError as error:
         if error.errno in DISK_FULL:
-            # Of a copy or a rename the second name is what was to be written.
+            # For a copy or a rename, the second name is the file to write.
             raise DiskFull(path=error.filename2 or error.filename or path) from error
         if error.errno in _REFUSED:
             place = error.filename or path
             raise NotWritable(path=place, reason=os.strerror(error.errno)) from error
         if _is_about_current_folder(error):
             raise NotWritable(path="the current folder", reason="it was removed") from error
-        if error.errno == errno.ENOENT and error.filename is None:  # of tempfile
+        if error.errno == errno.ENOENT and error.filename is None:  # from tempfile
             raise NotWritable(path="the temporary folder", reason=error.strerror) from error
         raise
 
@@ -423,10 +439,10 @@ def _is_about_current_folder(error: OSError) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove a folder or file, read-only folders inside it included; absence is fine."""
+    """Remove a folder or file if it exists, with read-only folders inside it."""
 
     def unlock(function: object, name: str, _error: object) -> None:
-        if Path(name) != path:  # what is above it is not ours to change
+        if Path(name) != path:  # do not change the mode of the folder above ``path``
             Path(name).parent.chmod(0o700)
         if function is os.scandir or function is os.open:
             Path(name).chmod(0o700)
@@ -440,7 +456,7 @@ def remove(path: Path) -> None:
         try:
             shutil.rmtree(path, onerror=unlock)
         except (RecursionError, OSError):
-            # Whoever may write to a folder can nest folders deeper than Python follows; rm can.
+            # Folders can be nested deeper than Python can follow, but not deeper than rm can.
             subprocess.run(["rm", "-rf", "--", path.absolute()], check=False, capture_output=True)
             if path.exists():
                 raise
@@ -455,8 +471,8 @@ def sha256(path: Path) -> str:
 
 
 def key(text: str) -> str:
-    """Return a short name for ``text`` that is fit for a file."""
-    # Bytes of a path that the locale cannot read are surrogates; every locale gives the same bytes.
+    """Return a short file name for ``text``."""
+    # Bytes that the locale cannot decode are surrogates; this gives the same bytes in every locale.
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 
 

@@ -1,20 +1,23 @@
 """``kbuild cache``: what the cache holds, and removing it."""
 
+import contextlib
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from kbuild import cache
-from kbuild.base.errors import BadSetting
+from kbuild.base.errors import BadSetting, CacheInUse, KbuildError
 from kbuild.base.workspace import why_refused
 from kbuild.cache import Item, Pruned
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
-from kbuild.cli.console import plain_table
-from kbuild.release.documents import rfc3339
+from kbuild.cli.console import Screen, plain_table
+from kbuild.release import rfc3339
+from kbuild.settings import SIZE_UNITS, Settings, parse_size
 
 _ABOUT = {
     "git": "objects of each source",
@@ -25,7 +28,7 @@ _ABOUT = {
 }
 _VOLUME = "docker volume"
 _HOURS = {"h": 1, "d": 24, "w": 7 * 24}
-_UNITS = ("B", "kB", "MB", "GB", "TB")
+_CLOCK = 1  # seconds by which the times of files may lag behind the clock
 
 app = command_app("Show what the cache holds, prune it, or clear it.")
 
@@ -36,11 +39,13 @@ def show(
     json: options.Json = None,
     config: options.Config = None,
     cache_dir: options.CacheDir = None,
+    cache_limit: options.CacheLimit = None,
 ) -> None:
     """Show what the cache holds, prune it, or clear it."""
     if ctx.invoked_subcommand is not None:
         return
-    settings, screen = begin(ctx, {"json": json, "cache_dir": cache_dir}, config)
+    flags = {"json": json, "cache_dir": cache_dir, "cache_limit": cache_limit}
+    settings, screen = begin(ctx, flags, config)
     refused = why_refused(settings.cache_dir)
     if refused is not None:
         screen.say(f"warning: no run would use this cache: {refused.happened}")
@@ -48,11 +53,12 @@ def show(
     found = cache.items(settings.cache_dir)
     rows = [_row(kind, [item for item in found if item.kind == kind]) for kind in _ABOUT]
     here = sum(item.size for item in found)
-    summary = f"{_human(here)} in {settings.cache_dir}"
+    limit = settings.cache_limit
+    summary = f"{_human(here)} in {settings.cache_dir}{_share(here, limit)}"
     volume = cache.volume_size()
     if volume is not None:
         rows.append({"kind": _VOLUME, "items": 1, "bytes": volume, "last_used": None})
-        summary += f", {_human(volume)} in the container engine"
+        summary += f", {_human(volume)} in the container engine{_share(volume, limit)}"
     total = here + (volume or 0)
     table = plain_table("what", "size", "items", "last used", "about")
     for row in rows:
@@ -64,6 +70,9 @@ def show(
         "cache_dir": str(settings.cache_dir),
         "entries": rows,
         "bytes": total,
+        "cache_dir_bytes": here,
+        "engine_bytes": volume,
+        "limit_bytes": limit or None,
         "warning": refused and refused.happened,
     }
     screen.result(document, [table, summary])
@@ -89,7 +98,7 @@ def prune(
     if older_than is None and max_size is None:
         older_than = "30d"
     age = None if older_than is None else _seconds(older_than)
-    size = None if max_size is None else _bytes(max_size)
+    size = None if max_size is None else parse_size("max-size", max_size)
     done = cache.prune(settings.cache_dir, age=age, size=size)
     screen.result(_document(done), [_sentence(done)])
 
@@ -105,6 +114,48 @@ def clear(
     settings, screen = begin(ctx, {"json": json, "cache_dir": cache_dir}, config)
     done = cache.clear(settings.cache_dir)
     screen.result(_document(done), [_sentence(done)])
+
+
+@contextlib.contextmanager
+def cache_within_limit(settings: Settings, screen: Screen) -> Iterator[None]:
+    """Keep the cache below its limit when the block has ended, be it with a KbuildError."""
+    began = time.time() - _CLOCK
+    try:
+        yield
+    except KbuildError:
+        _keep_below_limit(settings, screen, began)
+        raise
+    _keep_below_limit(settings, screen, began)
+
+
+def _keep_below_limit(settings: Settings, screen: Screen, began: float) -> None:
+    folder, limit = settings.cache_dir, settings.cache_limit
+    if limit == 0 or why_refused(folder) is not None:
+        return
+    for what, keep_below in (
+        ("cache", cache.keep_below),
+        ("container engine's Go caches", cache.keep_volumes_below),
+    ):
+        try:
+            done = keep_below(folder, limit, began)
+        except CacheInUse:
+            screen.detail("cache: another run uses it, so nothing was removed")
+        except (KbuildError, OSError) as error:
+            screen.say(f"warning: {what}: not kept below {_human(limit)}: {error}")
+        else:
+            _say_what_was_removed(done, what, limit, screen)
+
+
+def _say_what_was_removed(done: Pruned | None, what: str, limit: int, screen: Screen) -> None:
+    if done is None:
+        return
+    if done.removed:
+        entries = "1 unused entry" if done.removed == 1 else f"{done.removed} unused entries"
+        freed = f"{_human(done.freed)}, to stay below {_human(limit)}"
+        screen.say(f"{what}: removed {entries}, {freed}")
+    if done.left > limit:
+        in_use = f"{_human(done.left)} is in use and was kept"
+        screen.say(f"{what}: {in_use}; the limit is {_human(limit)}")
 
 
 def _row(kind: str, found: Iterable[Item]) -> dict[str, object]:
@@ -127,11 +178,15 @@ def _sentence(done: Pruned) -> str:
 
 
 def _human(size: float) -> str:
-    for unit in _UNITS:
-        if size < 1000 or unit == _UNITS[-1]:  # noqa: PLR2004  # as the units have it
+    for unit in SIZE_UNITS:
+        if size < 1000 or unit == SIZE_UNITS[-1]:  # noqa: PLR2004  # as the units have it
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return ""
+
+
+def _share(size: int, limit: int) -> str:
+    return f" ({size / limit:.0%} of the limit of {_human(limit)})" if limit else ""
 
 
 def _seconds(text: str) -> float:
@@ -139,12 +194,3 @@ def _seconds(text: str) -> float:
         return float(match[1]) * _HOURS[match[2]] * 3600
     hint = "write it like 12h, 30d or 8w"
     raise BadSetting(name="older-than", value=text, reason="it must be an age", hint=hint)
-
-
-def _bytes(text: str) -> int:
-    units = {unit.lower(): 1000**power for power, unit in enumerate(_UNITS)}
-    match = re.fullmatch(rf"(\d{{1,9}}(?:\.\d{{1,3}})?) ?({'|'.join(units)})", text.strip().lower())
-    if match is not None:
-        return int(float(match[1]) * units[match[2]])
-    hint = "write it like 500MB or 5GB; 0B keeps nothing"
-    raise BadSetting(name="max-size", value=text, reason="it must be a size", hint=hint)

@@ -10,10 +10,7 @@ from kbuild.base.errors import BadSetting, ReleaseBroken
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.console import visible
-from kbuild.release.check import Checked, check_folder
-from kbuild.release.demands import Demands
-from kbuild.release.files import Problem
-from kbuild.release.provenance import Statement
+from kbuild.release import Checked, Demands, Problem, Statement, check_folder
 
 # A hostile release must not flood the terminal; an honest one that is damaged stays below.
 _SHOWN, _WIDE = 1000, 1000

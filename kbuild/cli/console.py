@@ -1,4 +1,4 @@
-"""What the user sees: results on standard output, everything else on standard error."""
+"""Terminal output: results on standard output, everything else on standard error."""
 
 import contextlib
 import io
@@ -23,8 +23,8 @@ _SECONDS_BETWEEN_LINES = 5.0
 class Screen:
     """Shows progress as a bar on a terminal and as plain lines elsewhere; a kbuild Progress.
 
-    File names, a compiler's words and values of a stranger's JSON all pass here, so this is where
-    control characters are escaped. JSON needs nothing: json.dumps writes them as ``\\u`` escapes.
+    File names, compiler output and values in foreign JSON all pass through this class, so it
+    escapes control characters. JSON output needs nothing: json.dumps writes ``\\u`` escapes.
     """
 
     def __init__(self, *, verbose: bool, quiet: bool, as_json: bool) -> None:
@@ -40,20 +40,20 @@ class Screen:
         """Begin a stage."""
         self.close()
         if not self._quiet:
-            self._tell(Text(f"==> {visible(title)}", "bold"))
+            self._print_err(Text(f"==> {visible(title)}", "bold"))
 
     def say(self, text: str) -> None:
         """Show one fact."""
         if not self._quiet:
-            self._tell(Text(f"    {visible(text)}"), soft_wrap=True)
+            self._print_err(Text(f"    {visible(text)}"), soft_wrap=True)
 
     def detail(self, text: str) -> None:
-        """Show a line that only --verbose wants."""
+        """Show a line only with --verbose."""
         if self._verbose:
-            self._tell(Text.assemble("    ", (visible(text), "dim")), soft_wrap=True)
+            self._print_err(Text.assemble("    ", (visible(text), "dim")), soft_wrap=True)
 
     def advance(self, what: str, done: int, total: int | None) -> None:
-        """Move the bar, or print a line now and then where there is no terminal."""
+        """Move the bar, or print a line every few seconds if there is no terminal."""
         if self._quiet:
             return
         if self._err.is_terminal:
@@ -67,13 +67,13 @@ class Screen:
             self.say(f"{what}: {done}" + (f" of {total}" if total is not None else ""))
 
     def close(self) -> None:
-        """Take the bar off the terminal."""
+        """Remove the bar from the terminal."""
         if self._bar is not None:
             self._bar.stop()
         self._bar, self._task, self._what = None, None, ""
 
     def result(self, document: Mapping[str, object], lines: Iterable[str | Table]) -> None:
-        """Print the result: one JSON document with --json, else the lines."""
+        """Print the result: one JSON document with --json, otherwise the lines."""
         self.close()
         if sys.stdout is None:  # it was closed when kbuild began
             raise BrokenPipeError
@@ -91,19 +91,19 @@ class Screen:
             raise NotWritable(path="standard output", reason=error.strerror) from error
 
     def error(self, error: KbuildError) -> None:
-        """Print an error: what happened, what to do, and another program's last words."""
+        """Print an error: what happened, what to do, and the last output of another program."""
         self.close()
         self._say_labelled(f"error[{error.kind}]:", "red", error.happened)
         if error.hint:
             self._say_labelled("hint:", "yellow", error.hint)
         for line in error.details.splitlines():
-            self._tell(Text(f"  | {visible(line)}"), soft_wrap=True)
+            self._print_err(Text(f"  | {visible(line)}"), soft_wrap=True)
         self.error_document(error.kind, error.exit_code, error.happened, error.hint, error.details)
 
     def error_document(
         self, kind: str, exit_code: int, what: str, todo: str = "see --help", details: str = ""
     ) -> None:
-        """Print an error as the one JSON document, if there is to be one."""
+        """Print an error as the JSON document, with --json."""
         if self._json:
             error = {
                 "kind": kind,
@@ -112,19 +112,19 @@ class Screen:
                 "todo": todo,
                 "details": details,
             }
-            with contextlib.suppress(OSError):  # it was said on standard error already
+            with contextlib.suppress(OSError):  # standard error has it already
                 self._out.file.write(
                     json.dumps({"error": _without_secrets(error)}, indent=2) + "\n"
                 )
                 self._out.file.flush()
 
-    def _tell(self, text: Text, *, soft_wrap: bool = False) -> None:
-        # That nobody hears about the progress is no reason to stop.
+    def _print_err(self, text: Text, *, soft_wrap: bool = False) -> None:
+        # A closed standard error is no reason to stop.
         with contextlib.suppress(OSError):
             self._err.print(text, soft_wrap=soft_wrap)
 
     def _say_labelled(self, label: str, style: str, text: str) -> None:
-        self._tell(Text.assemble((label, style), f" {visible(text)}"), soft_wrap=True)
+        self._print_err(Text.assemble((label, style), f" {visible(text)}"), soft_wrap=True)
 
     def _move_bar(self, what: str, done: int, total: int | None) -> None:
         if self._bar is None or what != self._what:
@@ -146,15 +146,15 @@ class Screen:
 
 
 class PlainTable(Table):
-    """A table without lines, which reads well in a pipe too; its cells are text, not markup."""
+    """A table without lines, readable in a pipe too; its cells are text, not markup."""
 
-    def add_row(self, *cells: object) -> None:  # type: ignore[override]  # only text is asked for
+    def add_row(self, *cells: object) -> None:  # type: ignore[override]  # only text is allowed
         """Add a row of text."""
         super().add_row(*(Text(visible(str(cell))) for cell in cells))
 
 
 def plain_table(*headings: str) -> PlainTable:
-    """Return a table with these headings."""
+    """Return an empty table with these headings."""
     table = PlainTable(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         table.add_column(heading, no_wrap=True)
@@ -162,11 +162,10 @@ def plain_table(*headings: str) -> PlainTable:
 
 
 def visible(text: str) -> str:
-    """Return text of one line, without credentials, that changes nothing else on a terminal.
+    """Return text as one line that is safe to print on a terminal, without credentials.
 
-    Whatever Unicode does not call printable is escaped as in Python: control characters, which
-    begin escape sequences, marks that reorder what is shown, and parts of no character. A tab is
-    as many spaces as it takes.
+    Characters that are not printable in Unicode are escaped as in Python: control characters,
+    which begin escape sequences, marks that reorder text, and lone surrogates. Tabs become spaces.
     """
     return "".join(c if c.isprintable() else _escaped(c) for c in shown(text).expandtabs(8))
 
@@ -175,7 +174,7 @@ def _escaped(character: str) -> str:
     return ascii(character)[1:-1]
 
 
-def _without_secrets(value: object) -> Any:  # noqa: ANN401  # the same kind of value
+def _without_secrets(value: object) -> Any:  # noqa: ANN401  # returns the type of its argument
     match value:
         case str():
             return shown(value)
@@ -188,7 +187,7 @@ def _without_secrets(value: object) -> Any:  # noqa: ANN401  # the same kind of 
 
 
 class _Console(Console):
-    """A console that leaves a broken pipe to its caller instead of ending the program with 1."""
+    """A console that raises an error for a broken pipe instead of exiting with 1."""
 
     def on_broken_pipe(self) -> None:
         """Raise BrokenPipeError."""
@@ -196,9 +195,9 @@ class _Console(Console):
 
 
 def _console(stream: TextIO | None) -> Console:
-    # A stream that was closed before we began is None; what is said there is lost.
+    # A stream that was closed at the start is None; its output is dropped.
     file = stream or io.StringIO()
     if isinstance(file, io.TextIOWrapper):
-        file.reconfigure(errors="backslashreplace")  # a locale may lack what is to be shown
-    # A pipe has no width; a table must not be folded to 80 columns there.
+        file.reconfigure(errors="backslashreplace")  # the locale may lack a character
+    # A pipe has no width; a table must not be wrapped to 80 columns.
     return _Console(file=file, highlight=False, width=None if file.isatty() else _WIDE)

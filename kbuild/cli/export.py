@@ -10,8 +10,7 @@ from kbuild.base.errors import BadSetting, NotARelease
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.check import demand_whole
-from kbuild.release.check import check_folder
-from kbuild.release.export import TOOLS, snippet
+from kbuild.release import TOOLS, check_folder, snippet
 
 app = command_app()
 

@@ -8,17 +8,19 @@ from rich.table import Table
 
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
+from kbuild.cli.cache import cache_within_limit
 from kbuild.cli.console import plain_table
-from kbuild.kubeadm.model import IssuedCertificate, Proof, Published, Release
+from kbuild.kubeadm.model import IssuedCertificate, Proof, Published
 from kbuild.pipeline import Plan, plan, run
-from kbuild.release.documents import (
+from kbuild.release import (
+    SUM_SUFFIX,
+    Release,
     commit_notes,
     go_document,
     proof_document,
     rfc3339,
     source_document,
 )
-from kbuild.release.names import SUM_SUFFIX
 
 app = command_app()
 
@@ -58,6 +60,7 @@ def kubeadm(
     quiet: options.Quiet = None,
     config: options.Config = None,
     cache_dir: options.CacheDir = None,
+    cache_limit: options.CacheLimit = None,
 ) -> None:
     """Build kubeadm with other certificate lifetimes, and prove it."""
     flags = {name: value for name, value in locals().items() if name not in ("ctx", "config")}
@@ -69,7 +72,8 @@ def kubeadm(
         documents = [_plan_document(planned) for planned in plans]
         lines = [line for planned in plans for line in _plan_lines(planned)]
     else:
-        releases = run(requests, settings.cache_dir, screen)
+        with cache_within_limit(settings, screen):
+            releases = run(requests, settings.cache_dir, screen)
         documents = [_document(release) for release in releases]
         lines = [line for release in releases for line in _lines(release)]
     several = {"releases": documents}
@@ -162,14 +166,14 @@ def _plan_document(planned: Plan) -> dict[str, object]:
         "leaf_years": request.lifetimes.leaf_years,
         "arches": list(request.arches),
         "builder": planned.builder,
-        "go": request.go_version,
+        "go": request.go.version,
         "output": str(planned.output),
     }
 
 
 def _plan_lines(planned: Plan) -> Iterator[str]:
     document = _plan_document(planned)
-    go = planned.request.go_version or "the one that the tree pins, known once it is fetched"
+    go = planned.request.go.version or "the one that the tree pins, known once it is fetched"
     yield "Dry run: nothing is built."
     del document["dry_run"]
     for name, value in {**document, "go": go}.items():

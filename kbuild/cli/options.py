@@ -248,3 +248,12 @@ CacheDir = Annotated[
         "--cache-dir", metavar="DIR", help="Sources, Go, its build cache. Default: ~/.cache/kbuild."
     ),
 ]
+CacheLimit = Annotated[
+    str | None,
+    typer.Option(
+        "--cache-limit",
+        metavar="SIZE",
+        help="Remove the least recently used from the cache above this size, and separately from"
+        " the engine's Go caches; 0: no limit. Default: 5GB.",
+    ),
+]

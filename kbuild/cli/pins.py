@@ -9,9 +9,7 @@ from kbuild.base.errors import ImageNotFound, PinsDrifted
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.console import plain_table
-from kbuild.kubeadm.toolchain import images
-from kbuild.kubeadm.toolchain.images import Pin
-from kbuild.kubeadm.toolchain.pin import parse_go_version
+from kbuild.kubeadm import Pin, images, parse_go_version
 
 app = command_app("List, check and update the golang image digests.")
 

@@ -9,8 +9,9 @@ import typer
 from kbuild.base.errors import BadSettingsFile
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
+from kbuild.cli.cache import cache_within_limit
 from kbuild.rebuild import rebuild as build_again
-from kbuild.release.documents import commit_notes, source_document
+from kbuild.release import commit_notes, source_document
 from kbuild.settings import FILE
 
 app = command_app()
@@ -41,6 +42,7 @@ def rebuild(
     quiet: options.Quiet = None,
     config: options.Config = None,
     cache_dir: options.CacheDir = None,
+    cache_limit: options.CacheLimit = None,
 ) -> None:
     """Build a release again from its provenance, and compare the bytes."""
     places = {
@@ -59,10 +61,12 @@ def rebuild(
         "verbose": verbose,
         "quiet": quiet,
         "cache_dir": cache_dir,
+        "cache_limit": cache_limit,
     }
     _refuse_settings_of(provenance, config)
     settings, screen = begin(ctx, {**places, **how}, config)
-    rebuilt = build_again(provenance, settings, screen)
+    with cache_within_limit(settings, screen):
+        rebuilt = build_again(provenance, settings, screen)
     document = {
         "provenance": str(rebuilt.provenance),
         "equal": True,

@@ -8,8 +8,7 @@ import typer
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.check import demand_whole
-from kbuild.release.check import check_folder
-from kbuild.release.signing import sign_keyless, sign_with_key
+from kbuild.release import check_folder, sign_keyless, sign_with_key
 
 app = command_app()
 

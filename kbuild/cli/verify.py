@@ -11,10 +11,8 @@ from kbuild.base.workspace import open_workspace
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.kubeadm import proof_lines
-from kbuild.kubeadm.prove import prove_file
-from kbuild.kubeadm.prove.elf import read_arch
-from kbuild.kubeadm.source.versions import full_tag
-from kbuild.release.documents import proof_document
+from kbuild.kubeadm import full_tag, prove_file, read_arch
+from kbuild.release import proof_document
 
 app = command_app()
 

@@ -8,10 +8,15 @@ from kbuild.base.workspace import open_workspace
 from kbuild.cli import options
 from kbuild.cli.boundary import begin, command_app
 from kbuild.cli.console import plain_table
-from kbuild.kubeadm.patching.series import patches_folder, read_index, series_for
-from kbuild.kubeadm.source import list_tags
-from kbuild.kubeadm.source.versions import full_tag, newest_of_each_minor
-from kbuild.kubeadm.source.versions import since as from_on
+from kbuild.kubeadm import (
+    full_tag,
+    list_tags,
+    newest_of_each_minor,
+    patches_folder,
+    read_index,
+    series_for,
+)
+from kbuild.kubeadm import since as from_on
 
 app = command_app()
 

@@ -16,6 +16,16 @@ DAYS_A_YEAR = 365
 MAX_YEARS = 292  # time.Duration holds 292.47 years; duration365d * 293 does not compile
 STOCK_CA_YEARS, STOCK_LEAF_YEARS = 10, 1
 
+Builder = Literal["docker", "local"]
+BuilderChoice = Literal["auto", "docker", "local"]
+TreeState = Literal["dirty", "clean", "archive"]
+Layout = Literal["flat", "tree"]
+PackageKind = Literal["deb", "rpm"]
+# A PKI whose CAs kubeadm makes too, or one whose CAs are three years old.
+Case = Literal["fresh-ca", "old-ca"]
+Moment = Literal["issued", "renewed"]
+CertificateKind = Literal["ca", "leaf", "kubeconfig"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lifetimes:
@@ -36,38 +46,70 @@ class Lifetimes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRequest:
+    """Where the Kubernetes source is, and what it must be."""
+
+    address: str
+    commit: str | None
+    sha256: str | None
+    verify_against: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoRequest:
+    """Which Go builds, and where it comes from; ``version`` overrides the pin of the tree."""
+
+    builder: BuilderChoice
+    image: str | None
+    repository: str
+    version: str | None
+    root: Path | None
+    site: str
+    lock: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputRequest:
+    """Where the release is written, and in which form."""
+
+    folder: Path | None
+    layout: Layout
+    packages: tuple[PackageKind, ...]
+    force: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
     """Everything the user asked for, with every default filled in.
 
     ``version`` is as typed (``v1.23.0``, ``1.23``); the tag it stands for is found by the source
-    stage. ``build_date`` is the only clock of the build: whole seconds, UTC; None until it begins
-    where nobody gave one.
+    stage. ``build_date`` is in whole seconds, UTC; where it is None it is the moment when the
+    compile begins.
     """
 
     version: str
     lifetimes: Lifetimes
     arches: tuple[str, ...]
-    source: str
-    commit: str | None
-    source_sha256: str | None
-    verify_against: str | None
-    builder: str
-    image: str | None
-    golang_repository: str
-    go_version: str | None
-    go_root: Path | None
-    go_site: str
-    lock: Path
-    output: Path | None
+    source: SourceRequest
+    go: GoRequest
+    output: OutputRequest
     build_date: datetime | None
-    tree_state: str
+    tree_state: TreeState
     stock: bool
     against_stock: bool
     independent: bool
     release_site: str
-    layout: str
-    package: tuple[str, ...]
-    force: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamp:
+    """What a build writes into the binary besides the tag and the commit.
+
+    ``build_date`` is the only time in a build: whole seconds, UTC.
+    """
+
+    build_date: datetime
+    tree_state: TreeState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +183,7 @@ class Toolchain:
     when the user overrode it.
     """
 
-    builder: str
+    builder: Builder
     pin: GoPin
     go_version: str
     image: str | None = None
@@ -214,6 +256,7 @@ class Binary:
     arch: str
     sha256: str
     tree: PatchedTree
+    stamp: Stamp
     command: tuple[str, ...]
     compiled: tuple[datetime, datetime] | None = None
 
@@ -226,9 +269,9 @@ class IssuedCertificate:
     ``ca``, ``leaf`` or ``kubeconfig``; ``path`` is relative to /etc/kubernetes.
     """
 
-    case: str
-    moment: str
-    kind: str
+    case: Case
+    moment: Moment
+    kind: CertificateKind
     path: str
     subject: str
     not_before: datetime
@@ -257,16 +300,19 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
-    """The finished folder, the names of the files in it, and what it was made of.
+class ProvenBinary:
+    """A binary and its proof: only this can be published, and only the proof makes it."""
 
-    ``unchanged`` tells that all that goes into the binaries is as it was when they were built, and
-    ``written`` that the folder was: one that holds these very binaries is left as it is.
+    binary: Binary
+    proof: Proof
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProvenBuild:
+    """The proven binaries of one tag, an architecture each.
+
+    ``unchanged`` tells that an earlier run compiled them from the same inputs.
     """
 
-    folder: Path
-    files: tuple[str, ...]
-    tree: PatchedTree
-    proofs: tuple[Proof, ...]
+    binaries: tuple[ProvenBinary, ...]
     unchanged: bool
-    written: bool = True

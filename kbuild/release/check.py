@@ -15,9 +15,8 @@ from typing import Any
 
 from kbuild.base.errors import KbuildError, NotARelease, NotWritable
 from kbuild.base.files import BROKEN, reason_of
+from kbuild.kubeadm import full_tag, read_arch
 from kbuild.kubeadm.model import DAYS_A_YEAR
-from kbuild.kubeadm.prove.elf import read_arch
-from kbuild.kubeadm.source.versions import full_tag
 from kbuild.release.demands import Demands, TrustedKey, inside, read_trusted_key
 from kbuild.release.files import (
     MAX_NAMES,
@@ -41,6 +40,7 @@ from kbuild.release.names import (
     binary_name,
     sbom_name,
 )
+from kbuild.release.place import is_unfinished
 from kbuild.release.provenance import Statement, parse_provenance
 from kbuild.release.recorded import artifacts
 from kbuild.release.sbom import contradictions
@@ -94,6 +94,10 @@ def check_folder(
             what = f"it holds {MAX_NAMES} entries or more, of which not all were read"
             problems.append(Problem(file=".", kind="different", what=what))
         for name in names:
+            if is_unfinished(name):  # even if all its files are there
+                what = "a run has not finished it; if that was killed, the next one removes this"
+                problems.append(Problem(file=name, kind="extra", what=what))
+                continue
             read = _read_release(folder / name, descriptor)
             if read is None:
                 problems.append(Problem(file=name, kind="extra", what="it belongs to no release"))

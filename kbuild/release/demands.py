@@ -6,7 +6,7 @@ from typing import Any
 
 from kbuild.base.errors import BadKey, BadSetting
 from kbuild.base.files import read_file, reason_of
-from kbuild.kubeadm.source.versions import full_tag
+from kbuild.kubeadm import full_tag
 from kbuild.release.files import Place
 from kbuild.release.keys import MAX_KEY, public_key
 

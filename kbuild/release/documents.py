@@ -1,7 +1,7 @@
 """The JSON documents of a release: what was proven, and what it was built from."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -12,9 +12,6 @@ from kbuild.base.addresses import recorded, shown
 from kbuild.kubeadm.model import Binary, BuildRequest, PatchedTree, Proof, SourceTree
 from kbuild.release.names import binary_name
 from kbuild.settings import UPSTREAM
-
-# Where things lie on one machine, and how its user wants to be served.
-_OF_THE_MACHINE = ("output", "lock", "force")
 
 
 def proof_document(proof: Proof, layout: str = "flat") -> dict[str, object]:
@@ -35,19 +32,19 @@ def proof_document(proof: Proof, layout: str = "flat") -> dict[str, object]:
 
 
 def build_document(
-    binaries: tuple[Binary, ...], request: BuildRequest, times: Mapping[str, float]
+    binaries: Sequence[Binary], request: BuildRequest, times: Mapping[str, float]
 ) -> dict[str, object]:
     """Return build.json: all that went into the binaries."""
     tree = binaries[0].tree
     return {
         "kbuild": __version__,
-        "request": request_document(request),
+        "request": request_document(request, binaries[0].stamp.build_date),
         "source": source_document(tree),
         "go": go_document(tree),
         "patches": [dataclasses.asdict(patch) for patch in tree.patches],
         "binaries": [
             {
-                "file": binary_name(binary.arch, request.layout),
+                "file": binary_name(binary.arch, request.output.layout),
                 "arch": binary.arch,
                 "sha256": binary.sha256,
                 "command": list(binary.command),
@@ -58,18 +55,37 @@ def build_document(
     }
 
 
-def request_document(request: BuildRequest) -> dict[str, object]:
+def request_document(request: BuildRequest, build_date: datetime | None) -> dict[str, object]:
     """Return what was asked for, without credentials and without a path of this machine.
 
     A Go of this machine is ``local``: its digest stands where the toolchain is told. Where the
     release is put and how the user wants to be served are no inputs.
     """
+    source, go, output = request.source, request.go, request.output
     asked = {
-        **dataclasses.asdict(request),
-        "source": recorded(request.source),
-        "go_root": None if request.go_root is None else "local",
+        "version": request.version,
+        "lifetimes": dataclasses.asdict(request.lifetimes),
+        "arches": request.arches,
+        "source": recorded(source.address),
+        "commit": source.commit,
+        "source_sha256": source.sha256,
+        "verify_against": source.verify_against,
+        "builder": go.builder,
+        "image": go.image,
+        "golang_repository": go.repository,
+        "go_version": go.version,
+        "go_root": None if go.root is None else "local",
+        "go_site": go.site,
+        "build_date": build_date,
+        "tree_state": request.tree_state,
+        "stock": request.stock,
+        "against_stock": request.against_stock,
+        "independent": request.independent,
+        "release_site": request.release_site,
+        "layout": output.layout,
+        "package": output.packages,
     }
-    return {name: plain(value) for name, value in asked.items() if name not in _OF_THE_MACHINE}
+    return {name: plain(value) for name, value in asked.items()}
 
 
 def source_document(tree: PatchedTree) -> dict[str, object]:

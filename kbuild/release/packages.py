@@ -17,7 +17,7 @@ from string import Template
 
 from kbuild.base.arches import ARCHES
 from kbuild.base.errors import PackagerFailed, PackagerMissing
-from kbuild.kubeadm.model import Binary, BuildRequest
+from kbuild.kubeadm.model import Binary, PackageKind
 
 NAME = "kubeadm-kbuild"
 _TOOLS = {"deb": ("dpkg-deb", "dpkg"), "rpm": ("rpmbuild", "rpm")}
@@ -82,7 +82,7 @@ _MACROS = {
 }
 
 
-def demand_tools(kinds: tuple[str, ...]) -> None:
+def demand_tools(kinds: tuple[PackageKind, ...]) -> None:
     """Raise PackagerMissing unless what makes packages of these kinds is here."""
     for kind in kinds:
         tool, debian = _TOOLS[kind]
@@ -90,20 +90,19 @@ def demand_tools(kinds: tuple[str, ...]) -> None:
             raise PackagerMissing(tool=tool, kind=kind, package=debian)
 
 
-def package_name(kind: str, tag: str, arch: str) -> str:
+def package_name(kind: PackageKind, tag: str, arch: str) -> str:
     """Return the file name of a package."""
     if kind == "deb":
         return f"{NAME}_{_version(tag)}_{ARCHES[arch].deb}.deb"
     return f"{NAME}-{_version(tag)}-1.{ARCHES[arch].rpm}.rpm"
 
 
-def make_package(kind: str, binary: Binary, request: BuildRequest, work: Path, out: Path) -> None:
+def make_package(kind: PackageKind, binary: Binary, work: Path, out: Path) -> None:
     """Make a package of a binary in the folder ``out``; the same binary gives the same bytes.
 
     Raises PackagerFailed.
     """
-    date, tree = request.build_date, binary.tree
-    assert date is not None
+    date, tree = binary.stamp.build_date, binary.tree
     root, names = work / f"{kind}-{binary.arch}", ARCHES[binary.arch]
     _lay_out(root / "root", binary.path, kind, date)
     years = f"CA {tree.lifetimes.ca_years} years, leaf {tree.lifetimes.leaf_years} years"

@@ -30,6 +30,7 @@ from kbuild.base.workspace import (
     Workspace,
     beside,
     disk_errors,
+    is_beside,
     make_then_move,
     recover,
     remove,
@@ -233,6 +234,11 @@ def _filled(place: Path) -> Iterator[Path]:
         place.chmod(place.stat().st_mode & ~0o022)
 
 
+def is_unfinished(name: str) -> bool:
+    """Tell whether a name is that of a release that a run is making, or has left when killed."""
+    return is_beside(name) or _names_filling(name)
+
+
 def _take_back(place: Path) -> None:
     """Remove what a killed run has made in a folder, as far as it is certain that it did."""
     for made in [entry for entry in place.iterdir() if _is_filling(entry)]:
@@ -255,8 +261,11 @@ def _inside(place: Path) -> Path:
 
 
 def _is_filling(path: Path) -> bool:
-    name = re.fullmatch(rf"{re.escape(_FILLING)}[0-9a-f]{{12}}", path.name)
-    return name is not None and path.is_dir() and not path.is_symlink()
+    return _names_filling(path.name) and path.is_dir() and not path.is_symlink()
+
+
+def _names_filling(name: str) -> bool:
+    return re.fullmatch(rf"{re.escape(_FILLING)}[0-9a-f]{{12}}", name) is not None
 
 
 def _is_empty(place: Path) -> bool:

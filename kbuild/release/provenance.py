@@ -13,7 +13,7 @@ Sources: https://in-toto.io/Statement/v1, https://slsa.dev/spec/v1.0/provenance.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,8 +23,8 @@ from kbuild import HOME
 from kbuild.base.addresses import is_local, recorded
 from kbuild.base.errors import BadProvenance
 from kbuild.base.files import BROKEN, read_file, reason_of
+from kbuild.kubeadm import digest_of
 from kbuild.kubeadm.model import Binary, BuildRequest, SourceTree
-from kbuild.kubeadm.toolchain.archives import digest_of
 from kbuild.release.builder import builder_id, invocation_id, versions
 from kbuild.release.documents import request_document, rfc3339
 from kbuild.release.files import MAX_DOCUMENT
@@ -68,7 +68,7 @@ class Statement:
 
 
 def provenance(
-    binaries: tuple[Binary, ...],
+    binaries: Sequence[Binary],
     request: BuildRequest,
     digests: Mapping[str, Mapping[str, str]],
     seconds: float,
@@ -76,7 +76,7 @@ def provenance(
     """Return the statement about the files of those digests; the build took so many seconds."""
     began, ended = _compiled(binaries, seconds)
     tree = binaries[0].tree
-    asked = {**request_document(request), "version": tree.source.tag}
+    asked = {**request_document(request, binaries[0].stamp.build_date), "version": tree.source.tag}
     return {
         "_type": STATEMENT,
         "subject": [{"name": name, "digest": {**digests[name]}} for name in sorted(digests)],
@@ -106,7 +106,7 @@ def provenance(
     }
 
 
-def _compiled(binaries: tuple[Binary, ...], seconds: float) -> tuple[datetime, datetime]:
+def _compiled(binaries: Sequence[Binary], seconds: float) -> tuple[datetime, datetime]:
     """Return when the build began and ended: of kept binaries, the build that made them."""
     kept = [binary.compiled for binary in binaries if binary.compiled is not None]
     if kept:

@@ -10,9 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kbuild.base.arches import ARCHES
+from kbuild.kubeadm import is_go_version, is_tag
 from kbuild.kubeadm.model import MAX_YEARS
-from kbuild.kubeadm.source.versions import is_tag
-from kbuild.kubeadm.toolchain.pin import is_go_version
 from kbuild.release.names import BUILD, PATCH, PROOF, binary_name, sbom_name
 from kbuild.release.packages import package_name
 from kbuild.settings import BUILDERS, LAYOUTS, PACKAGES, TREE_STATES

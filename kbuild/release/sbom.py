@@ -21,16 +21,16 @@ from packaging.version import Version
 from kbuild import __version__
 from kbuild.base.errors import NotKubernetes
 from kbuild.base.files import BROKEN, read_file, reason_of
-from kbuild.kubeadm.model import Binary, BuildRequest, SourceTree
-from kbuild.kubeadm.prove.elf import Content
-from kbuild.kubeadm.prove.gobinary import (
+from kbuild.kubeadm import (
+    Content,
     Module,
+    is_tag,
     package_of,
     read_build_info,
     read_functions,
     replacement,
 )
-from kbuild.kubeadm.source.versions import is_tag
+from kbuild.kubeadm.model import Binary, SourceTree
 from kbuild.release.licenses import license_of
 from kbuild.release.strictjson import load_json
 
@@ -44,7 +44,7 @@ _MAX_LIST = 4 << 20  # bytes of a list of modules
 _MAX_ELEMENTS = 5000  # the validator compares each with all; the largest of ours has 1,500
 
 
-def sbom_text(binary: Binary, request: BuildRequest) -> str:
+def sbom_text(binary: Binary) -> str:
     """Return the SPDX document of a binary, as JSON that the SPDX validator accepts."""
     from spdx_tools.spdx.writer.json.json_writer import (  # slow to import
         write_document_to_stream,
@@ -58,11 +58,10 @@ def sbom_text(binary: Binary, request: BuildRequest) -> str:
         found = vendored_packages(binary.path)
         modules = tuple(sorted({vendored.get(p, Module(p, "")) for p in found}))
         how = "the list of vendored packages in the tree and the function table of the binary"
-    assert request.build_date is not None
     stream = io.StringIO()
     go_version = binary.tree.toolchain.go_version
     document = _document(
-        binary, modules, go_version, f"The modules are by {how}.", request.build_date
+        binary, modules, go_version, f"The modules are by {how}.", binary.stamp.build_date
     )
     write_document_to_stream(document, stream)
     return json.dumps(json.loads(stream.getvalue()), indent=2) + "\n"

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from kbuild.base.workspace import open_workspace
-from kbuild.kubeadm.compile import compile_kubeadm
-from kbuild.kubeadm.model import GoPin, Lifetimes, SourceTree, Tag, Toolchain
+from kbuild.kubeadm.compile.run import compile_kubeadm
+from kbuild.kubeadm.model import GoPin, Lifetimes, SourceTree, Stamp, Tag, Toolchain
 from kbuild.kubeadm.patching.apply import patch_tree
 from kbuild.kubeadm.source.store import fetch_tag
-from kbuild.settings import Settings
 from tests.e2e.command import BUILD_DATE, COMMIT, GO_VERSION, NEXT_VERSION, VERSION, YEARS, Kbuild
 from tests.e2e.conftest import GitServer, Options
 from tests.e2e.released import ARCHIVE_LOCAL, BINARY, Releases
@@ -75,13 +74,7 @@ def size(repository: Path) -> int:
 def test_the_closure_gives_the_same_bytes_as_the_whole_tree(
     releases: Releases, warm_cache: Path, kubernetes_archive: Path, goroot: Path
 ) -> None:
-    settings = Settings(
-        version=(VERSION,),
-        ca_years=100,
-        leaf_years=100,
-        build_date=datetime.fromisoformat(BUILD_DATE),
-    )
-    [request] = settings.requests({})
+    stamp = Stamp(build_date=datetime.fromisoformat(BUILD_DATE), tree_state="dirty")
     with open_workspace(warm_cache) as workspace:
         parent = workspace.work / "whole"
         with tarfile.open(kubernetes_archive) as tar:
@@ -96,7 +89,7 @@ def test_the_closure_gives_the_same_bytes_as_the_whole_tree(
             go_root=goroot,
         )
         patched = patch_tree(whole, toolchain, Lifetimes(ca_years=100, leaf_years=100))
-        binary = compile_kubeadm(patched, "amd64", request, workspace, Recorder())
+        binary = compile_kubeadm(patched, "amd64", stamp, workspace, Recorder())
         assert len(list(path.rglob("*"))) > 20000
         assert binary.path.read_bytes() == releases[ARCHIVE_LOCAL].binary.read_bytes()
 

@@ -14,8 +14,8 @@ from kbuild.base import sandbox
 from kbuild.base.workspace import open_workspace, sha256
 from kbuild.kubeadm.compile.recipe import GOROOT, KUBE_ROOT
 from kbuild.kubeadm.prove.gobinary import read_build_info, read_functions
-from kbuild.release import list_files
 from kbuild.release.recorded import artifacts
+from kbuild.release.writer import list_files
 from tests.e2e.command import COMMIT, GO_VERSION, KBUILD, NEXT_VERSION, VERSION, Kbuild
 from tests.e2e.conftest import GitServer, Options
 from tests.e2e.released import ARCHIVE_LOCAL, Releases

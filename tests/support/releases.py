@@ -13,18 +13,22 @@ from kbuild.kubeadm.model import (
     AppliedPatch,
     Binary,
     BuildRequest,
+    CertificateKind,
     GoPin,
     IssuedCertificate,
     Lifetimes,
     PatchedTree,
     Proof,
+    ProvenBinary,
+    ProvenBuild,
     SourceTree,
+    Stamp,
     Tag,
     Toolchain,
 )
-from kbuild.release import list_files, publish
 from kbuild.release.names import SUMS
 from kbuild.release.sums import digest, digests_of, write_sums
+from kbuild.release.writer import list_files, publish
 from kbuild.settings import Settings
 from tests.support.goelf import MODULES, write_go_elf
 
@@ -34,10 +38,13 @@ NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 GIT = "https://somebody:secret@example.invalid/kubernetes.git"
 
 
-def make_request(**changes: object) -> BuildRequest:
-    settings = Settings(version=("1.20",), ca_years=100, leaf_years=10, build_date=NOON, source=GIT)
-    request = settings.requests({})[0]
-    return replace(request, **{"arches": ("amd64", "arm64"), **changes})  # type: ignore[arg-type]
+def make_request(**changes: Any) -> BuildRequest:
+    """Return a request; ``changes`` are to the settings that it comes from."""
+    given: dict[str, Any] = {"version": ("1.20",), "build_date": NOON, "source": GIT}
+    given |= {"arch": ("amd64", "arm64"), **changes}
+    if not given.get("stock"):
+        given = {"ca_years": 100, "leaf_years": 10, **given}
+    return Settings(**given).requests({})[0]
 
 
 # What a tree that came as an archive has beside what one from git has.
@@ -76,12 +83,20 @@ def make_binaries(
     made = []
     for arch in ("amd64", "arm64"):
         path = write_go_elf(folder / f"made-{arch}", arch=arch, modules=modules)
-        binary = Binary(path=path, arch=arch, sha256=sha256(path), tree=tree, command=("go", arch))
+        binary = Binary(
+            path=path,
+            arch=arch,
+            sha256=sha256(path),
+            tree=tree,
+            stamp=Stamp(build_date=NOON, tree_state="dirty"),
+            command=("go", arch),
+        )
         made.append(binary)
     return tuple(made)
 
 
-def make_proofs(binaries: tuple[Binary, ...]) -> Mapping[Path, Proof]:
+def make_proven(binaries: tuple[Binary, ...], *, unchanged: bool = False) -> ProvenBuild:
+    kinds: tuple[tuple[CertificateKind, int], ...] = (("ca", 100), ("leaf", 10))
     certificates = [
         IssuedCertificate(
             case="fresh-ca",
@@ -93,10 +108,10 @@ def make_proofs(binaries: tuple[Binary, ...]) -> Mapping[Path, Proof]:
             not_after=NOON + timedelta(days=365 * years),
             years=years,
         )
-        for kind, years in (("ca", 100), ("leaf", 10))
+        for kind, years in kinds
     ]
-    return {
-        b.path: Proof(
+    proofs = [
+        Proof(
             path=b.path,
             arch=b.arch,
             sha256=b.sha256,
@@ -113,7 +128,9 @@ def make_proofs(binaries: tuple[Binary, ...]) -> Mapping[Path, Proof]:
             certificates=tuple(certificates),
         )
         for b in binaries
-    }
+    ]
+    proven = [ProvenBinary(binary=b, proof=p) for b, p in zip(binaries, proofs, strict=True)]
+    return ProvenBuild(binaries=tuple(proven), unchanged=unchanged)
 
 
 def make_release(
@@ -122,17 +139,14 @@ def make_release(
     modules: str = MODULES,
     tree_changes: Mapping[str, Any] | None = None,
     origin: str = "https://example.invalid/kubernetes.git",
-    **changes: object,
+    **changes: Any,
 ) -> Path:
     """Publish a release into ``folder``; ``changes`` are to the request."""
     work.mkdir(parents=True, exist_ok=True)
     go_root = changes.get("go_root")
     assert go_root is None or isinstance(go_root, Path)
     binaries = make_binaries(work, modules, tree_changes, origin, go_root)
-    times = {"build": 1.23456}
-    publish(
-        make_proofs(binaries), binaries, make_request(**changes), folder, times, unchanged=False
-    )
+    publish(make_proven(binaries), make_request(**changes), folder, {"build": 1.23456})
     return folder
 
 

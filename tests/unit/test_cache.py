@@ -1,17 +1,28 @@
+import contextlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from kbuild import cache
 from kbuild.base import engine
-from kbuild.base.errors import CacheInUse, NotACache
+from kbuild.base.errors import BadSetting, CacheInUse, NotACache
 from kbuild.base.workspace import alone, open_workspace
-from tests.support.fake_engine import Answer, fake_engine
+from kbuild.cli.app import app
+from kbuild.cli.cache import cache_within_limit
+from kbuild.cli.console import Screen
+from kbuild.settings import Settings, read_settings
+from tests.support.fake_engine import Answer, FakeEngine, fake_engine
+from tests.support.killed import killed_at_rename
+from tests.support.repositories import make_repository
 from tests.support.trees import content_of
 
 DAY = 86400
@@ -51,16 +62,12 @@ def kinds(folder: Path) -> list[str]:
     return sorted(item.kind for item in cache.items(folder))
 
 
-def age(monkeypatch: pytest.MonkeyPatch, **days: float) -> None:
-    """Make all items as old as is said of their kind; a file's ctime cannot be set."""
-    now, real = time.time(), os.lstat
-
-    def lstat(path: str | Path, **where: int) -> object:
-        status = real(path, **where)
-        age = next((age for kind, age in days.items() if kind in Path(path).parts), 0)
-        return os.stat_result((*status[:7], *[now - age * DAY] * 3))
-
-    monkeypatch.setattr(os, "lstat", lstat)
+def age(folder: Path, **days: float) -> None:
+    """Make all items as old as is said of their kind."""
+    for item in cache.items(folder):
+        then = time.time() - days[item.kind] * DAY
+        for path in (item.path, *item.path.rglob("*")):
+            os.utime(path, (then, then))
 
 
 def test_each_kind_is_counted(full: Path) -> None:
@@ -77,18 +84,16 @@ def test_an_absent_cache_is_empty(tmp_path: Path) -> None:
     assert cache.items(tmp_path / "absent") == ()
 
 
-def test_what_is_old_goes(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    age(monkeypatch, git=1, go=1, gocache=31, built=29, logs=400)
+def test_what_is_old_goes(full: Path) -> None:
+    age(full, git=1, go=1, gocache=31, built=29, logs=400)
     done = cache.prune(full, age=30 * DAY, size=None)
     assert kinds(full) == ["built", "git", "go"]
     assert done.removed == 3
     assert done.left == sum(item.size for item in cache.items(full))
 
 
-def test_the_oldest_goes_until_the_rest_is_small_enough(
-    full: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    age(monkeypatch, git=1, go=3, gocache=4, built=5, logs=6)
+def test_the_oldest_goes_until_the_rest_is_small_enough(full: Path) -> None:
+    age(full, git=1, go=3, gocache=4, built=5, logs=6)
     total = sum(item.size for item in cache.items(full))
     done = cache.prune(full, age=None, size=total - 4096 - 1)
     assert "logs" not in kinds(full)
@@ -99,11 +104,11 @@ def test_the_oldest_goes_until_the_rest_is_small_enough(
     assert kinds(full) == []
 
 
-def test_what_was_of_use_today_is_of_today(full: Path) -> None:
-    path = full / "v1/built/k"
-    os.utime(path, (0, 0))
-    [used] = [item.used for item in cache.items(full) if item.path == path]
-    assert time.time() - used < 60  # its ctime
+def test_a_source_is_as_young_as_the_youngest_file_of_its_store(full: Path) -> None:
+    age(full, git=9, go=0, gocache=0, built=0, logs=0)
+    (full / "v1/git/a.git/objects/pack/x.pack").write_bytes(b"new")
+    [used] = [item.used for item in cache.items(full) if item.kind == "git"]
+    assert time.time() - used < 60
 
 
 def test_nothing_is_removed_under_a_run(full: Path) -> None:
@@ -128,16 +133,18 @@ with open_workspace(Path(sys.argv[1])):
 def test_a_run_that_begins_waits(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[subprocess.Popen[str]] = []
 
-    def slowly(_: Path) -> None:
-        if not runs:
+    @contextlib.contextmanager
+    def alone_for_long(folder: Path) -> Iterator[Path]:
+        with alone(folder) as shared_folder:
             command = [sys.executable, "-c", RUN, str(full)]
             runs.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
             assert runs[0].stdout is not None
             runs[0].stdout.readline()
             time.sleep(0.5)
             assert not (full / "began").exists()
+            yield shared_folder
 
-    monkeypatch.setattr(cache, "remove", slowly)
+    monkeypatch.setattr(cache, "alone", alone_for_long)
     cache.prune(full, age=-1, size=None)
     [run] = runs
     run.communicate(timeout=20)
@@ -169,8 +176,8 @@ def nest(folder: Path, levels: int) -> None:
     try:
         os.chdir(folder)
         for _ in range(levels):
-            Path("d").mkdir()
-            os.chdir("d")
+            Path("d" * 20).mkdir()
+            os.chdir("d" * 20)
     finally:
         os.fchdir(before)
         os.close(before)
@@ -190,7 +197,7 @@ def test_a_damaged_cache_is_shown_and_cleared_and_no_link_is_followed(
     (content / "gocache/file").write_text("x")
     (content / "gocache/k/file").write_text("x")
     (content / "go/deep").mkdir()
-    nest(content / "go/deep", 3000)
+    nest(content / "go/deep", 1100)
     (content / "go/unreadable/inside").mkdir(parents=True)
     (content / "go/unreadable").chmod(0)
     found = {item.path.relative_to(content).as_posix() for item in cache.items(full)}
@@ -243,3 +250,333 @@ def test_an_engine_without_the_volume_has_nothing(monkeypatch: pytest.MonkeyPatc
     with fake_engine({"GET /system/df": [(200, {"Volumes": None})]}) as fake:
         monkeypatch.setenv("DOCKER_HOST", fake.address)
         assert cache.volume_size() is None
+
+
+def test_clearing_a_cache_that_does_not_exist_does_not_make_it(tmp_path: Path) -> None:
+    assert cache.clear(tmp_path / "deep/absent").removed == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def run_within(folder: Path, limit: int, *used: str) -> None:
+    """Be a run that uses these files of the cache."""
+    settings = Settings(cache_dir=folder, cache_limit=limit)
+    with (
+        cache_within_limit(settings, Screen(verbose=True, quiet=False, as_json=False)),
+        open_workspace(folder) as workspace,
+    ):
+        for name in used:
+            os.utime(workspace.cache / name)
+        (workspace.cache / "logs/v2.log").write_text("x" * 4096)
+
+
+def names(folder: Path) -> set[str]:
+    content = folder / "v1"
+    return {item.path.relative_to(content).as_posix() for item in cache.items(folder)}
+
+
+def size_of(folder: Path) -> int:
+    return sum(item.size for item in cache.items(folder))
+
+
+def test_a_run_removes_the_least_recently_used_above_the_limit(
+    full: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    age(full, git=1, go=5, gocache=2, built=4, logs=3)
+    [go] = [item for item in cache.items(full) if item.kind == "go"]
+    run_within(full, size_of(full) - go.size)
+    assert "1 unused entry" not in (said := capsys.readouterr().err)
+    assert "cache: removed 2 unused entries, " in said  # the log of the run takes 4 KiB
+    assert ", to stay below " in said
+    assert names(full) == {
+        *("git/a.git", "gocache/k/00/a", "gocache/k/01/b", "logs/v1.log", "logs/v2.log"),
+    }
+    assert list((full / "v1/work").iterdir()) == []
+
+
+def test_below_the_limit_nothing_is_removed(full: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    age(full, git=900, go=900, gocache=900, built=900, logs=900)
+    before = names(full)
+    run_within(full, size_of(full) + 4096)
+    assert names(full) == before | {"logs/v2.log"}
+    assert capsys.readouterr().err == ""
+
+
+def test_limit_0_is_no_limit(full: Path) -> None:
+    age(full, git=900, go=900, gocache=900, built=900, logs=900)
+    before = names(full)
+    run_within(full, 0)
+    assert names(full) == before | {"logs/v2.log"}
+
+
+def test_what_the_run_used_is_kept_above_the_limit_and_the_user_is_told(
+    full: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    age(full, git=1, go=5, gocache=0.03, built=4, logs=3)  # Go noted the use 43 minutes ago
+    (full / "v1/gocache/other/00").mkdir(parents=True)
+    shutil.copy2(full / "v1/gocache/k/00/a", full / "v1/gocache/other/00/a")
+    os.utime(full / "v1/gocache/other", (0, 0))
+    run_within(full, 1, "go/go1.15.5", "gocache/k")
+    assert names(full) == {"go/go1.15.5", "gocache/k/00/a", "gocache/k/01/b", "logs/v2.log"}
+    said = capsys.readouterr().err
+    assert "cache: removed 4 unused entries" in said
+    assert "in use and was kept; the limit is 1 B" in said
+
+
+def test_nothing_is_removed_while_another_process_uses_the_cache(
+    full: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    age(full, git=1, go=5, gocache=2, built=4, logs=3)
+    command = [sys.executable, "-c", HOLD, str(full)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "runs\n"
+        before = names(full)
+        run_within(full, 1)
+        assert names(full) == before | {"logs/v2.log"}
+        assert "another run uses it" in capsys.readouterr().err
+        other.communicate("end\n", timeout=20)
+    run_within(full, 1)
+    assert names(full) == {"logs/v2.log"}
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from kbuild.base.workspace import open_workspace
+with open_workspace(Path(sys.argv[1])):
+    print("runs", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_run_that_failed_keeps_the_limit_too(
+    full: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    age(full, git=1, go=5, gocache=2, built=4, logs=3)
+    settings = Settings(cache_dir=full, cache_limit=1)
+    screen = Screen(verbose=False, quiet=False, as_json=False)
+    with pytest.raises(NotACache), cache_within_limit(settings, screen):
+        raise NotACache(path="elsewhere", reason="of no matter", hint="")
+    assert names(full) == set()
+    assert "cache: removed 6 unused entries" in capsys.readouterr().err
+
+
+def test_the_command_keeps_the_limit(full: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    source = tmp_path_factory.mktemp("source") / "kubernetes"
+    make_repository(source, ("v1.20.2",))
+    age(full, git=1, go=5, gocache=2, built=4, logs=3)
+    words = ["kubeadm", "--version", "v1.20.3", "--ca-years", "9", "--leaf-years", "9"]
+    words += ["--source", str(source), "--builder", "local", "--cache-dir", str(full)]
+    done = CliRunner().invoke(app, [*words, "--cache-limit", "0"])
+    assert len(names(full)) == 6, done.stderr
+    done = CliRunner().invoke(app, [*words, "--cache-limit", "9kB"])
+    assert "to stay below 9.0 kB" in done.stderr, done.stderr
+    assert "the nearest is v1.20.2" in done.stderr
+    assert size_of(full) <= 9000
+    done = CliRunner().invoke(app, [*words, "--cache-limit", "9 apples"])
+    assert "cache-limit cannot be '9 apples'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        (0, 0),
+        ("0B", 0),
+        ("500MB", 500 * 10**6),
+        (" 1.5 gb ", 15 * 10**8),
+        (None, 5 * 10**9),
+    ],
+    ids=repr,
+)
+def test_the_limit_is_a_size(text: object, size: int) -> None:
+    assert read_settings({"cache_limit": text}, {}, None).cache_limit == size
+
+
+@pytest.mark.parametrize("text", ["5", 5, "-1GB", "GB", "1GiB", "٣GB", True, "1e3B", ""], ids=repr)
+def test_what_is_no_size_is_no_limit(text: object) -> None:
+    with pytest.raises(BadSetting, match="it must be a size"):
+        read_settings({"cache_limit": text}, {}, None)
+
+
+def test_a_cache_that_a_run_refuses_or_never_made_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "v1/logs").mkdir(parents=True)
+    (tmp_path / "v1/logs/mine").write_text("mine")
+    before = content_of(tmp_path)
+    screen = Screen(verbose=True, quiet=False, as_json=False)
+    for folder in (tmp_path, tmp_path / "absent"):
+        with cache_within_limit(Settings(cache_dir=folder, cache_limit=1), screen):
+            pass
+    assert content_of(tmp_path) == before
+    assert capsys.readouterr().err == ""
+
+
+def test_sizes_are_read_again_only_after_a_run_that_added_something(full: Path) -> None:
+    age(full, git=1, go=5, gocache=2, built=4, logs=3)
+    limit = size_of(full)
+    assert cache.keep_below(full, limit, time.time()) is not None
+    assert cache.keep_below(full, limit, time.time()) is None
+    assert cache.keep_below(full, limit - 1, time.time()) is not None  # the limit is another one
+    (full / "v1/logs/v9.log").write_text("x")
+    assert cache.keep_below(full, limit, time.time()) is not None
+    for damage in ("", "[]", '{"folders": {}}', '{"bytes": "x"}'):
+        (full / "v1/measured.json").write_text(damage)
+        assert cache.keep_below(full, limit, time.time()) is not None
+
+
+def test_a_kill_leaves_whole_entries_and_the_next_run_removes_the_rest(full: Path) -> None:
+    (full / "v1/built/other").mkdir()
+    age(full, git=1, go=5, gocache=2, built=4, logs=3)
+    whole = {name: content_of(full / "v1" / name) for name in ("git/a.git", "built/k")}
+    number = 1
+    while killed_at_rename(number, lambda folder: cache.keep_below(folder, 1, 1e12), full):
+        for name, before in whole.items():
+            assert not (full / "v1" / name).exists() or content_of(full / "v1" / name) == before
+        assert len(list((full / "v1/work").iterdir())) == 1
+        with open_workspace(full):
+            pass
+        assert list((full / "v1/work").iterdir()) == []
+        number = 2  # one is removed each time
+    assert number == 2
+    assert names(full) == set()
+
+
+def test_an_entry_that_cannot_be_renamed_is_removed(
+    full: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "rename", refuse)
+    assert cache.prune(full, age=-1, size=None).left == 0
+    assert kinds(full) == []
+
+
+def volume(name: str, size: int, made: str, users: int = 0) -> dict[str, object]:
+    about = {"Size": size, "RefCount": users}
+    return {"Name": f"kbuild-gocache-{name}", "CreatedAt": made, "UsageData": about}
+
+
+ENGINE: dict[str, list[Answer]] = {
+    "GET /system/df": [
+        (
+            200,
+            {
+                "Volumes": [
+                    volume("in-use", 500, "2020-01-01T00:00:00Z", 1),
+                    volume("this-run", 500, "2020-01-01T00:00:00Z"),
+                    volume("noted", 500, "2020-01-01T00:00:00Z"),
+                    volume("old", 500, "2021-01-01T00:00:00+01:00"),
+                    volume("odd", 500, "long ago"),
+                    {"Name": "other", "UsageData": {"Size": 10**9}},
+                ]
+            },
+        )
+    ],
+    **{
+        f"GET /volumes/kbuild-gocache-{name}": [(200, {"Name": f"kbuild-gocache-{name}"})]
+        for name in ("in-use", "this-run", "noted", "old", "odd")
+    },
+    **{
+        f"DELETE /volumes/kbuild-gocache-{name}": [(204, b"")]
+        for name in ("this-run", "noted", "old", "odd")
+    },
+    "DELETE /volumes/kbuild-gocache-in-use": [(409, {"message": "volume is in use"})],
+}
+
+
+@pytest.fixture
+def engine_with_volumes(full: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngine]:
+    """Give an engine of five Go caches, one of which a run of this cache used in 2022."""
+    noted = full / "v1/volumes/kbuild-gocache-noted"
+    noted.touch()
+    then = datetime(2022, 1, 1, tzinfo=UTC).timestamp()
+    os.utime(noted, (then, then))
+    with fake_engine(ENGINE) as fake:
+        monkeypatch.setenv("DOCKER_HOST", fake.address)
+        yield fake
+
+
+def deleted(fake: FakeEngine) -> list[str]:
+    start = "DELETE /volumes/kbuild-gocache-"
+    return [each.removeprefix(start) for each in fake.asked if each.startswith(start)]
+
+
+def use_docker(full: Path) -> None:
+    (full / "v1/volumes/kbuild-gocache-this-run").touch()
+
+
+def test_the_engines_volumes_are_kept_below_the_limit(
+    full: Path, engine_with_volumes: FakeEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with cache_within_limit(
+        Settings(cache_dir=full, cache_limit=1200),
+        Screen(verbose=False, quiet=False, as_json=False),
+    ):
+        use_docker(full)
+    assert deleted(engine_with_volumes) == ["odd", "in-use", "old", "noted"]
+    said = capsys.readouterr().err
+    assert "engine's Go caches: removed 3 unused entries, 1.5 kB, to stay below 1.2 kB" in said
+
+
+def test_volumes_in_use_are_kept_and_the_user_is_told(
+    full: Path, engine_with_volumes: FakeEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with cache_within_limit(
+        Settings(cache_dir=full, cache_limit=1), Screen(verbose=False, quiet=False, as_json=False)
+    ):
+        use_docker(full)
+    assert "this-run" not in deleted(engine_with_volumes)
+    said = capsys.readouterr().err
+    assert "engine's Go caches: 1.0 kB is in use and was kept; the limit is 1 B" in said
+
+
+def test_the_engine_is_asked_once_a_day_and_only_after_a_build_in_it(
+    full: Path, engine_with_volumes: FakeEngine
+) -> None:
+    def asks() -> bool:
+        before = len(engine_with_volumes.asked)
+        cache.keep_volumes_below(full, 10**6, time.time() - 1)
+        return len(engine_with_volumes.asked) > before
+
+    assert not asks()  # no volume was used
+    use_docker(full)
+    assert asks()
+    assert not asks()
+    checked = full / "v1/volumes/measured.json"
+    for then in (time.time() - 2 * DAY, time.time() + 2 * DAY):  # or the clock was wrong
+        os.utime(checked, (then, then))
+        assert asks()
+    assert deleted(engine_with_volumes) == []
+
+
+def test_an_engine_that_fails_spoils_no_run(
+    full: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with fake_engine({"GET /system/df": [(500, {"message": "out of order"})]}) as fake:
+        monkeypatch.setenv("DOCKER_HOST", fake.address)
+        with cache_within_limit(
+            Settings(cache_dir=full), Screen(verbose=False, quiet=False, as_json=False)
+        ):
+            use_docker(full)
+    said = capsys.readouterr().err
+    assert "warning: container engine's Go caches: not kept below 5.0 GB" in said
+    assert "out of order" in said
+
+
+def test_the_limit_is_shown(full: Path, engine_with_volumes: FakeEngine) -> None:
+    assert engine_with_volumes.address
+    size = size_of(full)
+    words = ["cache", "--cache-dir", str(full), "--cache-limit"]
+    shown = CliRunner().invoke(app, [*words, "10kB"]).stdout
+    assert f"({size / 10_000:.0%} of the limit of 10.0 kB)" in shown
+    assert "2.5 kB in the container engine (25% of the limit of 10.0 kB)" in shown
+    document = json.loads(CliRunner().invoke(app, [*words, "10kB", "--json"]).stdout)
+    assert document["limit_bytes"] == 10_000
+    assert (document["cache_dir_bytes"], document["engine_bytes"]) == (size, 2500)
+    unlimited = CliRunner().invoke(app, [*words, "0"])
+    assert "of the limit" not in unlimited.stdout

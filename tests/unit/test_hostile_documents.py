@@ -50,7 +50,6 @@ from tests.support.releases import (
     forge_sums,
     make_binaries,
     make_release,
-    make_request,
 )
 from tests.support.sigstore_instance import IDENTITY, ISSUER, running_sigstore
 
@@ -430,4 +429,4 @@ def test_vendored_modules_of_a_tree(data: st.DataObject, home: Path) -> None:
         (folder / each).write_bytes(data.draw(damaged(text)) if each == name else text)
     binary = make_binaries(folder, modules="")[0]
     with soon(), contextlib.suppress(KbuildError):
-        sbom_text(binary, make_request())
+        sbom_text(binary)

@@ -10,11 +10,12 @@ import pytest
 from kbuild import rebuild
 from kbuild.base.errors import AddressNotAllowed, BadProvenance, RebuildDiffers
 from kbuild.base.workspace import Workspace
-from kbuild.kubeadm.model import BuildRequest, Release
+from kbuild.kubeadm.model import BuildRequest
+from kbuild.release import Release
 from kbuild.release.provenance import BUILD_TYPE
 from kbuild.settings import UPSTREAM, Settings
 from tests.support.recorder import Recorder
-from tests.support.releases import ARCHIVE, GIT, make_binaries, make_proofs, make_release
+from tests.support.releases import ARCHIVE, GIT, make_binaries, make_proven, make_release
 
 COMPARED = {**ARCHIVE, "commit_proof": "compared"}
 
@@ -47,17 +48,18 @@ class Builder:
     ) -> tuple[Release, ...]:
         assert independent
         [request] = requests
-        assert request.output is not None
-        assert workspace.work in request.output.parents  # which the next run removes
+        folder = request.output.folder
+        assert folder is not None
+        assert workspace.work in folder.parents  # which the next run removes
         self.requests.append(request)
-        folder = make_release(self.work, request.output, **self.changes)
+        folder = make_release(self.work, folder, **self.changes)
         binaries = make_binaries(self.work, tree_changes=self.changes.get("tree_changes"))
         return (
             Release(
                 folder=folder,
                 files=(),
                 tree=binaries[0].tree,
-                proofs=tuple(make_proofs(binaries).values()),
+                proofs=tuple(each.proof for each in make_proven(binaries).binaries),
                 unchanged=False,
             ),
         )
@@ -80,12 +82,12 @@ def test_the_request_is_that_of_the_provenance_with_every_input_demanded(
     run(made / "provenance.json", builder, monkeypatch)
     [request] = builder.requests
     assert request.version == "v1.20.2"
-    assert request.commit == "f" * 40
-    assert request.image == "golang@sha256:" + "0" * 64
-    assert request.go_version == "1.15.15"
+    assert request.source.commit == "f" * 40
+    assert request.go.image == "golang@sha256:" + "0" * 64
+    assert request.go.version == "1.15.15"
     assert (request.lifetimes.ca_years, request.lifetimes.leaf_years) == (100, 10)
     assert request.arches == ("amd64", "arm64")
-    assert request.builder == "docker"
+    assert request.go.builder == "docker"
     assert request.build_date is not None
     assert request.build_date.isoformat() == "2026-01-02T12:00:00+00:00"
 
@@ -104,9 +106,9 @@ def test_the_same_bytes_are_equal(made: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_where_it_is_had_may_be_said(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     builder = Builder(made.parent / "work")
     run(made, builder, monkeypatch, source="/mirror.git", golang_repository="mirror/golang")
-    assert builder.requests[0].source == "/mirror.git"
-    assert builder.requests[0].golang_repository == "mirror/golang"
-    assert builder.requests[0].image == "mirror/golang@sha256:" + "0" * 64
+    assert builder.requests[0].source.address == "/mirror.git"
+    assert builder.requests[0].go.repository == "mirror/golang"
+    assert builder.requests[0].go.image == "mirror/golang@sha256:" + "0" * 64
 
 
 def record(made: Path, image: str | None = None, **asked: str) -> Path:
@@ -129,13 +131,13 @@ def test_a_release_of_an_archive_is_rebuilt_with_its_digest_and_the_claimed_comm
     builder = Builder(tmp_path / "work", tree_changes=COMPARED, verify_against="x")
     found = run(folder, builder, monkeypatch)
     [request] = builder.requests
-    assert (request.commit, request.source_sha256) == ("f" * 40, "a" * 64)
-    assert request.verify_against is None
+    assert (request.source.commit, request.source.sha256) == ("f" * 40, "a" * 64)
+    assert request.source.verify_against is None
     assert found.tree.source.commit_proof == "compared"
     forget_binary(folder)
     with pytest.raises(RebuildDiffers) as caught:
         run(folder, builder, monkeypatch, verify_against="https://mine.invalid/k.git")
-    assert builder.requests[1].verify_against == "https://mine.invalid/k.git"
+    assert builder.requests[1].source.verify_against == "https://mine.invalid/k.git"
     assert "source:" not in caught.value.details
 
 
@@ -181,10 +183,16 @@ def test_an_address_of_the_user_wins_over_the_provenance(
     mine = {name: f"mine.invalid/{name}" for name in EVIL}
     run(path, builder, monkeypatch, **mine)
     [request] = builder.requests
-    assert {name: getattr(request, name) for name in EVIL} == mine
-    assert request.image == "mine.invalid/golang_repository@sha256:" + "0" * 64
+    used = {
+        "source": request.source.address,
+        "golang_repository": request.go.repository,
+        "go_site": request.go.site,
+        "release_site": request.release_site,
+    }
+    assert {name: used[name] for name in EVIL} == mine
+    assert request.go.image == "mine.invalid/golang_repository@sha256:" + "0" * 64
     run(path, builder, monkeypatch, **mine, image="mine.invalid/image@sha256:" + "1" * 64)
-    assert builder.requests[1].image == "mine.invalid/image@sha256:" + "1" * 64
+    assert builder.requests[1].go.image == "mine.invalid/image@sha256:" + "1" * 64
 
 
 def test_the_default_addresses_need_no_flag_and_may_be_given(
@@ -193,14 +201,14 @@ def test_the_default_addresses_need_no_flag_and_may_be_given(
     builder = Builder(made.parent / "work")
     run(record(made, source=UPSTREAM), builder, monkeypatch, source=None)
     run(record(made, source=EVIL["source"]), builder, monkeypatch, source=UPSTREAM)
-    assert [request.source for request in builder.requests] == [UPSTREAM, UPSTREAM]
+    assert [request.source.address for request in builder.requests] == [UPSTREAM, UPSTREAM]
 
 
 def test_a_local_go_needs_no_image(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     builder = Builder(made.parent / "work")
     run(record(made, EVIL_IMAGE), builder, monkeypatch, go_root=Path("/usr/lib/go"))
     [request] = builder.requests
-    assert (request.builder, request.image) == ("local", None)
+    assert (request.go.builder, request.go.image) == ("local", None)
 
 
 def test_a_source_of_another_machine_must_be_given(
@@ -213,7 +221,7 @@ def test_a_source_of_another_machine_must_be_given(
         run(made, builder, monkeypatch, source=None)
     assert builder.requests == []
     run(made, builder, monkeypatch, source=str(tmp_path / "elsewhere/kubernetes"))
-    assert builder.requests[0].source == str(tmp_path / "elsewhere/kubernetes")
+    assert builder.requests[0].source.address == str(tmp_path / "elsewhere/kubernetes")
 
 
 def edit(made: Path, old: str, new: str) -> Path:
@@ -373,7 +381,7 @@ def test_a_go_of_another_machine_must_be_given(
     assert "--source" in caught.value.hint
     assert "--go-root" in caught.value.hint
     run(made, builder, monkeypatch, go_root=tmp_path / "go")
-    assert builder.requests[0].go_root == tmp_path / "go"
+    assert builder.requests[0].go.root == tmp_path / "go"
 
 
 @pytest.mark.parametrize(

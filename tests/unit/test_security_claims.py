@@ -1,4 +1,4 @@
-"""SECURITY.md names a test that exists beside each claim, and quotes README as it is."""
+"""SECURITY.md names an existing test for each claim, and quotes README and docs correctly."""
 
 import ast
 import re
@@ -7,7 +7,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SECURITY = (ROOT / "SECURITY.md").read_text()
-README = " ".join((ROOT / "README.md").read_text().split())
+README = (ROOT / "README.md").read_text()
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+QUOTABLE = " ".join(" ".join(page.read_text().split()) for page in PAGES)
 HEADER = "| claim | tests |\n| --- | --- |\n"
 TABLE = re.compile(re.escape(HEADER) + r"((?:\|.*\n)+)")
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
@@ -22,7 +24,7 @@ SECTIONS = (
 
 
 def rows(text: str) -> list[tuple[str, str]]:
-    """Return each claim of the tables with its cell of tests."""
+    """Return each claim in the tables, with its cell of tests."""
     lines = [line for table in TABLE.findall(text) for line in table.splitlines()]
     cells = [line.strip("|").rsplit("|", 1) for line in lines]
     return [(claim.strip(), tests.strip()) for claim, tests in cells]
@@ -30,7 +32,7 @@ def rows(text: str) -> list[tuple[str, str]]:
 
 @cache
 def names_in(path: str) -> frozenset[str]:
-    """Return the names of the tests of a file, which is not imported."""
+    """Return the names of the functions in a file, without importing it."""
     if not (ROOT / path).is_file():
         return frozenset()
     nodes = ast.walk(ast.parse((ROOT / path).read_text()))
@@ -38,18 +40,18 @@ def names_in(path: str) -> frozenset[str]:
 
 
 def problems(text: str) -> list[str]:
-    """Name each claim that no test backs, each test that is not there, and each misquotation."""
+    """Return each claim without a test, each missing test, and each misquotation."""
     found = []
     for claim, tests in rows(text):
         if re.sub(r"[\s,]", "", NAMED.sub("", tests)) or not NAMED.search(tests):
-            found.append(f"{claim}: no test, or something else than tests")
+            found.append(f"{claim}: no test, or other text")
         found += [
             f"{claim}: {path} has no {name}"
             for path, name in NAMED.findall(tests)
             if name not in names_in(path)
         ]
-        if claim.startswith('"') and claim.strip('"') not in README:
-            found.append(f"{claim}: README does not say so")
+        if claim.startswith('"') and claim.strip('"') not in QUOTABLE:
+            found.append(f"{claim}: no page says so")
     return found
 
 
@@ -72,7 +74,7 @@ def test_a_claim_without_a_test_is_found() -> None:
         f"| both | {here}, later |": "no test",
         "| gone | `tests/unit/test_security_claims.py::test_gone` |": "has no test_gone",
         "| lost | `tests/unit/test_lost.py::test_lost` |": "has no test_lost",
-        f'| "README does not say this" | {here} |': "README does not say so",
+        f'| "No page says this" | {here} |': "no page says so",
     }
     for row, expected in wrong.items():
         assert any(expected in problem for problem in problems(f"{HEADER}{row}\n")), row
@@ -81,7 +83,7 @@ def test_a_claim_without_a_test_is_found() -> None:
 def test_the_threat_model_has_its_sections_and_names_every_command() -> None:
     for section in SECTIONS:
         assert f"\n## {section}\n" in SECURITY
-    told = SECURITY.partition("## Which command runs foreign code")[2].partition("### ")[0]
+    listed = SECURITY.partition("## Which command runs foreign code")[2].partition("### ")[0]
     sources = (ROOT / "kbuild/cli").glob("*.py")
     commands = {
         p.stem
@@ -90,9 +92,9 @@ def test_the_threat_model_has_its_sections_and_names_every_command() -> None:
     }
     assert {"kubeadm", "verify", "check"} < commands
     for command in commands - {"app"}:
-        assert re.search(rf"`(kbuild )?{command}\b", told), command
+        assert re.search(rf"`(kbuild )?{command}\b", listed), command
 
 
-def test_readme_leads_to_the_security_page_and_the_licence() -> None:
+def test_the_readme_links_to_the_security_page_and_the_license() -> None:
     assert "[SECURITY.md](SECURITY.md)" in README
     assert "[LICENSE](LICENSE)" in README

@@ -18,7 +18,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from kbuild.base.files import BROKEN, open_file, read_file
 from kbuild.base.progress import Progress
 from kbuild.base.workspace import DISK_FULL, Workspace, key, make_then_move, remove, sha256, shared
 from kbuild.kubeadm.compile.recipe import go_command
-from kbuild.kubeadm.model import Binary, BuildRequest, PatchedTree
+from kbuild.kubeadm.model import Binary, BuildRequest, PatchedTree, Stamp, TreeState
 from kbuild.kubeadm.toolchain.archives import digest_of
 
 _MAX_DOCUMENT = 16 << 20  # bytes; it holds the patch
@@ -37,35 +36,33 @@ _ANY_DATE = datetime.fromtimestamp(0, UTC)
 
 def find_built(
     patched: PatchedTree, request: BuildRequest, workspace: Workspace, progress: Progress
-) -> tuple[datetime, tuple[Binary, ...]] | None:
-    """Return the binaries of all architectures asked for, with the date that they share, or None.
+) -> tuple[Binary, ...] | None:
+    """Return the binaries of all architectures asked for, which share a build date, or None.
 
     A date that the request gives must be theirs.
     """
-    found = [_find(patched, arch, request, workspace, progress) for arch in request.arches]
-    dates = {each[0] for each in found if each is not None}
-    if None in found or len(dates) != 1 or request.build_date not in (None, *dates):
+    found = []
+    for arch in request.arches:
+        binary = _find(patched, arch, request.tree_state, workspace, progress)
+        if binary is None:
+            return None
+        found.append(binary)
+    dates = {binary.stamp.build_date for binary in found}
+    if len(dates) != 1 or request.build_date not in (None, *dates):
         return None
-    return dates.pop(), tuple(each[1] for each in found if each is not None)
+    return tuple(found)
 
 
 def keep_built(
-    binaries: tuple[Binary, ...],
-    request: BuildRequest,
-    compiled: tuple[datetime, datetime],
-    workspace: Workspace,
+    binaries: tuple[Binary, ...], compiled: tuple[datetime, datetime], workspace: Workspace
 ) -> None:
-    """Keep binaries for later runs; ``request`` has the date that they were built with.
-
-    ``compiled`` is when the compile began and ended.
-    """
-    assert request.build_date is not None
+    """Keep binaries for later runs; ``compiled`` is when the compile began and ended."""
     for binary in binaries:
-        inputs = _inputs(binary.tree, binary.arch, request)
+        inputs = _inputs(binary.tree, binary.arch, binary.stamp.tree_state)
         folder = _folder(inputs, workspace)
         about = {
             "sha256": binary.sha256,
-            "build_date": request.build_date.isoformat(),
+            "build_date": binary.stamp.build_date.isoformat(),
             "compiled": [moment.isoformat() for moment in compiled],
             "inputs": inputs,
         }
@@ -78,11 +75,11 @@ def keep_built(
 def _find(
     patched: PatchedTree,
     arch: str,
-    request: BuildRequest,
+    tree_state: TreeState,
     workspace: Workspace,
     progress: Progress,
-) -> tuple[datetime, Binary] | None:
-    inputs = _inputs(patched, arch, request)
+) -> Binary | None:
+    inputs = _inputs(patched, arch, tree_state)
     folder = _folder(inputs, workspace)
     path = workspace.work / f"built-{arch}"
     with shared(workspace, f"built-{folder.name}"):
@@ -90,7 +87,9 @@ def _find(
             return None
         try:
             about = _read_document(folder / "built.json", inputs)
-            date = datetime.fromisoformat(about["build_date"])
+            stamp = Stamp(
+                build_date=datetime.fromisoformat(about["build_date"]), tree_state=tree_state
+            )
             began, ended = map(datetime.fromisoformat, about["compiled"])
             with open_file(folder / "kubeadm") as source, path.open("wb") as target:
                 shutil.copyfileobj(source, target)
@@ -104,13 +103,13 @@ def _find(
             remove(folder)
             return None
         os.utime(folder)  # tells when it was last of use
-    command = go_command(patched, arch, replace(request, build_date=date))
-    return date, Binary(
+    return Binary(
         path=path,
         arch=arch,
         sha256=about["sha256"],
         tree=patched,
-        command=("go", *command.arguments),
+        stamp=stamp,
+        command=("go", *go_command(patched, arch, stamp).arguments),
         compiled=(began, ended),
     )
 
@@ -128,9 +127,9 @@ def _digest(about: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
-def _inputs(patched: PatchedTree, arch: str, request: BuildRequest) -> dict[str, object]:
+def _inputs(patched: PatchedTree, arch: str, tree_state: TreeState) -> dict[str, object]:
     """Return all that a binary is made from but its date, as JSON has it."""
-    command = go_command(patched, arch, replace(request, build_date=_ANY_DATE))
+    command = go_command(patched, arch, Stamp(build_date=_ANY_DATE, tree_state=tree_state))
     source, toolchain = patched.source, patched.toolchain
     go_root = toolchain.go_root
     return {

@@ -54,23 +54,26 @@ class DockerBuild:
             self._gocache = f"{CACHE_VOLUME}-{key(image)}"
             if empty_cache:
                 self._gocache = held.enter_context(self._run.volume())
+            else:  # an engine does not record when a volume was last used
+                (workspace.cache / "volumes" / self._gocache).touch()
             volumes = {source: GOPATH, made: OUT.parent, self._gocache: CACHE.parent}
+            self._limits, environment = _resources(self._run)
+            # The holder is there until the container is, so the volumes are in use all the time.
             with self._run.holder(image, volumes) as holder:
                 _load(holder, patched.source, tar)
-            self._limits, environment = _resources(self._run)
-            self._container = held.enter_context(
-                self._run.container(
-                    image,
-                    ("sh", "-euc", command.script),
-                    volumes,
-                    self._limits,
-                    PURPOSE,
-                    read_only=GOPATH,
-                    environment=command.environment | environment,
-                    tmp="exec,",
-                    init=True,
+                self._container = held.enter_context(
+                    self._run.container(
+                        image,
+                        ("sh", "-euc", command.script),
+                        volumes,
+                        self._limits,
+                        PURPOSE,
+                        read_only=GOPATH,
+                        environment=command.environment | environment,
+                        tmp="exec,",
+                        init=True,
+                    )
                 )
-            )
             self._container.start()
             self._held = held.pop_all()
 

@@ -42,6 +42,7 @@ class LocalBuild:
             remove(shared)
         self._gocache = workspace.work / "gocache" if empty_cache else shared
         gocache = sandbox.own_writable(self._gocache)
+        os.utime(gocache)  # tells when it was last of use
         self._out = out
         processors = os.cpu_count() or 1
         place = Sandbox(

@@ -13,7 +13,7 @@ from packaging.specifiers import SpecifierSet
 
 from kbuild.base.eras import eras_of, read_eras
 from kbuild.base.sandbox import Limits
-from kbuild.kubeadm.model import BuildRequest, PatchedTree, SourceTree
+from kbuild.kubeadm.model import PatchedTree, SourceTree, Stamp
 
 GOROOT = PurePosixPath("/usr/local/go")
 # Where upstream's release builds lie (KUBE_ROOT and KUBE_GOPATH in hack/lib/init.sh, golang.sh and
@@ -146,7 +146,7 @@ def recipe_for(tree: SourceTree) -> Recipe:
     return next(fits, known[-1])
 
 
-def go_command(patched: PatchedTree, arch: str, request: BuildRequest) -> GoCommand:
+def go_command(patched: PatchedTree, arch: str, stamp: Stamp) -> GoCommand:
     """Return the build of kubeadm for one architecture."""
     recipe = recipe_for(patched.source)
     arguments = ["build", "-v", f"-o={OUT / f'kubeadm-{arch}'}", "-installsuffix=static"]
@@ -159,8 +159,8 @@ def go_command(patched: PatchedTree, arch: str, request: BuildRequest) -> GoComm
         arguments += [f"-gcflags={f'{trim} ' if recipe.all else f' {trim}'}", f"-asmflags={trim}"]
     if recipe.mode == "module":
         arguments.append("-mod=vendor")
-    stamp = stamp_flags(recipe, patched.source, request)
-    link = [*stamp, "", *recipe.link] if recipe.all else [*recipe.link, *stamp]
+    stamps = stamp_flags(recipe, patched.source, stamp)
+    link = [*stamps, "", *recipe.link] if recipe.all else [*recipe.link, *stamps]
     arguments.append(f"-ldflags={everywhere}{' '.join(link)}")
     if recipe.tags:
         arguments.append(f"-tags={','.join(recipe.tags)}")
@@ -168,27 +168,26 @@ def go_command(patched: PatchedTree, arch: str, request: BuildRequest) -> GoComm
     return GoCommand(arguments=tuple(arguments), environment=_environment(recipe, arch))
 
 
-def stamp_fields(source: SourceTree, request: BuildRequest) -> dict[str, str]:
+def stamp_fields(source: SourceTree, stamp: Stamp) -> dict[str, str]:
     """Return what the binary is to say of itself.
 
     ``gitVersion`` is the tag itself, never ``-dirty``: to kubeadm a dirty version is older than
     its own release (cmd/kubeadm/app/util/version.go).
     """
     version = source.version
-    assert request.build_date is not None
     return {
-        "buildDate": request.build_date.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "buildDate": stamp.build_date.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "gitCommit": source.commit,
-        "gitTreeState": request.tree_state,
+        "gitTreeState": stamp.tree_state,
         "gitVersion": source.tag,
         "gitMajor": str(version.major),
         "gitMinor": str(version.minor),
     }
 
 
-def stamp_flags(recipe: Recipe, source: SourceTree, request: BuildRequest) -> list[str]:
+def stamp_flags(recipe: Recipe, source: SourceTree, stamp: Stamp) -> list[str]:
     """Return the linker's -X flags in the order of hack/lib/version.sh."""
-    fields = stamp_fields(source, request).items()
+    fields = stamp_fields(source, stamp).items()
     return [f"-X '{package}.{key}={value}'" for key, value in fields for package in recipe.stamp]
 
 

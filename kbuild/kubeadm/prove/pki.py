@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib import resources
+from typing import get_args
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
@@ -20,10 +21,10 @@ from kbuild.base.certificates import (
 from kbuild.base.eras import era_of, read_eras
 from kbuild.base.errors import MissingCertificate, NotRenewed, WrongLifetime
 from kbuild.base.sandbox import Files
-from kbuild.kubeadm.model import IssuedCertificate, Lifetimes
+from kbuild.kubeadm.model import Case, IssuedCertificate, Lifetimes, Moment
 from kbuild.kubeadm.prove.runner import ETC_KUBERNETES, Runner
 
-CASES = ("fresh-ca", "old-ca")
+CASES: tuple[Case, ...] = get_args(Case)
 # kubeadm backdates by CertificateBackdate, 5 minutes (cmd/kubeadm/app/constants/constants.go since
 # v1.28.0); from v1.31 NotAfter counts from there. X.509 drops what is less than a second.
 SLACK = timedelta(minutes=5, seconds=1)
@@ -49,7 +50,7 @@ def eras() -> tuple[Era, ...]:
 
 
 def prove_pki(
-    case: str, runner: Runner, version: Version, lifetimes: Lifetimes
+    case: Case, runner: Runner, version: Version, lifetimes: Lifetimes
 ) -> tuple[IssuedCertificate, ...]:
     """Issue and renew a whole PKI and return every certificate seen.
 
@@ -91,7 +92,7 @@ def _differs(now: Certificate, before: Certificate) -> bool:
     return now.fingerprint != before.fingerprint
 
 
-def _read(files: Files, case: str, moment: str, expected: list[str]) -> dict[str, Certificate]:
+def _read(files: Files, case: Case, moment: Moment, expected: list[str]) -> dict[str, Certificate]:
     try:
         found = read_certificates(files)
     except UnreadableCertificate as error:
@@ -105,9 +106,9 @@ def _read(files: Files, case: str, moment: str, expected: list[str]) -> dict[str
 
 
 def _check(
-    case: str,
+    case: Case,
     lifetimes: Lifetimes,
-    moment: str,
+    moment: Moment,
     began: datetime,
     certificates: list[Certificate],
 ) -> tuple[IssuedCertificate, ...]:

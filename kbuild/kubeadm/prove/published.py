@@ -23,8 +23,9 @@ from kbuild.base.errors import (
 from kbuild.base.network import DownloadFailed, download
 from kbuild.base.progress import Progress
 from kbuild.base.workspace import Workspace, sha256
-from kbuild.kubeadm.model import BuildRequest, Proof, Published, Tag
-from kbuild.kubeadm.prove import read_version, signature
+from kbuild.kubeadm.model import BuildRequest, Proof, ProvenBinary, Published, Tag
+from kbuild.kubeadm.prove import signature
+from kbuild.kubeadm.prove.binary import read_version
 from kbuild.kubeadm.prove.stock import differing_functions, told
 
 _SIGNED_SINCE = Version("1.26.0")
@@ -98,8 +99,12 @@ def build_date_of(published: Published) -> datetime:
         raise CannotRun(path=published.url, reason=reason) from error
 
 
-def as_published(proof: Proof, published: Published, workspace: Workspace) -> Proof:
-    """Return the proof with the publisher's binary; raises NotAsPublished unless they are equal."""
+def as_published(proven: ProvenBinary, published: Published, workspace: Workspace) -> ProvenBinary:
+    """Return the binary with the publisher's in its proof.
+
+    Raises NotAsPublished unless they are equal.
+    """
+    proof = proven.proof
     if proof.sha256 != published.sha256:
         raise NotAsPublished(
             actual=proof.sha256,
@@ -107,7 +112,7 @@ def as_published(proof: Proof, published: Published, workspace: Workspace) -> Pr
             expected=published.sha256,
             details="\n".join(_differences(proof, published, workspace)),
         )
-    return replace(proof, published=published)
+    return replace(proven, proof=replace(proof, published=published))
 
 
 def _differences(proof: Proof, published: Published, workspace: Workspace) -> Iterator[str]:

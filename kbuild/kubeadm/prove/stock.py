@@ -16,7 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from kbuild.base.errors import StockDiffers
-from kbuild.kubeadm.model import Binary, Proof, StockDifference
+from kbuild.kubeadm.model import Binary, ProvenBinary, StockDifference
 from kbuild.kubeadm.patching.series import series_for
 from kbuild.kubeadm.prove.gobinary import Function, Section, read_functions, read_sections
 
@@ -34,11 +34,12 @@ _BRANCH, _ADRP, _LOAD_OR_STORE, _ADD = 0x14000000, 0x90000000, 0x39000000, 0x110
 _X86_IMMEDIATES = (0, 1, 2, 4)  # bytes that may follow an address within an instruction
 
 
-def against_stock(proof: Proof, patched: Binary, stock: Binary) -> Proof:
-    """Return the proof with what differs from the stock binary that was built alike.
+def against_stock(proven: ProvenBinary, stock: Binary) -> ProvenBinary:
+    """Return the binary with a proof that has what differs from the stock binary.
 
     Raises StockDiffers if anything differs but functions that hold lifetimes, and lifetimes.
     """
+    patched = proven.binary
     pair = _Pair.of(patched, stock)
     differing, moved = pair.functions()
     series = series_for(patched.tree.source.version)
@@ -49,7 +50,7 @@ def against_stock(proof: Proof, patched: Binary, stock: Binary) -> Proof:
     if odd:
         raise StockDiffers(arch=patched.arch, symbols=told(odd))
     difference = StockDifference(stock_sha256=stock.sha256, functions=tuple(differing), moved=moved)
-    return replace(proof, against_stock=difference)
+    return replace(proven, proof=replace(proven.proof, against_stock=difference))
 
 
 def differing_functions(ours: Path, theirs: Path, arch: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ one above it names it. A store that was tampered with is fetched anew.
 
 import hashlib
 import io
+import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -92,7 +93,9 @@ def read_commit(
         return entries, store.read({name: entries[name].oid for name in choose(entries)})
 
     with shared(workspace, f"git-{path.stem}"):
-        return store.obtain(read)
+        obtained = store.obtain(read)
+        os.utime(path)  # tells when it was last of use
+        return obtained
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from kbuild.base.progress import Progress
 from kbuild.base.sandbox import Limits, Sandbox, host_arch
 from kbuild.base.unpack import checked, unpack_all
 from kbuild.base.workspace import Workspace, make_then_move, remove, sha256, shared
-from kbuild.kubeadm.model import BuildRequest
+from kbuild.kubeadm.model import GoRequest
 
 _VERSION_WORDS = 4  # go version go1.15.15 linux/amd64
 _GOROOT = PurePosixPath("/usr/local/go")
@@ -25,19 +25,17 @@ _MIB = 1 << 20
 _LIMITS = Limits(processes=256, memory=512 * _MIB, disk=16 * _MIB, printed=_MIB, seconds=60)
 
 
-def find_go(
-    go_version: str, request: BuildRequest, workspace: Workspace, progress: Progress
-) -> Path:
+def find_go(go_version: str, request: GoRequest, workspace: Workspace, progress: Progress) -> Path:
     """Return a GOROOT of exactly that version.
 
     The first of: ``--go-root``, ``go`` on PATH, an earlier download, a download. Raises WrongGo,
     GoNotFound, GoDownloadFailed or GoChecksumMismatch.
     """
-    if request.go_root is not None:
-        return _demanded(go_version, request.go_root, workspace.work)
+    if request.root is not None:
+        return _demanded(go_version, request.root, workspace.work)
     if (found := _on_path(go_version, workspace.work, progress)) is not None:
         return found
-    return _downloaded(go_version, request.go_site, workspace, progress)
+    return _downloaded(go_version, request.site, workspace, progress)
 
 
 def version_of(go_root: Path, scratch: Path) -> str | None:

@@ -21,7 +21,7 @@ from kbuild.base.errors import BadPinsFile, ImageWithoutDigest
 from kbuild.base.files import read_file, reason_of
 from kbuild.base.progress import Progress
 from kbuild.base.workspace import disk_errors
-from kbuild.kubeadm.model import BuildRequest
+from kbuild.kubeadm.model import GoRequest
 from kbuild.kubeadm.toolchain.pin import go_name, is_go_version
 
 OFFICIAL = "golang"
@@ -45,14 +45,14 @@ class Pin:
         return f"{self.repository}@{self.digest}"
 
 
-def image_for(go_version: str, request: BuildRequest, progress: Progress) -> str:
+def image_for(go_version: str, request: GoRequest, progress: Progress) -> str:
     """Return the image to build in, as ``repository@sha256:…``.
 
     Raises ImageWithoutDigest, BadPinsFile, and the engine's errors where a tag must be resolved.
     """
     if request.image is not None:
         return demand_digest(request.image)
-    repository = request.golang_repository
+    repository = request.repository
     if pin := find_pin(go_version, repository, request.lock):
         return pin.image
     with locked(request.lock):

@@ -19,10 +19,10 @@ from kbuild.base.errors import BadSetting, InternalError, KbuildError, SourceUnr
 from kbuild.cli.console import Screen
 from kbuild.kubeadm.model import Binary
 from kbuild.kubeadm.source import tags
-from kbuild.release import list_files
 from kbuild.release.documents import build_document
 from kbuild.release.provenance import provenance
 from kbuild.release.sbom import sbom_text
+from kbuild.release.writer import list_files
 from kbuild.settings import read_settings
 from tests.support.recorder import Recorder
 from tests.support.releases import make_binaries, make_release, make_request
@@ -141,7 +141,7 @@ def test_no_secret_of_an_address_is_in_a_document(
         provenance((made_of,), request, {}, 0),
     ]
     assert without(secret, json.dumps(documents))
-    assert without(secret, sbom_text(made_of, request))
+    assert without(secret, sbom_text(made_of))
 
 
 def test_no_secret_is_in_what_requests_says() -> None:

@@ -19,7 +19,7 @@ from kbuild.base.network import (
     watched,
     within,
 )
-from kbuild.base.prefetch import Aside, Stopped
+from kbuild.base.prefetch import BackgroundProgress, Stopped
 from tests.support.hostile_servers import (
     Act,
     HostileServer,
@@ -197,10 +197,10 @@ def test_a_download_that_nobody_waits_for_any_more_ends(
     tmp_path: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(network, "stall_timeout", 60)
-    aside = Aside(recorder, "the next")
-    aside.stopped = True
+    background = BackgroundProgress(recorder, "the next")
+    background.stopped = True
     with hostile_server(silence) as server, pytest.raises(Stopped):
-        download(f"{server.address}/file", tmp_path / "file", "download", aside)
+        download(f"{server.address}/file", tmp_path / "file", "download", background)
 
 
 @pytest.mark.usefixtures("one_second")

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kbuild.base.errors import DiskFull, NotACache, NotWritable, UnsafeCache
+from kbuild.base.errors import CacheInUse, DiskFull, NotACache, NotWritable, UnsafeCache
 from kbuild.base.workspace import (
     alone,
     disk_errors,
@@ -64,7 +65,7 @@ def test_the_next_run_removes_what_a_killed_run_left_and_spares_the_living(tmp_p
     end(living, signal.SIGKILL)
 
 
-FOLDERS = ("git", "go", "gocache", "built", "logs", "locks", "work")
+FOLDERS = ("git", "go", "gocache", "built", "logs", "volumes", "locks", "work")
 PLACES = (".", "v1", *(f"v1/{name}" for name in FOLDERS))
 OPENERS = (open_workspace, alone)
 Opener = Callable[[Path], AbstractContextManager[object]]
@@ -462,3 +463,20 @@ def test_remove_changes_nothing_above_what_it_removes(tmp_path: Path) -> None:
         remove(folder)
     assert folder.parent.stat().st_mode & 0o777 == 0o555
     folder.parent.chmod(0o755)
+
+
+def test_nobody_gets_the_cache_alone_before_a_run_that_begins_has_its_work_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, tried = Path.mkdir, []
+
+    def mkdir(path: Path, *words: Any, **options: Any) -> None:
+        if path.parent.name == "work":
+            tried.append(path)
+            with pytest.raises(CacheInUse), alone(tmp_path):
+                pass
+        real(path, *words, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with open_workspace(tmp_path) as workspace:
+        assert tried == [workspace.work]

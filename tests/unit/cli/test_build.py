@@ -48,7 +48,7 @@ def kubeadm(upstream: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> Fake
         "compiler": "gc",
         "platform": "linux/amd64",
     }
-    monkeypatch.setattr("kbuild.kubeadm.prove.sandbox_runner", lambda *_: made)
+    monkeypatch.setattr("kbuild.kubeadm.prove.binary.sandbox_runner", lambda *_: made)
     return made
 
 

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kbuild.base.errors import NotARelease
-from kbuild.release import list_files
 from kbuild.release.check import check_folder, check_release
 from kbuild.release.demands import Demands
+from kbuild.release.writer import list_files
 from tests.support.goelf import FUNCTIONS, MODULES, write_go_elf
 from tests.support.releases import ARCHIVE, forge, forge_sums, make_release
 
@@ -313,6 +313,30 @@ def test_a_folder_of_releases_is_every_one_of_them(made: Path, tmp_path: Path) -
     assert [each.folder for each in checked] == [tmp_path / "v1.20.2", tmp_path / "v1.20.3"]
     assert [each.problems for each in checked] == [(), ()]
     assert [each.folder for each in check_folder(tmp_path / "v1.20.2")] == [tmp_path / "v1.20.2"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".v1.20.3.kbuild-new-0123456789ab", ".v1.kbuild-old-0123456789ab", ".kbuild-new-0123456789ab"],
+)
+def test_what_a_killed_run_left_is_no_release_even_if_it_is_whole(
+    name: str, made: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(made, tmp_path / name)
+    with pytest.raises(NotARelease):
+        check_folder(tmp_path)
+    shutil.copytree(made, tmp_path / "v1.20.2")
+    stray, release = check_folder(tmp_path)
+    assert [(each.kind, each.file) for each in stray.problems] == [("extra", name)]
+    assert (release.folder, release.problems) == (tmp_path / "v1.20.2", ())
+
+
+def test_a_release_may_have_a_name_like_that_of_an_unfinished_one(
+    made: Path, tmp_path: Path
+) -> None:
+    for name in ("v1.kbuild-new-0123456789ab", ".v1.kbuild-new-0123456789"):
+        shutil.copytree(made, tmp_path / name)
+    assert [each.problems for each in check_folder(tmp_path)] == [(), ()]
 
 
 @pytest.mark.parametrize("kind", ["absent", "file", "empty"])

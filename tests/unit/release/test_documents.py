@@ -10,8 +10,8 @@ import pytest
 
 from kbuild import HOME
 from kbuild.kubeadm.model import BuildRequest
-from kbuild.release import list_files
 from kbuild.release.provenance import BUILD_TYPE, parse_provenance
+from kbuild.release.writer import list_files
 from tests.support.fake_engine import fake_engine
 from tests.support.releases import ARCHIVE, make_release
 
@@ -211,7 +211,7 @@ def test_the_builder_id_tells_a_laptop_from_ci(
     assert re.fullmatch(invocation, run["metadata"]["invocationId"])
 
 
-def test_exactly_the_files_that_the_readme_names_are_the_same_bytes(tmp_path: Path) -> None:
+def test_exactly_the_files_that_the_docs_name_are_the_same_bytes(tmp_path: Path) -> None:
     first, second = (
         make_release(
             *(tmp_path / name / "work", tmp_path / name / "out"),
@@ -228,9 +228,9 @@ def test_exactly_the_files_that_the_readme_names_are_the_same_bytes(tmp_path: Pa
     }
     named = {name.format(arch) for name in per_binary.values() for arch in ("amd64", "arm64")}
     named.add("kubeadm.patch")
-    readme = (DOCS.parent / "README.md").read_text()
-    section = readme.partition("### Reproducible")[2].partition("\n### ")[0]
-    same_list, _, other_list = section.partition("Not the same bytes")
+    page = (DOCS / "releases.md").read_text()
+    section = page.partition("### Which files are the same bytes")[2].partition("\n## ")[0]
+    same_list, _, other_list = section.partition("Different bytes")
     for name in (*per_binary, "kubeadm.patch"):
         assert f"`{name}`" in same_list
     for name in ("proof.json", "build.json", "provenance.json", "SHA256SUMS", "SHA512SUMS"):

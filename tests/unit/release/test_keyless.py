@@ -13,10 +13,10 @@ from sigstore.models import ClientTrustConfig
 
 from kbuild.base import network
 from kbuild.base.errors import KeylessFailed
-from kbuild.release import list_files
 from kbuild.release.check import check_release
 from kbuild.release.demands import Demands
 from kbuild.release.signing import sign_keyless, sign_with_key
+from kbuild.release.writer import list_files
 from tests.support.hostile_servers import drip, hostile_server
 from tests.support.releases import documents, make_release
 from tests.support.sigstore_instance import IDENTITY, ISSUER, Instance, running_sigstore

@@ -22,16 +22,16 @@ from kbuild.base.errors import (
 )
 from kbuild.base.workspace import Workspace, open_workspace
 from kbuild.kubeadm.model import Binary, BuildRequest
-from kbuild.release import publish, reserve
 from kbuild.release.check import check_folder
 from kbuild.release.place import why_no_release
+from kbuild.release.writer import publish, reserve
 from tests.support.killed import killed_at_rename
 from tests.support.opened import when_opened
 from tests.support.releases import (
     TAG,
     documents,
     make_binaries,
-    make_proofs,
+    make_proven,
     make_release,
     make_request,
 )
@@ -39,7 +39,7 @@ from tests.support.trees import content_of
 
 ROOT = Path(__file__).parents[3]
 REQUEST = make_request()
-FORCED = replace(REQUEST, force=True)
+FORCED = make_request(force=True)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def binaries(tmp_path: Path) -> tuple[Binary, ...]:
 def out(tmp_path: Path, binaries: tuple[Binary, ...]) -> Path:
     """Give a release in a folder that holds nothing else."""
     folder = tmp_path / "dist/out"
-    publish(make_proofs(binaries), binaries, REQUEST, folder, {}, unchanged=False)
+    publish(make_proven(binaries), REQUEST, folder, {})
     return folder
 
 
@@ -60,7 +60,7 @@ def put(
 ) -> None:
     """Reserve and publish, as a run does."""
     with reserve(folder, request, TAG, workspace):
-        publish(make_proofs(binaries), binaries, request, folder, {}, unchanged=False)
+        publish(make_proven(binaries), request, folder, {})
 
 
 def demand_whole(folder: Path) -> None:
@@ -185,7 +185,7 @@ def test_what_somebody_adds_during_the_build_is_not_replaced(
         reserve(out, FORCED, TAG, workspace),
     ):
         (out / "notes.txt").write_text("mine")
-        publish(make_proofs(binaries), binaries, FORCED, out, {}, unchanged=False)
+        publish(make_proven(binaries), FORCED, out, {})
     assert (out / "notes.txt").read_text() == "mine"
     assert [path.name for path in out.parent.iterdir()] == ["out"]
 
@@ -484,11 +484,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from kbuild.base.errors import OutputNotReplaceable
-from kbuild.release import publish, reserve
+from kbuild.release.writer import publish, reserve
 from kbuild.release.check import check_folder
 from kbuild.release.place import why_no_release
 from kbuild.base.workspace import Workspace
-from tests.support.releases import TAG, make_binaries, make_proofs, make_request
+from tests.support.releases import TAG, make_binaries, make_proven, make_request
 
 folder, here = Path(sys.argv[1]), Path(sys.argv[2])
 cache = here / "cache/v1"
@@ -497,16 +497,16 @@ workspace = Workspace(cache=cache, work=cache / "work", run_id="run")
 binaries = make_binaries(here)
 request = make_request()
 with reserve(folder, request, TAG, workspace):
-    publish(make_proofs(binaries), binaries, request, folder, {}, unchanged=False)
+    publish(make_proven(binaries), request, folder, {})
 [checked] = check_folder(folder)
 assert checked.problems == (), checked.problems
 try:
-    with reserve(folder, replace(request, force=True), TAG, workspace):
+    with reserve(folder, make_request(force=True), TAG, workspace):
         sys.exit("a mount point cannot be replaced")
 except OutputNotReplaceable as error:
     print(error)
 with reserve(folder, request, TAG, workspace):
-    publish(make_proofs(binaries), binaries, request, folder, {}, unchanged=True)
+    publish(make_proven(binaries, unchanged=True), request, folder, {})
 print(sorted(path.name for path in folder.parent.iterdir()))
 """
 
@@ -550,5 +550,5 @@ def test_the_documents_of_a_release_left_as_it_is_are_the_same(
 ) -> None:
     before = documents(out)
     with reserve(out, REQUEST, TAG, workspace):
-        publish(make_proofs(binaries), binaries, REQUEST, out, {}, unchanged=True)
+        publish(make_proven(binaries, unchanged=True), REQUEST, out, {})
     assert documents(out) == before

@@ -14,15 +14,15 @@ from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
 from kbuild.base.errors import DiskFull, NotWritable, OutputBusy, OutputExists
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import Binary, BuildRequest, Lifetimes
-from kbuild.release import demand_free, list_files, publish, reserve
 from kbuild.release.documents import commit_notes
 from kbuild.release.sums import read_sums
+from kbuild.release.writer import demand_free, list_files, publish, reserve
 from tests.support.releases import (
     ARCHIVE,
     NOON,
     TAG,
     make_binaries,
-    make_proofs,
+    make_proven,
     make_release,
     make_request,
 )
@@ -135,7 +135,7 @@ def test_a_release_of_the_same_request_and_binaries_is_left_as_it_is(
     binaries: tuple[Binary, ...], request_made: BuildRequest, tmp_path: Path, workspace: Workspace
 ) -> None:
     folder = tmp_path / "out"
-    publish(make_proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
+    publish(make_proven(binaries), request_made, folder, {})
     before = {path: path.stat().st_ino for path in folder.iterdir()}
     for again in (
         request_made,
@@ -143,9 +143,9 @@ def test_a_release_of_the_same_request_and_binaries_is_left_as_it_is(
         replace(request_made, version="v1.20.2"),
     ):
         with reserve(folder, again, TAG, workspace):
-            release = publish(make_proofs(binaries), binaries, again, folder, {}, unchanged=True)
+            release = publish(make_proven(binaries, unchanged=True), again, folder, {})
             with pytest.raises(OutputExists):
-                demand_free(folder, again)
+                demand_free(folder, again.output)
         assert release.unchanged
         assert sorted(release.files) == list_files(folder)
     assert {path: path.stat().st_ino for path in folder.iterdir()} == before
@@ -169,7 +169,7 @@ def test_a_release_of_another_request_is_told_before_the_work(
     workspace: Workspace,
 ) -> None:
     folder = tmp_path / "out"
-    publish(make_proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
+    publish(make_proven(binaries), request_made, folder, {})
     with (
         pytest.raises(OutputExists),
         reserve(folder, replace(request_made, **change), TAG, workspace),
@@ -186,7 +186,7 @@ def test_a_release_of_another_tag_is_told_before_the_work(
     workspace: Workspace,
 ) -> None:
     folder = tmp_path / "out"
-    publish(make_proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
+    publish(make_proven(binaries), request_made, folder, {})
     with (
         pytest.raises(OutputExists),
         reserve(folder, request_made, replace(TAG, **change), workspace),
@@ -199,7 +199,7 @@ def test_a_release_that_is_not_what_was_made_is_never_called_unchanged(
     damage: str, binaries: tuple[Binary, ...], request_made: BuildRequest, tmp_path: Path
 ) -> None:
     folder = tmp_path / "out"
-    publish(make_proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
+    publish(make_proven(binaries), request_made, folder, {})
     if damage == "other binary":
         binaries = (replace(binaries[0], sha256="0" * 64), binaries[1])
     elif damage == "extra":
@@ -209,18 +209,18 @@ def test_a_release_that_is_not_what_was_made_is_never_called_unchanged(
     else:
         (folder / "kubeadm-linux-amd64").write_text("edited")
     with pytest.raises(OutputExists):
-        publish(make_proofs(binaries), binaries, request_made, folder, {}, unchanged=True)
+        publish(make_proven(binaries, unchanged=True), request_made, folder, {})
 
 
 @pytest.mark.parametrize("kind", ["file", "link"])
 def test_an_output_that_is_no_folder_is_refused(
-    kind: str, request_made: BuildRequest, tmp_path: Path, workspace: Workspace
+    kind: str, tmp_path: Path, workspace: Workspace
 ) -> None:
     if kind == "file":
         (tmp_path / "out").write_text("x")
     else:
         (tmp_path / "out").symlink_to(tmp_path)
-    forced = replace(request_made, force=True)
+    forced = make_request(force=True)
     with pytest.raises(NotWritable), reserve(tmp_path / "out", forced, TAG, workspace):
         pass
 
@@ -248,7 +248,7 @@ def test_a_failure_while_publishing_leaves_nothing(
     monkeypatch.setattr("shutil.copyfile", full)
     folder = tmp_path / "dist" / "out"
     with pytest.raises(DiskFull):
-        publish(make_proofs(binaries), binaries, request_made, folder, {}, unchanged=False)
+        publish(make_proven(binaries), request_made, folder, {})
     assert list((tmp_path / "dist").iterdir()) == []
 
 
@@ -260,7 +260,7 @@ def test_the_provenance_of_a_kept_binary_names_the_time_of_its_compile(
         replace(binary, compiled=times) for binary, times in zip(binaries, compiled, strict=True)
     )
     folder = tmp_path / "v1.20.2"
-    publish(make_proofs(kept), kept, request_made, folder, {"build": 1.0}, unchanged=True)
+    publish(make_proven(kept, unchanged=True), request_made, folder, {"build": 1.0})
     run = json.loads((folder / "provenance.json").read_text())["predicate"]["runDetails"]
     assert run["metadata"]["startedOn"] == "2026-01-02T12:00:00Z"
     assert run["metadata"]["finishedOn"] == "2026-01-02T14:00:00Z"

@@ -19,7 +19,7 @@ from kbuild.release.licenses import license_id, license_of
 from kbuild.release.sbom import sbom_text, staging_version, supplier_of
 from tests.support.goelf import MODULES
 from tests.support.licenses import APACHE, BSD_2, BSD_3, ISC, MIT, MPL
-from tests.support.releases import NOON, make_binaries, make_release, make_request
+from tests.support.releases import NOON, make_binaries, make_release
 
 CASED = "github.com/PuerkitoBio/purell"
 
@@ -148,13 +148,15 @@ def test_the_same_source_gives_the_same_sbom_from_any_path_mirror_cache_and_time
 def test_the_build_date_is_the_only_clock_of_the_sbom(tmp_path: Path) -> None:
     binary = make_binaries(tmp_path)[0]
     first, second = (
-        sbom_text(binary, make_request(build_date=NOON + timedelta(hours=hours)))
+        sbom_text(
+            replace(binary, stamp=replace(binary.stamp, build_date=NOON + timedelta(hours=hours)))
+        )
         for hours in (0, 1)
     )
     assert first.replace("T12:00:00Z", "T13:00:00Z") == second
     assert "with kubeadm.patch applied" in first
     stock = replace(binary, tree=replace(binary.tree, patches=()))
-    assert "kubeadm.patch" not in sbom_text(stock, make_request())
+    assert "kubeadm.patch" not in sbom_text(stock)
 
 
 def test_an_old_tree_names_its_packages_by_the_commits_of_godeps(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from nacl.secret import SecretBox
 from sigstore_models.bundle.v1 import Bundle
 
 from kbuild.base.errors import BadKey, KeylessFailed
-from kbuild.release import list_files
 from kbuild.release.check import check_release
 from kbuild.release.demands import Demands
 from kbuild.release.signing import sign_keyless, sign_with_key
+from kbuild.release.writer import list_files
 from tests.support.releases import documents, make_release
 
 SUMS, PROVENANCE = "SHA256SUMS.sigstore.json", "provenance.sigstore.json"

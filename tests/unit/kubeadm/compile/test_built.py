@@ -14,6 +14,7 @@ from kbuild.kubeadm.model import (
     Binary,
     BuildRequest,
     PatchedTree,
+    Stamp,
 )
 from kbuild.kubeadm.toolchain.archives import digest_of
 from kbuild.settings import Settings
@@ -45,8 +46,16 @@ def keep(tree: PatchedTree, wanted: BuildRequest, workspace: Workspace) -> None:
         path = workspace.work / f"kubeadm-{arch}"
         path.write_text(arch)
         path.chmod(0o755)
-        binaries.append(Binary(path=path, arch=arch, sha256=sha256(path), tree=tree, command=()))
-    keep_built(tuple(binaries), replace(wanted, build_date=NOON), COMPILED, workspace)
+        binary = Binary(
+            path=path,
+            arch=arch,
+            sha256=sha256(path),
+            tree=tree,
+            stamp=Stamp(build_date=NOON, tree_state=wanted.tree_state),
+            command=(),
+        )
+        binaries.append(binary)
+    keep_built(tuple(binaries), COMPILED, workspace)
 
 
 def test_what_was_built_is_found_with_its_date(
@@ -56,11 +65,10 @@ def test_what_was_built_is_found_with_its_date(
     keep(tree, wanted, workspace)
     found = find_built(tree, wanted, workspace.part("again"), Recorder())
     assert found is not None
-    date, binaries = found
-    assert date == NOON
-    assert [binary.path.read_text() for binary in binaries] == ["amd64", "arm64"]
-    assert [binary.compiled for binary in binaries] == [COMPILED, COMPILED]
-    assert "buildDate=2026-01-02T12:00:00Z" in " ".join(binaries[0].command)
+    assert {binary.stamp.build_date for binary in found} == {NOON}
+    assert [binary.path.read_text() for binary in found] == ["amd64", "arm64"]
+    assert [binary.compiled for binary in found] == [COMPILED, COMPILED]
+    assert "buildDate=2026-01-02T12:00:00Z" in " ".join(found[0].command)
     assert (
         find_built(tree, replace(wanted, build_date=NOON), workspace.part("same"), Recorder())
         is not None
@@ -218,4 +226,4 @@ def test_a_kept_binary_does_not_change_with_the_file_that_it_was_kept_from(
             file.write("a backdoor")
     found = find_built(tree, wanted, workspace.part("again"), Recorder())
     assert found is not None
-    assert [binary.path.read_text() for binary in found[1]] == ["amd64", "arm64"]
+    assert [binary.path.read_text() for binary in found] == ["amd64", "arm64"]

@@ -13,11 +13,11 @@ import pytest
 
 from kbuild.base.errors import CompileFailed, EngineFailed, ImageNotFound, NoBinary, OutOfMemory
 from kbuild.base.workspace import Workspace
-from kbuild.kubeadm.compile import choose_builder, compile_kubeadm
-from kbuild.kubeadm.model import BuildRequest, PatchedTree, SourceFile
-from kbuild.settings import Settings
+from kbuild.kubeadm.compile.run import choose_builder, compile_kubeadm
+from kbuild.kubeadm.model import BuilderChoice, PatchedTree, SourceFile, Stamp
 from tests.support.fake_engine import Answer, FakeEngine, fake_engine
 from tests.support.recorder import Recorder
+from tests.support.releases import make_request
 from tests.unit.kubeadm.compile.conftest import patched_tree
 
 IMAGE = "golang@sha256:" + "1" * 64
@@ -73,9 +73,8 @@ def answers(text: str = GO, code: int = 0, made: bytes = b"") -> dict[str, list[
 
 
 @pytest.fixture
-def wanted() -> BuildRequest:
-    settings = Settings(version=("v1.20.2",), ca_years=100, leaf_years=10, builder="docker")
-    return replace(settings.requests({})[0], build_date=datetime(2026, 1, 2, tzinfo=UTC))
+def stamp() -> Stamp:
+    return Stamp(build_date=datetime(2026, 1, 2, tzinfo=UTC), tree_state="dirty")
 
 
 @pytest.fixture
@@ -91,8 +90,8 @@ def tree(tmp_path: Path) -> PatchedTree:
 class Compile:
     """Compiles with an engine of some answers."""
 
-    def __init__(self, tree: PatchedTree, wanted: BuildRequest, workspace: Workspace) -> None:
-        self.tree, self.wanted, self.workspace = tree, wanted, workspace
+    def __init__(self, tree: PatchedTree, stamp: Stamp, workspace: Workspace) -> None:
+        self.tree, self.stamp, self.workspace = tree, stamp, workspace
         self.progress = Recorder()
         self.patch = pytest.MonkeyPatch()
 
@@ -103,15 +102,15 @@ class Compile:
             self.patch.setenv("DOCKER_HOST", engine.address)
             self.engine = engine
             made = compile_kubeadm(
-                *(self.tree, "amd64", self.wanted, self.workspace, self.progress),
+                *(self.tree, "amd64", self.stamp, self.workspace, self.progress),
                 empty_cache=empty_cache,
             )
             return engine, made.path.read_bytes()
 
 
 @pytest.fixture
-def compiled(tree: PatchedTree, wanted: BuildRequest, workspace: Workspace) -> Iterator[Compile]:
-    made = Compile(tree, wanted, workspace)
+def compiled(tree: PatchedTree, stamp: Stamp, workspace: Workspace) -> Iterator[Compile]:
+    made = Compile(tree, stamp, workspace)
     yield made
     made.patch.undo()
 
@@ -229,8 +228,8 @@ def test_an_engine_that_breaks_off_is_told(compiled: Compile) -> None:
 
 @pytest.mark.parametrize("builder", ["auto", "docker"])
 def test_docker_is_chosen_where_an_engine_answers(
-    builder: str, wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch
+    builder: BuilderChoice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with fake_engine({}) as engine:
         monkeypatch.setenv("DOCKER_HOST", engine.address)
-        assert choose_builder(replace(wanted, builder=builder), Recorder()) == "docker"
+        assert choose_builder(replace(make_request().go, builder=builder), Recorder()) == "docker"

@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,13 +10,12 @@ import pytest
 
 from kbuild.base.errors import CompileFailed, NoBinary, WrongGo
 from kbuild.base.workspace import Workspace
-from kbuild.kubeadm.compile import compile_kubeadm
+from kbuild.kubeadm.compile.run import compile_kubeadm
 from kbuild.kubeadm.model import (
-    BuildRequest,
     PatchedTree,
     SourceFile,
+    Stamp,
 )
-from kbuild.settings import Settings
 from tests.support.recorder import Recorder
 from tests.unit.kubeadm.compile.conftest import patched_tree
 
@@ -41,9 +39,8 @@ ENTRY = f"00/{hashlib.sha256(OUTPUT).hexdigest()}-d"
 
 
 @pytest.fixture
-def wanted() -> BuildRequest:
-    settings = Settings(version=("v1.20.2",), ca_years=100, leaf_years=10)
-    return replace(settings.requests({})[0], build_date=datetime(2026, 1, 2, tzinfo=UTC))
+def stamp() -> Stamp:
+    return Stamp(build_date=datetime(2026, 1, 2, tzinfo=UTC), tree_state="dirty")
 
 
 @pytest.fixture
@@ -60,8 +57,8 @@ def tree(tmp_path: Path) -> PatchedTree:
 class Compile:
     """Compiles in one workspace, each time with a new work folder, and keeps what was said."""
 
-    def __init__(self, tree: PatchedTree, wanted: BuildRequest, workspace: Workspace) -> None:
-        self.tree, self.wanted, self.workspace = tree, wanted, workspace
+    def __init__(self, tree: PatchedTree, stamp: Stamp, workspace: Workspace) -> None:
+        self.tree, self.stamp, self.workspace = tree, stamp, workspace
         self.said: list[str] = []
         self.details: list[str] = []
         self.runs = 0
@@ -70,9 +67,7 @@ class Compile:
         recorder, self.runs = Recorder(), self.runs + 1
         work = self.workspace.part(str(self.runs))
         try:
-            return compile_kubeadm(
-                self.tree, "amd64", self.wanted, work, recorder
-            ).path.read_bytes()
+            return compile_kubeadm(self.tree, "amd64", self.stamp, work, recorder).path.read_bytes()
         finally:
             self.said, self.details = recorder.said, recorder.details
 
@@ -83,8 +78,8 @@ class Compile:
 
 
 @pytest.fixture
-def compiled(tree: PatchedTree, wanted: BuildRequest, workspace: Workspace) -> Compile:
-    return Compile(tree, wanted, workspace)
+def compiled(tree: PatchedTree, stamp: Stamp, workspace: Workspace) -> Compile:
+    return Compile(tree, stamp, workspace)
 
 
 def test_a_compile_uses_the_build_cache(compiled: Compile) -> None:
@@ -94,6 +89,13 @@ def test_a_compile_uses_the_build_cache(compiled: Compile) -> None:
     assert compiled() == OUTPUT
     assert (compiled.gocache / ENTRY).stat().st_mtime_ns == written
     assert compiled.said == []
+
+
+def test_a_build_cache_is_as_old_as_its_last_use(compiled: Compile) -> None:
+    compiled()
+    os.utime(compiled.gocache, (0, 0))
+    compiled()
+    assert compiled.gocache.stat().st_mtime > 0
 
 
 def flip(entry: Path) -> None:

@@ -1,5 +1,4 @@
 import shlex
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,17 +7,13 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from kbuild.kubeadm.compile.recipe import TREE, go_command, recipe_for, recipes, stamp_fields
-from kbuild.kubeadm.model import BuildRequest, GoPin, Lifetimes, PatchedTree, SourceTree, Toolchain
-from kbuild.settings import Settings
+from kbuild.kubeadm.model import GoPin, Lifetimes, PatchedTree, SourceTree, Stamp, Toolchain
 
 COMMIT = "faecb196815e248d3ecfb03c680a4507229c2a56"
 LIFETIMES = Lifetimes(ca_years=100, leaf_years=10)
 
 
-def request_of(**changes: object) -> BuildRequest:
-    settings = Settings(version=("v1.20.2",), ca_years=100, leaf_years=10)
-    date = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    return replace(settings.requests({})[0], build_date=date, **changes)  # type: ignore[arg-type]
+STAMP = Stamp(build_date=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), tree_state="dirty")
 
 
 def tree_of(tag: str, path: Path, *, workspace: bool = False) -> PatchedTree:
@@ -32,7 +27,7 @@ def tree_of(tag: str, path: Path, *, workspace: bool = False) -> PatchedTree:
 
 
 def flag(tree: PatchedTree, name: str) -> str | None:
-    arguments = go_command(tree, "arm64", request_of()).arguments
+    arguments = go_command(tree, "arm64", STAMP).arguments
     return next((a.partition("=")[2] for a in arguments if a.partition("=")[0] == name), None)
 
 
@@ -50,7 +45,7 @@ def test_flags_follow_the_era(
     tag: str, module: str, trim: str, tags: str | None, tmp_path: Path
 ) -> None:
     tree = tree_of(tag, tmp_path)
-    assert go_command(tree, "arm64", request_of()).environment["GO111MODULE"] == module
+    assert go_command(tree, "arm64", STAMP).environment["GO111MODULE"] == module
     assert flag(tree, "-gcflags") == trim
     assert flag(tree, "-asmflags") == trim.strip()
     assert flag(tree, "-tags") == tags
@@ -59,7 +54,7 @@ def test_flags_follow_the_era(
 
 def test_a_workspace_is_built_with_trimpath(tmp_path: Path) -> None:
     tree = tree_of("v1.33.3", tmp_path, workspace=True)
-    assert "-trimpath" in go_command(tree, "amd64", request_of()).arguments
+    assert "-trimpath" in go_command(tree, "amd64", STAMP).arguments
     assert flag(tree, "-gcflags") is None
     assert str(flag(tree, "-ldflags")).startswith("all=-X 'k8s.io/client-go/pkg/version.")
 
@@ -83,7 +78,7 @@ def test_every_minor_has_one_recipe_for_either_kind_of_tree(minor: int) -> None:
 
 def test_the_stamp_is_the_tag_itself_and_the_clock_of_the_request(tmp_path: Path) -> None:
     tree = tree_of("v1.20.2", tmp_path)
-    assert stamp_fields(tree.source, request_of()) == {
+    assert stamp_fields(tree.source, STAMP) == {
         "buildDate": "2026-01-02T03:04:05Z",
         "gitCommit": COMMIT,
         "gitTreeState": "dirty",
@@ -97,7 +92,7 @@ def test_the_stamp_is_the_tag_itself_and_the_clock_of_the_request(tmp_path: Path
 
 
 def test_the_go_of_the_environment_has_no_say(tmp_path: Path) -> None:
-    environment = go_command(tree_of("v1.20.2", tmp_path), "s390x", request_of()).environment
+    environment = go_command(tree_of("v1.20.2", tmp_path), "s390x", STAMP).environment
     assert environment["GOARCH"] == "s390x"
     assert environment["CGO_ENABLED"] == "0"
     assert environment["GOTOOLCHAIN"] == "local"

@@ -7,7 +7,7 @@ from packaging.version import Version
 from kbuild.base.certificates import UnreadableCertificate, read_certificates
 from kbuild.base.eras import era_of
 from kbuild.base.errors import MissingCertificate, NotRenewed, WrongLifetime
-from kbuild.kubeadm.model import IssuedCertificate, Lifetimes
+from kbuild.kubeadm.model import Case, IssuedCertificate, Lifetimes
 from kbuild.kubeadm.prove.pki import CASES, eras, prove_pki
 from tests.support.fake_kubeadm import DAY, FakeKubeadm
 
@@ -20,7 +20,7 @@ def kubeadm() -> FakeKubeadm:
     return FakeKubeadm(LIFETIMES.ca, LIFETIMES.leaf)
 
 
-def prove(kubeadm: FakeKubeadm, case: str = "fresh-ca") -> tuple[IssuedCertificate, ...]:
+def prove(kubeadm: FakeKubeadm, case: Case = "fresh-ca") -> tuple[IssuedCertificate, ...]:
     return prove_pki(case, kubeadm, VERSION, LIFETIMES)
 
 

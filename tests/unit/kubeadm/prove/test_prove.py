@@ -20,11 +20,11 @@ from kbuild.base.errors import (
 from kbuild.base.sandbox import Files, pack_files
 from kbuild.base.workspace import Workspace, open_workspace, sha256
 from kbuild.kubeadm.model import Binary
-from kbuild.kubeadm.prove import prove_binary, prove_file, read_version
+from kbuild.kubeadm.prove.binary import prove_binary, prove_file, read_version
 from tests.support.fake_engine import Answer, fake_engine
 from tests.support.fake_kubeadm import FakeKubeadm
 from tests.support.recorder import Recorder
-from tests.support.releases import LIFETIMES, make_binaries, make_request
+from tests.support.releases import LIFETIMES, make_binaries
 
 FIELDS = {
     "major": "1",
@@ -52,7 +52,8 @@ def kubeadm(monkeypatch: pytest.MonkeyPatch) -> FakeKubeadm:
     made.fields = dict(FIELDS)
     monkeypatch.setattr("kbuild.base.sandbox.is_available", lambda: True)
     monkeypatch.setattr(
-        "kbuild.kubeadm.prove.sandbox_runner", lambda _, arch, __: made if arch == "amd64" else None
+        "kbuild.kubeadm.prove.binary.sandbox_runner",
+        lambda _, arch, __: made if arch == "amd64" else None,
     )
     return made
 
@@ -67,7 +68,7 @@ def test_a_binary_of_ours_is_proven_in_both_cases(
     binaries: dict[str, Binary], workspace: Workspace
 ) -> None:
     recorder, binary = Recorder(), binaries["amd64"]
-    proof = prove_binary(binary, make_request(), workspace, recorder)
+    proof = prove_binary(binary, workspace, recorder).proof
     assert (proof.sha256, proof.ran, proof.version) == (sha256(binary.path), "native", FIELDS)
     assert {each.case for each in proof.certificates} == {"fresh-ca", "old-ca"}
     assert {each.years for each in proof.certificates if each.kind == "ca"} == {100}
@@ -83,7 +84,7 @@ def test_a_binary_that_says_another_thing_of_itself_is_refused(
 ) -> None:
     kubeadm.fields[name] = "another"
     with pytest.raises(WrongVersion, match=name):
-        prove_binary(binaries["amd64"], make_request(), workspace, Recorder())
+        prove_binary(binaries["amd64"], workspace, Recorder())
     assert not any("init" in call for call in kubeadm.calls)
 
 
@@ -93,7 +94,7 @@ def test_one_date_that_is_off_by_a_day_fails_the_proof(
 ) -> None:
     kubeadm.wrong = {("pki/apiserver.crt", moment): timedelta(days=-1)}
     with pytest.raises(WrongLifetime):
-        prove_binary(binaries["amd64"], make_request(), workspace, Recorder())
+        prove_binary(binaries["amd64"], workspace, Recorder())
 
 
 @pytest.mark.usefixtures("kubeadm")
@@ -102,7 +103,7 @@ def test_a_binary_of_another_architecture_than_it_was_built_for_is_refused(
 ) -> None:
     binary = replace(binaries["arm64"], path=binaries["amd64"].path)
     with pytest.raises(WrongBinary, match="it is for amd64, not arm64"):
-        prove_binary(binary, make_request(), workspace, Recorder())
+        prove_binary(binary, workspace, Recorder())
 
 
 @pytest.mark.usefixtures("kubeadm")
@@ -110,7 +111,7 @@ def test_a_foreign_binary_that_cannot_run_here_has_no_certificates(
     binaries: dict[str, Binary], workspace: Workspace
 ) -> None:
     recorder = Recorder()
-    proof = prove_binary(binaries["arm64"], make_request(), workspace, recorder)
+    proof = prove_binary(binaries["arm64"], workspace, recorder).proof
     assert (proof.ran, proof.certificates) == (None, ())
     assert "no certificate seen" in recorder.said[0]
     with pytest.raises(CannotRun):

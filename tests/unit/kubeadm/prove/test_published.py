@@ -9,13 +9,13 @@ import pytest
 from kbuild.base import network
 from kbuild.base.errors import CannotRun, KubeadmFailed, NotAsPublished, PublisherFailed
 from kbuild.base.workspace import Workspace, open_workspace
-from kbuild.kubeadm.model import Proof, Published
+from kbuild.kubeadm.model import Proof, ProvenBinary, Published
 from kbuild.kubeadm.prove import published as module
 from kbuild.kubeadm.prove.published import as_published, build_date_of, find_published
 from tests.support.goelf import FUNCTIONS, write_go_elf
 from tests.support.http import served
 from tests.support.recorder import Recorder
-from tests.support.releases import TAG, make_request
+from tests.support.releases import TAG, make_binaries, make_request
 
 KUBEADM = b"a kubeadm"
 DIGEST = hashlib.sha256(KUBEADM).hexdigest()
@@ -37,7 +37,7 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 
 
 def find(address: str, workspace: Workspace) -> Published:
-    request = make_request(release_site=address, stock=True, arches=("amd64",))
+    request = make_request(release_site=address, stock=True, arch=("amd64",))
     return find_published(TAG, request, workspace, Recorder())
 
 
@@ -110,7 +110,9 @@ def test_only_the_same_bytes_are_as_published(workspace: Workspace, tmp_path: Pa
     published = Published(url="http://x", sha256=DIGEST, version=VERSION)
     ours = write_go_elf(tmp_path / "x")
     proof = Proof(path=ours, arch="amd64", sha256=DIGEST, ran="native", where="", version=VERSION)
-    assert as_published(proof, published, workspace).published == published
+    [binary, _] = make_binaries(workspace.work)
+    proven = ProvenBinary(binary=binary, proof=proof)
+    assert as_published(proven, published, workspace).proof.published == published
     other = Published(url="http://x", sha256="0" * 64, version={**VERSION, "goVersion": "go1.15.5"})
     theirs = workspace.work / "published/kubeadm"
     theirs.parent.mkdir()
@@ -118,7 +120,7 @@ def test_only_the_same_bytes_are_as_published(workspace: Workspace, tmp_path: Pa
     for functions, words in ((changed, "1 functions differ: main.main"), (FUNCTIONS, "the same")):
         write_go_elf(theirs, functions, rodata=bytes(80))
         with pytest.raises(NotAsPublished) as caught:
-            as_published(proof, other, workspace)
+            as_published(proven, other, workspace)
         first, second = caught.value.details.splitlines()
         assert first == "goVersion: None here, go1.15.5 there"
         assert words in second

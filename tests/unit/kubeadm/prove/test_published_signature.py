@@ -71,7 +71,7 @@ class Site:
             (folder / f"kubeadm.{suffix}").write_bytes(content)
 
     def find(self, tag: str, workspace: Workspace, recorder: Recorder) -> Published:
-        request = make_request(release_site=self.address, stock=True, arches=("amd64",))
+        request = make_request(release_site=self.address, stock=True, arch=("amd64",))
         return find_published(Tag(name=tag, commit="f" * 40), request, workspace, recorder)
 
 

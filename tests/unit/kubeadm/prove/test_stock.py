@@ -1,4 +1,5 @@
 import struct
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from kbuild.kubeadm.model import (
     Lifetimes,
     PatchedTree,
     Proof,
+    ProvenBinary,
     SourceTree,
+    Stamp,
     StockDifference,
     Toolchain,
 )
@@ -27,7 +30,8 @@ def binary(path: Path, arch: str, ca: int, leaf: int) -> Binary:
     toolchain = Toolchain(builder="local", pin=GoPin(version="1.15.5", files=()), go_version="1")
     lifetimes = Lifetimes(ca_years=ca, leaf_years=leaf)
     tree = PatchedTree(source=source, toolchain=toolchain, lifetimes=lifetimes, patches=(), diff="")
-    return Binary(path=path, arch=arch, sha256=path.name, tree=tree, command=())
+    stamp = Stamp(build_date=datetime(2026, 1, 2, tzinfo=UTC), tree_state="dirty")
+    return Binary(path=path, arch=arch, sha256=path.name, tree=tree, stamp=stamp, command=())
 
 
 def compare(
@@ -40,9 +44,8 @@ def compare(
     patched = write_go_elf(folder / "patched", ours, arch=arch, rodata=data[0])
     stock = write_go_elf(folder / "stock", theirs, arch=arch, rodata=data[1])
     proof = Proof(path=patched, arch=arch, sha256="", ran=None, where="")
-    found = against_stock(
-        proof, binary(patched, arch, 100, 50), binary(stock, arch, 10, 1)
-    ).against_stock
+    proven = ProvenBinary(binary=binary(patched, arch, 100, 50), proof=proof)
+    found = against_stock(proven, binary(stock, arch, 10, 1)).proof.against_stock
     assert found is not None
     assert found.stock_sha256 == "stock"
     return found

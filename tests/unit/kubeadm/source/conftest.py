@@ -1,6 +1,6 @@
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,8 +31,8 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 
 @pytest.fixture
 def request_for() -> RequestFor:
-    def make(source: str | Path, version: str = "v1.20.2", **changes: object) -> BuildRequest:
-        settings = Settings(version=(version,), ca_years=10, leaf_years=1, source=str(source))
-        return replace(settings.requests({})[0], **changes)  # type: ignore[arg-type]
+    def make(source: str | Path, version: str = "v1.20.2", **changes: Any) -> BuildRequest:
+        given = {"version": (version,), "ca_years": 10, "leaf_years": 1, "source": str(source)}
+        return Settings(**{**given, **changes}).requests({})[0]
 
     return make

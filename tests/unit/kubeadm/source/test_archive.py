@@ -21,8 +21,8 @@ from kbuild.base.errors import (
 )
 from kbuild.base.workspace import Workspace, open_workspace
 from kbuild.kubeadm.model import SourceTree
-from kbuild.kubeadm.source import fetch, list_tags, resolve
 from kbuild.kubeadm.source.archive import is_archive
+from kbuild.kubeadm.source.fetch import fetch, list_tags, resolve
 from tests.support.eras import make_tree
 from tests.support.recorder import Recorder
 from tests.support.trees import files_of

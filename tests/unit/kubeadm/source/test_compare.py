@@ -1,5 +1,6 @@
 """An archive says which commit it is; only a comparison with git verifies it."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from kbuild.base import git
 from kbuild.base.errors import BadSetting, SourceDiffers, TagNotFound
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import SourceTree
-from kbuild.kubeadm.source import fetch, resolve
+from kbuild.kubeadm.source.fetch import fetch, resolve
 from tests.support.recorder import Recorder
 from tests.support.repositories import git as run_git
 from tests.support.repositories import make_repository
@@ -84,6 +85,18 @@ def test_a_genuine_archive_is_verified_by_comparison(
     compared = obtain(archive, tag, verify_against=str(upstream))
     assert (compared.commit, compared.commit_proof) == (commit, "compared")
     assert compared.commit_verified
+
+
+def test_the_source_of_a_comparison_is_as_old_as_its_last_use(
+    upstream: Path, tree: Path, obtain: Obtain, workspace: Workspace
+) -> None:
+    archive = pack(tree)
+    shutil.rmtree(obtain(archive, verify_against=str(upstream)).path)
+    [store] = (workspace.cache / "git").iterdir()
+    for path in (store, *store.rglob("*")):
+        os.utime(path, (0, 0))
+    obtain(archive, verify_against=str(upstream))
+    assert store.stat().st_mtime > 0
 
 
 def test_a_git_source_is_verified_by_its_object_ids(upstream: Path, obtain: Obtain) -> None:

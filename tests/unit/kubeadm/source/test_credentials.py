@@ -11,7 +11,7 @@ from threading import Thread
 import pytest
 
 from kbuild.base.workspace import open_workspace
-from kbuild.kubeadm.source import fetch, resolve
+from kbuild.kubeadm.source.fetch import fetch, resolve
 from tests.support.http import served
 from tests.support.recorder import Recorder
 from tests.support.repositories import git, make_repository

@@ -22,7 +22,7 @@ from kbuild.base.errors import (
 )
 from kbuild.base.workspace import Workspace, open_workspace
 from kbuild.kubeadm.model import Tag
-from kbuild.kubeadm.source import fetch, list_tags, resolve
+from kbuild.kubeadm.source.fetch import fetch, list_tags, resolve
 from kbuild.kubeadm.source.store import fetch_tag
 from tests.support import servers
 from tests.support.recorder import Recorder

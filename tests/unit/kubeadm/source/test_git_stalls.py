@@ -26,7 +26,7 @@ from kbuild.base.git import address
 from kbuild.base.network import ATTEMPTS, LARGEST
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import Tag
-from kbuild.kubeadm.source import resolve
+from kbuild.kubeadm.source.fetch import resolve
 from kbuild.kubeadm.source.store import fetch_tag
 from kbuild.kubeadm.source.tags import list_tags
 from tests.support import servers

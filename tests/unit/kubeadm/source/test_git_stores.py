@@ -13,7 +13,7 @@ from kbuild.base.addresses import shown
 from kbuild.base.errors import BrokenSource, DiskFull
 from kbuild.base.workspace import Workspace, open_workspace
 from kbuild.kubeadm.model import Tag
-from kbuild.kubeadm.source import fetch, resolve
+from kbuild.kubeadm.source.fetch import fetch, resolve
 from kbuild.kubeadm.source.store import fetch_tag
 from tests.support.recorder import Recorder
 from tests.support.repositories import git, make_repository

@@ -21,8 +21,8 @@ from kbuild.base.errors import (
     UnsafeArchive,
 )
 from kbuild.base.workspace import Workspace, open_workspace
-from kbuild.kubeadm.source import fetch, resolve
 from kbuild.kubeadm.source.archive import is_archive
+from kbuild.kubeadm.source.fetch import fetch, resolve
 from tests.support.recorder import Recorder
 from tests.unit.kubeadm.source.conftest import RequestFor
 

@@ -10,7 +10,7 @@ from kbuild.base import git
 from kbuild.base.errors import BrokenSource
 from kbuild.base.workspace import open_workspace
 from kbuild.kubeadm.model import Tag
-from kbuild.kubeadm.source import fetch, resolve
+from kbuild.kubeadm.source.fetch import fetch, resolve
 from kbuild.kubeadm.source.store import fetch_tag
 from tests.support import repositories
 from tests.support.recorder import Recorder

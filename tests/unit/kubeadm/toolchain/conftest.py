@@ -1,16 +1,16 @@
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kbuild.base import network
 from kbuild.base.workspace import Workspace, open_workspace
-from kbuild.kubeadm.model import BuildRequest
+from kbuild.kubeadm.model import GoRequest
 from kbuild.settings import Settings
 from tests.support.recorder import Recorder
 
-RequestFor = Callable[..., BuildRequest]
+RequestFor = Callable[..., GoRequest]
 MakeGo = Callable[..., Path]
 
 FAKE_GO = """\
@@ -42,9 +42,14 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 
 @pytest.fixture
 def request_for(tmp_path: Path) -> RequestFor:
-    def make(**changes: object) -> BuildRequest:
-        settings = Settings(version=("v1.20.2",), ca_years=10, leaf_years=1, lock=tmp_path / "lock")
-        return replace(settings.requests({})[0], **changes)  # type: ignore[arg-type]
+    def make(**changes: Any) -> GoRequest:
+        given = {
+            "version": ("v1.20.2",),
+            "ca_years": 10,
+            "leaf_years": 1,
+            "lock": tmp_path / "lock",
+        }
+        return Settings(**{**given, **changes}).requests({})[0].go
 
     return make
 

@@ -5,7 +5,7 @@ import pytest
 from kbuild.base.errors import BadSetting, PinNotFound, PinsDisagree, WrongGo
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import GoPin, SourceTree
-from kbuild.kubeadm.toolchain import choose_go
+from kbuild.kubeadm.toolchain.choose import choose_go
 from tests.support.recorder import Recorder
 from tests.unit.kubeadm.toolchain.conftest import MakeGo, RequestFor
 

@@ -1,0 +1,194 @@
+"""Compile kubeadm from a patched tree, with the builder that the toolchain is for."""
+
+import contextlib
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from kbuild.base import engine, sandbox
+from kbuild.base.errors import (
+    CompileFailed,
+    DiskFull,
+    NoBinary,
+    OutOfMemory,
+    SandboxUnavailable,
+    WrongGo,
+)
+from kbuild.base.files import read_file
+from kbuild.base.progress import Progress
+from kbuild.base.workspace import Workspace, remove, sha256
+from kbuild.kubeadm.compile.recipe import CACHE, COUNT_MARK, DAMAGED_MARK, GoCommand, go_command
+from kbuild.kubeadm.model import Binary, Builder, GoRequest, PatchedTree, Stamp, Toolchain
+from kbuild.kubeadm.source.tree import write_tar
+
+_LAST_LINES = 15
+_MAX_LOG = 64 << 20
+_COUNTED = re.compile(rf"{COUNT_MARK} +([1-9]\d{{0,5}})", re.ASCII)
+
+
+class RunningBuild(Protocol):
+    """One build under way; whichever builder runs it."""
+
+    def lines(self) -> Iterator[str]:
+        """Yield what it prints, until it ends."""
+
+    def exit_code(self) -> int:
+        """Return the exit code once it has ended, its output then stands in the out folder."""
+
+    def close(self) -> None:
+        """Stop it and remove what it used."""
+
+    def drop_cache(self) -> None:
+        """Remove Go's build cache, which the next build then makes anew."""
+
+
+def compile_kubeadm(
+    patched: PatchedTree,
+    arch: str,
+    stamp: Stamp,
+    workspace: Workspace,
+    progress: Progress,
+    *,
+    empty_cache: bool = False,
+) -> Binary:
+    """Compile kubeadm for one architecture; with ``empty_cache`` from nothing that was kept.
+
+    Raises WrongGo when the toolchain is not the pinned Go, CompileFailed, OutOfMemory, NoBinary
+    and what the builder raises.
+    """
+    out = workspace.work / f"out-{arch}"
+    out.mkdir(exist_ok=True)
+    log = workspace.cache / "logs" / f"{patched.source.tag}-{arch}.log"
+    log.parent.mkdir(exist_ok=True)
+    command = replace(go_command(patched, arch, stamp), packages=_counted(log))
+
+    def run() -> tuple[RunningBuild, deque[str], int]:
+        started = _start(command, patched, workspace, out, empty_cache=empty_cache)
+        with contextlib.closing(started) as build:
+            last = _follow(build.lines(), patched, log, progress)
+            return started, last, build.exit_code()
+
+    build, last, code = run()
+    if code != 0 and not empty_cache and any(str(CACHE) in line for line in last):
+        # The cause is no output with another content, but for example a file in place of a folder.
+        progress.say("Go's build cache cannot be used, compiling again with an empty one")
+        build.drop_cache()
+        _, last, code = run()
+    if code != 0:
+        raise _failure(last, arch, code, log)
+    path = out / f"kubeadm-{arch}"
+    if not path.is_file():
+        raise NoBinary(arch=arch, log=log)
+    return Binary(
+        path=path,
+        arch=arch,
+        sha256=sha256(path),
+        tree=patched,
+        stamp=stamp,
+        command=("go", *command.arguments),
+    )
+
+
+def choose_builder(request: GoRequest, progress: Progress) -> Builder:
+    """Return ``docker`` or ``local``; ``auto`` takes docker when an engine answers.
+
+    Raises the engine's errors, or SandboxUnavailable, when the builder asked for cannot work here.
+    """
+    if request.builder == "docker":
+        engine.connect().close()
+    if request.builder == "local" and (reason := sandbox.why_unavailable()):
+        raise SandboxUnavailable(purpose="the local builder", reason=reason)
+    if request.builder != "auto":
+        return request.builder
+    if request.root is not None:
+        progress.say("builder: local, because --go-root names a Go")
+        return "local"
+    if reason := engine.why_unavailable():
+        progress.say(f"builder: local, because {reason}")
+        return "local"
+    progress.say("builder: docker, because an engine answers")
+    return "docker"
+
+
+def provide(toolchain: Toolchain, progress: Progress) -> None:
+    """Bring the image of a toolchain here, if it is one.
+
+    Raises ImageNotFound or an EngineError.
+    """
+    if toolchain.image is not None:
+        with contextlib.closing(engine.connect()) as client, engine.translate(toolchain.image):
+            engine.pull(client, toolchain.image, progress)
+
+
+def _start(
+    command: GoCommand, patched: PatchedTree, workspace: Workspace, out: Path, *, empty_cache: bool
+) -> RunningBuild:
+    tar = workspace.work / "tree.tar"
+    if not tar.exists():  # an earlier architecture's
+        write_tar(patched.source.files, tar)
+    if patched.toolchain.builder == "docker":
+        from kbuild.kubeadm.compile.docker import DockerBuild  # slow to import
+
+        return DockerBuild(command, patched, tar, workspace, out, empty_cache=empty_cache)
+    from kbuild.kubeadm.compile.local import LocalBuild  # not needed with docker
+
+    return LocalBuild(command, patched, tar, workspace, out, empty_cache=empty_cache)
+
+
+def _counted(log: Path) -> int | None:
+    """Return how many packages the last compile of the same tag counted."""
+    with contextlib.suppress(OSError):
+        for line in read_file(log, _MAX_LOG).decode(errors="replace").splitlines():
+            if counted := _COUNTED.fullmatch(line):
+                return int(counted[1])
+    return None
+
+
+def _follow(
+    lines: Iterator[str], patched: PatchedTree, log: Path, progress: Progress
+) -> deque[str]:
+    last: deque[str] = deque(maxlen=_LAST_LINES)
+    done, total, damaged = 0, None, 0
+    remove(log)  # whatever it is
+    with log.open("w") as file:
+        for line in lines:
+            print(line, file=file)
+            last.append(line)
+            if line.startswith(DAMAGED_MARK):
+                damaged += 1
+            elif line.startswith("go version go"):
+                if damaged:
+                    progress.say(
+                        f"{damaged} entries of Go's build cache are damaged, compiling them again"
+                    )
+                _check_go(line, patched)
+            elif counted := _COUNTED.fullmatch(line):
+                total = int(counted[1])
+            elif " " not in line and ":" not in line:
+                done += 1
+                progress.advance("compile", done, total)
+            else:
+                progress.detail(line)
+    if total is not None:
+        progress.advance("compile", total, total)
+    return last
+
+
+def _check_go(line: str, patched: PatchedTree) -> None:
+    actual = line.split()[2].removeprefix("go")
+    toolchain = patched.toolchain
+    if actual != toolchain.go_version:
+        where = toolchain.image or str(toolchain.go_root)
+        raise WrongGo(where=where, actual=actual, expected=toolchain.go_version)
+
+
+def _failure(last: deque[str], arch: str, code: int, log: Path) -> Exception:
+    text = "\n".join(last)
+    if "signal: killed" in text or code == 137:  # noqa: PLR2004  # 128 + SIGKILL
+        return OutOfMemory(arch=arch)
+    if "no space left on device" in text:
+        return DiskFull(path=log.parent.parent)
+    return CompileFailed(arch=arch, code=code, log=log, details=text)

@@ -1,0 +1,176 @@
+"""Prove a kubeadm: what it says of itself, what it is made of, and every date that it issues."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from packaging.version import InvalidVersion, Version
+
+from kbuild.base import engine, sandbox
+from kbuild.base.errors import (
+    CannotRun,
+    KubeadmFailed,
+    SandboxUnavailable,
+    WrongBinary,
+    WrongVersion,
+)
+from kbuild.base.files import BROKEN, reason_of
+from kbuild.base.progress import Progress
+from kbuild.base.workspace import Workspace, sha256
+from kbuild.kubeadm.compile.recipe import stamp_fields
+from kbuild.kubeadm.model import Binary, IssuedCertificate, Lifetimes, Proof, ProvenBinary
+from kbuild.kubeadm.prove.elf import read_arch
+from kbuild.kubeadm.prove.runner import Runner, sandbox_runner
+
+_MAX_SIZE = 256 << 20  # bytes; an official kubeadm has up to 80 MB, unstripped ones 120
+_REPORTED = {"gitMajor": "major", "gitMinor": "minor"}  # as `kubeadm version -o json` names them
+
+
+def prove_binary(binary: Binary, workspace: Workspace, progress: Progress) -> ProvenBinary:
+    """Prove a binary of ours: it must be exactly what was asked for.
+
+    A foreign architecture that nothing here can run is proven by its ELF file alone, and
+    ``Proof.ran`` is None. Raises a ProofError.
+    """
+    tree = binary.tree
+    expected = {
+        **{_REPORTED.get(k, k): v for k, v in stamp_fields(tree.source, binary.stamp).items()},
+        "goVersion": f"go{tree.toolchain.go_version}",
+        "compiler": "gc",
+        "platform": f"linux/{binary.arch}",
+    }
+    arch = read_arch(binary.path)
+    if arch != binary.arch:
+        raise WrongBinary(path=binary.path, reason=f"it is for {arch}, not {binary.arch}")
+    proof = _prove(binary.path, arch, expected, tree.lifetimes, workspace, progress)
+    return ProvenBinary(binary=binary, proof=proof)
+
+
+def prove_file(
+    path: Path,
+    version: str | None,
+    lifetimes: Lifetimes,
+    workspace: Workspace,
+    progress: Progress,
+) -> Proof:
+    """Prove any kubeadm, whoever built it; ``version`` is the gitVersion it must report.
+
+    Raises a ProofError, CannotRun when nothing here can run it.
+    """
+    arch = read_arch(path)
+    expected = {"platform": f"linux/{arch}"}
+    if version is not None:
+        expected["gitVersion"] = version
+    proof = _prove(path, arch, expected, lifetimes, workspace, progress)
+    if proof.ran is None:
+        raise CannotRun(
+            path=path, reason=f"it is for {arch}, this machine is {sandbox.host_arch()}"
+        )
+    return proof
+
+
+def read_version(path: Path, workspace: Workspace) -> dict[str, str] | None:
+    """Return what a kubeadm says of itself, or None where nothing here can run it.
+
+    Raises WrongBinary or KubeadmFailed.
+    """
+    with _runner(path, read_arch(path), workspace) as runner:
+        return _check_version(runner, {}) if runner else None
+
+
+def _prove(
+    path: Path,
+    arch: str,
+    expected: Mapping[str, str],
+    lifetimes: Lifetimes,
+    workspace: Workspace,
+    progress: Progress,
+) -> Proof:
+    # What is run must be what was hashed, whoever can write to the file meanwhile.
+    if path.stat().st_size > _MAX_SIZE:
+        raise WrongBinary(path=path, reason=f"it is larger than {_MAX_SIZE >> 20} MiB")
+    copy = workspace.work / f"proof-{arch}" / "kubeadm"
+    copy.parent.mkdir()
+    shutil.copyfile(path, copy)
+    digest = sha256(copy)
+    with _runner(copy, arch, workspace) as runner:
+        if runner is None:
+            progress.say(
+                f"{arch}: only the static checks ran, for want of qemu-user: no certificate seen"
+            )
+            return Proof(path=path, arch=arch, sha256=digest, ran=None, where="")
+        fields = _check_version(runner, expected)
+        certificates = _prove_pki(runner, _parse(fields.get("gitVersion", "")), lifetimes)
+    progress.say(f"{arch}: {len(certificates)} certificates issued and renewed, each date right")
+    return Proof(
+        path=path,
+        arch=arch,
+        sha256=digest,
+        ran=runner.how,
+        where=runner.where,
+        version=fields,
+        certificates=certificates,
+    )
+
+
+def _prove_pki(
+    runner: Runner, version: Version, lifetimes: Lifetimes
+) -> tuple[IssuedCertificate, ...]:
+    from kbuild.kubeadm.prove.pki import (  # slow to import, for it needs cryptography
+        CASES,
+        prove_pki,
+    )
+
+    # Making keys takes the time, and each case makes its own: one processor each.
+    with ThreadPoolExecutor(len(CASES)) as pool:
+        cases = [pool.submit(prove_pki, case, runner, version, lifetimes) for case in CASES]
+        try:
+            return tuple(certificate for case in cases for certificate in case.result())
+        except BaseException:
+            runner.stop()  # else the other case is waited for
+            raise
+
+
+@contextlib.contextmanager
+def _runner(path: Path, arch: str, workspace: Workspace) -> Iterator[Runner | None]:
+    if sandbox.is_available():
+        yield sandbox_runner(path, arch, workspace.work / "proof-runs")
+        return
+    from kbuild.kubeadm.prove.container import container_runner  # slow to import
+
+    reason = engine.why_unavailable()
+    if reason is not None:
+        reason = f"{sandbox.why_unavailable()}, and {reason}"
+        raise SandboxUnavailable(purpose="the proof", reason=reason)
+    with container_runner(path, arch, workspace) as runner:
+        yield runner
+
+
+def _check_version(runner: Runner, expected: Mapping[str, str]) -> dict[str, str]:
+    text, _ = runner.run(("version", "-o", "json"), {})
+    fields = _version_fields(text)
+    for name, value in expected.items():
+        if fields.get(name) != value:
+            raise WrongVersion(name=name, actual=fields.get(name), expected=value)
+    return fields
+
+
+def _version_fields(text: str) -> dict[str, str]:
+    try:
+        fields = json.loads(text)["clientVersion"]
+        return {str(name): str(value) for name, value in fields.items()}
+    except BROKEN as error:
+        details = f"its output is not the JSON of a version: {reason_of(error)}"
+        raise KubeadmFailed(command="kubeadm version -o json", code=0, details=details) from error
+
+
+def _parse(git_version: str) -> Version:
+    try:
+        return Version(git_version.removesuffix("-dirty"))
+    except (InvalidVersion, ValueError) as error:  # digits without end are a ValueError
+        raise WrongVersion(
+            name="gitVersion", actual=git_version, expected="a Kubernetes version"
+        ) from error

@@ -1,0 +1,51 @@
+"""The one Go to build with: which version the tree asks for, and where to get exactly that."""
+
+from kbuild.base.errors import PinNotFound, PinsDisagree
+from kbuild.base.progress import Progress
+from kbuild.base.workspace import Workspace
+from kbuild.kubeadm.model import Builder, GoPin, GoRequest, SourceTree, Toolchain
+from kbuild.kubeadm.toolchain import archives, images
+from kbuild.kubeadm.toolchain.pin import parse_go_version, read_pin
+
+OVERRIDE = "--go-version"
+
+
+def choose_go(
+    tree: SourceTree,
+    request: GoRequest,
+    builder: Builder,
+    workspace: Workspace,
+    progress: Progress,
+) -> Toolchain:
+    """Return the toolchain for a tree: an image by digest for docker, else a GOROOT.
+
+    Raises a ToolchainError, and BadSetting for a nonsense --go-version.
+    """
+    override = parse_go_version(request.version) if request.version is not None else None
+    pin = _pin(tree, override)
+    go_version = override or pin.version
+    toolchain = Toolchain(
+        builder=builder,
+        pin=pin,
+        go_version=go_version,
+        image=images.image_for(go_version, request, progress) if builder == "docker" else None,
+        go_root=(
+            archives.find_go(go_version, request, workspace, progress)
+            if builder == "local"
+            else None
+        ),
+    )
+    if toolchain.overridden:
+        progress.say(f"Go {go_version}, as you said; the tag pins {pin.version}")
+    else:
+        progress.say(f"Go {go_version}, by {', '.join(pin.files)}")
+    return toolchain
+
+
+def _pin(tree: SourceTree, override: str | None) -> GoPin:
+    try:
+        return read_pin(tree)
+    except (PinNotFound, PinsDisagree):
+        if override is None:
+            raise
+        return GoPin(version=override, files=(OVERRIDE,))
