@@ -51,10 +51,10 @@ lint: $(READY) ## formatting, lint, and the import rules
 types: $(READY) ## type checks with mypy
 	$(BIN)/mypy
 
-check: lint types ## lint, types and all tests but the slow ones: less than a minute on two processors
+check: lint types ## lint, types and all but the slow tests: less than a minute on two processors
 	$(BIN)/pytest -n auto -m "not e2e and not docker and not slow"
 
-test: $(READY) ## set up, then every test that needs no container engine, the slow ones too
+test: $(READY) ## set up, then every test that needs no container engine
 	$(BIN)/pytest -n auto -m "not e2e and not docker"
 
 e2e: $(READY) ## tests with a real Kubernetes, engine, registry and git server; root starts an engine if none answers
