@@ -71,6 +71,7 @@ demo: $(READY) ## build and prove kubeadm v1.20.2 with 100-year certificates, in
 	$(BIN)/kbuild kubeadm --version v1.20.2 --ca-years 100 --leaf-years 100 --source "$$archive" \
 	  --builder local --go-root "$$goroot" --go-version 1.15.15 --output dist/v1.20.2 --force
 
+unexport KBUILD_FLAGS  # a variable of this file, no setting of kbuild
 release: $(READY) ## VERSION=v1.31.2 ARCHES="amd64 arm64" CA_YEARS=100 LEAF_YEARS=100: build, check and (with KEY=) sign a release
 	@test -n '$(VERSION)' || { echo 'VERSION is missing, for example: make release VERSION=v1.31.2' >&2; exit 2; }
 	$(BIN)/kbuild kubeadm --version '$(VERSION)' $(foreach arch,$(ARCHES),--arch $(arch)) \

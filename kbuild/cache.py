@@ -9,16 +9,16 @@ What is removed goes by one rename or unlink, so whoever is killed meanwhile lea
 import contextlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from kbuild.base import engine
-from kbuild.base.errors import KbuildError
+from kbuild.base.errors import DiskFull, KbuildError
 from kbuild.base.files import BROKEN, read_file
 from kbuild.base.workspace import alone, content, remove, resolved, work_folder
 from kbuild.kubeadm import CACHE_VOLUME
@@ -27,6 +27,7 @@ _BLOCK = 512  # st_blocks counts these, whatever the disk's own are
 # The folders of the cache, and how deep below them stands what is removed as one.
 _DEPTHS = {"git": 1, "go": 1, "gocache": 3, "built": 1, "logs": 1}
 _VOLUMES = "volumes"
+_CACHE_NAME = re.compile(rf"{CACHE_VOLUME}-[0-9a-f]{{16}}")
 _MEASURED = "measured.json"  # what the last look at the sizes found
 _MAX_MEASURED = 4096
 _GO_NOTES_USE = 3600  # seconds: Go notes the use of an entry once an hour
@@ -95,28 +96,40 @@ def keep_below(cache: Path, limit: int, since: float) -> Pruned | None:
         spared = sum(item.size for item in found) - sum(item.size for item in unused)
         done = _discard(_above(limit - spared, unused), found, shared_folder)
         document = {"bytes": done.left, "folders": _folder_times(shared_folder)}
-        (shared_folder / _MEASURED).write_text(json.dumps(document))
+        _write(shared_folder / _MEASURED, json.dumps(document))
         return done
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file by a rename, so that nothing is followed that may be in its place."""
+    made = path.with_name(f".{path.name}.{os.getpid()}")
+    made.unlink(missing_ok=True)
+    with made.open("x") as file:
+        file.write(text)
+    made.replace(path)
 
 
 def keep_volumes_below(cache: Path, limit: int, since: float) -> Pruned | None:
     """Remove the least recently used of the engine's Go caches until ``limit`` bytes are left.
 
-    None in use is removed. The engine takes long to measure them, so it is asked once a day at
-    most, and only if the docker builder was used ``since``; otherwise None is returned.
+    Only those count that runs with this cache have used, and none in use is removed. The engine
+    takes long to measure them, so it is asked once a day at most, and only if the docker builder
+    was used ``since``; otherwise None is returned.
 
     Raises EngineFailed, or what ``engine.connect`` raises.
     """
-    noted = {each.name: each.stat().st_mtime for each in _entries(content(cache) / _VOLUMES)}
+    notes = _entries(content(cache) / _VOLUMES)
+    noted = {each.name: each.stat(follow_symlinks=False).st_mtime for each in notes}
     asked = noted.pop(_MEASURED, 0)
     if max(noted.values(), default=0) < since or 0 <= time.time() - asked < _DAY:
         return None
     (content(cache) / _VOLUMES / _MEASURED).touch()
     removed = freed = 0
-    with _volumes() as (client, volumes):
+    with _volumes() as (client, found):
+        volumes = [about for about in found if about["Name"] in noted]
         total = sum(_volume_size(about) for about in volumes)
-        for about in sorted(volumes, key=lambda about: _last_use(about, noted)):
-            if total - freed <= limit or _last_use(about, noted) >= since:
+        for about in sorted(volumes, key=lambda about: noted[about["Name"]]):
+            if total - freed <= limit or noted[about["Name"]] >= since:
                 break
             with contextlib.suppress(KbuildError), engine.translate(CACHE_VOLUME):
                 client.volumes.get(about["Name"]).remove()  # the engine refuses if it is in use
@@ -162,34 +175,41 @@ def _clear_volumes() -> int:
 @contextlib.contextmanager
 def _volumes() -> Iterator[tuple["engine.Client", list[dict[str, Any]]]]:
     with contextlib.closing(engine.connect()) as client, engine.translate(CACHE_VOLUME):
-        found = client.df()["Volumes"] or []
-        yield client, [each for each in found if str(each["Name"]).startswith(CACHE_VOLUME)]
+        usage = client.df()
+        # API 1.52 has VolumeUsage, and Volumes for older clients only.
+        found = usage.get("Volumes") or (usage.get("VolumeUsage") or {}).get("Items") or []
+        yield client, [each for each in found if _CACHE_NAME.fullmatch(str(each.get("Name")))]
 
 
 def _volume_size(about: dict[str, Any]) -> int:
-    return int(about["UsageData"]["Size"])
-
-
-def _last_use(about: dict[str, Any], noted: dict[str, float]) -> float:
-    """Return when this cache's runs last used a volume, else when it was made."""
-    with contextlib.suppress(KeyError, ValueError):
-        return noted.get(about["Name"]) or datetime.fromisoformat(about["CreatedAt"]).timestamp()
-    return 0
+    # -1 or nothing where the engine does not know it.
+    return max(0, int((about.get("UsageData") or {}).get("Size") or 0))
 
 
 def _discard(chosen: Iterable[Item], found: Iterable[Item], shared_folder: Path) -> Pruned:
     """Remove items of those found; the caller is alone at the cache."""
     chosen = list(chosen)
-    with work_folder(shared_folder, is_alone=True) as trash, ThreadPoolExecutor(_THREADS) as pool:
-        for _ in pool.map(lambda item: _remove(item, trash), chosen):
-            pass  # but for an error, which it raises
+    try:
+        with work_folder(shared_folder, is_alone=True) as trash:
+            _remove_all(chosen, trash)
+    except DiskFull:  # there is no room for a folder to move them to
+        _remove_all(chosen, None)
     freed = sum(item.size for item in chosen)
     left = sum(item.size for item in found) - freed
     return Pruned(removed=len(chosen), freed=freed, left=left)
 
 
-def _remove(item: Item, trash: Path) -> None:
+def _remove_all(chosen: list[Item], trash: Path | None) -> None:
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for _ in pool.map(lambda item: _remove(item, trash), chosen):
+            pass  # but for an error, which it raises
+
+
+def _remove(item: Item, trash: Path | None) -> None:
     path = item.path
+    if trash is None:
+        remove(path)
+        return
     try:
         if path.is_dir() and not path.is_symlink():
             path.rename(trash / f"{item.kind}-{path.name}")
@@ -218,8 +238,11 @@ def _unused(found: Iterable[Item], shared_folder: Path, since: float) -> list[It
         if each.stat(follow_symlinks=False).st_mtime >= since and _is_folder(each)
     )
 
+    now = time.time()
+
     def was_used(item: Item) -> bool:
-        return item.used >= (since - _GO_NOTES_USE if item.name.startswith(used) else since)
+        began = since - _GO_NOTES_USE if item.name.startswith(used) else since
+        return began <= item.used <= now + _GO_NOTES_USE  # not by a clock that was wrong
 
     return [item for item in found if not was_used(item)]
 
@@ -263,6 +286,7 @@ def _items_of(top: str, kind: str) -> Iterator[Item]:
 def _item(kind: str, top: "os.DirEntry[str]") -> Item | None:
     """Return what is known of an item; None if it is gone."""
     size, used = 0, None
+    device = Path(top.path).parent.lstat().st_dev
     entries = [top]
     while entries:  # whoever may write to a folder can nest folders deeper than a function can call
         entry = entries.pop()
@@ -270,6 +294,8 @@ def _item(kind: str, top: "os.DirEntry[str]") -> Item | None:
             status = entry.stat(follow_symlinks=False)
         except OSError:  # removed by another run, or nested too deep for a path
             continue
+        if status.st_dev != device:
+            return None  # somebody has mounted something there, which is not the cache's
         size += status.st_blocks * _BLOCK
         if kind == "git" or entry is top:
             used = max(used or 0, status.st_mtime)

@@ -78,7 +78,9 @@ _arch = one_of(ARCHES)
 
 
 def _limit(name: str, value: object) -> int:
-    return 0 if str(value).strip() == "0" else size(name, value)
+    if (isinstance(value, str) and value.strip() == "0") or (type(value) is int and value == 0):
+        return 0
+    return size(name, value, "write it like 500MB or 5GB, or 0 for no limit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -445,6 +447,7 @@ class Signed(Networked):
         "Sigstore ClientTrustConfig file. Default: that of the public instance.",
         metavar="FILE",
         example="trust-config.json",
+        trust=True,
     )
 
 
@@ -463,18 +466,21 @@ class CheckSettings(Signed):
         "Require a signature by this public key. The file must not be in DIR.",
         metavar="FILE",
         example="cosign.pub",
+        trust=True,
     )
     identity: str | None = option(
         text,
         "Require a keyless signature by this identity.",
         metavar="WHO",
         example="releases@example.org",
+        trust=True,
     )
     issuer: str | None = option(
         text,
         "OIDC issuer of that identity.",
         metavar="URL",
         example="https://accounts.example.org",
+        trust=True,
     )
     version: str | None = option(
         text, "Require this version.", metavar="V", example="v1.23.0", own=True
@@ -530,7 +536,7 @@ class ExportSettings(Common):
     command: ClassVar[str] = "export"
 
     base_url: str | None = option(
-        text,
+        address,
         "URL of the release folder, or with the layout tree of its parent. Required.",
         metavar="URL",
         example="https://mirror.example.org/kubeadm/v1.23.0",

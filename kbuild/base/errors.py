@@ -71,7 +71,7 @@ def _quoted(value: object) -> str:
         text = repr(value) if isinstance(value, str) else str(value)
     except (ValueError, RecursionError):  # more digits than Python converts, or lists in lists
         return "that"
-    return _short(text, _LONGEST_VALUE)
+    return _short(shown(text), _LONGEST_VALUE)  # before it is cut: a part of a password is one too
 
 
 def _short(text: str, most: int) -> str:

@@ -42,7 +42,9 @@ class Option:
     ``metavar`` is empty for a switch. ``default_text`` is the default as the user writes it.
     ``example`` is a value of a setting that has no default.
     ``own`` settings mean something else than those of the same name of other commands, so they are
-    not read from the top of the file, nor from the variable that names no command.
+    not read from the top of the file, nor from the variable that names no command. ``trust``
+    settings decide who is trusted, so they are read from no file that nobody named: a kbuild.toml
+    may lie beside the release that is to be checked.
     """
 
     parse: Parse
@@ -55,6 +57,7 @@ class Option:
     default_text: str = ""
     example: Any = None
     own: bool = False
+    trust: bool = False
 
     @property
     def is_switch(self) -> bool:
@@ -158,6 +161,10 @@ def resolve(
     for level, name, value, origin in entries:
         parsed = known[level][name].parse(origin, value)
         if name in mine and command[: len(level)] == level and len(level) >= mine[name].own:
+            if mine[name].trust and file is None and not named and origin.startswith(f"{FILE}: "):
+                reason = "it decides who is trusted, and nobody named this file"
+                hint = f"if the file is yours, name it: --config {FILE}"
+                raise BadSetting(name=origin, value=value, reason=reason, hint=hint)
             values[name], given[name] = parsed, origin
     return kind(**values, given=given)
 

@@ -98,19 +98,21 @@ def moment(name: str, value: object) -> datetime:
 
 def age(name: str, value: object) -> float:
     """Parse an age such as ``30d``; the result is in seconds."""
-    if match := re.fullmatch(r"(\d{1,6})([hdw])", str(value).strip(), re.ASCII):
+    written = value.strip() if isinstance(value, str) else ""
+    if match := re.fullmatch(r"(\d{1,6})([hdw])", written, re.ASCII):
         return float(match[1]) * _SECONDS[match[2]]
     hint = "write it like 12h, 30d or 8w"
     raise BadSetting(name=name, value=value, reason="it must be an age", hint=hint)
 
 
-def size(name: str, value: object) -> int:
+def size(
+    name: str, value: object, hint: str = "write it like 500MB or 5GB; 0B keeps nothing"
+) -> int:
     """Parse a size such as ``5GB``; the result is in bytes."""
     units = {unit.lower(): 1000**power for power, unit in enumerate(SIZE_UNITS)}
     pattern = rf"(\d{{1,9}}(?:\.\d{{1,3}})?) ?({'|'.join(units)})"
     if isinstance(value, str) and (match := re.fullmatch(pattern, value.strip().lower(), re.ASCII)):
         return int(float(match[1]) * units[match[2]])
-    hint = "write it like 500MB or 5GB; 0B keeps nothing"
     raise BadSetting(name=name, value=value, reason="it must be a size", hint=hint)
 
 

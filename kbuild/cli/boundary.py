@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
-from kbuild.base.errors import InternalError, Interrupted, KbuildError, NotEnoughMemory
+from kbuild.base.errors import BadSetting, InternalError, Interrupted, KbuildError, NotEnoughMemory
 from kbuild.cli import SIGNALS
 
 # What is loaded where it is used would slow down --help, which needs none of it.
@@ -81,6 +81,9 @@ def begin(ctx: typer.Context, kind: type["C"]) -> tuple["C", "Screen"]:
 
     flags = _flags(ctx)
     config = flags.pop("config", None)
+    if config == "":  # of a variable in a script that is not set
+        reason, hint = "it names no file", "leave it out, or give the name of a file"
+        raise BadSetting(name="--config", value=config, reason=reason, hint=hint)
     settings = read_settings(kind, flags, os.environ, Path(config) if config else None)
     screen = Screen(verbose=settings.verbose, quiet=settings.quiet, as_json=settings.json)
     ctx.obj.screen = screen

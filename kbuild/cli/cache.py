@@ -9,6 +9,7 @@ import typer
 
 from kbuild import cache
 from kbuild.base.errors import CacheInUse, KbuildError
+from kbuild.base.files import BROKEN
 from kbuild.base.values import SIZE_UNITS
 from kbuild.base.workspace import why_refused
 from kbuild.cache import Item, Pruned
@@ -116,7 +117,7 @@ def _keep_below_limit(settings: Limited, screen: Screen, began: float) -> None:
             done = keep_below(folder, limit, began)
         except CacheInUse:
             screen.detail("cache: another run uses it, so nothing was removed")
-        except (KbuildError, OSError) as error:
+        except (KbuildError, OSError, *BROKEN) as error:
             screen.say(f"warning: {what}: not kept below {_human(limit)}: {error}")
         else:
             _say_what_was_removed(done, what, limit, screen)
@@ -141,8 +142,15 @@ def _row(kind: str, found: Iterable[Item]) -> dict[str, object]:
         "kind": kind,
         "items": len(found),
         "bytes": sum(item.size for item in found),
-        "last_used": None if last is None else rfc3339(datetime.fromtimestamp(last, UTC)),
+        "last_used": None if last is None else _moment(last),
     }
+
+
+def _moment(seconds: float) -> str | None:
+    try:
+        return rfc3339(datetime.fromtimestamp(seconds, UTC))
+    except (ValueError, OverflowError, OSError):  # the time of a file may be any number
+        return None
 
 
 def _document(done: Pruned) -> dict[str, object]:

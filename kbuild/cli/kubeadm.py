@@ -32,18 +32,18 @@ def kubeadm(ctx: typer.Context) -> None:
     """Build kubeadm with other certificate lifetimes, and prove it."""
     settings, screen = begin(ctx, Settings)
     requests = settings.requests(os.environ)
-    lines: list[str | Table]
     if settings.dry_run:
         plans = plan(requests, settings.cache_dir, screen)
         documents = [_plan_document(planned) for planned in plans]
-        lines = [line for planned in plans for line in _plan_lines(planned)]
-    else:
-        with cache_within_limit(settings, screen):
-            releases = run(requests, settings.cache_dir, screen)
+        document = documents[0] if len(requests) == 1 else {"releases": documents}
+        screen.result(document, [line for planned in plans for line in _plan_lines(planned)])
+        return
+    with cache_within_limit(settings, screen):
+        releases = run(requests, settings.cache_dir, screen)
         documents = [_document(release) for release in releases]
-        lines = [line for release in releases for line in _lines(release)]
-    several = {"releases": documents}
-    screen.result(documents[0] if len(requests) == 1 else several, lines)
+        document = documents[0] if len(requests) == 1 else {"releases": documents}
+        # Before the cache is looked at, which may take long.
+        screen.result(document, [line for release in releases for line in _lines(release)])
 
 
 def certificate_table(proof: Proof) -> Table:

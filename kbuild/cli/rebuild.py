@@ -36,14 +36,15 @@ def rebuild(
     settings, screen = begin(ctx, RebuildSettings)
     with cache_within_limit(settings, screen):
         rebuilt = build_again(provenance, settings, screen)
-    document = {
-        "provenance": str(rebuilt.provenance),
-        "equal": True,
-        "files": rebuilt.files,
-        "source": source_document(rebuilt.tree),
-    }
-    lines = [f"equal: {name} sha256:{digest}" for name, digest in rebuilt.files.items()]
-    screen.result(document, [*lines, *commit_notes(rebuilt.tree.source)])
+        document = {
+            "provenance": str(rebuilt.provenance),
+            "equal": True,
+            "files": rebuilt.files,
+            "source": source_document(rebuilt.tree),
+        }
+        lines = [f"equal: {name} sha256:{digest}" for name, digest in rebuilt.files.items()]
+        # Before the cache is looked at, which may take long.
+        screen.result(document, [*lines, *commit_notes(rebuilt.tree.source)])
 
 
 def _refuse_settings_of(provenance: Path, config: str | None) -> None:

@@ -39,7 +39,7 @@ _SIGNED = {SUMS_BUNDLE: SUMS["sha256"], PROVENANCE_BUNDLE: PROVENANCE}
 _LONGEST_WORDS = 500  # characters
 _KINDS = {"key": "signed with a key", "keyless": "signed keyless", "": "no bundle"}
 _STALLS = 4  # stall timeouts for all that sigstore's services are asked for to sign
-_NO_EXTRA = "an extra is missing: pip install 'kbuild[keyless]'"
+_NO_EXTRA = "an extra is missing: pip install '.[keyless]'"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

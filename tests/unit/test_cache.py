@@ -1,4 +1,5 @@
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -14,22 +15,25 @@ from typer.testing import CliRunner
 
 from kbuild import cache
 from kbuild.base import engine
-from kbuild.base.errors import BadSetting, CacheInUse, NotACache
+from kbuild.base.errors import BadSetting, CacheInUse, DiskFull, NotACache
 from kbuild.base.workspace import alone, open_workspace
 from kbuild.cli.app import app
 from kbuild.cli.cache import cache_within_limit
 from kbuild.cli.console import Screen
 from kbuild.settings import Settings, read_settings
+from tests.support.command import run_here
 from tests.support.fake_engine import Answer, FakeEngine, fake_engine
 from tests.support.killed import killed_at_rename
 from tests.support.repositories import make_repository
 from tests.support.trees import content_of
 
+ONE_VOLUME = "kbuild-gocache-0123456789abcdef"
+
 DAY = 86400
 VOLUMES = {
     "Volumes": [
         {"Name": "other", "UsageData": {"Size": 1}},
-        {"Name": "kbuild-gocache-k", "UsageData": {"Size": 5000}},
+        {"Name": ONE_VOLUME, "UsageData": {"Size": 5000}},
     ]
 }
 
@@ -233,8 +237,10 @@ def test_what_is_no_folder_where_one_belongs_is_shown_and_refused(
 def test_clearing_takes_the_engines_volume_too(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers: dict[str, list[Answer]] = {
         "GET /system/df": [(200, VOLUMES)],
-        "GET /volumes/kbuild-gocache-k": [(200, {"Name": "kbuild-gocache-k"})],
-        "DELETE /volumes/kbuild-gocache-k": [(204, b"")],
+        "GET /volumes/kbuild-gocache-0123456789abcdef": [
+            (200, {"Name": "kbuild-gocache-0123456789abcdef"})
+        ],
+        "DELETE /volumes/kbuild-gocache-0123456789abcdef": [(204, b"")],
     }
     with fake_engine(answers) as fake:
         monkeypatch.setenv("DOCKER_HOST", fake.address)
@@ -242,7 +248,7 @@ def test_clearing_takes_the_engines_volume_too(full: Path, monkeypatch: pytest.M
         assert cache.volume_size() == 5000
         before = sum(item.size for item in cache.items(full))
         assert cache.clear(full).freed == before + 5000
-        assert "DELETE /volumes/kbuild-gocache-k" in fake.asked
+        assert f"DELETE /volumes/{ONE_VOLUME}" in fake.asked
     assert kinds(full) == []
 
 
@@ -456,9 +462,15 @@ def test_an_entry_that_cannot_be_renamed_is_removed(
     assert kinds(full) == []
 
 
-def volume(name: str, size: int, made: str, users: int = 0) -> dict[str, object]:
-    about = {"Size": size, "RefCount": users}
-    return {"Name": f"kbuild-gocache-{name}", "CreatedAt": made, "UsageData": about}
+def named(word: str) -> str:
+    return f"kbuild-gocache-{hashlib.sha256(word.encode()).hexdigest()[:16]}"
+
+
+def volume(word: str, users: int = 0) -> dict[str, object]:
+    return {"Name": named(word), "UsageData": {"Size": 500, "RefCount": users}}
+
+
+WORDS = ("in-use", "this-run", "noted", "old", "foreign")
 
 
 ENGINE: dict[str, list[Answer]] = {
@@ -467,47 +479,40 @@ ENGINE: dict[str, list[Answer]] = {
             200,
             {
                 "Volumes": [
-                    volume("in-use", 500, "2020-01-01T00:00:00Z", 1),
-                    volume("this-run", 500, "2020-01-01T00:00:00Z"),
-                    volume("noted", 500, "2020-01-01T00:00:00Z"),
-                    volume("old", 500, "2021-01-01T00:00:00+01:00"),
-                    volume("odd", 500, "long ago"),
+                    volume("in-use", 1),
+                    *(volume(word) for word in WORDS[1:]),
+                    {"Name": "kbuild-gocache-of-somebody-else", "UsageData": {"Size": 10**9}},
                     {"Name": "other", "UsageData": {"Size": 10**9}},
                 ]
             },
         )
     ],
-    **{
-        f"GET /volumes/kbuild-gocache-{name}": [(200, {"Name": f"kbuild-gocache-{name}"})]
-        for name in ("in-use", "this-run", "noted", "old", "odd")
-    },
-    **{
-        f"DELETE /volumes/kbuild-gocache-{name}": [(204, b"")]
-        for name in ("this-run", "noted", "old", "odd")
-    },
-    "DELETE /volumes/kbuild-gocache-in-use": [(409, {"message": "volume is in use"})],
+    **{f"GET /volumes/{named(word)}": [(200, {"Name": named(word)})] for word in WORDS},
+    **{f"DELETE /volumes/{named(word)}": [(204, b"")] for word in WORDS[1:]},
+    f"DELETE /volumes/{named('in-use')}": [(409, {"message": "volume is in use"})],
 }
 
 
 @pytest.fixture
 def engine_with_volumes(full: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngine]:
-    """Give an engine of five Go caches, one of which a run of this cache used in 2022."""
-    noted = full / "v1/volumes/kbuild-gocache-noted"
-    noted.touch()
-    then = datetime(2022, 1, 1, tzinfo=UTC).timestamp()
-    os.utime(noted, (then, then))
+    """Give an engine of five Go caches; runs of this cache used three, in 2020, 2021 and 2022."""
+    for year, word in enumerate(("in-use", "old", "noted"), start=2020):
+        noted = full / "v1/volumes" / named(word)
+        noted.touch()
+        then = datetime(year, 1, 1, tzinfo=UTC).timestamp()
+        os.utime(noted, (then, then))
     with fake_engine(ENGINE) as fake:
         monkeypatch.setenv("DOCKER_HOST", fake.address)
         yield fake
 
 
 def deleted(fake: FakeEngine) -> list[str]:
-    start = "DELETE /volumes/kbuild-gocache-"
-    return [each.removeprefix(start) for each in fake.asked if each.startswith(start)]
+    words = {f"DELETE /volumes/{named(word)}": word for word in WORDS}
+    return [words[each] for each in fake.asked if each.startswith("DELETE /volumes/")]
 
 
 def use_docker(full: Path) -> None:
-    (full / "v1/volumes/kbuild-gocache-this-run").touch()
+    (full / "v1/volumes" / named("this-run")).touch()
 
 
 def test_the_engines_volumes_are_kept_below_the_limit(
@@ -518,9 +523,9 @@ def test_the_engines_volumes_are_kept_below_the_limit(
         Screen(verbose=False, quiet=False, as_json=False),
     ):
         use_docker(full)
-    assert deleted(engine_with_volumes) == ["odd", "in-use", "old", "noted"]
+    assert deleted(engine_with_volumes) == ["in-use", "old", "noted"]
     said = capsys.readouterr().err
-    assert "engine's Go caches: removed 3 unused entries, 1.5 kB, to stay below 1.2 kB" in said
+    assert "engine's Go caches: removed 2 unused entries, 1.0 kB, to stay below 1.2 kB" in said
 
 
 def test_volumes_in_use_are_kept_and_the_user_is_told(
@@ -580,3 +585,63 @@ def test_the_limit_is_shown(full: Path, engine_with_volumes: FakeEngine) -> None
     assert (document["cache_dir_bytes"], document["engine_bytes"]) == (size, 2500)
     unlimited = CliRunner().invoke(app, [*words, "0"])
     assert "of the limit" not in unlimited.stdout
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {},
+        {"Volumes": None},
+        {"Volumes": [{"Name": named("this-run")}]},
+        {"Volumes": [{"Name": named("this-run"), "UsageData": None}]},
+        {"Volumes": [{"Name": named("this-run"), "UsageData": {"Size": -1}}]},
+        {"VolumeUsage": {"Items": None}},
+        {"Volumes": ["odd"]},
+    ],
+    ids=str,
+)
+def test_an_engine_that_does_not_know_its_sizes_spoils_no_run(
+    usage: object, full: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with fake_engine({"GET /system/df": [(200, usage)]}) as fake:
+        monkeypatch.setenv("DOCKER_HOST", fake.address)
+        with cache_within_limit(
+            Settings(cache_dir=full, cache_limit=1),
+            Screen(verbose=False, quiet=False, as_json=False),
+        ):
+            use_docker(full)
+    assert deleted(fake) == []
+    assert "cache: " in capsys.readouterr().err
+
+
+def test_a_time_in_the_future_is_no_use(full: Path) -> None:
+    age(full, git=1, go=5, gocache=2, built=-9, logs=3)
+    run_within(full, 1)
+    assert names(full) == {"logs/v2.log"}  # which this run wrote
+
+
+def test_a_time_of_any_number_is_shown(full: Path) -> None:
+    with contextlib.suppress(OSError, OverflowError):  # the file system may know no such time
+        os.utime(full / "v1/built", (0, 0))
+        [built] = [item for item in cache.items(full) if item.kind == "built"]
+        os.utime(built.path, (99_999_999_999_999, 99_999_999_999_999))
+    assert run_here("cache", "--cache-dir", str(full)).returncode == 0
+
+
+def test_a_full_disk_is_emptied_all_the_same(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def no_room(*_: object, **__: object) -> Iterator[Path]:
+        raise DiskFull(path=full)
+        yield full
+
+    monkeypatch.setattr("kbuild.cache.work_folder", no_room)
+    assert cache.prune(full, age=-1, size=None).left == 0
+    assert kinds(full) == []
+
+
+def test_what_stands_in_place_of_the_measure_is_not_followed(full: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    (full / "v1/measured.json").symlink_to(mine)
+    cache.keep_below(full, 1, time.time())
+    assert mine.read_text() == "mine"

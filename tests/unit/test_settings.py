@@ -41,6 +41,29 @@ def flags(**values: object) -> dict[str, object]:
     return {"version": "1.23", "ca_years": "100", "leaf_years": "10", **values}
 
 
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        (CheckSettings, "check.key = 'cosign.pub'"),
+        (CheckSettings, "check.identity = 'me@example.org'"),
+        (CheckSettings, "issuer = 'https://accounts.example.org'"),
+        (CheckSettings, "trust-config = 'trust.json'"),
+        (SignSettings, "[sign]\ntrust-config = 'trust.json'"),
+    ],
+)
+def test_a_settings_file_that_nobody_named_decides_not_who_is_trusted(
+    kind: type[Common], line: str
+) -> None:
+    file = Path("kbuild.toml")  # it may be part of the download that is checked
+    file.write_text(f"{line}\n")
+    with pytest.raises(BadSetting, match="nobody named this file") as caught:
+        read_settings(kind, {}, {}, None)
+    assert "--config kbuild.toml" in caught.value.hint
+    assert read_settings(kind, {}, {}, file).given
+    assert read_settings(kind, {}, {"KBUILD_CONFIG": "kbuild.toml"}, None).given
+    assert not read_settings(VersionsSettings, {}, {}, None).given
+
+
 def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default() -> None:
     Path("kbuild.toml").write_text('ca-years = 30\nleaf-years = 3\nbuilder = "local"\n')
     settings = read_settings(
@@ -106,13 +129,15 @@ def test_every_option_of_every_command_works_in_the_file_and_in_the_environment(
     own = {variable_of(kind, name, own=True): text}
     assert getattr(read_settings(kind, {}, own, None), name) == wanted
     Path("kbuild.toml").write_text(f"[{table_of(kind)}]\n{key(name)} = {json.dumps(value)}\n")
-    assert getattr(read_settings(kind, {}, {}, None), name) == wanted
+    # What decides who is trusted is read from a file that somebody named.
+    file = Path("kbuild.toml") if options(kind)[name].trust else None
+    assert getattr(read_settings(kind, {}, {}, file), name) == wanted
     for other in KINDS:
         if other is not kind and not other.command.startswith(f"{kind.command} "):
             assert name not in read_settings(other, {}, {}, None).given
     if not options(kind)[name].own:
         Path("kbuild.toml").write_text(f"{key(name)} = {json.dumps(value)}\n")
-        assert getattr(read_settings(kind, {}, {}, None), name) == wanted
+        assert getattr(read_settings(kind, {}, {}, file), name) == wanted
         Path("kbuild.toml").unlink()
         common = {variable_of(kind, name, own=False): text}
         assert getattr(read_settings(kind, {}, common, None), name) == wanted

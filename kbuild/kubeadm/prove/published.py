@@ -77,7 +77,7 @@ def _verified_signer(
         progress.say(f"{same_site}; upstream signs since v{_SIGNED_SINCE} only")
         return None
     if not signature.can_verify():
-        progress.say(f"{same_site}; to verify its signature: pip install 'kbuild[keyless]'")
+        progress.say(f"{same_site}; to verify its signature: pip install '.[keyless]'")
         return None
     files = [_binary(workspace).with_name(f"kubeadm{suffix}") for suffix in (".sig", ".cert")]
     for file in files:

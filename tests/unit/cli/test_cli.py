@@ -524,3 +524,18 @@ def test_no_secret_of_an_address_is_printed_by_a_command(words: tuple[str, ...],
     assert done.returncode != 0
     assert "example.invalid" in done.stderr or "127.0.0.1" in done.stderr
     assert secret not in done.stdout + done.stderr
+
+
+def test_an_empty_name_of_a_settings_file_is_none_of_the_folders_file(tmp_path: Path) -> None:
+    (tmp_path / "kbuild.toml").write_text("source = '/chosen/by/somebody'\n")
+    done = run_here("versions", "--config", "", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "error[bad-setting]: --config cannot be '': it names no file" in done.stderr
+
+
+def test_a_long_secret_is_hidden_before_the_address_is_cut(tmp_path: Path) -> None:
+    secret = "S3CRET" * 60
+    (tmp_path / "kbuild.toml").write_text(f"source = ['https://aws:{secret}@host/k.git']\n")
+    done = run_here("versions", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "S3CRET" not in done.stderr
