@@ -41,7 +41,7 @@ def versions(ctx: typer.Context) -> None:
     if settings.newest:
         tags = newest_of_each_minor(tags)
     if not tags:
-        screen.say("no tag of it is a Kubernetes version that kbuild patches")
+        screen.say("the source has no tag that kbuild patches and that these options ask for")
     table = plain_table("tag", "commit", "series", "what is patched")
     entries = []
     for tag in tags:
