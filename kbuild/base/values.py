@@ -34,7 +34,9 @@ def text(name: str, value: object) -> str:
 def address(name: str, value: object) -> str:
     """Parse an address; one with a space in a password could not be told from other words."""
     found = text(name, value)
-    if "://" in found and re.search(r"[\s\\]", found):
+    # Git's host:path may have a password too; a path on this machine begins with a folder.
+    with_user = "://" in found or "@" in found.partition("/")[0]
+    if with_user and re.search(r"[\s\\]", found):
         reason, hint = "an address holds no space and no backslash", "write a space as %20"
         raise BadSetting(name=name, value="…", reason=reason, hint=hint)
     return found

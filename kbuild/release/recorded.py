@@ -11,7 +11,7 @@ from typing import Any
 
 from kbuild.base.arches import ARCHES
 from kbuild.kubeadm import is_go_version, is_tag
-from kbuild.kubeadm.model import MAX_YEARS
+from kbuild.kubeadm.model import MAX_YEARS, STOCK_CA_YEARS, STOCK_LEAF_YEARS
 from kbuild.release.names import BUILD, PATCH, PROOF, binary_name, sbom_name
 from kbuild.release.packages import package_name
 from kbuild.settings import BUILDERS, LAYOUTS, PACKAGES, TREE_STATES
@@ -42,6 +42,8 @@ def demand_request(asked: Mapping[str, Any]) -> None:
     _demand("package", asked["package"], _are_of(asked["package"], PACKAGES))
     _demand("build_date", asked["build_date"], _is_moment(asked["build_date"]))
     _demand_lifetimes(asked["lifetimes"])
+    stock = {"ca_years": STOCK_CA_YEARS, "leaf_years": STOCK_LEAF_YEARS}
+    _demand("lifetimes", asked["lifetimes"], not asked["stock"] or asked["lifetimes"] == stock)
 
 
 def demand_dependencies(dependencies: list[Mapping[str, Any]], asked: Mapping[str, Any]) -> None:
