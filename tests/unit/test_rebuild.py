@@ -396,6 +396,7 @@ def test_a_go_of_another_machine_must_be_given(
         ('"ca_years": 100', '"ca_years": "100"'),
         ('"ca_years": 100', '"ca_years": 10000'),
         ('"stock": false', '"stock": "no"'),
+        ('"stock": false', '"stock": true'),  # with 100 and 10 years
         ('"tree_state": "dirty"', '"tree_state": null'),
         ("2026-01-02T12:00:00Z", "yesterday"),
         ('"image": "golang@', '"image": 1, "was": "golang@'),

@@ -233,7 +233,9 @@ def test_a_password_that_looks_like_something_else_is_hidden(address: str) -> No
 
 
 @pytest.mark.parametrize("name", ["source", "go_site", "release_site", "verify_against", "image"])
-@pytest.mark.parametrize("address", ["https://u:my SECRET@h/x", "https:\\\\u:SECRET@h://x"])
+@pytest.mark.parametrize(
+    "address", ["https://u:my SECRET@h/x", "https:\\\\u:SECRET@h://x", "u:my SECRET@h:x"]
+)
 def test_an_address_with_a_space_is_refused_and_not_shown(name: str, address: str) -> None:
     with pytest.raises(BadSetting) as caught:
         read_settings(Settings, {name: address}, {}, None)
