@@ -66,7 +66,7 @@ def engine() -> Iterator[DockerClient]:
             client.close()
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def other_volumes(engine: DockerClient) -> Iterator[set[str]]:
     """Give the volumes that this machine has; any others are removed in the end."""
     before = volumes(engine)
@@ -90,7 +90,11 @@ def root_files(downloads: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="session")
 def golang_image(
-    engine: DockerClient, registry: str, root_files: Path, goroot: Path
+    engine: DockerClient,
+    other_volumes: set[str],  # noqa: ARG001  # known before anything is built
+    registry: str,
+    root_files: Path,
+    goroot: Path,
 ) -> Iterator[str]:
     """Give a golang image by digest; only the registry has it when the tests begin."""
     name = f"{registry}/library/golang:{GO_VERSION}"
