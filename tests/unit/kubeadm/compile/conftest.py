@@ -1,16 +1,7 @@
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-import pytest
-
-from kbuild.base.workspace import Workspace, open_workspace
 from kbuild.kubeadm.model import GoPin, Lifetimes, PatchedTree, SourceFile, SourceTree, Toolchain
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    with open_workspace(tmp_path / "cache") as made:
-        yield made
 
 
 def patched_tree(

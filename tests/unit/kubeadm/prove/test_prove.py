@@ -2,7 +2,6 @@
 
 import os
 import struct
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from kbuild.base.errors import SandboxUnavailable
 from kbuild.base.sandbox import Files, pack_files
-from kbuild.base.workspace import Workspace, open_workspace, sha256
+from kbuild.base.workspace import Workspace, sha256
 from kbuild.kubeadm.model import Binary
 from kbuild.kubeadm.prove.binary import prove_binary, prove_file, read_version
 from kbuild.kubeadm.prove.errors import (
@@ -37,12 +36,6 @@ FIELDS = {
     "compiler": "gc",
     "platform": "linux/amd64",
 }
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    with open_workspace(tmp_path / "cache") as made:
-        yield made
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kbuild.base import network
-from kbuild.base.workspace import Workspace, open_workspace
+from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import Proof, ProvenBinary, Published
 from kbuild.kubeadm.prove import published as module
 from kbuild.kubeadm.prove.errors import CannotRun, KubeadmFailed, NotAsPublished, PublisherFailed
@@ -28,12 +28,6 @@ def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     (folder / "v1.20.2/bin/linux/amd64").mkdir(parents=True)
     with served(folder) as address:
         yield folder / "v1.20.2/bin/linux/amd64", address
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    with open_workspace(tmp_path / "cache") as found:
-        yield found
 
 
 def find(address: str, workspace: Workspace) -> Published:

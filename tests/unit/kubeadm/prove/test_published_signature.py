@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from sigstore.models import ClientTrustConfig
 
-from kbuild.base.workspace import Workspace, open_workspace
+from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import Proof, Published, Tag
 from kbuild.kubeadm.prove import published as module
 from kbuild.kubeadm.prove.errors import PublisherFailed
@@ -34,12 +34,6 @@ UPSTREAM = x509.RFC822Name(IDENTITY)
 @pytest.fixture(scope="module")
 def instance() -> Instance:
     return Instance()
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    with open_workspace(tmp_path / "cache") as found:
-        yield found
 
 
 @pytest.fixture

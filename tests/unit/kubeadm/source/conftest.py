@@ -1,32 +1,13 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kbuild.base import network
-from kbuild.base.workspace import Workspace, open_workspace
 from kbuild.kubeadm.model import BuildRequest
 from kbuild.settings import Settings
-from tests.support.recorder import Recorder
 
 RequestFor = Callable[..., BuildRequest]
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "FIRST_WAIT", 0.0)
-
-
-@pytest.fixture
-def recorder() -> Recorder:
-    return Recorder()
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    with open_workspace(tmp_path / "cache") as made:
-        yield made
 
 
 @pytest.fixture
