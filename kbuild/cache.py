@@ -9,25 +9,22 @@ What is removed goes by one rename or unlink, so whoever is killed meanwhile lea
 import contextlib
 import json
 import os
-import re
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kbuild.base import engine
+from kbuild.base.containers import cache_volumes, remove_volume
 from kbuild.base.errors import DiskFull, KbuildError
 from kbuild.base.files import BROKEN, read_file
 from kbuild.base.workspace import alone, content, remove, resolved, work_folder
-from kbuild.kubeadm import CACHE_VOLUME
 
 _BLOCK = 512  # st_blocks counts these, whatever the disk's own are
 # The folders of the cache, and how deep below them stands what is removed as one.
 _DEPTHS = {"git": 1, "go": 1, "gocache": 3, "built": 1, "logs": 1}
 _VOLUMES = "volumes"
-_CACHE_NAME = re.compile(rf"{CACHE_VOLUME}-[0-9a-f]{{16}}")
 _MEASURED = "measured.json"  # what the last look at the sizes found
 _MAX_MEASURED = 4096
 _GO_NOTES_USE = 3600  # seconds: Go notes the use of an entry once an hour
@@ -124,16 +121,14 @@ def keep_volumes_below(cache: Path, limit: int, since: float) -> Pruned | None:
     if max(noted.values(), default=0) < since or 0 <= time.time() - asked < _DAY:
         return None
     (content(cache) / _VOLUMES / _MEASURED).touch()
-    removed = freed = 0
-    with _volumes() as (client, found):
-        volumes = [about for about in found if about["Name"] in noted]
-        total = sum(_volume_size(about) for about in volumes)
-        for about in sorted(volumes, key=lambda about: noted[about["Name"]]):
-            if total - freed <= limit or noted[about["Name"]] >= since:
-                break
-            with contextlib.suppress(KbuildError), engine.translate(CACHE_VOLUME):
-                client.volumes.get(about["Name"]).remove()  # the engine refuses if it is in use
-                freed, removed = freed + _volume_size(about), removed + 1
+    sizes = {name: size for name, size in cache_volumes().items() if name in noted}
+    total, removed, freed = sum(sizes.values()), 0, 0
+    for name in sorted(sizes, key=noted.__getitem__):
+        if total - freed <= limit or noted[name] >= since:
+            break
+        with contextlib.suppress(KbuildError):  # the engine refuses if it is in use
+            remove_volume(name)
+            freed, removed = freed + sizes[name], removed + 1
     return Pruned(removed=removed, freed=freed, left=total - freed)
 
 
@@ -159,31 +154,17 @@ def volume_size() -> int | None:
     """Return the bytes of the engine's Go caches; None where there is no engine or no cache."""
     if engine.why_unavailable() is not None:
         return None
-    with _volumes() as (_, volumes):
-        return sum(_volume_size(about) for about in volumes) if volumes else None
+    volumes = cache_volumes()
+    return sum(volumes.values()) if volumes else None
 
 
 def _clear_volumes() -> int:
     if engine.why_unavailable() is not None:
         return 0
-    with _volumes() as (client, volumes):
-        for about in volumes:
-            client.volumes.get(about["Name"]).remove()
-        return sum(_volume_size(about) for about in volumes)
-
-
-@contextlib.contextmanager
-def _volumes() -> Iterator[tuple["engine.Client", list[dict[str, Any]]]]:
-    with contextlib.closing(engine.connect()) as client, engine.translate(CACHE_VOLUME):
-        usage = client.df()
-        # API 1.52 has VolumeUsage, and Volumes for older clients only.
-        found = usage.get("Volumes") or (usage.get("VolumeUsage") or {}).get("Items") or []
-        yield client, [each for each in found if _CACHE_NAME.fullmatch(str(each.get("Name")))]
-
-
-def _volume_size(about: dict[str, Any]) -> int:
-    # -1 or nothing where the engine does not know it.
-    return max(0, int((about.get("UsageData") or {}).get("Size") or 0))
+    volumes = cache_volumes()
+    for name in volumes:
+        remove_volume(name)
+    return sum(volumes.values())
 
 
 def _discard(chosen: Iterable[Item], found: Iterable[Item], shared_folder: Path) -> Pruned:

@@ -11,7 +11,7 @@ from kbuild.base import git
 from kbuild.base.prefetch import prepared
 from kbuild.base.progress import Progress
 from kbuild.base.workspace import Workspace, open_workspace, remove
-from kbuild.kubeadm import (
+from kbuild.kubeadm.api import (
     Job,
     Series,
     build_and_prove,
@@ -22,7 +22,7 @@ from kbuild.kubeadm import (
     series_for,
 )
 from kbuild.kubeadm.model import Builder, BuildRequest, SourceTree, Tag, Toolchain
-from kbuild.release import Release, demand_free, demand_tools, publish, reserve
+from kbuild.release.api import Release, demand_free, demand_tools, publish, reserve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from kbuild.kubeadm.model import (
     SourceRequest,
 )
 from kbuild.pipeline import build
-from kbuild.release import (
+from kbuild.release.api import (
     BUILD,
     PROOF,
     PROVENANCE,

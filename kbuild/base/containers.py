@@ -7,6 +7,7 @@ is removed by the next run of the same cache.
 
 import contextlib
 import io
+import re
 import secrets
 import tarfile
 import threading
@@ -27,17 +28,27 @@ if TYPE_CHECKING:
 _RUN_LABEL, _HOME_LABEL = "kbuild.run", "kbuild.home"
 _VOLUMES = "kbuild-run"  # and behind it: .cache.run.volume
 _IMAGES = "kbuild-proof"
+CACHE_VOLUME = "kbuild-gocache"  # with a key of the image behind it
+_CACHE_NAME = re.compile(rf"{CACHE_VOLUME}-[0-9a-f]{{16}}")
 
 
-class Container:
-    """One container that was created; what it is given and prints is bytes."""
+class Holder:
+    """A container that holds files and is never started; what it is given is bytes."""
 
-    def __init__(self, container: "DockerContainer", limits: Limits | None, purpose: str) -> None:
-        self._container, self._limits, self._purpose = container, limits, purpose
+    def __init__(self, container: "DockerContainer") -> None:
+        self._container = container
 
     def load(self, folder: PurePosixPath, tar: bytes | Iterable[bytes] | IO[bytes]) -> None:
         """Unpack a tar into a folder of the container, which need not run."""
         self._container.put_archive(str(folder), tar)
+
+
+class Container(Holder):
+    """A container that runs a program; what it prints is bytes."""
+
+    def __init__(self, container: "DockerContainer", limits: Limits, purpose: str) -> None:
+        super().__init__(container)
+        self._limits, self._purpose = limits, purpose
 
     def read(self, folder: PurePosixPath) -> Iterator[bytes]:
         """Yield the tar of a folder of the container, which may have ended."""
@@ -50,7 +61,7 @@ class Container:
 
     def output(self) -> Iterator[bytes]:
         """Yield what it prints, until it ends; raises SandboxLimit for too much output or time."""
-        limits, printed = self._demanded_limits(), 0
+        limits, printed = self._limits, 0
         with _deadline(self._container, limits.seconds, self._purpose):
             for chunk in self._container.logs(stream=True, follow=True):
                 printed += len(chunk)
@@ -80,12 +91,6 @@ class Container:
     def stop(self) -> None:
         """Kill it; it may have ended already."""
         _kill(self._container)
-
-    def _demanded_limits(self) -> Limits:
-        if self._limits is None:
-            message = "a container that only holds files is never started"
-            raise ValueError(message)
-        return self._limits
 
 
 class EngineRun:
@@ -118,16 +123,12 @@ class EngineRun:
         finally:
             insist(lambda: volume.remove(force=True))
 
-    def remove_volume(self, name: str) -> None:
-        """Remove a volume that may be one of an earlier run."""
-        self._client.volumes.get(name).remove(force=True)
-
     @contextlib.contextmanager
-    def holder(self, image: str, volumes: Mapping[str, PurePosixPath]) -> Iterator[Container]:
+    def holder(self, image: str, volumes: Mapping[str, PurePosixPath]) -> Iterator[Holder]:
         """Give a container that never starts: it is enough to write into volumes."""
         options = {"entrypoint": ["true"], "volumes": _binds(volumes, copy=False)}
         with self._container(image, options) as made:
-            yield Container(made, None, "")
+            yield Holder(made)
 
     @contextlib.contextmanager
     def container(
@@ -205,15 +206,40 @@ class EngineRun:
 
 
 @contextlib.contextmanager
-def engine_run(workspace: Workspace) -> Iterator[EngineRun]:
+def engine_run(workspace: Workspace, about: str) -> Iterator[EngineRun]:
     """Connect to the engine, for one run; what killed runs left there is removed first.
 
-    Raises the engine's errors.
+    The SDK's errors become those of ``engine.translate(about)``.
     """
-    with contextlib.closing(engine.connect()) as client, engine.translate("the engine"):
+    with contextlib.closing(engine.connect()) as client, engine.translate(about):
         run = EngineRun(client, workspace)
         run.sweep()
         yield run
+
+
+def cache_volume(image: str) -> str:
+    """Return the name of the volume that holds the Go build cache of an image."""
+    return f"{CACHE_VOLUME}-{key(image)}"
+
+
+def cache_volumes() -> dict[str, int]:
+    """Return the volumes with Go build caches, each with its bytes; raises the engine's errors."""
+    with contextlib.closing(engine.connect()) as client, engine.translate(CACHE_VOLUME):
+        usage = client.df()
+    # API 1.52 has VolumeUsage, and Volumes for older clients only.
+    found = usage.get("Volumes") or (usage.get("VolumeUsage") or {}).get("Items") or []
+    volumes = {str(each.get("Name")): each.get("UsageData") or {} for each in found}
+    return {
+        name: max(0, int(data.get("Size") or 0))  # -1 or nothing where the engine has no size
+        for name, data in volumes.items()
+        if _CACHE_NAME.fullmatch(name)
+    }
+
+
+def remove_volume(name: str, *, force: bool = False) -> None:
+    """Remove a volume; raises the engine's errors, such as for one that is in use."""
+    with contextlib.closing(engine.connect()) as client, engine.translate(name):
+        client.volumes.get(name).remove(force=force)
 
 
 def empty_folders(path: PurePosixPath, owner: int = 0) -> bytes:

@@ -28,10 +28,8 @@ from kbuild.base.progress import Progress
 
 if TYPE_CHECKING:
     from docker import DockerClient
-    from docker.models.volumes import Volume as DockerVolume
 
     Client: TypeAlias = DockerClient
-    Volume: TypeAlias = DockerVolume
 
 NEEDED_API = (1, 41)  # Docker 20.10
 _NEEDED = ".".join(map(str, NEEDED_API))

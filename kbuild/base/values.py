@@ -64,6 +64,11 @@ def path(name: str, value: object) -> Path:
     raise BadSetting(name=name, value=value, reason=reason, hint=hint)
 
 
+def rfc3339(utc: datetime) -> str:
+    """Return a UTC moment as RFC 3339 with whole seconds."""
+    return utc.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def switch(name: str, value: object) -> bool:
     """Parse true or false."""
     if isinstance(value, bool):

@@ -10,13 +10,12 @@ import typer
 from kbuild import cache
 from kbuild.base.errors import CacheInUse, KbuildError
 from kbuild.base.files import BROKEN
-from kbuild.base.values import SIZE_UNITS
+from kbuild.base.values import SIZE_UNITS, rfc3339
 from kbuild.base.workspace import why_refused
 from kbuild.cache import Item, Pruned
 from kbuild.cli.boundary import begin
 from kbuild.cli.console import Screen, plain_table
 from kbuild.cli.options import command_app, takes
-from kbuild.release import rfc3339
 from kbuild.settings import CacheClearSettings, CachePruneSettings, CacheSettings, Limited
 
 _ABOUT = {

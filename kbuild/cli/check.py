@@ -7,7 +7,15 @@ import typer
 from kbuild.cli.boundary import begin
 from kbuild.cli.console import visible
 from kbuild.cli.options import ReleaseFolder, command_app, takes
-from kbuild.release import Checked, Demands, Problem, ReleaseBroken, Statement, check_folder, years
+from kbuild.release.api import (
+    Checked,
+    Demands,
+    Problem,
+    ReleaseBroken,
+    Statement,
+    check_folder,
+    years,
+)
 from kbuild.settings import CheckSettings
 
 # A hostile release must not flood the terminal; an honest one that is damaged stays below.

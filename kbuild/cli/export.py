@@ -9,7 +9,7 @@ from kbuild.base.errors import BadSetting
 from kbuild.cli.boundary import begin
 from kbuild.cli.check import demand_whole
 from kbuild.cli.options import Command, ReleaseFolder, command_app, takes
-from kbuild.release import TOOLS, NotARelease, check_folder, snippet
+from kbuild.release.api import TOOLS, NotARelease, check_folder, snippet
 from kbuild.settings import ExportSettings
 
 app = command_app()

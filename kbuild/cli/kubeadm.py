@@ -1,24 +1,24 @@
 """``kbuild kubeadm``: from a tag and two lifetimes to a proven kubeadm."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import typer
 from rich.table import Table
 
+from kbuild.base.values import rfc3339
 from kbuild.cli.boundary import begin
 from kbuild.cli.cache import cache_within_limit
 from kbuild.cli.console import plain_table
 from kbuild.cli.options import command_app, takes
-from kbuild.kubeadm.model import IssuedCertificate, Proof, Published
+from kbuild.kubeadm.model import BuildRequest, IssuedCertificate, Proof, Published
 from kbuild.pipeline import Plan, plan, run
-from kbuild.release import (
+from kbuild.release.api import (
     SUM_SUFFIX,
     Release,
     commit_notes,
     go_document,
     proof_document,
-    rfc3339,
     source_document,
 )
 from kbuild.settings import Settings
@@ -35,15 +35,23 @@ def kubeadm(ctx: typer.Context) -> None:
     if settings.dry_run:
         plans = plan(requests, settings.cache_dir, screen)
         documents = [_plan_document(planned) for planned in plans]
-        document = documents[0] if len(requests) == 1 else {"releases": documents}
-        screen.result(document, [line for planned in plans for line in _plan_lines(planned)])
+        lines = [line for planned in plans for line in _plan_lines(planned)]
+        screen.result(_one_or_all(documents, requests), lines)
         return
     with cache_within_limit(settings, screen):
         releases = run(requests, settings.cache_dir, screen)
         documents = [_document(release) for release in releases]
-        document = documents[0] if len(requests) == 1 else {"releases": documents}
         # Before the cache is looked at, which may take long.
-        screen.result(document, [line for release in releases for line in _lines(release)])
+        screen.result(
+            _one_or_all(documents, requests),
+            [line for release in releases for line in _lines(release)],
+        )
+
+
+def _one_or_all(
+    documents: list[dict[str, object]], requests: Sequence[BuildRequest]
+) -> dict[str, object]:
+    return documents[0] if len(requests) == 1 else {"releases": documents}
 
 
 def certificate_table(proof: Proof) -> Table:

@@ -9,7 +9,7 @@ from kbuild.base.errors import ImageNotFound
 from kbuild.cli.boundary import begin
 from kbuild.cli.console import plain_table
 from kbuild.cli.options import command_app, takes
-from kbuild.kubeadm import Pin, PinsDrifted, images, parse_go_version
+from kbuild.kubeadm.api import Pin, PinsDrifted, images, parse_go_version
 from kbuild.settings import PinsCheckSettings, PinsListSettings, PinsUpdateSettings
 
 app = command_app("List, check and update the golang image digests.")

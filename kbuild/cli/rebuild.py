@@ -12,7 +12,7 @@ from kbuild.cli.boundary import begin
 from kbuild.cli.cache import cache_within_limit
 from kbuild.cli.options import command_app, takes
 from kbuild.rebuild import rebuild as build_again
-from kbuild.release import commit_notes, source_document
+from kbuild.release.api import commit_notes, source_document
 from kbuild.settings import RebuildSettings
 
 app = command_app()

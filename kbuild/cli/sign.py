@@ -5,7 +5,7 @@ import typer
 from kbuild.cli.boundary import begin
 from kbuild.cli.check import demand_whole
 from kbuild.cli.options import ReleaseFolder, command_app, takes
-from kbuild.release import check_folder, sign_keyless, sign_with_key
+from kbuild.release.api import check_folder, sign_keyless, sign_with_key
 from kbuild.settings import SignSettings
 
 app = command_app()

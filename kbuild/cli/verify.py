@@ -11,8 +11,8 @@ from kbuild.base.workspace import open_workspace
 from kbuild.cli.boundary import begin
 from kbuild.cli.kubeadm import proof_lines
 from kbuild.cli.options import command_app, takes
-from kbuild.kubeadm import WrongBinary, full_tag, prove_file, read_arch
-from kbuild.release import proof_document
+from kbuild.kubeadm.api import WrongBinary, full_tag, prove_file, read_arch
+from kbuild.release.api import proof_document
 from kbuild.settings import VerifySettings
 
 app = command_app()

@@ -6,7 +6,7 @@ from kbuild.base.workspace import open_workspace
 from kbuild.cli.boundary import begin
 from kbuild.cli.console import plain_table
 from kbuild.cli.options import command_app, takes
-from kbuild.kubeadm import (
+from kbuild.kubeadm.api import (
     full_tag,
     list_tags,
     newest_of_each_minor,
@@ -14,7 +14,7 @@ from kbuild.kubeadm import (
     read_index,
     series_for,
 )
-from kbuild.kubeadm import since as from_on
+from kbuild.kubeadm.api import since as from_on
 from kbuild.settings import VersionsSettings
 
 app = command_app()

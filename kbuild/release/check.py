@@ -15,7 +15,7 @@ from typing import Any
 
 from kbuild.base.errors import KbuildError, NotWritable
 from kbuild.base.files import BROKEN, reason_of
-from kbuild.kubeadm import full_tag, read_arch
+from kbuild.kubeadm.api import full_tag, read_arch
 from kbuild.kubeadm.model import DAYS_A_YEAR
 from kbuild.release.demands import Demands, TrustedKey, inside, read_trusted_key
 from kbuild.release.errors import NotARelease

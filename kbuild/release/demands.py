@@ -6,7 +6,7 @@ from typing import Any
 
 from kbuild.base.errors import BadSetting
 from kbuild.base.files import read_file, reason_of
-from kbuild.kubeadm import full_tag
+from kbuild.kubeadm.api import full_tag
 from kbuild.release.errors import BadKey
 from kbuild.release.files import Place
 from kbuild.release.keys import MAX_KEY, public_key

@@ -9,6 +9,7 @@ from packaging.version import Version
 
 from kbuild import __version__
 from kbuild.base.addresses import recorded, shown
+from kbuild.base.values import rfc3339
 from kbuild.kubeadm.model import Binary, BuildRequest, PatchedTree, Proof, SourceTree
 from kbuild.release.names import binary_name
 from kbuild.settings import UPSTREAM
@@ -123,11 +124,6 @@ def go_document(tree: PatchedTree) -> dict[str, object]:
         "builder": toolchain.builder,
         "image": toolchain.image,
     }
-
-
-def rfc3339(moment: datetime) -> str:
-    """Return a UTC moment as RFC 3339 with whole seconds."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def years(count: int) -> str:

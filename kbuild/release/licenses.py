@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from kbuild.kubeadm import is_license
+from kbuild.kubeadm.api import is_license
 
 _MOST = 1 << 17  # bytes; the longest license that is told here has 17,000
 _BSD = (

@@ -22,10 +22,11 @@ from typing import Any
 from kbuild import HOME
 from kbuild.base.addresses import is_local, recorded
 from kbuild.base.files import BROKEN, read_file, reason_of
-from kbuild.kubeadm import digest_of
+from kbuild.base.values import rfc3339
+from kbuild.kubeadm.api import digest_of
 from kbuild.kubeadm.model import Binary, BuildRequest, SourceTree
 from kbuild.release.builder import builder_id, invocation_id, versions
-from kbuild.release.documents import request_document, rfc3339
+from kbuild.release.documents import request_document
 from kbuild.release.errors import BadProvenance
 from kbuild.release.files import MAX_DOCUMENT
 from kbuild.release.recorded import demand_dependencies, demand_request, demand_subjects

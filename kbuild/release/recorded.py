@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kbuild.base.arches import ARCHES
-from kbuild.kubeadm import is_go_version, is_tag
+from kbuild.kubeadm.api import is_go_version, is_tag
 from kbuild.kubeadm.model import MAX_YEARS, STOCK_CA_YEARS, STOCK_LEAF_YEARS
 from kbuild.release.names import BUILD, PATCH, PROOF, binary_name, sbom_name
 from kbuild.release.packages import package_name

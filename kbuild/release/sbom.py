@@ -21,7 +21,7 @@ from packaging.version import Version
 from kbuild import __version__
 from kbuild.base.errors import NotKubernetes
 from kbuild.base.files import BROKEN, read_file, reason_of
-from kbuild.kubeadm import (
+from kbuild.kubeadm.api import (
     Content,
     Module,
     is_tag,

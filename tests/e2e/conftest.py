@@ -12,7 +12,7 @@ import docker
 import pytest
 from docker import DockerClient
 
-from kbuild.kubeadm.compile.docker import CACHE_VOLUME
+from kbuild.base.containers import CACHE_VOLUME
 from tests.e2e.command import GO_VERSION, NEXT_VERSION, VERSION, Kbuild
 from tests.e2e.golang_image import containers, imported, push, root_file_system
 from tests.e2e.released import ARCHIVE_DOCKER, ARCHIVE_LOCAL, GIT_DOCKER, Releases

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 
-from kbuild.base.workspace import key, open_workspace
-from kbuild.kubeadm.compile.docker import CACHE_VOLUME
+from kbuild.base.containers import cache_volume
+from kbuild.base.workspace import open_workspace
 from kbuild.kubeadm.toolchain.archives import digest_of
 from tests.e2e.command import Kbuild
 from tests.e2e.conftest import Options
@@ -44,7 +44,7 @@ def local_gocache(releases: Releases, warm_cache: Path, goroot: Path, tmp_path: 
 def docker_gocache(releases: Releases, engine: DockerClient, golang_image: str) -> Path:
     """Return the volume of the docker builder's Go build cache, which root can write to."""
     assert releases[ARCHIVE_DOCKER].binary.is_file()
-    volume = engine.volumes.get(f"{CACHE_VOLUME}-{key(golang_image)}")
+    volume = engine.volumes.get(cache_volume(golang_image))
     return Path(volume.attrs["Mountpoint"]) / "go"
 
 

@@ -10,7 +10,7 @@ import pytest
 from kbuild import rebuild
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import BuildRequest
-from kbuild.release import Release
+from kbuild.release.api import Release
 from kbuild.release.errors import AddressNotAllowed, BadProvenance, RebuildDiffers
 from kbuild.release.provenance import BUILD_TYPE
 from kbuild.settings import UPSTREAM, Settings

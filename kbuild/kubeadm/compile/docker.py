@@ -11,11 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from kbuild.base import engine
-from kbuild.base.containers import Container, EngineRun, empty_folders, engine_run
+from kbuild.base.containers import (
+    Container,
+    EngineRun,
+    Holder,
+    cache_volume,
+    empty_folders,
+    engine_run,
+    remove_volume,
+)
 from kbuild.base.errors import SandboxLimit
 from kbuild.base.sandbox import SANDBOX_ID, Limits
 from kbuild.base.unpack import unpack_all
-from kbuild.base.workspace import Workspace, key, remove
+from kbuild.base.workspace import Workspace, remove
 from kbuild.kubeadm.compile.memory import collector_settings, free_memory, total_memory
 from kbuild.kubeadm.compile.recipe import (
     CACHE,
@@ -28,7 +36,6 @@ from kbuild.kubeadm.compile.recipe import (
 )
 from kbuild.kubeadm.model import PatchedTree, SourceTree
 
-CACHE_VOLUME = "kbuild-gocache"  # with a key of the image behind it
 _CHUNK = 1 << 20
 
 
@@ -47,11 +54,11 @@ class DockerBuild:
     ) -> None:
         image = patched.toolchain.image
         assert image is not None
-        self._image, self._out, self._workspace = image, out, workspace
-        with engine.translate(image), contextlib.ExitStack() as held:
-            run = held.enter_context(engine_run(workspace))
+        self._image, self._out = image, out
+        with contextlib.ExitStack() as held:
+            run = held.enter_context(engine_run(workspace, image))
             source, made = (held.enter_context(run.volume()) for _ in range(2))
-            self._gocache = f"{CACHE_VOLUME}-{key(image)}"
+            self._gocache = cache_volume(image)
             if empty_cache:
                 self._gocache = held.enter_context(run.volume())
             else:  # an engine does not record when a volume was last used
@@ -101,8 +108,7 @@ class DockerBuild:
 
     def drop_cache(self) -> None:
         """Remove the volume of Go's build cache."""
-        with engine_run(self._workspace) as run, engine.translate(self._image):
-            run.remove_volume(self._gocache)
+        remove_volume(self._gocache, force=True)
 
 
 def _resources(run: EngineRun) -> tuple[Limits, dict[str, str]]:
@@ -113,7 +119,7 @@ def _resources(run: EngineRun) -> tuple[Limits, dict[str, str]]:
     return compile_limits(memory, processors), collector_settings(free, processors)
 
 
-def _load(holder: Container, source: SourceTree, tar: Path) -> None:
+def _load(holder: Holder, source: SourceTree, tar: Path) -> None:
     # What is patched goes over the rest.
     patched = pack(source.path, TREE.relative_to(GOPATH))
     holder.load(GOPATH, empty_folders(TREE.relative_to(GOPATH)))

@@ -13,6 +13,7 @@ from packaging.specifiers import SpecifierSet
 
 from kbuild.base.eras import eras_of, read_eras
 from kbuild.base.sandbox import Limits
+from kbuild.base.values import rfc3339
 from kbuild.kubeadm.model import PatchedTree, SourceTree, Stamp
 
 GOROOT = PurePosixPath("/usr/local/go")
@@ -176,7 +177,7 @@ def stamp_fields(source: SourceTree, stamp: Stamp) -> dict[str, str]:
     """
     version = source.version
     return {
-        "buildDate": stamp.build_date.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "buildDate": rfc3339(stamp.build_date),
         "gitCommit": source.commit,
         "gitTreeState": stamp.tree_state,
         "gitVersion": source.tag,

@@ -74,7 +74,7 @@ def container_runner(
 
     Raises the engine's errors when none answers.
     """
-    with engine_run(workspace) as run:
+    with engine_run(workspace, str(binary)) as run:
         if run.arch != arch:
             yield None
             return

@@ -6,8 +6,9 @@ from unittest.mock import Mock
 import pytest
 
 from kbuild.base import engine
+from kbuild.base.containers import CACHE_VOLUME
 from kbuild.base.workspace import Workspace
-from kbuild.kubeadm.compile.docker import CACHE_VOLUME, DockerBuild
+from kbuild.kubeadm.compile.docker import DockerBuild
 from kbuild.kubeadm.compile.recipe import GoCommand
 from kbuild.kubeadm.model import GoPin, Lifetimes, PatchedTree, SourceTree, Toolchain
 

@@ -1,0 +1,60 @@
+"""The front of this package: from a tag to a proven kubeadm, and what is known on the way.
+
+Other packages import from here, and from ``kbuild.kubeadm.model`` the values that flow.
+"""
+
+from kbuild.kubeadm.build import Job, build_and_prove, check_request, prepare
+from kbuild.kubeadm.compile.run import choose_builder
+from kbuild.kubeadm.patching.series import Series, patches_folder, read_index, series_for
+from kbuild.kubeadm.prove.binary import prove_file
+from kbuild.kubeadm.prove.elf import Content, read_arch
+from kbuild.kubeadm.prove.errors import WrongBinary
+from kbuild.kubeadm.prove.gobinary import (
+    Module,
+    package_of,
+    read_build_info,
+    read_functions,
+    replacement,
+)
+from kbuild.kubeadm.source.closure import is_license
+from kbuild.kubeadm.source.fetch import list_tags, resolve
+from kbuild.kubeadm.source.versions import full_tag, is_tag, newest_of_each_minor, since
+from kbuild.kubeadm.toolchain import images
+from kbuild.kubeadm.toolchain.archives import digest_of
+from kbuild.kubeadm.toolchain.errors import PinsDrifted
+from kbuild.kubeadm.toolchain.images import Pin
+from kbuild.kubeadm.toolchain.pin import is_go_version, parse_go_version
+
+__all__ = [
+    "Content",
+    "Job",
+    "Module",
+    "Pin",
+    "PinsDrifted",
+    "Series",
+    "WrongBinary",
+    "build_and_prove",
+    "check_request",
+    "choose_builder",
+    "digest_of",
+    "full_tag",
+    "images",
+    "is_go_version",
+    "is_license",
+    "is_tag",
+    "list_tags",
+    "newest_of_each_minor",
+    "package_of",
+    "parse_go_version",
+    "patches_folder",
+    "prepare",
+    "prove_file",
+    "read_arch",
+    "read_build_info",
+    "read_functions",
+    "read_index",
+    "replacement",
+    "resolve",
+    "series_for",
+    "since",
+]

@@ -1,0 +1,62 @@
+"""The front of this package: write, sign, check and describe releases.
+
+Other packages import from here only.
+"""
+
+from kbuild.release.check import Checked, check_folder
+from kbuild.release.demands import Demands
+from kbuild.release.documents import (
+    commit_notes,
+    go_document,
+    proof_document,
+    source_document,
+    years,
+)
+from kbuild.release.errors import (
+    AddressNotAllowed,
+    BadProvenance,
+    NotARelease,
+    RebuildDiffers,
+    ReleaseBroken,
+)
+from kbuild.release.export import TOOLS, snippet
+from kbuild.release.files import Problem
+from kbuild.release.names import BUILD, PROOF, PROVENANCE, SUM_SUFFIX
+from kbuild.release.packages import demand_tools
+from kbuild.release.provenance import Statement, read_provenance
+from kbuild.release.recorded import artifacts
+from kbuild.release.signing import sign_keyless, sign_with_key
+from kbuild.release.writer import Release, demand_free, publish, reserve
+
+__all__ = [
+    "BUILD",
+    "PROOF",
+    "PROVENANCE",
+    "SUM_SUFFIX",
+    "TOOLS",
+    "AddressNotAllowed",
+    "BadProvenance",
+    "Checked",
+    "Demands",
+    "NotARelease",
+    "Problem",
+    "RebuildDiffers",
+    "Release",
+    "ReleaseBroken",
+    "Statement",
+    "artifacts",
+    "check_folder",
+    "commit_notes",
+    "demand_free",
+    "demand_tools",
+    "go_document",
+    "proof_document",
+    "publish",
+    "read_provenance",
+    "reserve",
+    "sign_keyless",
+    "sign_with_key",
+    "snippet",
+    "source_document",
+    "years",
+]
