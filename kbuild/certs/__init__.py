@@ -1,0 +1,1 @@
+"""What expires when: the certificates below files and folders, and what is wrong with them."""

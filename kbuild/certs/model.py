@@ -1,0 +1,94 @@
+"""The values of an inventory; all times are UTC."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+Severity = Literal["critical", "warning", "info"]
+# How far the issuer of a certificate could be followed among the CAs that were found. verified: up to
+# a self-signed CA. self-signed: it is one itself. unknown-issuer: its issuer was not found.
+# bad-signature: a CA with the issuer's name was found, and its key did not sign this certificate.
+Chain = Literal["verified", "self-signed", "unknown-issuer", "bad-signature"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """The owner and the permissions of a file; ``mode`` holds the permission bits."""
+
+    user: str
+    group: str
+    mode: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivateKey:
+    """The private key of a certificate; ``fits`` is None if it could not be read (encrypted)."""
+
+    path: str
+    owner: Owner
+    fits: bool | None
+    encrypted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """One certificate and where it stands.
+
+    ``place`` tells which one of a file with several it is: ``""``, ``certificate 2``, or the key of
+    a kubeconfig, ``users[kubernetes-admin].client-certificate-data``. ``role`` is what it is for
+    (``API server, server``). ``key`` is type and size (``RSA 2048``, ``ECDSA P-256``).
+    ``fingerprint`` is the SHA-256 in hexadecimal digits. ``issued_by`` is the path of the CA
+    certificate whose key signed it, None if it was not found.
+    """
+
+    path: str
+    place: str
+    role: str
+    subject: str
+    issuer: str
+    serial: str
+    fingerprint: str
+    not_before: datetime
+    not_after: datetime
+    is_ca: bool
+    key: str
+    names: tuple[str, ...]
+    usages: tuple[str, ...]
+    chain: Chain
+    issued_by: str | None
+    owner: Owner
+    private_key: PrivateKey | None
+
+    def time_left(self, now: datetime) -> timedelta:
+        """Return the time until NotAfter, negative if it has passed."""
+        return self.not_after - now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is wrong or needs attention, and the next command to type.
+
+    ``kind`` is stable, in kebab case (``expired``, ``leaf-outlives-ca``, ``unreadable``). ``path``
+    and ``place`` are those of the certificate or the file that it is about.
+    """
+
+    severity: Severity
+    kind: str
+    path: str
+    place: str
+    reason: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """All certificates that were found, the first to expire first, and the findings on them.
+
+    ``read_at`` is the moment that everything is judged by. ``paths`` are the files and folders that
+    were asked for. Findings are sorted by severity, the worst first.
+    """
+
+    read_at: datetime
+    paths: tuple[str, ...]
+    certificates: tuple[Certificate, ...]
+    findings: tuple[Finding, ...]
