@@ -317,6 +317,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "value"), CASES)
 def test_a_provenance_that_kbuild_did_not_write_is_refused_before_anything_runs(
     path: str, value: object, made: Path, monkeypatch: pytest.MonkeyPatch

@@ -226,6 +226,7 @@ def test_two_machines_that_built_the_same_are_accepted(machines: Path) -> None:
     assert compare(machines) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHES)
 @pytest.mark.parametrize("name", [*OF_BOTH, *OF_EACH])
 def test_every_file_that_should_be_equal_is_compared(machines: Path, name: str, arch: str) -> None:
@@ -233,6 +234,7 @@ def test_every_file_that_should_be_equal_is_compared(machines: Path, name: str, 
     assert compare(machines) != 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [OF_BOTH[0], *OF_EACH])
 @pytest.mark.parametrize("folder", ["dist/release", f"dist/single/single-amd64-{TAG}"])
 def test_a_file_that_one_machine_did_not_make_is_found(
@@ -347,6 +349,7 @@ def test_a_job_that_runs_kubeadm_has_the_sandbox() -> None:
             assert "kernel.apparmor_restrict_unprivileged_userns=0" in scripts, name
 
 
+@pytest.mark.slow
 def test_dependabot_watches_the_actions_and_the_locks() -> None:
     path = ROOT / ".github/dependabot.yml"
     check = [str(PROGRAMS / "check-jsonschema"), "--builtin-schema", "vendor.dependabot"]

@@ -39,6 +39,7 @@ def test_there_are_four() -> None:
     assert [path.stem for path in WORKFLOWS] == ["build", "patches", "release", "test"]
 
 
+@pytest.mark.slow
 def test_they_are_valid_by_the_published_schema() -> None:
     check = [str(PROGRAMS / "check-jsonschema"), "--builtin-schema", "vendor.github-workflows"]
     done = subprocess.run([*check, *WORKFLOWS], capture_output=True, text=True, check=False)
@@ -99,6 +100,7 @@ def test_the_shell_in_it_is_shell(path: Path) -> None:
                 subprocess.run(["bash", "-n"], input=step["run"], text=True, check=True)
 
 
+@pytest.mark.slow
 def test_what_it_calls_kbuild_with_is_known() -> None:
     text = "".join(path.read_text() for path in WORKFLOWS)
     commands = re.findall(r"\.venv/bin/kbuild (\w+)((?: +-?[\w./-]+)*)", text)

@@ -72,6 +72,7 @@ def without(secret: str, text: str) -> bool:
     return not any(secret[at : at + 8] in text for at in range(len(secret) - 7))
 
 
+@pytest.mark.slow
 @given(addresses, st.sampled_from(WORDS))
 def test_no_secret_of_an_address_is_in_an_error(made: tuple[str, str], words: str) -> None:
     secret, address = made
@@ -102,6 +103,7 @@ def test_no_secret_of_an_address_is_printed(
     assert len(err.getvalue().splitlines()) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_no_secret_of_an_address_gets_into_any_file_of_a_release(
     address: str, tmp_path: Path

@@ -101,6 +101,7 @@ def test_outside_the_program_is_no_root_either(tmp_path: Path) -> None:
     assert owners == {SANDBOX_ID if os.geteuid() == 0 else os.geteuid()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -263,6 +264,7 @@ def test_the_exit_code_is_that_of_the_program(tmp_path: Path) -> None:
     assert run(tmp_path / "more", "sh -c 'kill -9 $$'; exit $?").code == 137
 
 
+@pytest.mark.slow
 def test_the_program_dies_with_its_parent(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path\n"

@@ -195,6 +195,7 @@ def test_only_folders_that_kbuild_named_are_swept(cache: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opener", OPENERS)
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o722])
 @pytest.mark.parametrize("name", PLACES)

@@ -202,6 +202,7 @@ def test_a_limit_of_file_sizes_is_no_internal_error(tmp_path: Path, repository: 
     assert outcome(done) == (80, "not-writable"), done.stderr
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_ends_it_with_141(tmp_path: Path, repository: str) -> None:
     command = '"$0" versions --source "$REPOSITORY" | true; exit "${PIPESTATUS[0]}"'
     assert shell(command, tmp_path, REPOSITORY=repository).returncode == 141

@@ -138,6 +138,7 @@ def words_for(reader: str, file: Path, release: Path) -> tuple[object, ...]:
             return ("check", release, *WHO, "--trust-config", file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NO_FILES)
 @pytest.mark.parametrize("reader", READERS)
 def test_only_a_regular_file_is_read(reader: str, kind: str, release: Path, tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def ours_and_installed(modules: set[str]) -> set[str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("--help",), ("--version",), ()], ids=str)
 def test_help_imports_what_it_shows_and_nothing_else(words: tuple[str, ...]) -> None:
     assert ours_and_installed(loaded(*words)) <= ALLOWED

@@ -50,6 +50,7 @@ def test_a_release_as_it_was_made_is_whole(layout: str, tmp_path: Path) -> None:
     assert set(checked.files) == set(list_files(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(18))
 def test_each_file_that_is_missing_cut_or_flipped_is_named(folder: Path, number: int) -> None:
     name = list_files(folder)[number]
@@ -75,6 +76,7 @@ def test_there_are_as_many_files_as_are_broken_above(folder: Path) -> None:
     assert len(list_files(folder)) == 18
 
 
+@pytest.mark.slow
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_one_bit_that_is_flipped_is_found(
@@ -281,6 +283,7 @@ def test_a_proof_without_certificates_is_none(folder: Path) -> None:
     assert found(folder) == ["different proof.json"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["provenance.json", "proof.json", "build.json", "kubeadm-amd64.spdx.json"]
 )

@@ -326,6 +326,7 @@ def test_a_binary_decides_no_size(bomb: str, plain: Path) -> None:
     assert f"different: {AMD64}" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["provenance.json", "build.json", "proof.json"])
 @pytest.mark.parametrize("kind", ["a key twice", "deep", "large"])
 def test_a_document_that_no_release_has_is_named(kind: str, name: str, plain: Path) -> None:
@@ -378,6 +379,7 @@ def test_a_binary_of_any_size_is_not_read(plain: Path) -> None:
     assert f"different: {AMD64}: it is larger than" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_release_does_not_flood_the_terminal(plain: Path) -> None:
     lines = "".join(f"{'0' * 64}  {'x' * 5000}{number:04}\n" for number in range(600))
     (plain / "SHA256SUMS").write_text(lines)

@@ -128,6 +128,7 @@ def test_force_replaces_nothing_but_a_release(
     assert [path.name for path in out.parent.iterdir() if path != out] in ([], ["proof.json"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["flat", "tree"])
 def test_force_replaces_a_signed_release(
     layout: str, binaries: tuple[Binary, ...], tmp_path: Path, workspace: Workspace
@@ -301,6 +302,7 @@ def test_files_of_others_among_what_a_killed_run_left_stay(
         assert (out / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_failure_while_a_folder_is_filled_leaves_it_empty(
     binaries: tuple[Binary, ...],
     tmp_path: Path,
@@ -342,6 +344,7 @@ def test_an_empty_folder_is_filled_and_stays_the_same_folder(
     assert list(tmp_path.glob(".*")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["[a]", "*", "?", "v1 [x]*", "-", "\N{SNOWMAN}", "x" * 222])
 def test_any_name_can_be_made_and_replaced(
     name: str, binaries: tuple[Binary, ...], tmp_path: Path, workspace: Workspace

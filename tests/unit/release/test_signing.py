@@ -141,6 +141,7 @@ def test_the_bundles_are_what_sigstore_reads(
     assert hint == base64.b64encode(hashlib.sha256(public).digest()).decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "label", ["ENCRYPTED SIGSTORE PRIVATE KEY", "ENCRYPTED COSIGN PRIVATE KEY"]
 )

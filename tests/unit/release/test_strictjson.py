@@ -14,6 +14,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(value=VALUES, ascii_only=st.booleans())
 def test_a_document_is_read_as_json_has_it(value: object, ascii_only: bool) -> None:
     assert load_json(json.dumps(value, ensure_ascii=ascii_only).encode("utf-8")) == value

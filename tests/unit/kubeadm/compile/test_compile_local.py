@@ -146,6 +146,7 @@ def folder_for_entry(gocache: Path) -> None:
     (gocache / ENTRY).mkdir()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [file_for_folder, folder_for_entry])
 def test_a_build_cache_that_cannot_be_used_is_made_again(
     damage: Callable[[Path], None], compiled: Compile
@@ -158,6 +159,7 @@ def test_a_build_cache_that_cannot_be_used_is_made_again(
     assert compiled.said == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["file", "link", "fifo"])
 def test_what_is_no_build_cache_is_replaced(damage: str, compiled: Compile, tmp_path: Path) -> None:
     compiled()

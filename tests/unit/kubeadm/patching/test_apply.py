@@ -67,6 +67,7 @@ def test_two_lines_change_and_nothing_else(tmp_path: Path, tag: str) -> None:
     assert sorted(factors) == [[b"10"], [b"100"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tag", TAGS)
 @pytest.mark.parametrize(("ca", "leaf"), [(100, 10), (10, 2)])
 def test_the_diff_applies_to_the_pristine_tree(

@@ -93,6 +93,7 @@ def test_malformed_go_is_an_error(source: str) -> None:
         const_value(source, "X")
 
 
+@pytest.mark.slow
 @given(st.text(max_size=60))
 def test_any_text_is_a_value_or_an_error_of_ours(text: str) -> None:
     source = f"package a\nconst X = {text}\nfunc F() {{\n\tx := {text}\n}}\n"

@@ -93,6 +93,7 @@ def test_a_missing_certificate_is_found(kubeadm: FakeKubeadm, path: str) -> None
         prove(kubeadm)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [

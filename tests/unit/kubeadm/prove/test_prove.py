@@ -81,6 +81,7 @@ def test_a_binary_that_says_another_thing_of_itself_is_refused(
     assert not any("init" in call for call in kubeadm.calls)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["issued", "renewed"])
 def test_one_date_that_is_off_by_a_day_fails_the_proof(
     moment: str, kubeadm: FakeKubeadm, binaries: dict[str, Binary], workspace: Workspace

@@ -82,6 +82,7 @@ def test_what_an_earlier_run_left_in_the_cache_is_not_used(
     assert trees[0] == trees[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", [".", "kubernetes", "kubernetes-1.20.2/"])
 @pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz", "w"])
 def test_with_or_without_a_top_folder(

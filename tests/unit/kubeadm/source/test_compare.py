@@ -72,6 +72,7 @@ def edit(file: Path, old: str = "", new: str = "\nfunc init() { backdoor() }\n")
     file.write_text(text.replace(old, new, 1) if old else text + new)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tag", TAGS)
 def test_a_genuine_archive_is_verified_by_comparison(
     tag: str, upstream: Path, tmp_path: Path, obtain: Obtain
@@ -160,6 +161,7 @@ def test_a_link_that_leads_elsewhere_is_refused(tree: Path, upstream: Path, obta
         obtain(pack(tree), verify_against=str(upstream))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [

@@ -253,6 +253,7 @@ with open_workspace(Path(sys.argv[1])) as workspace:
 """
 
 
+@pytest.mark.slow
 def test_two_runs_may_fetch_at_once(
     address: str, repository: tuple[Path, dict[str, str]], tmp_path: Path
 ) -> None:

@@ -191,6 +191,7 @@ def test_tags_without_end_are_cut_off(recorder: Recorder) -> None:
     assert caught.value.details == "it sends without end"
 
 
+@pytest.mark.slow
 def test_a_pack_without_end_is_cut_off(
     workspace: Workspace, recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

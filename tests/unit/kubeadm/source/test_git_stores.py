@@ -186,6 +186,7 @@ def _plant(store: Path, oid: str, kind: str, content: bytes) -> None:
     loose.write_bytes(zlib.compress(f"{kind} {len(content)}\0".encode() + content))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["blob", "tree", "commit"])
 def test_a_planted_object_is_noticed_and_fetched_anew(
     kind: str, upstream: Path, workspace: Workspace, recorder: Recorder, request_for: RequestFor

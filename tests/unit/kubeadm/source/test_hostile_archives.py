@@ -211,6 +211,7 @@ def huge_version(tar: tarfile.TarFile) -> None:
     put(tar, "other/hack/lib/version.sh", bytes(65 << 20))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("add", [sparse, many_links, huge_version])
 def test_members_larger_than_any_of_kubernetes_are_refused(
     add: Add,

@@ -102,6 +102,7 @@ def test_the_license_files_of_what_is_vendored_need_no_further_request(obtain: O
     assert obtain.requests == 4  # the tag, the trees, the files, and what they import
 
 
+@pytest.mark.slow
 def test_the_next_tag_asks_for_its_difference_only(obtain: Obtain) -> None:
     obtain("v1.20.1")
     (obtain.source / "pkg/new").mkdir(parents=True)
@@ -126,6 +127,7 @@ def test_another_run_asks_for_the_tag_alone(obtain: Obtain) -> None:
     assert obtain.said == ["v1.20.2 is in the cache already"]
 
 
+@pytest.mark.slow
 def test_two_tags_of_a_commit_keep_their_names(obtain: Obtain) -> None:
     repositories.git(obtain.source, "tag", "v1.20.5", "v1.20.2^{}")
     assert obtain("v1.20.2") == obtain("v1.20.5")
@@ -134,6 +136,7 @@ def test_two_tags_of_a_commit_keep_their_names(obtain: Obtain) -> None:
     assert obtain.tag == "v1.20.2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [b"", b"\xff\xfe\x00nonsense", b"../../etc\n/etc\n"])
 def test_a_remembered_closure_is_only_a_hint(obtain: Obtain, damage: bytes) -> None:
     first = obtain("v1.20.2")
@@ -141,6 +144,7 @@ def test_a_remembered_closure_is_only_a_hint(obtain: Obtain, damage: bytes) -> N
     assert obtain("v1.20.2") == first
 
 
+@pytest.mark.slow
 def test_a_server_without_filters_gives_the_whole_tree_and_it_is_said(obtain: Obtain) -> None:
     expected = obtain("v1.21.0")
     repositories.git(obtain.source, "config", "uploadpack.allowFilter", "false")
@@ -152,6 +156,7 @@ def test_a_server_without_filters_gives_the_whole_tree_and_it_is_said(obtain: Ob
     assert obtain.requests == 1
 
 
+@pytest.mark.slow
 def test_an_old_server_gives_the_whole_tree_and_it_is_said(
     obtain: Obtain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +172,7 @@ def test_an_old_server_gives_the_whole_tree_and_it_is_said(
     assert obtain.said == ["the source gives no single files, fetching the whole tree"]
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_at_single_files_is_asked_for_the_whole_tree(
     obtain: Obtain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +190,7 @@ def test_a_server_that_fails_at_single_files_is_asked_for_the_whole_tree(
     assert obtain.said == ["the source gives no single files, fetching the whole tree"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["..", ".git", "."])
 def test_a_tree_that_leaves_its_folder_is_refused(
     name: str, upstream: Path, tmp_path: Path, recorder: Recorder

@@ -287,6 +287,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shipped")
 @pytest.mark.parametrize(("damage", "named"), DAMAGES.values(), ids=DAMAGES)
 def test_an_unpacked_go_that_is_not_as_its_archive_is_unpacked_again(
@@ -330,6 +331,7 @@ def replace_folder(folder: Path) -> None:
     folder.symlink_to("absent")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shipped")
 @pytest.mark.parametrize("damage", [lose_archive, flip_archive, archive_of_nothing, replace_folder])
 def test_a_kept_archive_that_is_damaged_is_downloaded_again(

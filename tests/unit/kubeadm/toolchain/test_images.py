@@ -170,6 +170,7 @@ pins = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(pins, unique_by=lambda each: (each.repository, each.go_version)))
 def test_what_is_written_is_read(written: list[Pin]) -> None:
     with TemporaryDirectory() as folder:

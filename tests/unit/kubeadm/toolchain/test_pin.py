@@ -112,6 +112,7 @@ def test_a_tree_without_any_file() -> None:
         pin_of({"README": "1.20"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "files",
     [
@@ -207,6 +208,7 @@ def test_a_release_has_one_name(one: str, other: str) -> None:
     assert (go_name(one) == go_name(other)) == (Version(one) == Version(other))
 
 
+@pytest.mark.slow
 @given(versions, st.integers(1, 9), st.sampled_from(["", "legacy-"]))
 def test_old_cross_images(version: str, revision: int, word: str) -> None:
     assert pin_of({CROSS: f"v{version}-{word}{revision}\n"}).version == go_name(version)
@@ -218,6 +220,7 @@ def test_new_cross_images(version: str, minor: int, pre: str, revision: int) -> 
     assert pin_of({CROSS: text}).version == go_name(version)
 
 
+@pytest.mark.slow
 @given(st.text(max_size=40))
 def test_any_text_gives_a_version_or_an_error(text: str) -> None:
     for file in (GO_VERSION, DEPENDENCIES, CROSS):
@@ -234,6 +237,7 @@ def test_a_version_of_thousands_of_digits_is_none(text: str) -> None:
         pin_of({GO_VERSION: text})
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize(
     "text",
