@@ -148,10 +148,10 @@ class Bench:
             )
         beside = "kbuild, cold"
         yield Figure(
-            what="other lifetimes", unit="s", kbuild=others, beside=beside, other=first, limit=0.2
+            what="other lifetimes", unit="s", kbuild=others, beside=beside, other=first, limit=0.15
         )
         yield Figure(
-            what="nothing changed", unit="s", kbuild=same, beside=beside, other=first, limit=0.1
+            what="nothing changed", unit="s", kbuild=same, beside=beside, other=first, limit=0.06
         )
         yield Figure(
             what="cold, proof included",
@@ -159,7 +159,7 @@ class Bench:
             kbuild=first,
             beside="go build alone, whole tree",
             other=self._go_build(tree),
-            limit=1.15,
+            limit=0.90,
         )
 
     def starts(self) -> Iterator[Figure]:
