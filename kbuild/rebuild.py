@@ -148,6 +148,8 @@ def _request(statement: Statement, settings: RebuildSettings) -> BuildRequest:
         ),
         build_date=datetime.fromisoformat(asked["build_date"]),
         tree_state=asked["tree_state"],
+        # A provenance without it is of a kbuild that left stored defaults alone.
+        stored_defaults=asked.get("stored_defaults", "keep"),
         stock=asked["stock"],
         against_stock=False,
         independent=False,

@@ -49,6 +49,7 @@ from kbuild.kubeadm.model import (
     OutputRequest,
     PackageKind,
     SourceRequest,
+    StoredDefaults,
     TreeState,
 )
 
@@ -59,6 +60,7 @@ RELEASE_SITE = "https://dl.k8s.io/release"
 MAX_STALL = 3600
 BUILDERS: tuple[BuilderChoice, ...] = get_args(BuilderChoice)
 TREE_STATES: tuple[TreeState, ...] = get_args(TreeState)
+STORED_DEFAULTS: tuple[StoredDefaults, ...] = get_args(StoredDefaults)
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 PACKAGES: tuple[PackageKind, ...] = get_args(PackageKind)
 
@@ -309,6 +311,15 @@ class Settings(Target, RebuildSettings):
         panel=_OUTPUT,
         example="dirty",
     )
+    stored_defaults: StoredDefaults | None = option(
+        one_of(STORED_DEFAULTS),
+        "From v1.31 on, lifetimes stored in a cluster win over those compiled in. override: not if"
+        " they are stock's defaults. keep: always, as in stock. No effect before v1.31."
+        " Default: override; keep for a stock build.",
+        metavar="|".join(STORED_DEFAULTS),
+        panel=_BUILD,
+        example="override",
+    )
     layout: Layout = option(
         one_of(LAYOUTS),
         "tree makes <version>/bin/linux/<arch>/kubeadm, like the official site.",
@@ -375,7 +386,8 @@ class Settings(Target, RebuildSettings):
         return tuple(self._request(version, environment) for version in versions)
 
     def _check_stock(self) -> None:
-        for name in ("ca_years", "leaf_years", "against_stock"):
+        overridden = ("stored_defaults",) if self.stored_defaults == "override" else ()
+        for name in ("ca_years", "leaf_years", "against_stock", *overridden):
             if getattr(self, name):
                 raise BadSetting(
                     name=self.origin(name),
@@ -416,6 +428,7 @@ class Settings(Target, RebuildSettings):
             ),
             build_date=self.build_date or _clock(environment),
             tree_state=self.tree_state or ("clean" if self.stock else "dirty"),
+            stored_defaults=self.stored_defaults or ("keep" if self.stock else "override"),
             stock=self.stock,
             against_stock=self.against_stock,
             independent=self.independent,
@@ -435,6 +448,13 @@ class VerifySettings(Target, Cached):
         metavar="V",
         repeatable=True,
         example=["v1.23.0"],
+    )
+    stored_defaults: StoredDefaults | None = option(
+        one_of(STORED_DEFAULTS),
+        "Require that stock's default lifetimes, stored in a cluster, are overridden or kept. No"
+        " effect before v1.31. Default: either is right.",
+        metavar="|".join(STORED_DEFAULTS),
+        example="override",
     )
 
 

@@ -1,6 +1,7 @@
 """``kbuild kubeadm``: from a tag and two lifetimes to a proven kubeadm."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import typer
@@ -22,6 +23,11 @@ from kbuild.release.api import (
     source_document,
 )
 from kbuild.settings import Settings
+
+_STORED = {
+    "override": "each with the lifetimes asked for",
+    "keep": "each with stock's lifetimes",
+}
 
 app = command_app()
 
@@ -72,9 +78,14 @@ def proof_lines(proof: Proof) -> Iterator[str | Table]:
     if proof.ran is None:
         yield f"{proof.arch}: static checks only; no certificate was seen (qemu-user is missing)"
         return
-    old = sum(c.case == "old-ca" for c in proof.certificates)
+    count = Counter(certificate.case for certificate in proof.certificates)
     yield certificate_table(proof)
-    yield f"With a CA three years old: {old} more, issued and renewed, each date right."
+    yield f"With a CA three years old: {count['old-ca']} more, issued and renewed, each date right."
+    if proof.stored_defaults is not None:
+        defaults, values = count["stored-defaults"], count["stored-values"]
+        what = _STORED[proof.stored_defaults]
+        yield f"With stock's defaults stored in the configuration: {defaults} more, {what}."
+        yield f"With other values stored there: {values} more, each with these values."
 
 
 def _date(certificate: IssuedCertificate | None) -> str:
@@ -124,6 +135,7 @@ def _document(release: Release) -> dict[str, object]:
         "source": source_document(release.tree),
         "go": go_document(release.tree),
         "binaries": [proof_document(proof) for proof in release.proofs],
+        "stored_defaults": release.tree.stored_defaults,
         "note": release.tree.note,
         "unchanged": release.unchanged,
     }
@@ -138,6 +150,9 @@ def _plan_document(planned: Plan) -> dict[str, object]:
         "series": [series.name for series in planned.series],
         "ca_years": request.lifetimes.ca_years,
         "leaf_years": request.lifetimes.leaf_years,
+        "stored_defaults": request.stored_defaults
+        if any(series.stored_defaults for series in planned.series)
+        else None,
         "arches": list(request.arches),
         "builder": planned.builder,
         "go": request.go.version,
@@ -150,6 +165,8 @@ def _plan_lines(planned: Plan) -> Iterator[str]:
     go = planned.request.go.version or "the one that the tree pins, known once it is fetched"
     yield "Dry run: nothing is built."
     del document["dry_run"]
+    if document["stored_defaults"] is None:  # it means nothing for this version
+        del document["stored_defaults"]
     for name, value in {**document, "go": go}.items():
         text = ", ".join(value) if isinstance(value, list) else value
-        yield f"{name.replace('_', ' '):12} {text}"
+        yield f"{name.replace('_', ' '):15} {text}"

@@ -34,7 +34,7 @@ def verify(
     lifetimes = settings.lifetimes()
     expected = _whole(settings.version) if settings.version else None
     with open_workspace(settings.cache_dir) as workspace:
-        proof = prove_file(binary, expected, lifetimes, workspace, screen)
+        proof = prove_file(binary, expected, lifetimes, settings.stored_defaults, workspace, screen)
     document = {**proof_document(proof), "file": str(binary)}
     screen.result(document, [f"{binary} sha256:{proof.sha256}", *proof_lines(proof)])
 

@@ -128,7 +128,7 @@ def build_and_prove(
 def _tree(source: SourceTree, toolchain: Toolchain, request: BuildRequest) -> PatchedTree:
     if request.stock:
         return leave_stock(source, toolchain)
-    return patch_tree(source, toolchain, request.lifetimes)
+    return patch_tree(source, toolchain, request.lifetimes, request.stored_defaults)
 
 
 def _stock_tree(source: SourceTree, toolchain: Toolchain, job: Job) -> PatchedTree:

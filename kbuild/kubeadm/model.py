@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from packaging.version import Version
 
@@ -21,8 +21,12 @@ BuilderChoice = Literal["auto", "docker", "local"]
 TreeState = Literal["dirty", "clean", "archive"]
 Layout = Literal["flat", "tree"]
 PackageKind = Literal["deb", "rpm"]
-# A PKI whose CAs kubeadm makes too, or one whose CAs are three years old.
-Case = Literal["fresh-ca", "old-ca"]
+# What a kubeadm does with stock's default lifetimes where a cluster's configuration stores them.
+StoredDefaults = Literal["override", "keep"]
+# A PKI whose CAs kubeadm makes too, or one whose CAs are three years old; or a fresh one by a
+# configuration that stores stock's default lifetimes, or others that somebody has chosen.
+Case = Literal["fresh-ca", "old-ca", "stored-defaults", "stored-values"]
+CASES: tuple[Case, ...] = get_args(Case)
 Moment = Literal["issued", "renewed"]
 CertificateKind = Literal["ca", "leaf", "kubeconfig"]
 
@@ -43,6 +47,23 @@ class Lifetimes:
     def leaf(self) -> timedelta:
         """Return the lifetime of a leaf, kubeconfigs' client certificates included."""
         return timedelta(days=DAYS_A_YEAR * self.leaf_years)
+
+    def expected(self, case: Case, stored_defaults: StoredDefaults) -> "Lifetimes":
+        """Return what a kubeadm of these lifetimes must issue in a case of the proof."""
+        if case == "stored-values" or (case, stored_defaults) == ("stored-defaults", "keep"):
+            return self.stored(case)
+        return self
+
+    def stored(self, case: Case) -> "Lifetimes":
+        """Return what the configuration stores in a case that has one.
+
+        Chosen values are neither stock's nor those asked for.
+        """
+        if case == "stored-defaults":
+            return Lifetimes(ca_years=STOCK_CA_YEARS, leaf_years=STOCK_LEAF_YEARS)
+        asked = (self.ca_years, self.leaf_years)
+        leaf, ca, *_ = (years for years in range(2, STOCK_CA_YEARS) if years not in asked)
+        return Lifetimes(ca_years=ca, leaf_years=leaf)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +116,7 @@ class BuildRequest:
     output: OutputRequest
     build_date: datetime | None
     tree_state: TreeState
+    stored_defaults: StoredDefaults
     stock: bool
     against_stock: bool
     independent: bool
@@ -207,7 +229,8 @@ class AppliedPatch:
 class PatchedTree:
     """A source tree whose own text now computes to the lifetimes asked for.
 
-    ``note`` is what users of such a kubeadm must know, or empty.
+    ``stored_defaults`` is None where configurations of its version store no lifetimes. ``note`` is
+    what users of such a kubeadm must know, or empty.
     """
 
     source: SourceTree
@@ -215,6 +238,7 @@ class PatchedTree:
     lifetimes: Lifetimes
     patches: tuple[AppliedPatch, ...]
     diff: str
+    stored_defaults: StoredDefaults | None = None
     note: str = ""
 
 
@@ -265,8 +289,8 @@ class Binary:
 class IssuedCertificate:
     """One certificate as read back.
 
-    ``case`` is ``fresh-ca`` or ``old-ca``, ``moment`` is ``issued`` or ``renewed``, ``kind`` is
-    ``ca``, ``leaf`` or ``kubeconfig``; ``path`` is relative to /etc/kubernetes.
+    ``moment`` is ``issued`` or ``renewed``, ``kind`` is ``ca``, ``leaf`` or ``kubeconfig``;
+    ``path`` is relative to /etc/kubernetes.
     """
 
     case: Case
@@ -285,7 +309,8 @@ class Proof:
 
     ``ran`` tells how it was run: ``native``, ``qemu`` or None when only the static checks ran.
     ``version`` holds the fields of ``kubeadm version -o json``. ``published`` is the publisher's
-    binary, byte for byte the same.
+    binary, byte for byte the same. ``stored_defaults`` is what it did with those, None where no
+    configuration stored any.
     """
 
     path: Path
@@ -295,6 +320,7 @@ class Proof:
     where: str
     version: dict[str, str] = field(default_factory=dict)
     certificates: tuple[IssuedCertificate, ...] = ()
+    stored_defaults: StoredDefaults | None = None
     against_stock: StockDifference | None = None
     published: Published | None = None
 

@@ -16,7 +16,7 @@ from typing import Any
 from kbuild.base.errors import KbuildError, NotWritable
 from kbuild.base.files import BROKEN, reason_of
 from kbuild.kubeadm.api import full_tag, read_arch
-from kbuild.kubeadm.model import DAYS_A_YEAR
+from kbuild.kubeadm.model import CASES, DAYS_A_YEAR, Lifetimes
 from kbuild.release.demands import Demands, TrustedKey, inside, read_trusted_key
 from kbuild.release.errors import NotARelease
 from kbuild.release.files import (
@@ -341,18 +341,27 @@ def _check_proof(files: ReleaseFiles, statement: Statement) -> Iterator[str]:
         for fact, value in expected.items():
             if version.get(fact) != value:
                 yield f"its {name} reports {fact} {version.get(fact)}, by {PROVENANCE} {value}"
-        yield from _check_certificates(name, proof["certificates"], asked["lifetimes"])
+        yield from _check_certificates(name, proof["certificates"], asked)
+        # A version before v1.31 has none, nor has a proof by an earlier kbuild.
+        way = asked.get("stored_defaults", "keep")
+        if (done := proof.get("stored_defaults")) not in (None, way):
+            yield f"it says that {name} has stored defaults {done}, by {PROVENANCE} {way}"
 
 
 def _check_certificates(
-    name: str, certificates: list[dict[str, Any]], lifetimes: dict[str, int]
+    name: str, certificates: list[dict[str, Any]], asked: Mapping[str, Any]
 ) -> Iterator[str]:
+    lifetimes, way = Lifetimes(**asked["lifetimes"]), asked.get("stored_defaults", "keep")
     if not certificates:
         yield f"it saw no certificate of {name}"
     for certificate in certificates:
         born, ends = (datetime.fromisoformat(certificate[at]) for at in ("not_before", "not_after"))
-        is_ca = certificate["kind"] == "ca"
-        years = lifetimes["ca_years" if is_ca else "leaf_years"]
+        is_ca, case = certificate["kind"] == "ca", certificate["case"]
+        if case not in CASES:
+            yield f"{name} issued {certificate['path']} in an unknown case"
+            continue
+        expected = lifetimes.expected(case, way)
+        years = expected.ca_years if is_ca else expected.leaf_years
         span = timedelta(days=DAYS_A_YEAR * years)
         # A leaf may begin with its CA, which may be old; that it ends when it should was proven.
         right = span - _SLACK <= ends - born and (ends - born <= span + _SLACK or not is_ca)

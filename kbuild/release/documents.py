@@ -25,6 +25,7 @@ def proof_document(proof: Proof, layout: str = "flat") -> dict[str, object]:
         "where": proof.where,
         "version": proof.version,
         "certificates": [plain(dataclasses.asdict(c)) for c in proof.certificates],
+        "stored_defaults": proof.stored_defaults,
     }
     for name in ("against_stock", "published"):
         if (found := getattr(proof, name)) is not None:
@@ -79,6 +80,7 @@ def request_document(request: BuildRequest, build_date: datetime | None) -> dict
         "go_site": go.site,
         "build_date": build_date,
         "tree_state": request.tree_state,
+        "stored_defaults": request.stored_defaults,
         "stock": request.stock,
         "against_stock": request.against_stock,
         "independent": request.independent,

@@ -32,10 +32,15 @@ kubeadm_binary_checksum: >-
   {{ {'$version': {$sums}}[kube_version | regex_replace('^v', '')][image_arch] }}
 """)
 _KUBESPRAY_LIFETIMES = Template("""\
-# Kubespray writes these into kubeadm's configuration, which beats what is compiled in.
+# $why
 kube_cert_validity_period: $leaf
 kube_ca_cert_validity_period: $ca
 """)
+_WHY_LIFETIMES = {
+    "override": "Kubespray writes these into kubeadm's configuration. Without them it writes\n"
+    "# stock's defaults, which this kubeadm overrides; any other value wins.",
+    "keep": "Kubespray writes these into kubeadm's configuration, which beats what is compiled in.",
+}
 _KUBEKEY = Template("""\
 # $about
 # KubeKey takes what lies in its binary_dir, and checks no sum: run this before kk, in its work_dir.
@@ -105,6 +110,7 @@ def snippet(tool: str, statement: Statement, base: str) -> str:
         "version": tag.removeprefix("v"),
         "ca": f"{ca * _HOURS_A_YEAR}h",
         "leaf": f"{leaf * _HOURS_A_YEAR}h",
+        "why": _WHY_LIFETIMES[asked.get("stored_defaults", "keep")],
         "address": f"{above}/{binary_name('{{ image_arch }}', layout)}",
     }
     each = [

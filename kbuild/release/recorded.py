@@ -14,7 +14,7 @@ from kbuild.kubeadm.api import is_go_version, is_tag
 from kbuild.kubeadm.model import MAX_YEARS, STOCK_CA_YEARS, STOCK_LEAF_YEARS
 from kbuild.release.names import BUILD, PATCH, PROOF, binary_name, sbom_name
 from kbuild.release.packages import package_name
-from kbuild.settings import BUILDERS, LAYOUTS, PACKAGES, TREE_STATES
+from kbuild.settings import BUILDERS, LAYOUTS, PACKAGES, STORED_DEFAULTS, TREE_STATES
 
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -37,6 +37,9 @@ def demand_request(asked: Mapping[str, Any]) -> None:
     choices = {"builder": BUILDERS, "layout": LAYOUTS, "tree_state": TREE_STATES}
     for name, known in choices.items():
         _demand(name, asked[name], _is_text(asked[name]) and asked[name] in known)
+    # An earlier kbuild did not know it.
+    stored = asked.get("stored_defaults", "keep")
+    _demand("stored_defaults", stored, _is_text(stored) and stored in STORED_DEFAULTS)
     _demand("version", asked["version"], _is_text(asked["version"]) and is_tag(asked["version"]))
     _demand("arches", asked["arches"], bool(asked["arches"]) and _are_of(asked["arches"], ARCHES))
     _demand("package", asked["package"], _are_of(asked["package"], PACKAGES))

@@ -88,7 +88,7 @@ def test_the_closure_gives_the_same_bytes_as_the_whole_tree(
             go_version=GO_VERSION,
             go_root=goroot,
         )
-        patched = patch_tree(whole, toolchain, Lifetimes(ca_years=100, leaf_years=100))
+        patched = patch_tree(whole, toolchain, Lifetimes(ca_years=100, leaf_years=100), "keep")
         binary = compile_kubeadm(patched, "amd64", stamp, workspace, Recorder())
         assert len(list(path.rglob("*"))) > 20000
         assert binary.path.read_bytes() == releases[ARCHIVE_LOCAL].binary.read_bytes()

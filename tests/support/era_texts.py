@@ -92,6 +92,35 @@ func NewSelfSignedCACert(cfg *CertConfig, key Signer) (*Certificate, error) {
 	tmpl := Certificate{NotBefore: notBefore, NotAfter: notAfter, IsCA: true}
 	return sign(&tmpl, key)"""
 
+DEFAULTS_GO = """\
+package v1beta4
+
+import (
+	"time"
+
+	"k8s.io/kubernetes/cmd/kubeadm/app/constants"
+)
+
+func SetDefaults_ClusterConfiguration(obj *ClusterConfiguration) {
+	if obj.CertificateValidityPeriod == nil {
+		obj.CertificateValidityPeriod = &Duration{
+			Duration: constants.CertificateValidityPeriod,
+		}
+	}
+	if obj.CACertificateValidityPeriod == nil {
+		obj.CACertificateValidityPeriod = &Duration{
+			Duration: constants.CACertificateValidityPeriod,
+		}
+	}
+}
+
+func SetDefaults_Timeouts(obj *Timeouts) {
+	if obj.KubernetesAPICall == nil {
+		obj.KubernetesAPICall = &Duration{Duration: time.Minute}
+	}
+}
+"""
+
 TEST_DECOY = f"""\
 package utils
 

@@ -13,6 +13,7 @@ from tests.support import era_texts as texts
 CERT = "staging/src/k8s.io/client-go/util/cert/cert.go"
 PKI_HELPERS = "cmd/kubeadm/app/util/pkiutil/pki_helpers.go"
 CONSTANTS = "cmd/kubeadm/app/constants/constants.go"
+DEFAULTS = "cmd/kubeadm/app/apis/kubeadm/v1beta4/defaults.go"
 TEST_HELPERS = "test/utils/pki_helpers.go"
 CLIENT_GO = "vendor/k8s.io/client-go"
 
@@ -46,6 +47,8 @@ def make_tree(folder: Path, tag: str) -> None:
     if minor >= 15:
         files[TEST_HELPERS] = texts.TEST_DECOY
         files["go.mod"] = f"module k8s.io/kubernetes\n\ngo {_go_line(minor)}\n"
+    if minor >= 31:
+        files[DEFAULTS] = texts.DEFAULTS_GO
     if minor >= 30:
         modules = "\t.\n\t./staging/src/k8s.io/client-go\n"
         files["go.work"] = f"go {_go_line(minor)}\n\nuse (\n{modules})\n"

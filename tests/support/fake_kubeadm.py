@@ -19,13 +19,17 @@ from kbuild.base.sandbox import Files
 
 DAY = timedelta(days=1)
 RENEWED_KUBECONFIGS = ("admin.conf", "controller-manager.conf", "scheduler.conf")
+SUPER_ADMIN = "super-admin.conf"  # of v1.29 and later
+STOCK = {"ca": "87600h0m0s", "leaf": "8760h0m0s"}
+FIELDS = {"ca": "caCertificateValidityPeriod", "leaf": "certificateValidityPeriod"}
 
 
 class FakeKubeadm:
-    """Issues CAs of ``ca`` and leaves of ``leaf``.
+    """Issues CAs of ``ca`` and leaves of ``leaf``, unless its configuration stores other lifetimes.
 
-    ``wrong`` changes the lifetime of one path, ``instead`` its content. ``fields`` is what it says
-    of itself, ``files`` what the last run has left.
+    Stock's defaults that are stored win only for the ``kept`` of "ca" and "leaf". ``wrong`` changes
+    the lifetime of one path, ``instead`` its content. ``fields`` is what it says of itself,
+    ``files`` what the last run has left.
     """
 
     how = "native"
@@ -33,6 +37,8 @@ class FakeKubeadm:
 
     def __init__(self, ca: timedelta, leaf: timedelta, version: str = "v1.20.2") -> None:
         self.ca, self.leaf = ca, leaf
+        self.kept: set[str] = set()
+        self.deaf = False  # to all that is stored
         self.fields = {"gitVersion": version}
         self.wrong: dict[tuple[str, str], timedelta] = {}
         self.missing: set[str] = set()
@@ -47,23 +53,40 @@ class FakeKubeadm:
         made = dict(files)
         if arguments[0] == "version":
             return json.dumps({"clientVersion": self.fields}), files
+        has_super_admin = self.fields["gitVersion"][:5] >= "v1.29"
+        extra = (SUPER_ADMIN,) if has_super_admin else ()
+        ca, leaf = self._lifetimes(arguments, files)
         if arguments[:4] == ("init", "phase", "certs", "all"):
             for path in CAS:
-                self._write(made, path, "issued", self.ca)
+                self._write(made, path, "issued", ca)
             for path in LEAVES:
-                self._write(made, path, "issued", self.leaf)
+                self._write(made, path, "issued", leaf)
         elif arguments[:4] == ("init", "phase", "kubeconfig", "all"):
-            for path in KUBECONFIGS:
-                self._write(made, path, "issued", self.leaf)
+            for path in (*KUBECONFIGS, *extra):
+                self._write(made, path, "issued", leaf)
         elif "renew" in arguments:
-            for path in (*LEAVES, *RENEWED_KUBECONFIGS):
+            for path in (*LEAVES, *RENEWED_KUBECONFIGS, *extra):
                 if path not in self.unrenewed:
-                    self._write(made, path, "renewed", self.leaf)
+                    self._write(made, path, "renewed", leaf)
         self.files = made
         return "", made
 
     def stop(self) -> None:
         """Nothing of it runs on by itself."""
+
+    def _lifetimes(self, arguments: tuple[str, ...], files: Files) -> tuple[timedelta, timedelta]:
+        compiled = {"ca": self.ca, "leaf": self.leaf}
+        [config] = [a.rpartition("/")[2] for a in arguments if a.startswith("--config=")]
+        [cluster] = [
+            document
+            for document in yaml.safe_load_all(files[config])
+            if document["kind"] == "ClusterConfiguration"
+        ]
+        for kind, field in FIELDS.items():
+            stored = cluster.get(field)
+            if stored and not self.deaf and (stored != STOCK[kind] or kind in self.kept):
+                compiled[kind] = timedelta(hours=int(stored.removesuffix("h0m0s")))
+        return compiled["ca"], compiled["leaf"]
 
     def _write(self, files: dict[str, bytes], name: str, moment: str, lifetime: timedelta) -> None:
         if name in self.missing or (name in CAS and name in files):

@@ -2,7 +2,14 @@
 
 from pathlib import Path
 
-from kbuild.kubeadm.model import GoPin, Lifetimes, PatchedTree, SourceTree, Toolchain
+from kbuild.kubeadm.model import (
+    GoPin,
+    Lifetimes,
+    PatchedTree,
+    SourceTree,
+    StoredDefaults,
+    Toolchain,
+)
 from kbuild.kubeadm.patching.apply import patch_tree
 from kbuild.kubeadm.patching.gosource import added_duration, const_value
 from tests.support.eras import CERT, CONSTANTS, PKI_HELPERS
@@ -11,9 +18,16 @@ YEAR = 365 * 24 * 3600 * 10**9
 TOOLCHAIN = Toolchain(builder="local", pin=GoPin(version="1.15.5", files=()), go_version="1.15.5")
 
 
-def patch(folder: Path, tag: str, ca: int = 100, leaf: int = 10) -> PatchedTree:
+def patch(
+    folder: Path,
+    tag: str,
+    ca: int = 100,
+    leaf: int = 10,
+    stored_defaults: StoredDefaults = "override",
+) -> PatchedTree:
     tree = SourceTree(path=folder, tag=tag, commit="0" * 40, origin="a test")
-    return patch_tree(tree, TOOLCHAIN, Lifetimes(ca_years=ca, leaf_years=leaf))
+    lifetimes = Lifetimes(ca_years=ca, leaf_years=leaf)
+    return patch_tree(tree, TOOLCHAIN, lifetimes, stored_defaults)
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

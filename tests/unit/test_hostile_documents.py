@@ -365,7 +365,7 @@ def test_patches(data: st.DataObject, home: Path) -> None:
     path.write_bytes(data.draw(damaged(path.read_bytes())))
     with soon(), contextlib.suppress(KbuildError):
         for series in read_index(folder).series:
-            series.hunks(Lifetimes(ca_years=2, leaf_years=1))
+            series.hunks(Lifetimes(ca_years=2, leaf_years=1), "override")
     shutil.rmtree(folder)
 
 
@@ -409,7 +409,7 @@ def test_go_sources(data: st.DataObject, tree: SourceTree) -> None:
     try:
         path.write_bytes(content)
         with soon(), contextlib.suppress(KbuildError):
-            fitting_series(tree, Lifetimes(ca_years=2, leaf_years=1))
+            fitting_series(tree, Lifetimes(ca_years=2, leaf_years=1), "override")
     finally:
         path.write_bytes(before)
 

@@ -94,6 +94,18 @@ def test_the_request_is_that_of_the_provenance_with_every_input_demanded(
     assert request.build_date.isoformat() == "2026-01-02T12:00:00+00:00"
 
 
+def test_stored_defaults_are_as_they_were_and_kept_by_an_earlier_kbuild(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder = Builder(made.parent / "work")
+    run(made, builder, monkeypatch)
+    edit(made, '"stored_defaults": "override"', '"stored_defaults": "keep"')
+    run(made, builder, monkeypatch)
+    edit(made, '"stored_defaults": "keep",', "")
+    run(made, builder, monkeypatch)
+    assert [each.stored_defaults for each in builder.requests] == ["override", "keep", "keep"]
+
+
 def test_the_same_bytes_are_equal(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = run(made, Builder(made.parent / "work"), monkeypatch)
     assert set(found.files) == {

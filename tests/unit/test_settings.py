@@ -23,6 +23,7 @@ from kbuild.settings import (
     PinsUpdateSettings,
     Settings,
     SignSettings,
+    VerifySettings,
     VersionsSettings,
     example_file,
     names,
@@ -318,6 +319,34 @@ def test_independent_is_about_against_stock() -> None:
     assert settings.requests({})[0].independent is True
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "override"), ({"stored_defaults": "override"}, "override"),
+     ({"stored_defaults": "keep"}, "keep")],
+)  # fmt: skip
+def test_stored_defaults_are_overridden_unless_they_are_to_be_kept(
+    given: dict[str, str], expected: str
+) -> None:
+    settings = read_settings(Settings, flags(**given), {}, None)
+    assert settings.requests({})[0].stored_defaults == expected
+
+
+def test_a_stock_build_keeps_stored_defaults() -> None:
+    stock = {"version": ["v1.33.3"], "stock": True}
+    for more in ({}, {"stored_defaults": "keep"}):
+        settings = read_settings(Settings, {**stock, **more}, {}, None)
+        assert settings.requests({})[0].stored_defaults == "keep"
+    settings = read_settings(Settings, stock, {"KBUILD_STORED_DEFAULTS": "override"}, None)
+    with pytest.raises(BadSetting, match=r"KBUILD_STORED_DEFAULTS.*a stock build is not patched"):
+        settings.requests({})
+
+
+def test_verify_demands_nothing_of_stored_defaults_by_itself() -> None:
+    assert read_settings(VerifySettings, {}, {}, None).stored_defaults is None
+    Path("kbuild.toml").write_text('stored-defaults = "keep"\n')
+    assert read_settings(VerifySettings, {}, {}, None).stored_defaults == "keep"
+
+
 @pytest.mark.parametrize("name", ["version", "ca_years", "leaf_years"])
 def test_what_has_no_default_must_be_given(name: str) -> None:
     with pytest.raises(MissingSetting, match=f"^missing: --{name.replace('_', '-')}$"):
@@ -334,6 +363,7 @@ def test_what_has_no_default_must_be_given(name: str) -> None:
         ("version", 1.21),
         ("builder", "podman"),
         ("tree_state", "filthy"),
+        ("stored_defaults", "overwrite"),
         ("commit", "abc"),
         ("source_sha256", "00"),
         ("build_date", "0001-01-01T00:00:00+14:00"),

@@ -14,6 +14,7 @@ from kbuild.kubeadm.model import (
     Lifetimes,
     PatchedTree,
     SourceTree,
+    StoredDefaults,
     Toolchain,
 )
 from kbuild.kubeadm.patching.errors import LifetimeNotReached
@@ -25,17 +26,23 @@ from kbuild.kubeadm.patching.series import Check, Hunk, Patch, Series
 NO_NEWLINE = "\n\\ No newline at end of file\n"
 
 
-def patch_tree(tree: SourceTree, toolchain: Toolchain, lifetimes: Lifetimes) -> PatchedTree:
+def patch_tree(
+    tree: SourceTree,
+    toolchain: Toolchain,
+    lifetimes: Lifetimes,
+    stored_defaults: StoredDefaults,
+) -> PatchedTree:
     """Change the tree in place so that kubeadm issues certificates of these lifetimes.
 
+    ``stored_defaults`` has no effect where configurations of its version store no lifetimes.
     Raises UnsupportedVersion, NoPatchFits, SeveralPatchesFit, VendoredCopy, LifetimeNotReached,
     PatchIndexBroken, GitMissing, DiskFull or NotWritable. After LifetimeNotReached and the last
     two the tree is of no use.
     """
-    series = fitting_series(tree, lifetimes)
-    hunks = series.hunks(lifetimes)
+    series = fitting_series(tree, lifetimes, stored_defaults)
+    hunks = series.hunks(lifetimes, stored_defaults)
     before = {hunk.file: read(tree, hunk.file, hunk.old[0].strip()) for hunk in hunks}
-    rendered = {patch: patch.render(lifetimes) for patch in series.patches}
+    rendered = {patch: patch.render(lifetimes) for patch in series.patches_for(stored_defaults)}
     _git_apply(tree, "".join(rendered.values()), hunks)
     after = {file: read(tree, file, "what was patched") for file in before}
     _check_text(tree, before, after, hunks)
@@ -46,8 +53,9 @@ def patch_tree(tree: SourceTree, toolchain: Toolchain, lifetimes: Lifetimes) -> 
         toolchain=toolchain,
         lifetimes=lifetimes,
         patches=tuple(_applied(patch, text) for patch, text in rendered.items()),
-        note=series.note,
         diff="".join(_diff(file, before[file], after[file]) for file in sorted(before)),
+        stored_defaults=stored_defaults if series.stored_defaults else None,
+        note=series.note(stored_defaults),
     )
 
 
@@ -57,8 +65,15 @@ def leave_stock(tree: SourceTree, toolchain: Toolchain) -> PatchedTree:
     Raises UnsupportedVersion, NoPatchFits, SeveralPatchesFit, VendoredCopy or PatchIndexBroken.
     """
     stock = Lifetimes(ca_years=STOCK_CA_YEARS, leaf_years=STOCK_LEAF_YEARS)
-    fitting_series(tree, stock)
-    return PatchedTree(source=tree, toolchain=toolchain, lifetimes=stock, patches=(), diff="")
+    series = fitting_series(tree, stock, "keep")
+    return PatchedTree(
+        source=tree,
+        toolchain=toolchain,
+        lifetimes=stock,
+        patches=(),
+        diff="",
+        stored_defaults="keep" if series.stored_defaults else None,
+    )
 
 
 def _git_apply(tree: SourceTree, text: str, hunks: tuple[Hunk, ...]) -> None:

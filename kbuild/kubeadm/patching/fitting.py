@@ -3,7 +3,7 @@
 import os
 
 from kbuild.base.files import read_file, reason_of
-from kbuild.kubeadm.model import DAYS_A_YEAR, Lifetimes, SourceTree
+from kbuild.kubeadm.model import DAYS_A_YEAR, Lifetimes, SourceTree, StoredDefaults
 from kbuild.kubeadm.patching.errors import NoPatchFits, SeveralPatchesFit, VendoredCopy
 from kbuild.kubeadm.patching.goconst import GoSourceError
 from kbuild.kubeadm.patching.gosource import const_value
@@ -13,7 +13,9 @@ DAY = 24 * 3600 * 10**9
 _MAX_SOURCE = 1 << 20  # bytes; constants.go of kubeadm, the longest that is read, has 30,000
 
 
-def fitting_series(tree: SourceTree, lifetimes: Lifetimes) -> Series:
+def fitting_series(
+    tree: SourceTree, lifetimes: Lifetimes, stored_defaults: StoredDefaults
+) -> Series:
     """Return the series that fits the tree; nothing is changed.
 
     Raises UnsupportedVersion, NoPatchFits, SeveralPatchesFit or VendoredCopy.
@@ -22,7 +24,7 @@ def fitting_series(tree: SourceTree, lifetimes: Lifetimes) -> Series:
     fitting: list[Series] = []
     for series in series_for(tree.version):
         try:
-            _check_fit(tree, series, lifetimes)
+            _check_fit(tree, series, lifetimes, stored_defaults)
             fitting.append(series)
         except NoPatchFits as error:
             misfits.append(error)
@@ -83,12 +85,14 @@ def misfit(tree: SourceTree, file: str, expected: str, details: str = "") -> NoP
     return NoPatchFits(tag=tree.tag, file=file, expected=f"`{expected}`", details=details)
 
 
-def _check_fit(tree: SourceTree, series: Series, lifetimes: Lifetimes) -> None:
-    for hunk in series.hunks(lifetimes):
+def _check_fit(
+    tree: SourceTree, series: Series, lifetimes: Lifetimes, stored_defaults: StoredDefaults
+) -> None:
+    for hunk in series.hunks(lifetimes, stored_defaults):
         text = read(tree, hunk.file, hunk.old[0].strip())
         if len(places(text, hunk.old)) != 1:
             raise misfit(tree, hunk.file, _culprit(text, hunk))
-    for use in series.uses:
+    for use in series.uses_for(stored_defaults):
         if use.text not in read(tree, use.file, use.text):
             raise misfit(tree, use.file, use.text)
     check_keeps(tree, series)

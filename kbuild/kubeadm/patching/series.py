@@ -20,7 +20,7 @@ import kbuild
 from kbuild.base.eras import eras_of, make_eras
 from kbuild.base.errors import UnsupportedVersion
 from kbuild.base.files import BROKEN, read_file, reason_of
-from kbuild.kubeadm.model import Lifetimes
+from kbuild.kubeadm.model import Lifetimes, StoredDefaults
 from kbuild.kubeadm.patching.errors import PatchIndexBroken
 
 INDEX = "series.toml"
@@ -91,6 +91,16 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """How stock's defaults are overridden where a cluster stores them, and what users must know."""
+
+    patches: tuple[Patch, ...]
+    uses: tuple[Use, ...]
+    override: str
+    keep: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
     """The patches of one layout of Kubernetes."""
 
@@ -103,14 +113,14 @@ class Series:
     keeps: tuple[Keep, ...]
     checks: tuple[Check, ...]
     holders: tuple[str, ...]
-    note: str = ""
+    stored_defaults: Stored | None = None
 
     def __post_init__(self) -> None:
-        hunks = self.hunks(Lifetimes(ca_years=1, leaf_years=1))
-        if not all(hunk.old for hunk in hunks):
+        once = Lifetimes(ca_years=1, leaf_years=1)
+        if not all(hunk.old for hunk in self.hunks(once, "override")):
             msg = f"series {self.name} has a patch that replaces nothing"
             raise ValueError(msg)
-        patched = {hunk.file for hunk in hunks}
+        patched = {hunk.file for hunk in self.hunks(once, "keep")}
         if patched != {check.file for check in self.checks}:
             msg = f"series {self.name} does not check the very files that it patches"
             raise ValueError(msg)
@@ -118,9 +128,27 @@ class Series:
             msg = f"series {self.name} does not check both ca and leaf"
             raise ValueError(msg)
 
-    def hunks(self, lifetimes: Lifetimes) -> tuple[Hunk, ...]:
+    def patches_for(self, stored_defaults: StoredDefaults) -> tuple[Patch, ...]:
+        """Return the patches that are applied, in order."""
+        stored = self.stored_defaults if stored_defaults == "override" else None
+        return self.patches + (stored.patches if stored else ())
+
+    def uses_for(self, stored_defaults: StoredDefaults) -> tuple[Use, ...]:
+        """Return the text that must be there for these patches to have an effect."""
+        stored = self.stored_defaults if stored_defaults == "override" else None
+        return self.uses + (stored.uses if stored else ())
+
+    def hunks(self, lifetimes: Lifetimes, stored_defaults: StoredDefaults) -> tuple[Hunk, ...]:
         """Return all that the patches replace."""
-        return tuple(hunk for patch in self.patches for hunk in patch.hunks(lifetimes))
+        patches = self.patches_for(stored_defaults)
+        return tuple(hunk for patch in patches for hunk in patch.hunks(lifetimes))
+
+    def note(self, stored_defaults: StoredDefaults) -> str:
+        """Return what users of such a kubeadm must know, or an empty text."""
+        if self.stored_defaults is None:
+            return ""
+        stored = self.stored_defaults
+        return stored.override if stored_defaults == "override" else stored.keep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +159,7 @@ class Index:
     series: tuple[Series, ...]
 
 
-_Entry = Series | Use | Keep | Check
+_Entry = Series | Stored | Use | Keep | Check
 
 
 def series_for(version: Version) -> tuple[Series, ...]:
@@ -178,14 +206,24 @@ def _series(folder: Path, **entry: Any) -> Series:  # noqa: ANN401  # checked be
     entry["holders"] = tuple(entry["holders"])
     for key, kind in (("uses", Use), ("keeps", Keep), ("checks", Check)):
         entry[key] = tuple(kind(**each) for each in entry[key])
+    if (stored := entry.get("stored_defaults")) is not None:
+        entry["stored_defaults"] = _stored(folder, **stored)
     made = Series(**entry)
     parts: list[_Entry] = [made, *made.uses, *made.keeps, *made.checks]
+    if made.stored_defaults is not None:
+        parts += [made.stored_defaults, *made.stored_defaults.uses]
     for part in parts:
         _demand_types(part)
     if not all(isinstance(text, str) for text in (*made.holders, *made.links.values())):
         message = "a holder or a link is not a text"
         raise TypeError(message)
     return made
+
+
+def _stored(folder: Path, **entry: Any) -> Stored:  # noqa: ANN401  # checked by the caller
+    entry["patches"] = tuple(_patch(folder / name) for name in entry["patches"])
+    entry["uses"] = tuple(Use(**each) for each in entry["uses"])
+    return Stored(**entry)
 
 
 def _demand_types(made: _Entry) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,12 +15,21 @@ from kbuild.base.files import BROKEN, reason_of
 from kbuild.base.progress import Progress
 from kbuild.base.workspace import Workspace, sha256
 from kbuild.kubeadm.compile.recipe import stamp_fields
-from kbuild.kubeadm.model import Binary, IssuedCertificate, Lifetimes, Proof, ProvenBinary
+from kbuild.kubeadm.model import (
+    Binary,
+    IssuedCertificate,
+    Lifetimes,
+    Proof,
+    ProvenBinary,
+    StoredDefaults,
+)
 from kbuild.kubeadm.prove.elf import read_arch
 from kbuild.kubeadm.prove.errors import CannotRun, KubeadmFailed, WrongBinary, WrongVersion
 from kbuild.kubeadm.prove.runner import Runner, sandbox_runner
 
 _MAX_SIZE = 256 << 20  # bytes; an official kubeadm has up to 80 MB, unstripped ones 120
+# "keep" comes first: with stock's own lifetimes both are the same, and nothing is overridden.
+_EITHER: tuple[StoredDefaults, ...] = ("keep", "override")
 _REPORTED = {"gitMajor": "major", "gitMinor": "minor"}  # as `kubeadm version -o json` names them
 
 
@@ -40,7 +49,8 @@ def prove_binary(binary: Binary, workspace: Workspace, progress: Progress) -> Pr
     arch = read_arch(binary.path)
     if arch != binary.arch:
         raise WrongBinary(path=binary.path, reason=f"it is for {arch}, not {binary.arch}")
-    proof = _prove(binary.path, arch, expected, tree.lifetimes, workspace, progress)
+    accepted = (tree.stored_defaults,) if tree.stored_defaults else ()
+    proof = _prove(binary.path, arch, expected, tree.lifetimes, accepted, workspace, progress)
     return ProvenBinary(binary=binary, proof=proof)
 
 
@@ -48,18 +58,21 @@ def prove_file(
     path: Path,
     version: str | None,
     lifetimes: Lifetimes,
+    stored_defaults: StoredDefaults | None,
     workspace: Workspace,
     progress: Progress,
 ) -> Proof:
     """Prove any kubeadm, whoever built it; ``version`` is the gitVersion it must report.
 
+    ``stored_defaults`` is what it must do with those, None if either is right.
     Raises a ProofError, CannotRun when nothing here can run it.
     """
     arch = read_arch(path)
     expected = {"platform": f"linux/{arch}"}
     if version is not None:
         expected["gitVersion"] = version
-    proof = _prove(path, arch, expected, lifetimes, workspace, progress)
+    accepted = (stored_defaults,) if stored_defaults else _EITHER
+    proof = _prove(path, arch, expected, lifetimes, accepted, workspace, progress)
     if proof.ran is None:
         raise CannotRun(
             path=path, reason=f"it is for {arch}, this machine is {sandbox.host_arch()}"
@@ -81,6 +94,7 @@ def _prove(
     arch: str,
     expected: Mapping[str, str],
     lifetimes: Lifetimes,
+    accepted: Sequence[StoredDefaults],
     workspace: Workspace,
     progress: Progress,
 ) -> Proof:
@@ -98,7 +112,8 @@ def _prove(
             )
             return Proof(path=path, arch=arch, sha256=digest, ran=None, where="")
         fields = _check_version(runner, expected)
-        certificates = _prove_pki(runner, _parse(fields.get("gitVersion", "")), lifetimes)
+        version = _parse(fields.get("gitVersion", ""))
+        certificates, stored_defaults = _prove_pki(runner, version, lifetimes, accepted)
     progress.say(f"{arch}: {len(certificates)} certificates issued and renewed, each date right")
     return Proof(
         path=path,
@@ -108,25 +123,34 @@ def _prove(
         where=runner.where,
         version=fields,
         certificates=certificates,
+        stored_defaults=stored_defaults,
     )
 
 
 def _prove_pki(
-    runner: Runner, version: Version, lifetimes: Lifetimes
-) -> tuple[IssuedCertificate, ...]:
+    runner: Runner,
+    version: Version,
+    lifetimes: Lifetimes,
+    accepted: Sequence[StoredDefaults],
+) -> tuple[tuple[IssuedCertificate, ...], StoredDefaults | None]:
     from kbuild.kubeadm.prove.pki import (  # slow to import, for it needs cryptography
-        CASES,
+        cases,
         prove_pki,
+        stored_defaults_of,
     )
 
     # Making keys takes the time, and each case makes its own: one processor each.
-    with ThreadPoolExecutor(len(CASES)) as pool:
-        cases = [pool.submit(prove_pki, case, runner, version, lifetimes) for case in CASES]
+    todo = cases(version, accepted)
+    with ThreadPoolExecutor(len(todo)) as pool:
+        running = [
+            pool.submit(prove_pki, case, runner, version, lifetimes, accepted) for case in todo
+        ]
         try:
-            return tuple(certificate for case in cases for certificate in case.result())
+            found = tuple(certificate for case in running for certificate in case.result())
         except BaseException:
-            runner.stop()  # else the other case is waited for
+            runner.stop()  # else the other cases are waited for
             raise
+    return found, stored_defaults_of(found, lifetimes, accepted)
 
 
 @contextlib.contextmanager

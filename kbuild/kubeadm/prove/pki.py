@@ -1,10 +1,11 @@
 """Have kubeadm issue and renew everything, and check every date that it wrote."""
 
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from importlib import resources
-from typing import get_args
+from string import Template
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
@@ -20,15 +21,17 @@ from kbuild.base.certificates import (
 )
 from kbuild.base.eras import era_of, read_eras
 from kbuild.base.sandbox import Files
-from kbuild.kubeadm.model import Case, IssuedCertificate, Lifetimes, Moment
+from kbuild.kubeadm.model import Case, IssuedCertificate, Lifetimes, Moment, StoredDefaults
 from kbuild.kubeadm.prove.errors import MissingCertificate, NotRenewed, WrongLifetime
 from kbuild.kubeadm.prove.runner import ETC_KUBERNETES, Runner
 
-CASES: tuple[Case, ...] = get_args(Case)
+_CASES: tuple[Case, ...] = ("fresh-ca", "old-ca")
+_STORED_CASES: tuple[Case, ...] = ("stored-defaults", "stored-values")
 # kubeadm backdates by CertificateBackdate, 5 minutes (cmd/kubeadm/app/constants/constants.go since
 # v1.28.0); from v1.31 NotAfter counts from there. X.509 drops what is less than a second.
 SLACK = timedelta(minutes=5, seconds=1)
 _OLD_CA_AGE = timedelta(days=3 * 365)
+_HOURS_A_DAY = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,17 @@ class Era:
     renew: list[str]
     renewed: list[str]
     ecdsa: str
+    stored: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """The certificates that one command has made, and between which times it was called."""
+
+    moment: Moment
+    began: datetime
+    ended: datetime
+    certificates: list[Certificate]
 
 
 def eras() -> tuple[Era, ...]:
@@ -49,43 +63,81 @@ def eras() -> tuple[Era, ...]:
     return read_eras(text, "era", Era)
 
 
+def cases(version: Version, accepted: Sequence[StoredDefaults]) -> tuple[Case, ...]:
+    """Return the cases of a version; ``accepted`` is empty where no lifetimes are to be stored."""
+    stored = accepted and era_of(eras(), version).stored
+    return _CASES + (_STORED_CASES if stored else ())
+
+
 def prove_pki(
-    case: Case, runner: Runner, version: Version, lifetimes: Lifetimes
+    case: Case,
+    runner: Runner,
+    version: Version,
+    lifetimes: Lifetimes,
+    accepted: Sequence[StoredDefaults] = (),
 ) -> tuple[IssuedCertificate, ...]:
     """Issue and renew a whole PKI and return every certificate seen.
 
-    ``case`` is ``fresh-ca`` (kubeadm makes the CAs too) or ``old-ca`` (they are three years old
-    already). Where kubeadm can make ECDSA keys, which takes less time than RSA, those that renew in
-    the first case and those that issue in the second are such. Raises WrongLifetime,
-    MissingCertificate, NotRenewed, KubeadmFailed or SandboxLimit.
+    ``case`` is ``fresh-ca`` (kubeadm makes the CAs too), ``old-ca`` (they are three years old
+    already), or one of a fresh PKI by a configuration with lifetimes: ``stored-defaults`` (those of
+    a stock kubeadm, which it must treat in one of the ways ``accepted``) or ``stored-values``
+    (others). Where kubeadm can make ECDSA keys, which takes less time than RSA, those that renew in
+    the first case and those that issue in the second are such, and all in the others. Raises
+    WrongLifetime, MissingCertificate, NotRenewed, KubeadmFailed or SandboxLimit.
     """
+    seen = _issue_and_renew(case, runner, version, lifetimes)
+    ways = accepted if case == "stored-defaults" else ("keep",)
+    *others, last = (lifetimes.expected(case, way) for way in ways)
+    for other in others:
+        with contextlib.suppress(WrongLifetime):
+            return _check(case, other, seen)
+    return _check(case, last, seen)
+
+
+def stored_defaults_of(
+    certificates: Sequence[IssuedCertificate],
+    lifetimes: Lifetimes,
+    accepted: Sequence[StoredDefaults],
+) -> StoredDefaults | None:
+    """Return what a kubeadm did with stock's defaults, None where no configuration stored them."""
+    years = {c.kind == "ca": c.years for c in certificates if c.case == "stored-defaults"}
+    for way in accepted:
+        expected = lifetimes.expected("stored-defaults", way)
+        if years == {True: expected.ca_years, False: expected.leaf_years}:
+            return way
+    return None
+
+
+def _issue_and_renew(
+    case: Case, runner: Runner, version: Version, lifetimes: Lifetimes
+) -> list[_Seen]:
     era = era_of(eras(), version)
+    stored = lifetimes.stored(case) if case in _STORED_CASES else None
     files: Files = {
-        "kbuild-issue.yaml": _config(era, version, ecdsa=case == "old-ca").encode(),
-        "kbuild-renew.yaml": _config(era, version, ecdsa=case == "fresh-ca").encode(),
+        "kbuild-issue.yaml": _config(era, version, stored, ecdsa=case != "fresh-ca").encode(),
+        "kbuild-renew.yaml": _config(era, version, stored, ecdsa=case != "old-ca").encode(),
     }
     issue, renew = (f"--config={ETC_KUBERNETES / name}" for name in files)
     now = datetime.now(UTC).replace(microsecond=0)
     if case == "old-ca":
         born = now - _OLD_CA_AGE
         files = {**files, **make_old_cas(born=born, ends=born + timedelta(days=292 * 365))}
-    check = partial(_check, case, lifetimes)
 
     _, files = runner.run(("init", "phase", "certs", "all", issue), files)
     _, files = runner.run(("init", "phase", "kubeconfig", "all", issue), files)
     issued = _read(files, case, "issued", [*CAS, *LEAVES, *KUBECONFIGS, *era.renewed])
-    ours = [c for c in issued.values() if case == "fresh-ca" or c.kind != "ca"]
-    seen = check("issued", now, ours)
+    ours = [c for c in issued.values() if case != "old-ca" or c.kind != "ca"]
+    first = _Seen(moment="issued", began=now, ended=datetime.now(UTC), certificates=ours)
 
     began = datetime.now(UTC)
     _, files = runner.run((*era.renew, renew), files)
     renewed = _read(files, case, "renewed", list(issued))
-    expected = [*LEAVES, *era.renewed]
-    for path in expected:
+    for path in (*LEAVES, *era.renewed):
         if renewed[path].fingerprint == issued[path].fingerprint:
             raise NotRenewed(path=path, case=case)
     changed = [c for p, c in renewed.items() if p not in issued or _differs(c, issued[p])]
-    return seen + check("renewed", began, changed)
+    ended = datetime.now(UTC)
+    return [first, _Seen(moment="renewed", began=began, ended=ended, certificates=changed)]
 
 
 def _differs(now: Certificate, before: Certificate) -> bool:
@@ -105,44 +157,42 @@ def _read(files: Files, case: Case, moment: Moment, expected: list[str]) -> dict
     return found
 
 
-def _check(
-    case: Case,
-    lifetimes: Lifetimes,
-    moment: Moment,
-    began: datetime,
-    certificates: list[Certificate],
-) -> tuple[IssuedCertificate, ...]:
-    ended = datetime.now(UTC)
-    seen = []
-    for found in certificates:
-        ca = found.kind == "ca"
-        years = lifetimes.ca_years if ca else lifetimes.leaf_years
-        lifetime = lifetimes.ca if ca else lifetimes.leaf
-        if not began - SLACK + lifetime <= found.not_after <= ended + lifetime:
-            raise WrongLifetime(
-                path=found.path,
-                case=case,
-                moment=moment,
-                years=years,
-                actual=found.not_after.isoformat(),
-                expected=(ended + lifetime).isoformat(timespec="seconds"),
-            )
-        seen.append(
-            IssuedCertificate(
-                case=case,
-                moment=moment,
-                kind=found.kind,
-                path=found.path,
-                subject=found.subject,
-                not_before=found.not_before,
-                not_after=found.not_after,
-                years=years,
-            )
+def _check(case: Case, expected: Lifetimes, seen: list[_Seen]) -> tuple[IssuedCertificate, ...]:
+    return tuple(
+        _issued(case, expected, each, certificate)
+        for each in seen
+        for certificate in each.certificates
+    )
+
+
+def _issued(
+    case: Case, expected: Lifetimes, seen: _Seen, certificate: Certificate
+) -> IssuedCertificate:
+    ca = certificate.kind == "ca"
+    years = expected.ca_years if ca else expected.leaf_years
+    lifetime = expected.ca if ca else expected.leaf
+    if not seen.began - SLACK + lifetime <= certificate.not_after <= seen.ended + lifetime:
+        raise WrongLifetime(
+            path=certificate.path,
+            case=case,
+            moment=seen.moment,
+            years=years,
+            actual=certificate.not_after.isoformat(),
+            expected=(seen.ended + lifetime).isoformat(timespec="seconds"),
         )
-    return tuple(seen)
+    return IssuedCertificate(
+        case=case,
+        moment=seen.moment,
+        kind=certificate.kind,
+        path=certificate.path,
+        subject=certificate.subject,
+        not_before=certificate.not_before,
+        not_after=certificate.not_after,
+        years=years,
+    )
 
 
-def _config(era: Era, version: Version, *, ecdsa: bool) -> str:
+def _config(era: Era, version: Version, stored: Lifetimes | None, *, ecdsa: bool) -> str:
     # 192.0.2.1 is a documentation address (RFC 5737): nothing here is ever connected to.
     return f"""\
 apiVersion: {era.config}
@@ -156,4 +206,11 @@ apiVersion: {era.config}
 kind: ClusterConfiguration
 kubernetesVersion: v{version.base_version}
 {era.ecdsa if ecdsa else ""}
+{_stored(era, stored) if stored else ""}
 """
+
+
+def _stored(era: Era, lifetimes: Lifetimes) -> str:
+    """Return the fields that store these lifetimes, as kubeadm writes them."""
+    ca, leaf = (f"{span.days * _HOURS_A_DAY}h0m0s" for span in (lifetimes.ca, lifetimes.leaf))
+    return Template(era.stored).substitute(ca=ca, leaf=leaf)

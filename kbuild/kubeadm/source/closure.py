@@ -32,6 +32,7 @@ _LICENSE = re.compile(
 )
 # Where patches/ reads or changes something, or must find no copy.
 _PATCHED = (
+    "cmd/kubeadm/app/apis/kubeadm/v1beta4/",
     "cmd/kubeadm/app/constants/",
     "cmd/kubeadm/app/util/pkiutil/",
     "staging/src/k8s.io/client-go/util/cert/",

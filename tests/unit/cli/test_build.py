@@ -62,8 +62,8 @@ def go_root(tmp_path: Path) -> Path:
     return folder
 
 
-def build(home: Path, source: Path, go_root: Path, *more: str) -> Done:
-    words = ("--version", "v1.20.2", "--ca-years", "100", "--leaf-years", "10")
+def build(home: Path, source: Path, go_root: Path, *more: str, version: str = "v1.20.2") -> Done:
+    words = ("--version", version, "--ca-years", "100", "--leaf-years", "10")
     go = ("--builder", "local", "--go-root", go_root, "--build-date", DATE)
     return run_here(
         *("kubeadm", *words, "--source", source, *go, "--output", "out", *more),
@@ -109,3 +109,36 @@ def test_another_go_than_the_pinned_one_is_refused(
     assert "error[wrong-go]" in done.stderr
     assert kubeadm.calls == []
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("chosen", ["override", "keep"])
+def test_what_becomes_of_stored_defaults_is_told_recorded_and_proven(
+    chosen: str, go_root: Path, tmp_path: Path, kubeadm: FakeKubeadm
+) -> None:
+    commit = make_repository(tmp_path / "upstream", ("v1.33.3",))["v1.33.3"]
+    (go_root / "bin/go").write_text(GO.replace("1.15.5", "1.24.4"))
+    write_go_elf(go_root / "kubeadm", go_version="1.24.4")
+    new = {"minor": "33", "gitVersion": "v1.33.3", "gitCommit": commit, "goVersion": "go1.24.4"}
+    kubeadm.fields |= new
+    words = (tmp_path, tmp_path / "upstream", go_root, "--stored-defaults", chosen)
+    if chosen == "override":
+        kubeadm.kept = {"leaf"}
+        wrong = build(*words, version="v1.33.3")
+        assert "error[wrong-lifetime]" in wrong.stderr
+        assert "(stored-defaults, issued)" in wrong.stderr
+    kubeadm.kept = set() if chosen == "override" else {"ca", "leaf"}
+    done = build(*words, version="v1.33.3")
+    assert done.returncode == 0, done.stderr
+    told = {"override": "each with the lifetimes asked for", "keep": "each with stock's lifetimes"}
+    assert f"stored in the configuration: 26 more, {told[chosen]}." in done.stdout
+    assert "With other values stored there: 26 more, each with these values." in done.stdout
+    noted = {"override": "treats these two values as not set", "keep": "join obey it"}
+    assert noted[chosen] in " ".join(done.stdout.split())
+    patch = (tmp_path / "out/kubeadm.patch").read_text()
+    assert ("v1beta4/defaults.go" in patch) == (chosen == "override")
+    provenance = json.loads((tmp_path / "out/provenance.json").read_text())
+    definition = provenance["predicate"]["buildDefinition"]
+    assert definition["externalParameters"]["stored_defaults"] == chosen
+    names = {each["name"] for each in definition["resolvedDependencies"]}
+    assert ("patches/kubeadm-stored-defaults.patch" in names) == (chosen == "override")
+    assert run_here("check", tmp_path / "out").returncode == 0

@@ -159,6 +159,7 @@ def test_a_dry_run_tells_and_does_nothing(
         "series": ["1.15"],
         "ca_years": 100,
         "leaf_years": 10,
+        "stored_defaults": None,
         "arches": ["amd64"],
         "builder": "local",
         "go": None,
@@ -166,7 +167,21 @@ def test_a_dry_run_tells_and_does_nothing(
     }
     assert not (tmp_path / "home/dist").exists()
     assert list((tmp_path / "home/.cache/kbuild/v1/work").iterdir()) == []
-    assert "the one that the tree pins" in run(*words, "--dry-run").stdout
+    shown = run(*words, "--dry-run", "--stored-defaults", "override").stdout
+    assert "the one that the tree pins" in shown
+    assert "stored" not in shown
+
+
+@pytest.mark.parametrize("words", [(), ("--stored-defaults", "keep")])
+def test_a_dry_run_of_1_31_tells_what_becomes_of_stored_defaults(
+    run: Run, repository: tuple[Path, dict[str, str]], words: tuple[str, ...]
+) -> None:
+    words = ("kubeadm", *YEARS, "--version", "v1.31.0", "--source", str(repository[0]), *words)
+    expected = "keep" if "keep" in words else "override"
+    planned = run(*words, "--builder", "local", "--dry-run", "--json")
+    assert json.loads(planned.stdout)["stored_defaults"] == expected
+    shown = run(*words, "--builder", "local", "--dry-run").stdout
+    assert f"stored defaults {expected}" in shown
 
 
 def test_the_settings_file_of_the_folder_is_read(

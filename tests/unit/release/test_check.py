@@ -1,8 +1,10 @@
 import json
 import os
 import random
+import re
 import shutil
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +185,10 @@ CONTRADICTIONS: list[tuple[str, str, str]] = [
     ("proof.json", "f" * 40, "e" * 40),
     ("proof.json", "2026-01-02T12:00:00Z", "2026-01-02T13:00:00Z"),
     ("proof.json", "kubeadm-linux-arm64", "kubeadm-linux-arm"),
+    ("proof.json", '"stored_defaults": null', '"stored_defaults": "keep"'),
+    ("proof.json", '"case": "fresh-ca"', '"case": "another"'),
+    ("proof.json", '"case": "fresh-ca"', '"case": "stored-values"'),
+    ("build.json", '"stored_defaults": "override"', '"stored_defaults": "keep"'),
     ("build.json", "f" * 40, "e" * 40),
     ("build.json", '"ca_years": 100', '"ca_years": 99'),
     ("build.json", "1" * 64, "2" * 64),
@@ -207,6 +213,40 @@ def test_what_contradicts_the_rest_is_found_though_the_sums_fit(
     assert f"different {name}" in found(folder)
 
 
+@pytest.mark.parametrize("chosen", ["override", "keep"])
+def test_the_stored_cases_of_a_proof_are_held_against_what_was_asked_for(
+    chosen: str, tmp_path: Path
+) -> None:
+    folder = make_release(tmp_path / "work", tmp_path / "v1.20.2", stored_defaults=chosen)
+    path = folder / "proof.json"
+    document = json.loads(path.read_text())
+    spans = {"override": (100, 10), "keep": (10, 1)}
+    for case, years in (("stored-defaults", spans[chosen]), ("stored-values", (3, 2))):
+        for proof in document["binaries"]:
+            proof["stored_defaults"] = chosen
+            for certificate, span in zip(proof["certificates"][:2], years, strict=True):
+                born = datetime.fromisoformat(certificate["not_before"])
+                ends = (born + timedelta(days=365 * span)).strftime("%Y-%m-%dT%H:%M:%SZ")
+                new = {"case": case, "years": span, "not_after": ends}
+                proof["certificates"].append({**certificate, **new})
+    path.write_text(json.dumps(document))
+    forge(folder)
+    assert found(folder) == []
+    edit(path, '"case": "stored-defaults"', '"case": "stored-values"')
+    forge(folder)
+    assert "different proof.json" in found(folder)
+
+
+def test_a_release_by_an_earlier_kbuild_says_nothing_of_stored_defaults(folder: Path) -> None:
+    for name in ("proof.json", "build.json", "provenance.json"):
+        path = folder / name
+        text, count = re.subn(r'\n *"stored_defaults": [a-z"]+(,?)(?=\n)', "", path.read_text())
+        assert count
+        path.write_text(re.sub(r",(\s*})", r"\1", text))
+    forge(folder)
+    assert found(folder) == []
+
+
 def _asked(document: dict[str, Any], **values: object) -> None:
     document["predicate"]["buildDefinition"]["externalParameters"].update(values)
 
@@ -224,6 +264,8 @@ MISFITS: dict[str, Callable[[dict[str, Any]], object]] = {
     "a subject without digest": lambda d: d["subject"][0].update(digest={}),
     "no predicate": lambda d: d.update(predicate=None),
     "no type": lambda d: d.update(_type=3),
+    "another word for stored defaults": lambda d: _asked(d, stored_defaults="none"),
+    "no word for stored defaults": lambda d: _asked(d, stored_defaults=None),
     "another layout": lambda d: _asked(d, layout="other"),
     "a path for a version": lambda d: _asked(d, version="../v1.20.2"),
 }

@@ -80,6 +80,25 @@ def test_kubespray_gets_the_two_lifetimes_from_1_31_on(
     assert told["kube_ca_cert_validity_period"] == "876000h"
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"stored_defaults": "override"}, "defaults, which this kubeadm overrides"),
+        ({"stored_defaults": "keep"}, "which beats what is compiled in"),
+        ({}, "which beats what is compiled in"),
+    ],
+)
+def test_kubespray_is_told_what_stored_lifetimes_do(
+    mirror: tuple[Path, str], asked: dict[str, str], told: str
+) -> None:
+    found = statement(mirror, "flat")
+    del found.asked["stored_defaults"]
+    found.asked.update(asked, version="v1.33.3")
+    text = snippet("kubespray", found, MIRROR)
+    assert told in text
+    assert yaml.safe_load(text)["kube_cert_validity_period"] == "87600h"
+
+
 def evaluate(expression: str, version: str, arch: str) -> Any:
     """Evaluate the checksum as Ansible's Jinja does."""
     inner = expression.strip().removeprefix("{{").removesuffix("}}")

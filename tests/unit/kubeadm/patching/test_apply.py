@@ -12,13 +12,19 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packaging.version import Version
 
 from kbuild.base.errors import DiskFull, GitMissing, KbuildError, NotWritable
+from kbuild.kubeadm.model import SourceTree
 from kbuild.kubeadm.patching import series
+from kbuild.kubeadm.patching.apply import leave_stock
 from kbuild.kubeadm.patching.errors import LifetimeNotReached, NoPatchFits
-from tests.support.eras import CERT, TAGS, make_tree
-from tests.support.patching import edit, lifetimes, patch, snapshot
+from kbuild.kubeadm.patching.gosource import const_value
+from kbuild.settings import STORED_DEFAULTS
+from tests.support.eras import CERT, CONSTANTS, DEFAULTS, TAGS, make_tree
+from tests.support.patching import TOOLCHAIN, YEAR, edit, lifetimes, patch, snapshot
 
+LEAF, CA = "CertificateValidityPeriod", "CACertificateValidityPeriod"
 YEARS = st.integers(min_value=1, max_value=292)
 
 
@@ -54,7 +60,7 @@ def test_any_lifetimes_can_be_had(tag: str, ca: int, leaf: int) -> None:
 def test_two_lines_change_and_nothing_else(tmp_path: Path, tag: str) -> None:
     make_tree(tmp_path, tag)
     before = snapshot(tmp_path)
-    patch(tmp_path, tag)
+    patch(tmp_path, tag, stored_defaults="keep")
     after = snapshot(tmp_path)
     assert before.keys() == after.keys()
     new = [
@@ -82,14 +88,69 @@ def test_the_diff_applies_to_the_pristine_tree(
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
 
 
+@pytest.mark.parametrize(("ca", "leaf"), [(100, 10), (10, 1), (1, 1), (292, 292)])
+def test_a_stored_stock_default_counts_like_an_absent_value(
+    tmp_path: Path, ca: int, leaf: int
+) -> None:
+    make_tree(tmp_path, "v1.33.3")
+    before = (tmp_path / DEFAULTS).read_text().splitlines()
+    patched = patch(tmp_path, "v1.33.3", ca, leaf)
+    after = (tmp_path / DEFAULTS).read_text().splitlines()
+    new = [line.strip() for old, line in zip(before, after, strict=True) if old != line]
+    conditions = [line.removeprefix("if ").removesuffix(" {").split(" || ") for line in new]
+    constants = (tmp_path / CONSTANTS).read_text()
+    for condition, name, years in zip(conditions, (LEAF, CA), (1, 10), strict=True):
+        absent, stock = condition
+        assert absent == f"obj.{name} == nil"
+        left, right = stock.split(" == ")
+        assert left == f"obj.{name}.Duration"
+        expression = right.replace(f"constants.{name}", str(const_value(constants, name)))
+        assert re.fullmatch(r"\d+/\d+(\*10)?", expression)
+        assert eval(expression) == years * YEAR  # the same in Go: no step has a remainder
+    assert patched.stored_defaults == "override"
+    assert "uses its own lifetimes" in patched.note
+
+
+def test_stored_defaults_are_left_alone_where_that_is_asked_for(tmp_path: Path) -> None:
+    make_tree(tmp_path, "v1.33.3")
+    before = (tmp_path / DEFAULTS).read_text()
+    patched = patch(tmp_path, "v1.33.3", stored_defaults="keep")
+    assert (tmp_path / DEFAULTS).read_text() == before
+    assert [each.name for each in patched.patches] == ["kubeadm-constants.patch"]
+    assert patched.stored_defaults == "keep"
+    assert "obey it" in patched.note
+
+
+@pytest.mark.parametrize("tag", [tag for tag in TAGS if Version(tag).minor < 31])
+def test_before_1_31_no_defaults_are_stored(tmp_path: Path, tag: str) -> None:
+    made = {}
+    for choice in STORED_DEFAULTS:
+        make_tree(tmp_path / choice, tag)
+        made[choice] = patch(tmp_path / choice, tag, stored_defaults=choice)
+        assert (made[choice].stored_defaults, made[choice].note) == (None, "")
+    assert made["override"].diff == made["keep"].diff
+    assert made["override"].patches == made["keep"].patches
+
+
+def test_a_stock_tree_of_1_31_keeps_stored_defaults(tmp_path: Path) -> None:
+    for tag, expected in (("v1.30.14", None), ("v1.31.0", "keep")):
+        make_tree(tmp_path / tag, tag)
+        tree = SourceTree(path=tmp_path / tag, tag=tag, commit="0" * 40, origin="a test")
+        assert leave_stock(tree, TOOLCHAIN).stored_defaults == expected
+
+
 def test_the_patches_are_told_with_their_digests(tmp_path: Path) -> None:
     make_tree(tmp_path, "v1.33.3")
-    (applied,) = patch(tmp_path, "v1.33.3", 7, 3).patches
+    applied = patch(tmp_path, "v1.33.3", 7, 3).patches
+    assert [each.name for each in applied] == [
+        "kubeadm-constants.patch",
+        "kubeadm-stored-defaults.patch",
+    ]
     folder = Path(__file__).parents[4] / "patches"
-    text = (folder / "kubeadm-constants.patch").read_text()
-    rendered = text.replace("$ca_years", "7").replace("$leaf_years", "3")
-    assert applied.name == "kubeadm-constants.patch"
-    assert applied.sha256 == hashlib.sha256(rendered.encode()).hexdigest()
+    for each in applied:
+        text = (folder / each.name).read_text()
+        rendered = text.replace("$ca_years", "7").replace("$leaf_years", "3")
+        assert each.sha256 == hashlib.sha256(rendered.encode()).hexdigest()
 
 
 @pytest.mark.parametrize("own", [False, True])
@@ -174,7 +235,7 @@ def test_a_machine_without_git_is_told(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from kbuild.base.errors import GitMissing\n"
         "from kbuild.kubeadm.model import *; from kbuild.kubeadm.patching.apply import patch_tree\n"
         "tree = SourceTree(path=Path(sys.argv[1]), tag='v1.20.2', commit='0', origin='x')\n"
-        "try:\n    patch_tree(tree, None, Lifetimes(ca_years=1, leaf_years=1))\n"
+        "try:\n    patch_tree(tree, None, Lifetimes(ca_years=1, leaf_years=1), 'keep')\n"
         "except GitMissing as error:\n    print(error)\n"
     )
     done = subprocess.run(

@@ -11,6 +11,7 @@ from kbuild.base.errors import UnsupportedVersion
 from kbuild.kubeadm.model import Lifetimes
 from kbuild.kubeadm.patching.errors import PatchIndexBroken
 from kbuild.kubeadm.patching.series import INDEX, patches_folder, read_index, series_for
+from tests.support.eras import DEFAULTS
 
 
 def names(version: str) -> list[str]:
@@ -56,7 +57,7 @@ def test_an_older_version_is_refused(version: str) -> None:
 
 def test_every_template_is_used_and_every_series_named_once() -> None:
     series = read_index(patches_folder()).series
-    used = {patch.name for each in series for patch in each.patches}
+    used = {patch.name for each in series for patch in each.patches_for("override")}
     assert used == {path.name for path in patches_folder().glob("*.patch")}
     assert len({each.name for each in series}) == len(series)
 
@@ -64,11 +65,24 @@ def test_every_template_is_used_and_every_series_named_once() -> None:
 def test_the_templates_hold_both_lifetimes_and_nothing_else_changes() -> None:
     for series in read_index(patches_folder()).series:
         one, other = (
-            series.hunks(Lifetimes(ca_years=ca, leaf_years=leaf)) for ca, leaf in ((71, 53), (3, 2))
+            series.hunks(Lifetimes(ca_years=ca, leaf_years=leaf), "keep")
+            for ca, leaf in ((71, 53), (3, 2))
         )
         assert [hunk.old for hunk in one] == [hunk.old for hunk in other]
         new = "".join(line for hunk in one for line in hunk.new)
         assert (new.count("71"), new.count("53")) == (1, 1), series.name
+
+
+def test_only_from_1_31_on_stored_defaults_make_a_difference() -> None:
+    once = Lifetimes(ca_years=1, leaf_years=1)
+    for series in read_index(patches_folder()).series:
+        override, keep = series.hunks(once, "override"), series.hunks(once, "keep")
+        assert override[: len(keep)] == keep
+        files = {hunk.file for hunk in override[len(keep) :]}
+        assert files == ({DEFAULTS} if series.name == "1.31" else set())
+        notes = [series.note("override"), series.note("keep")]
+        assert len(set(notes)) == (2 if series.name == "1.31" else 1)
+        assert all(("8760h0m0s" in note) == (series.name == "1.31") for note in notes)
 
 
 def test_the_checkout_is_taken_before_the_packed_copy(
@@ -105,6 +119,12 @@ def test_the_checkout_is_taken_before_the_packed_copy(
         ('about = "CA and', 'about = 1 # "', "about is not of the type"),
         ('links = { "vendor/k8s.io/client-go" =', "links = { x = 1 } #", "is not a text"),
         ('links = { "vendor/k8s.io/client-go" =', "links = 1 #", "is not of the right type"),
+        ("[series.stored_defaults]", "stored_defaults = 1\n[series.x]", "is not of the right type"),
+        ('["kubeadm-stored-defaults.patch"]', '["gone.patch"]', "No such file"),
+        ('["kubeadm-stored-defaults.patch"]', "[]\nmore = 1", "more"),
+        ('text = "Duration: constants.Cert', 'txet = "Duration: constants.Cert', "txet"),
+        ('keep = """', 'kept = """', "kept"),
+        ('override = """\\\n', 'override = 1\nx = """', "unexpected"),
         ('oldest = "v1.13.0"', "oldest = " + "[" * 5000, "too deep"),
     ],
 )

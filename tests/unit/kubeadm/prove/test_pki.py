@@ -6,9 +6,9 @@ from packaging.version import Version
 
 from kbuild.base.certificates import UnreadableCertificate, read_certificates
 from kbuild.base.eras import era_of
-from kbuild.kubeadm.model import Case, IssuedCertificate, Lifetimes
+from kbuild.kubeadm.model import CASES, Case, IssuedCertificate, Lifetimes, StoredDefaults
 from kbuild.kubeadm.prove.errors import MissingCertificate, NotRenewed, WrongLifetime
-from kbuild.kubeadm.prove.pki import CASES, eras, prove_pki
+from kbuild.kubeadm.prove.pki import cases, eras, prove_pki, stored_defaults_of
 from tests.support.fake_kubeadm import DAY, FakeKubeadm
 
 LIFETIMES = Lifetimes(ca_years=100, leaf_years=10)
@@ -150,8 +150,88 @@ def test_every_minor_is_of_exactly_one_era(minor: int) -> None:
     assert sum(SpecifierSet(era.versions).contains(version) for era in eras()) == 1
 
 
-def test_there_are_two_cases() -> None:
-    assert CASES == ("fresh-ca", "old-ca")
+@pytest.mark.parametrize("accepted", [(), ("keep",), ("override",), ("keep", "override")])
+@pytest.mark.parametrize("tag", ["v1.20.2", "v1.30.14", "v1.31.0", "v1.99.0"])
+def test_lifetimes_are_stored_from_1_31_on_unless_they_are_not_to_be(
+    tag: str, accepted: tuple[StoredDefaults, ...]
+) -> None:
+    stored = accepted and Version(tag) >= Version("1.31")
+    assert cases(Version(tag), accepted) == (CASES if stored else CASES[:2])
+
+
+OVERRIDE: tuple[StoredDefaults, ...] = ("override",)
+KEEP: tuple[StoredDefaults, ...] = ("keep",)
+EITHER = KEEP + OVERRIDE
+
+
+def prove_stored(
+    kubeadm: FakeKubeadm,
+    case: Case,
+    accepted: tuple[StoredDefaults, ...],
+    lifetimes: Lifetimes = LIFETIMES,
+) -> tuple[IssuedCertificate, ...]:
+    kubeadm.fields["gitVersion"] = "v1.33.3"
+    return prove_pki(case, kubeadm, Version("1.33.3"), lifetimes, accepted)
+
+
+def years_of(certificates: tuple[IssuedCertificate, ...]) -> set[tuple[str, int]]:
+    return {("ca" if c.kind == "ca" else "leaf", c.years) for c in certificates}
+
+
+@pytest.mark.parametrize("accepted", [OVERRIDE, KEEP, EITHER])
+@pytest.mark.parametrize("kept", [set(), {"ca", "leaf"}, {"ca"}, {"leaf"}])
+def test_stored_defaults_are_overridden_or_kept_but_both_alike(
+    kubeadm: FakeKubeadm, kept: set[str], accepted: tuple[StoredDefaults, ...]
+) -> None:
+    kubeadm.kept = kept
+    does: StoredDefaults | None = {0: "override", 2: "keep"}.get(len(kept))  # type: ignore[assignment]
+    if does not in accepted:
+        with pytest.raises(WrongLifetime, match="stored-defaults"):
+            prove_stored(kubeadm, "stored-defaults", accepted)
+        return
+    seen = prove_stored(kubeadm, "stored-defaults", accepted)
+    expected = {("ca", 100), ("leaf", 10)} if does == "override" else {("ca", 10), ("leaf", 1)}
+    assert years_of(seen) == expected
+    assert {c.moment for c in seen if c.path == "super-admin.conf"} == {"issued", "renewed"}
+    assert stored_defaults_of(seen, LIFETIMES, accepted) == does
+
+
+@pytest.mark.parametrize("accepted", [KEEP, EITHER])
+def test_with_stocks_own_lifetimes_nothing_is_overridden(
+    accepted: tuple[StoredDefaults, ...],
+) -> None:
+    stock = Lifetimes(ca_years=10, leaf_years=1)
+    kubeadm = FakeKubeadm(stock.ca, stock.leaf)
+    seen = prove_stored(kubeadm, "stored-defaults", accepted, stock)
+    assert stored_defaults_of(seen, stock, accepted) == "keep"
+
+
+@pytest.mark.parametrize("accepted", [OVERRIDE, KEEP, EITHER])
+@pytest.mark.parametrize(
+    ("ca", "leaf", "stored"),
+    [(100, 10, (3, 2)), (10, 1, (3, 2)), (3, 2, (5, 4)), (3, 3, (4, 2)), (100, 2, (4, 3))],
+)
+def test_values_that_somebody_has_chosen_win(
+    ca: int, leaf: int, stored: tuple[int, int], accepted: tuple[StoredDefaults, ...]
+) -> None:
+    lifetimes = Lifetimes(ca_years=ca, leaf_years=leaf)
+    kubeadm = FakeKubeadm(lifetimes.ca, lifetimes.leaf)
+    seen = prove_stored(kubeadm, "stored-values", accepted, lifetimes)
+    assert years_of(seen) == {("ca", stored[0]), ("leaf", stored[1])}
+    assert stored_defaults_of(seen, lifetimes, accepted) is None
+    kubeadm.deaf = True
+    with pytest.raises(WrongLifetime, match="stored-values"):
+        prove_stored(kubeadm, "stored-values", accepted, lifetimes)
+
+
+@pytest.mark.parametrize("case", ["stored-defaults", "stored-values"])
+@pytest.mark.parametrize("moment", ["issued", "renewed"])
+def test_one_date_that_is_off_is_found_where_lifetimes_are_stored(
+    kubeadm: FakeKubeadm, case: Case, moment: str
+) -> None:
+    kubeadm.wrong["pki/apiserver.crt", moment] = DAY
+    with pytest.raises(WrongLifetime, match=rf"apiserver.crt \({case}, {moment}\)"):
+        prove_stored(kubeadm, case, EITHER)
 
 
 @pytest.mark.timeout(20)

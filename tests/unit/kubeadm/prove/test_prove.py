@@ -11,7 +11,7 @@ import pytest
 from kbuild.base.errors import SandboxUnavailable
 from kbuild.base.sandbox import Files, pack_files
 from kbuild.base.workspace import Workspace, sha256
-from kbuild.kubeadm.model import Binary
+from kbuild.kubeadm.model import CASES, Binary, StoredDefaults
 from kbuild.kubeadm.prove.binary import prove_binary, prove_file, read_version
 from kbuild.kubeadm.prove.errors import (
     CannotRun,
@@ -64,11 +64,55 @@ def test_a_binary_of_ours_is_proven_in_both_cases(
     proof = prove_binary(binary, workspace, recorder).proof
     assert (proof.sha256, proof.ran, proof.version) == (sha256(binary.path), "native", FIELDS)
     assert {each.case for each in proof.certificates} == {"fresh-ca", "old-ca"}
+    assert proof.stored_defaults is None
     assert {each.years for each in proof.certificates if each.kind == "ca"} == {100}
     assert {each.years for each in proof.certificates if each.kind != "ca"} == {10}
     assert recorder.said == [
         f"amd64: {len(proof.certificates)} certificates issued and renewed, each date right"
     ]
+
+
+@pytest.mark.parametrize("does", ["override", "keep"])
+@pytest.mark.parametrize("wanted", ["override", "keep", None])
+def test_what_a_kubeadm_does_with_stored_defaults_is_seen_and_may_be_demanded(
+    does: StoredDefaults,
+    wanted: StoredDefaults | None,
+    kubeadm: FakeKubeadm,
+    binaries: dict[str, Binary],
+    workspace: Workspace,
+) -> None:
+    kubeadm.fields["gitVersion"] = "v1.33.3"
+    kubeadm.kept = {"ca", "leaf"} if does == "keep" else set()
+    words = (binaries["amd64"].path, None, LIFETIMES, wanted, workspace, Recorder())
+    if wanted not in (None, does):
+        with pytest.raises(WrongLifetime, match="stored-defaults"):
+            prove_file(*words)
+        return
+    proof = prove_file(*words)
+    assert proof.stored_defaults == does
+    assert {each.case for each in proof.certificates} == {*CASES}
+
+
+@pytest.mark.parametrize("chosen", ["override", "keep", None])
+def test_a_binary_of_ours_must_do_with_stored_defaults_what_its_tree_says(
+    chosen: StoredDefaults | None,
+    kubeadm: FakeKubeadm,
+    binaries: dict[str, Binary],
+    workspace: Workspace,
+) -> None:
+    binary = binaries["amd64"]
+    tree = replace(
+        binary.tree, stored_defaults=chosen, source=replace(binary.tree.source, tag="v1.33.3")
+    )
+    kubeadm.fields |= {"gitVersion": "v1.33.3", "minor": "33"}
+    binary = replace(binary, tree=tree)
+    if chosen == "keep":
+        with pytest.raises(WrongLifetime, match="stored-defaults"):
+            prove_binary(binary, workspace, Recorder())
+        return
+    proof = prove_binary(binary, workspace, Recorder()).proof
+    assert proof.stored_defaults == chosen
+    assert len({each.case for each in proof.certificates}) == (4 if chosen else 2)
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -109,7 +153,7 @@ def test_a_foreign_binary_that_cannot_run_here_has_no_certificates(
     assert (proof.ran, proof.certificates) == (None, ())
     assert "no certificate seen" in recorder.said[0]
     with pytest.raises(CannotRun):
-        prove_file(binaries["arm64"].path, None, LIFETIMES, workspace.part("2"), recorder)
+        prove_file(binaries["arm64"].path, None, LIFETIMES, None, workspace.part("2"), recorder)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +177,7 @@ def test_any_kubeadm_is_proven_by_what_it_says_and_issues(
     workspace: Workspace,
 ) -> None:
     kubeadm.fields["gitVersion"] = version
-    words = (binaries["amd64"].path, expected, LIFETIMES, workspace, Recorder())
+    words = (binaries["amd64"].path, expected, LIFETIMES, None, workspace, Recorder())
     if right:
         assert prove_file(*words).certificates
     else:
@@ -148,7 +192,7 @@ def test_a_file_larger_than_any_kubeadm_is_not_copied(
     path = binaries["amd64"].path
     os.truncate(path, 257 << 20)
     with pytest.raises(WrongBinary, match="larger than 256 MiB"):
-        prove_file(path, None, LIFETIMES, workspace, Recorder())
+        prove_file(path, None, LIFETIMES, None, workspace, Recorder())
     assert list(workspace.work.iterdir()) == []
 
 
