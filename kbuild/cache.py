@@ -1,9 +1,9 @@
-"""What the cache holds: how much, how old, and removing it by age and size.
+"""Measure what the cache holds, and remove entries by age and size.
 
-The Go caches of the docker builder are volumes of the engine, one for each image. They are shown,
-cleared and kept below the limit as a whole, each by itself.
+The docker builder keeps its Go build caches in volumes of the engine, one for each image. A volume
+is measured and removed as a whole.
 
-What is removed goes by one rename or unlink, so whoever is killed meanwhile leaves whole entries.
+An entry is removed by one rename or unlink, so a run that is killed leaves complete entries.
 """
 
 import contextlib
@@ -17,39 +17,40 @@ from pathlib import Path
 
 from kbuild.base import engine
 from kbuild.base.containers import cache_volumes, remove_volume
+from kbuild.base.disk import remove, resolved
 from kbuild.base.errors import DiskFull, KbuildError
 from kbuild.base.files import BROKEN, read_file
-from kbuild.base.workspace import alone, content, remove, resolved, work_folder
+from kbuild.base.workspace import alone, content, work_folder
 
-_BLOCK = 512  # st_blocks counts these, whatever the disk's own are
-# The folders of the cache, and how deep below them stands what is removed as one.
+_BLOCK = 512  # bytes; the unit of st_blocks on every disk
+# The directories of the cache, and the depth of their entries.
 _DEPTHS = {"git": 1, "go": 1, "gocache": 3, "built": 1, "logs": 1}
 _VOLUMES = "volumes"
-_MEASURED = "measured.json"  # what the last look at the sizes found
+_MEASURED = "measured.json"  # the result of the last measurement
 _MAX_MEASURED = 4096
-_GO_NOTES_USE = 3600  # seconds: Go notes the use of an entry once an hour
+_GO_NOTES_USE = 3600  # seconds; Go records the use of an entry once an hour
 _DAY = 86400
-_THREADS = 8  # a disk that discards blocks takes 4 ms for a file, however small
+_THREADS = 8  # a disk that discards blocks takes 4 ms for each file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """What is kept or removed as one: ``used`` is seconds since 1970."""
+    """An entry of the cache, kept or removed as a whole; ``used`` is in seconds since 1970."""
 
     kind: str
-    name: str  # text: there may be 50,000, and a Path takes longer than to ask for its size
+    name: str  # not a Path: making 50,000 of them takes longer than measuring their files
     size: int
     used: float
 
     @property
     def path(self) -> Path:
-        """Return where it is."""
+        """Return the path of the entry."""
         return Path(self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """What a pruning did, in bytes of disk."""
+    """The result of removing entries; ``freed`` and ``left`` are bytes of disk."""
 
     removed: int
     freed: int
@@ -57,9 +58,9 @@ class Pruned:
 
 
 def items(cache: Path) -> tuple[Item, ...]:
-    """Return all that the cache holds for later runs.
+    """Return the entries of a cache.
 
-    What cannot be read is left out, and no link is followed.
+    Unreadable files are left out, and no link is followed.
     """
     return _items(content(cache))
 
@@ -67,38 +68,42 @@ def items(cache: Path) -> tuple[Item, ...]:
 def prune(cache: Path, *, age: float | None, size: int | None) -> Pruned:
     """Remove what was not used for ``age`` seconds, then the oldest until ``size`` bytes are left.
 
-    Raises CacheInUse, NotACache, UnsafeCache or NotWritable.
+    A cache that does not exist is not created. Raises CacheInUse, NotACache, UnsafeCache or
+    NotWritable.
     """
-    with alone(cache) as shared_folder:
-        found = _items(shared_folder)
+    if not os.path.lexists(resolved(cache)):
+        return Pruned(removed=0, freed=0, left=0)
+    with alone(cache) as content_directory:
+        found = _items(content_directory)
         oldest = time.time() - age if age is not None else 0
         old = [item for item in found if item.used < oldest]
         young = [item for item in found if item.used >= oldest]
-        return _discard([*old, *_above(size, young)], found, shared_folder)
+        return _discard([*old, *_above(size, young)], found, content_directory)
 
 
 def keep_below(cache: Path, limit: int, since: float) -> Pruned | None:
-    """Remove the least recently used until ``limit`` bytes are left, or what was used ``since``.
+    """Remove the least recently used entries until ``limit`` bytes are left.
 
-    Return None if there was nothing to measure: nothing was added to a cache below its limit.
+    Entries that were used ``since`` stay. Return None if nothing was added since the cache was last
+    measured below its limit.
     Raises CacheInUse, NotACache, UnsafeCache or NotWritable.
     """
     if not content(cache).is_dir():
         return None
-    with alone(cache) as shared_folder:
-        if (size := _measured(shared_folder)) is not None and size <= limit:
+    with alone(cache) as content_directory:
+        if (size := _measured(content_directory)) is not None and size <= limit:
             return None
-        found = _items(shared_folder)
-        unused = _unused(found, shared_folder, since)
+        found = _items(content_directory)
+        unused = _unused(found, content_directory, since)
         spared = sum(item.size for item in found) - sum(item.size for item in unused)
-        done = _discard(_above(limit - spared, unused), found, shared_folder)
-        document = {"bytes": done.left, "folders": _folder_times(shared_folder)}
-        _write(shared_folder / _MEASURED, json.dumps(document))
+        done = _discard(_above(limit - spared, unused), found, content_directory)
+        document = {"bytes": done.left, "folders": _folder_times(content_directory)}
+        _write(content_directory / _MEASURED, json.dumps(document))
         return done
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file by a rename, so that nothing is followed that may be in its place."""
+    """Write a file by a rename, so that a link in its place is not followed."""
     made = path.with_name(f".{path.name}.{os.getpid()}")
     made.unlink(missing_ok=True)
     with made.open("x") as file:
@@ -109,9 +114,9 @@ def _write(path: Path, text: str) -> None:
 def keep_volumes_below(cache: Path, limit: int, since: float) -> Pruned | None:
     """Remove the least recently used of the engine's Go caches until ``limit`` bytes are left.
 
-    Only those count that runs with this cache have used, and none in use is removed. The engine
-    takes long to measure them, so it is asked once a day at most, and only if the docker builder
-    was used ``since``; otherwise None is returned.
+    Only volumes that runs with this cache have used count, and volumes in use stay. The engine is
+    slow to measure them, so it is asked at most once a day, and only if the docker builder was used
+    ``since``. Otherwise the result is None.
 
     Raises EngineFailed, or what ``engine.connect`` raises.
     """
@@ -133,25 +138,25 @@ def keep_volumes_below(cache: Path, limit: int, since: float) -> Pruned | None:
 
 
 def clear(cache: Path) -> Pruned:
-    """Remove everything, the engine's volumes too if one answers.
+    """Remove everything, including the volumes of the engine if one answers.
 
     Raises CacheInUse, NotACache, UnsafeCache, NotWritable or EngineFailed.
     """
     if not os.path.lexists(resolved(cache)):
         return Pruned(removed=0, freed=_clear_volumes(), left=0)
-    with alone(cache) as shared_folder:
-        found = _items(shared_folder)
+    with alone(cache) as content_directory:
+        found = _items(content_directory)
         freed = _clear_volumes()  # first: one may be in use
-        _discard(found, found, shared_folder)
+        _discard(found, found, content_directory)
         for kind in (*_DEPTHS, _VOLUMES):
-            # Not the folder itself: a run that waits for us has made it already.
-            for path in (shared_folder / kind).iterdir():
+            # Not the directory itself: a run that waits for the lock has already made it.
+            for path in (content_directory / kind).iterdir():
                 remove(path)
     return Pruned(removed=len(found), freed=freed + sum(item.size for item in found), left=0)
 
 
 def volume_size() -> int | None:
-    """Return the bytes of the engine's Go caches; None where there is no engine or no cache."""
+    """Return the bytes of the engine's Go caches; None without an engine or a cache."""
     if engine.why_unavailable() is not None:
         return None
     volumes = cache_volumes()
@@ -167,13 +172,13 @@ def _clear_volumes() -> int:
     return sum(volumes.values())
 
 
-def _discard(chosen: Iterable[Item], found: Iterable[Item], shared_folder: Path) -> Pruned:
-    """Remove items of those found; the caller is alone at the cache."""
+def _discard(chosen: Iterable[Item], found: Iterable[Item], content_directory: Path) -> Pruned:
+    """Remove the chosen entries; the caller uses the cache exclusively."""
     chosen = list(chosen)
     try:
-        with work_folder(shared_folder, is_alone=True) as trash:
+        with work_folder(content_directory, is_alone=True) as trash:
             _remove_all(chosen, trash)
-    except DiskFull:  # there is no room for a folder to move them to
+    except DiskFull:  # a directory to move them to cannot be made
         _remove_all(chosen, None)
     freed = sum(item.size for item in chosen)
     left = sum(item.size for item in found) - freed
@@ -183,7 +188,7 @@ def _discard(chosen: Iterable[Item], found: Iterable[Item], shared_folder: Path)
 def _remove_all(chosen: list[Item], trash: Path | None) -> None:
     with ThreadPoolExecutor(_THREADS) as pool:
         for _ in pool.map(lambda item: _remove(item, trash), chosen):
-            pass  # but for an error, which it raises
+            pass  # raises the error of a thread
 
 
 def _remove(item: Item, trash: Path | None) -> None:
@@ -196,12 +201,12 @@ def _remove(item: Item, trash: Path | None) -> None:
             path.rename(trash / f"{item.kind}-{path.name}")
         else:
             path.unlink(missing_ok=True)
-    except OSError:  # on another file system, or in a folder without rights
+    except OSError:  # on another file system, or without permission
         remove(path)
 
 
 def _above(size: int | None, found: Iterable[Item]) -> Iterator[Item]:
-    """Yield the least recently used until what is left has ``size`` bytes."""
+    """Yield the least recently used entries until the rest has at most ``size`` bytes."""
     oldest_first = sorted(found, key=lambda item: item.used)
     left = sum(item.size for item in oldest_first)
     for item in oldest_first:
@@ -211,8 +216,8 @@ def _above(size: int | None, found: Iterable[Item]) -> Iterator[Item]:
         left -= item.size
 
 
-def _unused(found: Iterable[Item], shared_folder: Path, since: float) -> list[Item]:
-    gocaches = _entries(shared_folder / "gocache")
+def _unused(found: Iterable[Item], content_directory: Path, since: float) -> list[Item]:
+    gocaches = _entries(content_directory / "gocache")
     used = tuple(
         f"{each.path}/"
         for each in gocaches
@@ -223,32 +228,32 @@ def _unused(found: Iterable[Item], shared_folder: Path, since: float) -> list[It
 
     def was_used(item: Item) -> bool:
         began = since - _GO_NOTES_USE if item.name.startswith(used) else since
-        return began <= item.used <= now + _GO_NOTES_USE  # not by a clock that was wrong
+        return began <= item.used <= now + _GO_NOTES_USE  # later times are from a wrong clock
 
     return [item for item in found if not was_used(item)]
 
 
-def _measured(shared_folder: Path) -> int | None:
-    """Return the bytes at the last look; None if a run has added something since."""
+def _measured(content_directory: Path) -> int | None:
+    """Return the bytes at the last measurement; None if a run has added something since."""
     try:
-        document = json.loads(read_file(shared_folder / _MEASURED, _MAX_MEASURED))
-        is_same = document["folders"] == _folder_times(shared_folder)
+        document = json.loads(read_file(content_directory / _MEASURED, _MAX_MEASURED))
+        is_same = document["folders"] == _folder_times(content_directory)
         return int(document["bytes"]) if is_same else None
     except (OSError, *BROKEN):
         return None
 
 
-def _folder_times(shared_folder: Path) -> dict[str, int]:
-    # Each compile makes a log, and each download of Go or of a new source a folder.
-    return {kind: (shared_folder / kind).lstat().st_mtime_ns for kind in _DEPTHS}
+def _folder_times(content_directory: Path) -> dict[str, int]:
+    # Each compile makes a log. Each download of Go, and each new source, makes a directory.
+    return {kind: (content_directory / kind).lstat().st_mtime_ns for kind in _DEPTHS}
 
 
-def _items(shared_folder: Path) -> tuple[Item, ...]:
-    kinds = {entry.name: entry for entry in _entries(shared_folder)}
+def _items(content_directory: Path) -> tuple[Item, ...]:
+    kinds = {entry.name: entry for entry in _entries(content_directory)}
     return tuple(
         item
         for kind in _DEPTHS
-        if kind in kinds and not shared_folder.is_symlink() and _is_folder(kinds[kind])
+        if kind in kinds and not content_directory.is_symlink() and _is_folder(kinds[kind])
         for item in _items_of(kinds[kind].path, kind)
     )
 
@@ -265,18 +270,18 @@ def _items_of(top: str, kind: str) -> Iterator[Item]:
 
 
 def _item(kind: str, top: "os.DirEntry[str]") -> Item | None:
-    """Return what is known of an item; None if it is gone."""
+    """Return an entry with its size and age; None if it no longer exists."""
     size, used = 0, None
     device = Path(top.path).parent.lstat().st_dev
     entries = [top]
-    while entries:  # whoever may write to a folder can nest folders deeper than a function can call
+    while entries:  # not recursive: directories may be nested deeper than Python's call stack
         entry = entries.pop()
         try:
             status = entry.stat(follow_symlinks=False)
         except OSError:  # removed by another run, or nested too deep for a path
             continue
         if status.st_dev != device:
-            return None  # somebody has mounted something there, which is not the cache's
+            return None  # a mounted file system does not belong to the cache
         size += status.st_blocks * _BLOCK
         if kind == "git" or entry is top:
             used = max(used or 0, status.st_mtime)

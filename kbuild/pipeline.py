@@ -1,4 +1,4 @@
-"""From requests to releases: build and prove each tag, and publish what is proven."""
+"""From build requests to releases: build, prove and publish each tag."""
 
 import contextlib
 import time
@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from kbuild.base import git
+from kbuild.base.disk import remove
 from kbuild.base.prefetch import prepared
 from kbuild.base.progress import Progress
-from kbuild.base.workspace import Workspace, open_workspace, remove
+from kbuild.base.workspace import Workspace, open_workspace
 from kbuild.kubeadm.api import (
     Job,
     Series,
@@ -27,7 +28,7 @@ from kbuild.release.api import Release, demand_free, demand_tools, publish, rese
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a request would do, as far as it can be told without a side effect."""
+    """What a request would do. A stock build has no ``series``, because nothing is patched."""
 
     request: BuildRequest
     tag: Tag
@@ -37,14 +38,14 @@ class Plan:
 
 
 def plan(requests: Sequence[BuildRequest], cache: Path, progress: Progress) -> tuple[Plan, ...]:
-    """Tell what ``run`` would do; asks the source for the tags and leaves nothing behind."""
+    """Return what ``run`` would do; it asks the source for its tags and leaves nothing behind."""
     builder = _check(requests, progress)
     with open_workspace(cache) as workspace, contextlib.ExitStack() as held:
         return tuple(
             Plan(
                 request=job.request,
                 tag=job.tag,
-                series=series_for(job.tag.version),
+                series=() if job.request.stock else series_for(job.tag.version),
                 builder=builder,
                 output=output,
             )
@@ -53,9 +54,9 @@ def plan(requests: Sequence[BuildRequest], cache: Path, progress: Progress) -> t
 
 
 def run(requests: Sequence[BuildRequest], cache: Path, progress: Progress) -> tuple[Release, ...]:
-    """Build, prove and publish each request, in their order, as ``build`` does.
+    """Build, prove and publish each request in order, as ``build`` does.
 
-    Raises any KbuildError; the releases before it stay, and of its own nothing is left behind.
+    Raises any KbuildError. Then earlier releases stay, and nothing is left of the one that failed.
     """
     with open_workspace(cache) as workspace:
         return build(requests, workspace, progress)
@@ -68,13 +69,11 @@ def build(
     *,
     independent: bool = False,
 ) -> tuple[Release, ...]:
-    """Build, prove and publish each request, in their order, with the folders of this run.
+    """Build, prove and publish each request in order, with the directories of this run.
 
-    With ``independent`` nothing that an earlier run compiled is used, neither its binary nor Go's
-    build cache.
-
-    What the next one needs is downloaded while one is compiled. Raises any KbuildError; the
-    releases before it stay.
+    With ``independent``, nothing that an earlier run compiled is used: no binary and no Go build
+    cache. The inputs of the next request are downloaded while one is compiled. Raises any
+    KbuildError; earlier releases stay.
     """
     builder = _check(requests, progress)
     with contextlib.ExitStack() as held:
@@ -90,7 +89,7 @@ def build(
 
 
 def _check(requests: Sequence[BuildRequest], progress: Progress) -> Builder:
-    # What is wrong with the request or this machine shows before anything is fetched.
+    # Problems of the request and of this machine are reported before anything is fetched.
     for request in requests:
         check_request(request)
         demand_tools(request.output.packages)
@@ -122,7 +121,7 @@ def _output(request: BuildRequest, tag: Tag, *, several: bool) -> Path:
     name = f"{tag.name}-stock" if request.stock else tag.name
     folder = request.output.folder
     if request.output.layout == "tree":
-        name = tag.name  # what is above it is an address to download from
+        name = tag.name  # the URL of a download is above it
     elif folder is not None and not several:
         return folder
     return (folder or Path("dist")) / name

@@ -1,7 +1,7 @@
 """Build a release again from its provenance, and compare the bytes.
 
-The provenance is what is being judged, so it does not choose where anything is fetched from. It may
-name kbuild's own default addresses; every other address must come from the user.
+The provenance is not trusted, so it does not choose where anything is fetched from. It may name
+kbuild's own default addresses; every other address must come from the user.
 """
 
 import os
@@ -36,7 +36,7 @@ from kbuild.release.api import (
 )
 from kbuild.settings import GO_SITE, GOLANG, RELEASE_SITE, UPSTREAM, RebuildSettings
 
-# They tell of one run: its clock, its keys, its seconds.
+# These differ in each run: keys, dates and durations.
 _OF_THE_RUN = (BUILD, PROOF)
 _IMAGE_SETTINGS = {"image", "golang_repository"}
 _DEFAULTS = {
@@ -51,7 +51,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rebuilt:
-    """A rebuild that gave the same bytes: the sha256 of each file, and the tree it was made of."""
+    """A rebuild with the same bytes: the sha256 of each file, and the tree it was made from."""
 
     provenance: Path
     files: dict[str, str]
@@ -59,11 +59,11 @@ class Rebuilt:
 
 
 def rebuild(path: Path, settings: RebuildSettings, progress: Progress) -> Rebuilt:
-    """Build what a provenance describes, without a binary of an earlier run, and compare.
+    """Build what a provenance describes, without results of an earlier run, and compare.
 
-    ``settings`` that the user gave say where the same input is available: another mirror, another
-    GOROOT. Raises BadProvenance or AddressNotAllowed before anything is contacted or run,
-    RebuildDiffers with the inputs that differ, or what a build raises.
+    The user's ``settings`` say where the same inputs are available, for example on a mirror. Raises
+    BadProvenance or AddressNotAllowed before anything is fetched or run, RebuildDiffers with the
+    inputs that differ, or the errors of a build.
     """
     path = path / PROVENANCE if os.path.isdir(path) else path  # noqa: PTH112  # any name
     before = read_provenance(path)
@@ -80,7 +80,7 @@ def rebuild(path: Path, settings: RebuildSettings, progress: Progress) -> Rebuil
             flags=", ".join(f"--{name.replace('_', '-')}" for name in foreign),
         )
     with open_workspace(settings.cache_dir) as workspace:
-        # In the work folder, which the next run removes if this one is killed.
+        # In the work directory: the next run removes it if this one is killed.
         output = replace(request.output, folder=workspace.work / "release")
         [made] = build([replace(request, output=output)], workspace, progress, independent=True)
         after = read_provenance(made.folder / PROVENANCE)
@@ -98,17 +98,19 @@ def rebuild(path: Path, settings: RebuildSettings, progress: Progress) -> Rebuil
 
 
 def _demand_subjects(path: Path, statement: Statement) -> None:
-    """Raise BadProvenance unless all that a release of this request has can be compared."""
+    """Raise BadProvenance unless the subjects are exactly the files of such a release."""
     wanted, subjects = artifacts(statement.asked), statement.subjects
-    if odd := sorted(wanted ^ subjects.keys()):
-        raise BadProvenance(path=path, reason=f"its subjects lack or have besides: {odd[0]}")
+    if missing := sorted(wanted - subjects.keys()):
+        raise BadProvenance(path=path, reason=f"its subject {missing[0]} is missing")
+    if extra := sorted(subjects.keys() - wanted):
+        raise BadProvenance(path=path, reason=f"its subject {extra[0]} is no file of a release")
     for name, digests in subjects.items():
         if not _SHA256.fullmatch(digests.get("sha256", "")):
             raise BadProvenance(path=path, reason=f"its subject {name} has no sha256")
 
 
 def _foreign_addresses(request: BuildRequest, settings: RebuildSettings) -> dict[str, str]:
-    """Return the addresses that are neither the user's nor kbuild's defaults, by their names."""
+    """Return by name the addresses that neither the user nor kbuild's defaults contain."""
     addresses = {
         "source": request.source.address,
         "golang_repository": request.go.repository,
@@ -127,9 +129,9 @@ def _foreign_addresses(request: BuildRequest, settings: RebuildSettings) -> dict
 
 
 def _request(statement: Statement, settings: RebuildSettings) -> BuildRequest:
-    """Return the request that a provenance tells of; every input is demanded by its digest.
+    """Return the request that a provenance describes, with the digest of every input.
 
-    The user says where the same input is available here, and that wins over the provenance.
+    The user's addresses replace those in the provenance.
     """
     asked, source = statement.asked, statement.dependencies["source"]
     return BuildRequest(
@@ -190,30 +192,30 @@ def _go_request(statement: Statement, settings: RebuildSettings) -> GoRequest:
 
 
 def _inputs(before: Statement, after: Statement) -> Iterator[str]:
-    """Yield each input that is not the same."""
+    """Yield a line for each input that differs."""
     found = False
     digests_before, digests_after = _digests(before), _digests(after)
     for name in sorted(digests_before.keys() | digests_after.keys()):
         then, now = digests_before.get(name), digests_after.get(name)
         if then != now:
             found = True
-            yield f"{name}: {_told(then)} then, {_told(now)} now"
+            yield f"{name}: {_text(then)} then, {_text(now)} now"
     for arch, command in before.commands.items():
         if after.commands.get(arch) != command:
             found = True
-            yield f"the Go command for {arch} is another one"
+            yield f"the Go command for {arch} differs"
     if before.kbuild != after.kbuild:
         found = True
         yield f"kbuild: {before.kbuild} then, {after.kbuild} now"
     if not found:
-        yield "every input that the provenance names is the same, so it does not name all"
+        yield "all inputs in the provenance are the same, so it does not contain all inputs"
 
 
 def _digests(statement: Statement) -> dict[str, dict[str, str]]:
-    """Return the digests of each input; a commit counts the same if it is only claimed."""
+    """Return the digests of each input; a claimed commit counts like a verified one."""
     digests = {name: each.get("digest", {}) for name, each in statement.dependencies.items()}
     return digests | {"source": {**digests["source"], "gitCommit": statement.commit}}
 
 
-def _told(digest: dict[str, str] | None) -> str:
+def _text(digest: dict[str, str] | None) -> str:
     return ", ".join(f"{name} {value}" for name, value in digest.items()) if digest else "nothing"

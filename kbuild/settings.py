@@ -77,6 +77,7 @@ _years = whole_number(
 )
 _seconds = whole_number("seconds", MAX_STALL, "60 is the default")
 _arch = one_of(ARCHES)
+_stored_defaults = one_of(STORED_DEFAULTS)
 
 
 def _limit(name: str, value: object) -> int:
@@ -312,7 +313,7 @@ class Settings(Target, RebuildSettings):
         example="dirty",
     )
     stored_defaults: StoredDefaults | None = option(
-        one_of(STORED_DEFAULTS),
+        _stored_defaults,
         "From v1.31 on, lifetimes stored in a cluster win over those compiled in. override: not if"
         " they are stock's defaults. keep: always, as in stock. No effect before v1.31."
         " Default: override; keep for a stock build.",
@@ -450,7 +451,7 @@ class VerifySettings(Target, Cached):
         example=["v1.23.0"],
     )
     stored_defaults: StoredDefaults | None = option(
-        one_of(STORED_DEFAULTS),
+        _stored_defaults,
         "Require that stock's default lifetimes, stored in a cluster, are overridden or kept. No"
         " effect before v1.31. Default: either is right.",
         metavar="|".join(STORED_DEFAULTS),

@@ -1,1 +1,1 @@
-"""What all packages share. Each module is used by itself, so this one imports none of them."""
+"""What all packages share. Import its modules one by one; this file imports none of them."""

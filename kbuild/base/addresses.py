@@ -1,12 +1,12 @@
 """Addresses as users and documents may see them: no credential, no path of this machine.
 
-Whatever an address may hold besides its host and path can be a secret: the user information, the
-query and the fragment of a URL (https://www.rfc-editor.org/rfc/rfc3986#section-3.2.1 and 3.4), and
-what stands before the ``@`` of git's scp-like form (https://git-scm.com/docs/git-clone#_git_urls).
-Only the user name ``git``, which every hosting service asks for, is kept.
+Everything in an address except its host and path can be a secret: the user information, the query
+and the fragment of a URL (https://www.rfc-editor.org/rfc/rfc3986#section-3.2.1 and 3.4), and the
+part before the ``@`` in git's scp-like form (https://git-scm.com/docs/git-clone#_git_urls). Only
+the user name ``git`` is kept, because every hosting service uses it.
 
-Other programs quote addresses in their messages, so these functions take any text. They work word
-by word and never look back, for the text may be long and hostile.
+Other programs quote addresses in their messages, so these functions take any text. They read each
+word once, because the text may be long and hostile.
 """
 
 import os
@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 LOCAL = "local:"
 _WORD = re.compile(r"\S+")
-# One slash where pathlib was given a URL, and no scheme where urllib3 says what it cannot parse.
+# pathlib reduces the slashes of a URL to one; urllib3 omits the scheme of a URL it cannot parse.
 _SCHEME_END = re.compile(r"(:/+|^[^\w/]*//+)")
 _QUERY = re.compile(r"[?#]")
-# Not the digest of an image.
+# An @ before a digest belongs to the name of an image.
 _AT_HOST = re.compile(r"@(?!sha256:[0-9a-f]{64})(?=([\w.-]+|\[[0-9A-Fa-f:.]+\])[:/])")
 _OPENING, _CLOSING = "'\"(<[{", "'\")>]},.;:"
 _HIDDEN = "***"
@@ -34,7 +34,7 @@ def recorded(source: str) -> str:
     """Return a source as a published document may hold it.
 
     A remote source is its address without credentials. A source on this machine is ``local:`` and
-    its file name, which is no address: somebody else has to say where theirs is.
+    its file name. That is not an address: anybody else has to say where their copy is.
     """
     path = urlsplit(source).path if source.startswith("file:") else source
     local = path != source or Path(path).expanduser().exists() or ":" not in path
@@ -44,7 +44,7 @@ def recorded(source: str) -> str:
 
 
 def is_local(source: str) -> bool:
-    """Tell whether a recorded source was on the machine of its build, so is no address."""
+    """Return whether a recorded source was on the build machine and is therefore not an address."""
     return source.startswith(LOCAL)
 
 

@@ -1,4 +1,4 @@
-"""The architectures that Kubernetes is released for, and what each is called elsewhere."""
+"""The architectures that Kubernetes is released for, and their names in other programs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Names:
-    """The names of one architecture: by uname, in ELF files, of qemu-user and in packages.
+    """The names of one architecture in uname, ELF files, qemu-user and packages.
 
-    ``big_endian`` is the byte order of its ELF files. Source of the packages' names:
+    ``big_endian`` is the byte order of its ELF files. Source of the names in packages:
     kubernetes/release, pkg/obs/specs/pkgdef.go.
     """
 
@@ -20,7 +20,7 @@ class Names:
     big_endian: bool = False
 
 
-# By Go's name.
+# The keys are Go's names.
 ARCHES: Mapping[str, Names] = {
     "amd64": Names(machine="x86_64", elf="EM_X86_64", qemu="x86_64", deb="amd64", rpm="x86_64"),
     "arm64": Names(machine="aarch64", elf="EM_AARCH64", qemu="aarch64", deb="arm64", rpm="aarch64"),

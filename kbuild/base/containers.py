@@ -1,8 +1,8 @@
-"""The containers, volumes and images that one run makes in an engine, and removes at its end.
+"""The containers, volumes and images that a run creates in an engine, and removes at its end.
 
-Files go in and out through volumes instead of bind mounts, so any engine that answers will do:
-this machine's, one on another host, or one that this job itself runs in. What a killed run leaves
-is removed by the next run of the same cache.
+Files go in and out through volumes instead of bind mounts, so any engine works: on this machine, on
+another host, or the one that runs this CI job. The next run with the same cache removes what a
+killed run left.
 """
 
 import contextlib
@@ -26,41 +26,41 @@ if TYPE_CHECKING:
     from docker.models.containers import Container as DockerContainer
 
 _RUN_LABEL, _HOME_LABEL = "kbuild.run", "kbuild.home"
-_VOLUMES = "kbuild-run"  # and behind it: .cache.run.volume
+_VOLUMES = "kbuild-run"  # followed by .cache.run.volume
 _IMAGES = "kbuild-proof"
-CACHE_VOLUME = "kbuild-gocache"  # with a key of the image behind it
+CACHE_VOLUME = "kbuild-gocache"  # followed by a key of the image
 _CACHE_NAME = re.compile(rf"{CACHE_VOLUME}-[0-9a-f]{{16}}")
 
 
 class Holder:
-    """A container that holds files and is never started; what it is given is bytes."""
+    """A container that holds files and is never started."""
 
     def __init__(self, container: "DockerContainer") -> None:
         self._container = container
 
     def load(self, folder: PurePosixPath, tar: bytes | Iterable[bytes] | IO[bytes]) -> None:
-        """Unpack a tar into a folder of the container, which need not run."""
+        """Unpack a tar into a directory of the container; it does not have to run."""
         self._container.put_archive(str(folder), tar)
 
 
 class Container(Holder):
-    """A container that runs a program; what it prints is bytes."""
+    """A container that runs a program."""
 
     def __init__(self, container: "DockerContainer", limits: Limits, purpose: str) -> None:
         super().__init__(container)
         self._limits, self._purpose = limits, purpose
 
     def read(self, folder: PurePosixPath) -> Iterator[bytes]:
-        """Yield the tar of a folder of the container, which may have ended."""
+        """Yield a tar of a directory of the container; it may have ended."""
         stream, _ = self._container.get_archive(str(folder))
         return iter(stream)
 
     def start(self) -> None:
-        """Start what it was created for."""
+        """Start its program."""
         self._container.start()
 
     def output(self) -> Iterator[bytes]:
-        """Yield what it prints, until it ends; raises SandboxLimit for too much output or time."""
+        """Yield its output until it ends; raises SandboxLimit for too much output or time."""
         limits, printed = self._limits, 0
         with _deadline(self._container, limits.seconds, self._purpose):
             for chunk in self._container.logs(stream=True, follow=True):
@@ -68,7 +68,7 @@ class Container(Holder):
                 if printed <= limits.printed:
                     yield chunk
                 elif printed - len(chunk) <= limits.printed:
-                    self.stop()  # its output is read to the end, which closes the connection
+                    self.stop()  # reading its output to the end closes the connection
         if printed > limits.printed:
             limit = f"{limits.printed >> 20} MiB of output"
             raise SandboxLimit(purpose=self._purpose, limit=limit)
@@ -89,12 +89,12 @@ class Container(Holder):
         return self.exit_code(), container.logs(stderr=False), container.logs(stdout=False)
 
     def stop(self) -> None:
-        """Kill it; it may have ended already."""
+        """Kill it, if it still runs."""
         _kill(self._container)
 
 
 class EngineRun:
-    """What one run of kbuild makes in an engine; see ``engine_run``."""
+    """What one run of kbuild creates in an engine; see ``engine_run``."""
 
     def __init__(self, client: "DockerClient", workspace: Workspace) -> None:
         self._client = client
@@ -104,7 +104,7 @@ class EngineRun:
 
     @property
     def arch(self) -> str:
-        """Return the engine's architecture in Go's words."""
+        """Return the engine's architecture, as Go names it."""
         return engine.arch(self._client)
 
     @property
@@ -115,7 +115,7 @@ class EngineRun:
 
     @contextlib.contextmanager
     def volume(self) -> Iterator[str]:
-        """Give the name of a new volume that is removed when the block ends."""
+        """Create a volume for the block, and yield its name."""
         name = f"{_VOLUMES}.{self._home}.{self._run_id}.{secrets.token_hex(4)}"
         volume = self._client.volumes.create(name)
         try:
@@ -125,7 +125,7 @@ class EngineRun:
 
     @contextlib.contextmanager
     def holder(self, image: str, volumes: Mapping[str, PurePosixPath]) -> Iterator[Holder]:
-        """Give a container that never starts: it is enough to write into volumes."""
+        """Create a container that is never started, only to write files into volumes."""
         options = {"entrypoint": ["true"], "volumes": _binds(volumes, copy=False)}
         with self._container(image, options) as made:
             yield Holder(made)
@@ -145,10 +145,11 @@ class EngineRun:
         init: bool = False,
         copy: bool = False,
     ) -> Iterator[Container]:
-        """Give a container that can do no harm; it is removed when the block ends.
+        """Create a container for the block that confines its program.
 
-        ``read_only`` is where a volume is mounted that it may not write to, ``tmp`` are options of
-        the mount of /tmp. With ``copy`` an empty volume takes over what the image has in its place.
+        ``read_only`` is the mount point of the volume that it must not write to. ``tmp`` holds
+        mount options of /tmp. With ``copy``, the engine copies what the image has at a mount point
+        into an empty volume.
         """
         options = {
             "entrypoint": list(command[:1]),
@@ -164,9 +165,9 @@ class EngineRun:
 
     @contextlib.contextmanager
     def image(self, program: Path, target: PurePosixPath, folder: PurePosixPath) -> Iterator[str]:
-        """Give an image that holds a program, /tmp and an empty folder, and nothing else.
+        """Create an image for the block: a program, /tmp and an empty directory, nothing else.
 
-        A new volume that is mounted at the folder gets its owner from it.
+        A new volume that is mounted at this directory takes over its owner.
         """
         name = f"{_IMAGES}:{self._run_id}"
         self._client.api.import_image_from_data(
@@ -181,7 +182,7 @@ class EngineRun:
             self._client.images.remove(name, force=True)
 
     def sweep(self) -> None:
-        """Remove what killed runs of the same cache left behind."""
+        """Remove what killed runs with the same cache left."""
         ours: dict[str, str | list[str] | bool] = {"label": f"{_HOME_LABEL}={self._home}"}
         client = self._client
         for container in client.containers.list(all=True, filters=ours):
@@ -207,9 +208,9 @@ class EngineRun:
 
 @contextlib.contextmanager
 def engine_run(workspace: Workspace, about: str) -> Iterator[EngineRun]:
-    """Connect to the engine, for one run; what killed runs left there is removed first.
+    """Connect one run to the engine, after removing what killed runs left there.
 
-    The SDK's errors become those of ``engine.translate(about)``.
+    The SDK's errors are translated as in ``engine.translate(about)``.
     """
     with contextlib.closing(engine.connect()) as client, engine.translate(about):
         run = EngineRun(client, workspace)
@@ -223,27 +224,27 @@ def cache_volume(image: str) -> str:
 
 
 def cache_volumes() -> dict[str, int]:
-    """Return the volumes with Go build caches, each with its bytes; raises the engine's errors."""
+    """Return the size in bytes of each volume with a Go build cache; raises the engine's errors."""
     with contextlib.closing(engine.connect()) as client, engine.translate(CACHE_VOLUME):
         usage = client.df()
-    # API 1.52 has VolumeUsage, and Volumes for older clients only.
+    # Since API 1.52 the field is VolumeUsage; Volumes remains for older clients.
     found = usage.get("Volumes") or (usage.get("VolumeUsage") or {}).get("Items") or []
     volumes = {str(each.get("Name")): each.get("UsageData") or {} for each in found}
     return {
-        name: max(0, int(data.get("Size") or 0))  # -1 or nothing where the engine has no size
+        name: max(0, int(data.get("Size") or 0))  # -1 or absent if the size is unknown
         for name, data in volumes.items()
         if _CACHE_NAME.fullmatch(name)
     }
 
 
 def remove_volume(name: str, *, force: bool = False) -> None:
-    """Remove a volume; raises the engine's errors, such as for one that is in use."""
+    """Remove a volume; raises the engine's errors, for example if it is in use."""
     with contextlib.closing(engine.connect()) as client, engine.translate(name):
         client.volumes.get(name).remove(force=force)
 
 
 def empty_folders(path: PurePosixPath, owner: int = 0) -> bytes:
-    """Return a tar of a folder and those above it, all empty."""
+    """Return a tar of an empty directory and its parent directories."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for folder in [*reversed(path.parents[:-1]), path]:
@@ -282,9 +283,9 @@ def _binds(
 
 
 def insist(remove: Callable[[], None]) -> None:
-    """Remove something, which an engine refuses while it ends what was just interrupted.
+    """Remove something, again and again while the engine is still stopping it.
 
-    Raises the engine's error if it still refuses after some seconds.
+    Raises the engine's error if it still refuses after eight seconds.
     """
     from docker.errors import APIError, NotFound
 
@@ -302,10 +303,10 @@ def insist(remove: Callable[[], None]) -> None:
 
 
 def _cage(limits: Limits) -> dict[str, Any]:
-    """Return the options of a container that runs what nobody trusts.
+    """Return the options of a container that runs an untrusted program.
 
-    Not root, no network, no capabilities, a read-only root, and limits on processes, memory, the
-    size of a file and what it prints.
+    It has no network, no root user, no capabilities, a read-only root, and limits on processes,
+    memory, file size and output.
     """
     from docker.types import LogConfig, Ulimit
 
@@ -331,9 +332,9 @@ def _cage(limits: Limits) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _deadline(container: "DockerContainer", seconds: float, purpose: str) -> Iterator[None]:
-    """Kill a container that still runs after so many seconds; the block then ends in SandboxLimit.
+    """Kill a container that still runs after this many seconds.
 
-    Raises SandboxLimit.
+    Raises SandboxLimit when the block ends.
     """
     expired = threading.Event()
 
@@ -353,7 +354,7 @@ def _deadline(container: "DockerContainer", seconds: float, purpose: str) -> Ite
 
 
 def _kill(container: "DockerContainer") -> None:
-    """Kill a container that may have ended already."""
+    """Kill a container, if it still runs."""
     from docker.errors import DockerException
     from requests import RequestException
 

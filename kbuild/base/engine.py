@@ -1,6 +1,6 @@
-"""The container engine: reach it, pull by digest, and turn what it says into errors of ours.
+"""The container engine: reach it, pull images by digest, and translate its errors.
 
-Only this module imports the docker SDK, and only when something is asked of an engine.
+This module imports the docker SDK only when it is needed.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ NEEDED_API = (1, 41)  # Docker 20.10
 _NEEDED = ".".join(map(str, NEEDED_API))
 PROBE_SECONDS = 5
 _PATIENCE_SECONDS = 600
-# What engines say of a registry; of anything else the same words mean something else.
+# These words are about a registry only in an engine's answer to a pull.
 _UNREACHABLE = re.compile(
     r"connection re(?:fused|set)|no such host|timeout|timed out|deadline exceeded|tls handshake"
     r"|temporary failure|unreachable|no route to host|server misbehaving|\beof\b"
@@ -67,15 +67,15 @@ def connect() -> "Client":
 def _spoken_api(address: str, options: Mapping[str, Any]) -> str:
     from docker import DockerClient
 
-    # A client that was told a version asks nothing before it can be closed; the question itself
-    # goes without one, as engines refuse versions newer than theirs.
+    # A client with a fixed version sends no request when it is created, so it can always be closed.
+    # The request itself has no version, because engines refuse versions newer than theirs.
     probe = DockerClient(base_url=address, version=_NEEDED, timeout=PROBE_SECONDS, **options)
     with contextlib.closing(probe):
         return str(probe.api.version(api_version=False)["ApiVersion"])
 
 
 def why_unavailable() -> str | None:
-    """Return why no engine can be used, or None when one answers."""
+    """Return why no engine can be used, or None if one can."""
     try:
         connect().close()
     except KbuildError as error:
@@ -84,12 +84,12 @@ def why_unavailable() -> str | None:
 
 
 def arch(client: "Client") -> str:
-    """Return the engine's architecture in Go's words."""
+    """Return the engine's architecture, as Go names it."""
     return str(client.version()["Arch"])
 
 
 def described() -> str:
-    """Return the version of the engine that answers and of its API; raises the engine's errors."""
+    """Return the versions of the engine and its API; raises the engine's errors."""
     with contextlib.closing(connect()) as client, translate("the engine"):
         version = client.version().get("Version", "of unknown version")
         return f"{version} (API {client.api.api_version})"
@@ -97,7 +97,7 @@ def described() -> str:
 
 @contextlib.contextmanager
 def translate(image: str) -> Iterator[None]:
-    """Turn the SDK's errors into ours; ``image`` is what the block works with.
+    """Translate the SDK's errors; ``image`` is the object that the block works with.
 
     Raises ImageNotFound, DiskFull or EngineFailed.
     """
@@ -130,7 +130,7 @@ def _asking_registry(image: str) -> Iterator[None]:
 
 
 def pull(client: "Client", image: str, progress: Progress) -> None:
-    """Bring an image here, by its digest; nothing is done when the engine has it.
+    """Pull an image by its digest, if the engine does not have it.
 
     Raises ImageNotFound, RegistryUnreachable, DiskFull or EngineFailed.
     """
@@ -158,7 +158,7 @@ def pull(client: "Client", image: str, progress: Progress) -> None:
 
 
 def registry_digest(client: "Client", reference: str) -> str:
-    """Return the digest that a registry gives for a tag now: ``sha256:…``.
+    """Return the digest that a tag has in its registry now: ``sha256:…``.
 
     Raises ImageNotFound, RegistryUnreachable or EngineFailed.
     """
@@ -177,7 +177,7 @@ def _pull(client: "Client", image: str, progress: Progress) -> None:
     last: dict[str, dict[str, Any]] = {}
 
     def size(event: dict[str, Any]) -> float:
-        """Return the bytes that came with an event; any other news counts for a whole window."""
+        """Return the bytes that came with an event; other progress counts as a full window."""
         layer = event.get("id", "")
         if event == last.get(layer):
             return 0
@@ -187,7 +187,7 @@ def _pull(client: "Client", image: str, progress: Progress) -> None:
         done, _ = layers.get(layer, (0, 0))
         return float(max(0, (event.get("progressDetail") or {}).get("current", 0) - done))
 
-    # The SDK waits for ever for the next event, and the engine for its registry's next byte.
+    # The SDK has no timeout for the next event, nor the engine for its registry's next byte.
     events = watched(lambda: client.api.pull(image, stream=True, decode=True), size)
     for event in events:
         if "error" in event:
@@ -223,7 +223,7 @@ def _address() -> tuple[str, Mapping[str, Any]]:
     from docker.utils import kwargs_from_env
 
     if host := os.environ.get("DOCKER_HOST"):
-        with _reaching(host):  # the certificates it needs may be missing
+        with _reaching(host):  # its TLS certificates may be missing
             options = kwargs_from_env()
         return str(options.pop("base_url")), options
     # Older SDKs do not read DOCKER_CONTEXT themselves.
@@ -250,7 +250,7 @@ def _socket() -> Path:
 def _is_there(path: Path) -> bool:
     try:
         return path.exists()
-    except PermissionError:  # a runtime folder that a su has left in the environment
+    except PermissionError:  # the runtime directory of another user, after su
         return False
 
 
@@ -270,7 +270,7 @@ def _reaching(address: str) -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    # The SDK tells missing from forbidden in its texts only, and leaves its own socket open.
+    # The SDK distinguishes missing from forbidden only in text, and leaves its socket open.
     if address.startswith("unix://"):
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(PROBE_SECONDS)

@@ -1,7 +1,7 @@
-"""What differs by version of Kubernetes is data: tables of eras, each for a range of versions.
+"""Read tables of eras: the facts that differ between Kubernetes versions, as data.
 
-A table is TOML. Each of its entries has ``versions``, packaging specifiers, and whatever its reader
-needs besides.
+An era is a range of versions for which the same facts are true.
+A table is TOML. Each entry has ``versions`` (packaging specifiers) and the fields of its reader.
 """
 
 import tomllib
@@ -32,17 +32,17 @@ def read_eras(text: str, name: str, make: Callable[..., E]) -> tuple[E, ...]:
 
 
 def make_eras(entries: Iterable[dict[str, Any]], make: Callable[..., E]) -> tuple[E, ...]:
-    """Return the entries of a table that was parsed, each made by ``make``; see read_eras."""
+    """Return the entries of a parsed table, each made by ``make``; see read_eras."""
     return tuple(
         make(**{**entry, "versions": SpecifierSet(entry["versions"])}) for entry in entries
     )
 
 
 def eras_of(eras: Iterable[E], version: Version) -> tuple[E, ...]:
-    """Return the eras that a version is of, pre-releases included."""
+    """Return the eras that contain a version, which may be a pre-release."""
     return tuple(era for era in eras if era.versions.contains(version, prereleases=True))
 
 
 def era_of(eras: Sequence[E], version: Version) -> E:
-    """Return the era of a version; one newer than all is taken to be of the newest."""
+    """Return the era of a version; the newest era if the version is newer than all."""
     return next(iter(eras_of(eras, version)), eras[-1])

@@ -1,10 +1,10 @@
 """The base of all errors, their families, and the errors that several packages raise.
 
 An error says what happened and what to do about it. Its exit code is that of its family, its
-``kind`` is the precise cause; both are stable and documented. Exit code 0 is success, 100 is
-reserved for clusters, 141 is a closed standard output. A package that raises an error alone
-defines it, in its errors.py.
-This module imports only kbuild.base.addresses, so anything may raise anything.
+``kind`` is the exact cause. Both are stable and documented. Exit code 0 is success, 100 is reserved
+for clusters, 141 means that standard output was closed. An error that only one package raises is
+defined in the errors.py of that package. This module imports only kbuild.base.addresses, so every
+other module can import it.
 """
 
 import re
@@ -57,8 +57,8 @@ class KbuildError(_Fields):
     """Base of all errors that reach a user.
 
     ``kind`` is the name of the class, in kebab case. ``what`` and ``todo`` are templates over the
-    fields; rendered they are ``happened`` and ``hint``. ``details`` are the last output of another
-    program, shown below. No credential of an address gets into any of them.
+    fields; ``happened`` and ``hint`` are their rendered texts. ``details`` is the last output of
+    another program. Credentials in addresses are removed from all of them.
     """
 
     exit_code: ClassVar[int]
@@ -66,27 +66,27 @@ class KbuildError(_Fields):
 
 
 def _quoted(value: object) -> str:
-    """Return a value as a message may hold it: of a long one only the beginning."""
+    """Return a value for a message, shortened if it is long."""
     try:
         text = repr(value) if isinstance(value, str) else str(value)
     except (ValueError, RecursionError):  # more digits than Python converts, or lists in lists
         return "that"
-    return _short(shown(text), _LONGEST_VALUE)  # before it is cut: a part of a password is one too
+    return _short(shown(text), _LONGEST_VALUE)  # before it is cut: half a password is a secret too
 
 
 def _short(text: str, most: int) -> str:
-    """Cut what may come from a stranger's document, which could flood a terminal."""
+    """Shorten text that may come from an untrusted document and could flood a terminal."""
     return text if len(text) <= most else f"{text[:most]}…"
 
 
 class UsageError(KbuildError):
-    """Usage: a flag or a setting has a value that it cannot have, or is missing or unknown."""
+    """Usage: an option has an invalid value, is missing or is unknown."""
 
     exit_code = 2
 
 
 class SourceError(KbuildError):
-    """Source: it cannot be read, has no such tag, or is not what was asked for."""
+    """Source: it cannot be read, has no such tag, or is not what was requested."""
 
     exit_code = 20
 
@@ -134,7 +134,7 @@ class ReleaseError(KbuildError):
 
 
 class InternalError(KbuildError):
-    """Internal: a fault of kbuild itself."""
+    """Internal: a bug in kbuild."""
 
     exception: str
     text: str
@@ -145,7 +145,7 @@ class InternalError(KbuildError):
 
 
 class Interrupted(KbuildError):
-    """Interrupt: the user or the system asked to stop."""
+    """Interrupt: the user or the system stopped kbuild."""
 
     exit_code = 130
     what = "interrupted"
@@ -155,8 +155,18 @@ class Interrupted(KbuildError):
 # --- usage ------------------------------------------------------------------------------------
 
 
+class Usage(UsageError):
+    """The command line cannot be parsed; ``text`` is the parser's message."""
+
+    text: str
+    command: str
+
+    what = "{text}"
+    todo = "see `{command} --help`"
+
+
 class BadSetting(UsageError):
-    """A setting has a value that it cannot have."""
+    """An option has an invalid value."""
 
     name: str
     value: object
@@ -172,7 +182,7 @@ class BadSetting(UsageError):
 
 
 class MissingSetting(UsageError):
-    """Settings that have no default were not given."""
+    """Options without a default were not given."""
 
     names: str
 
@@ -181,7 +191,7 @@ class MissingSetting(UsageError):
 
 
 class LeafOutlivesCA(UsageError):
-    """The leaf lifetime asked for is longer than the CA's."""
+    """The requested lifetime of leaf certificates is longer than that of CAs."""
 
     ca_years: int
     leaf_years: int
@@ -201,7 +211,7 @@ class UnsupportedVersion(UsageError):
 
 
 class UnknownSetting(UsageError):
-    """A settings file or the environment names a setting that does not exist."""
+    """The settings file or the environment contains an unknown name."""
 
     where: str
     name: str
@@ -234,7 +244,7 @@ class EngineMissing(EngineError):
 
 
 class EngineForbidden(EngineError):
-    """The engine's socket may not be opened by this user."""
+    """This user may not open the engine's socket."""
 
     address: str
 
@@ -243,7 +253,7 @@ class EngineForbidden(EngineError):
 
 
 class EngineDown(EngineError):
-    """The engine's address is there but nothing answers."""
+    """The engine has an address but does not answer."""
 
     address: str
 
@@ -262,7 +272,7 @@ class EngineTooOld(EngineError):
 
 
 class EngineFailed(EngineError):
-    """The engine refused or failed at something."""
+    """The engine reported an error."""
 
     reason: str
 
@@ -292,7 +302,7 @@ class ImageNotFound(ToolchainError):
 
 
 class DiskFull(HostError):
-    """No space is left."""
+    """The disk is full."""
 
     path: Path | str
 
@@ -301,7 +311,7 @@ class DiskFull(HostError):
 
 
 class NotWritable(HostError):
-    """A file or folder cannot be read or written."""
+    """A file or directory cannot be read or written."""
 
     path: Path | str
     reason: str
@@ -311,7 +321,7 @@ class NotWritable(HostError):
 
 
 class NotEnoughMemory(HostError):
-    """The system gave kbuild no more memory, processes or threads."""
+    """The system refused more memory, processes or threads."""
 
     reason: str
 
@@ -320,14 +330,14 @@ class NotEnoughMemory(HostError):
 
 
 class GitMissing(HostError):
-    """There is no git on this machine."""
+    """git is not installed."""
 
     what = "git was not found"
     todo = "install it (Debian: apt-get install git)"
 
 
 class SandboxUnavailable(HostError):
-    """This machine cannot give the sandbox in which foreign programs run."""
+    """This machine has no sandbox for untrusted programs."""
 
     purpose: str
     reason: str
@@ -359,7 +369,7 @@ class CacheInUse(HostError):
 
 
 class UnsafeCache(HostError):
-    """The cache, or a folder in or above it, is one that other users can write to."""
+    """Other users can write to the cache, or to a directory in or above it."""
 
     path: Path | str
     reason: str
@@ -367,13 +377,13 @@ class UnsafeCache(HostError):
 
     what = "the cache is not safe because of {path}: {reason}"
     todo = (
-        "what is in a cache gets into binaries; remove it, or name another with --cache-dir; "
-        "if nobody else wrote to it: {command}"
+        "content of the cache gets into binaries: remove it, or choose another with --cache-dir; "
+        "if nobody else has written to it: {command}"
     )
 
 
 class NotACache(HostError):
-    """The folder given as the cache was not made by kbuild."""
+    """kbuild did not make the directory in --cache-dir."""
 
     path: Path | str
     reason: str
@@ -394,7 +404,7 @@ class BrokenSource(SourceError):
 
 
 class NotKubernetes(SourceError):
-    """The source is not a Kubernetes tree, or one that does not name its commit or version."""
+    """The source is not a Kubernetes tree, or does not name its commit or version."""
 
     source: str
     reason: str

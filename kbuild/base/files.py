@@ -1,6 +1,7 @@
 """Read untrusted files: only regular ones, up to a size limit. Describe what is wrong with them."""
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
-# What parsing a document and reading values from it can raise.
+# Errors of parsing a document and of reading values from it.
 BROKEN = (
     ValueError,
     LookupError,
@@ -34,8 +35,8 @@ def open_file(path: Path) -> io.BufferedReader:
     """Open a regular file for reading; links are followed.
 
     Opening a FIFO waits for a writer, and a device may never end, so neither is opened. Raises
-    OSError, whose ``strerror`` says what is wrong, also for a file that is not regular and for an
-    invalid path.
+    OSError, also for a file that is not regular and for an invalid path; ``strerror`` is the
+    reason.
     """
     try:
         descriptor = os.open(path, _FLAGS)
@@ -44,7 +45,7 @@ def open_file(path: Path) -> io.BufferedReader:
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
-        reason = "it is a folder" if stat.S_ISDIR(mode) else "it is not a regular file"
+        reason = "it is a directory" if stat.S_ISDIR(mode) else "it is not a regular file"
         raise OSError(errno.EINVAL, reason, str(path))
     return os.fdopen(descriptor, "rb")
 
@@ -59,6 +60,12 @@ def read_file(path: Path, limit: int) -> bytes:
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit} bytes", str(path))
     return content
+
+
+def sha256(path: Path) -> str:
+    """Return the sha256 of a regular file as 64 hex digits; raises OSError."""
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def demand_plain_yaml(text: str | bytes, depth: int) -> None:
@@ -78,7 +85,7 @@ def demand_plain_yaml(text: str | bytes, depth: int) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """Return what is wrong with a document, from the error that reading or parsing it raised.
+    """Return the reason why a document could not be read or parsed, for a message.
 
     The text of a library is included if it adds details, such as the line.
     """

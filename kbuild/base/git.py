@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from kbuild.base.addresses import shown
+from kbuild.base.disk import disk_errors
 from kbuild.base.errors import (
     BadSetting,
     BrokenSource,
@@ -28,7 +29,6 @@ from kbuild.base.errors import (
 )
 from kbuild.base.network import LARGEST, LEAST, NetworkError, Pace, on_network_errors
 from kbuild.base.progress import Progress
-from kbuild.base.workspace import disk_errors
 
 if TYPE_CHECKING:
     from git import Git, RemoteProgress
@@ -51,7 +51,7 @@ _SHORTAGE = re.compile(
 _NO_FILTER = "filtering not recognized by server"
 PROTOCOLS = ("https", "ssh", "git", "file", "http")
 _SETTINGS = (
-    "protocol.version=2",  # a server of version 0 lists every ref, and gives no object by its name
+    "protocol.version=2",  # with version 0, a server lists every ref and serves no object by its id
     "core.hooksPath=/dev/null",
     "core.attributesFile=/dev/null",
     "core.autocrlf=false",
@@ -64,21 +64,22 @@ _SETTINGS = (
     "advice.detachedHead=false",
 )
 _ENVIRONMENT = {
-    "GIT_ALLOW_PROTOCOL": ":".join(PROTOCOLS),  # it beats protocol.*.allow of the user's settings
+    "GIT_ALLOW_PROTOCOL": ":".join(PROTOCOLS),  # overrides protocol.*.allow of the user's settings
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_ASKPASS": "",
     "SSH_ASKPASS": "",
 }
-_TICK = 0.5  # seconds between two looks at what git does
-_BUSY = 0.05  # of a processor; a git that computes as much does not wait for a server
+_TICK = 0.5  # seconds between two checks of git's progress
+_BUSY = 0.05  # of a processor; a git that computes this much is not waiting for a server
 _CHUNK = 1 << 16
-_MOST = 4 * LARGEST  # bytes that git may read in all; it reads each of a transfer more than once
+_MOST = 4 * LARGEST  # bytes that git may read; it reads each byte of a transfer more than once
 MOST_CONTENT = 512 << 20  # bytes of objects, unpacked; v1.20.2 takes 29 MB
-_MOST_MEMORY = 4 << 30  # bytes of address space of a git; a delta can make gigabytes of a few bytes
-_MOST_LINES = 1000  # that git says, but for those of progress
-# Git is in a session of its own, without a terminal to ask at, so that it can be killed with all
-# that it has started. The shell leads it: the kernel tells it when kbuild has died, and it kills
-# the others. A file, and so a pack, may have LARGEST bytes; POSIX counts in blocks of 512.
+_MOST_MEMORY = 4 << 30  # bytes of address space; a few bytes of delta can expand to gigabytes
+_MOST_LINES = 1000  # of git's output, without progress
+# Git runs in its own session. So it has no terminal for questions, and can be killed together with
+# the processes that it starts. The shell leads the session: the kernel signals it when kbuild has
+# died, and it kills the others. LARGEST bytes is the limit of a file, such as a pack; POSIX counts
+# it in blocks of 512.
 _SCRIPT = f"""\
 trap 'kill -KILL 0' TERM
 ulimit -f {LARGEST // 512} 2>/dev/null
@@ -89,8 +90,8 @@ wait $!
 """
 _LEADER = ("setpriv", "--pdeathsig", "TERM", "sh", "-c", _SCRIPT, "sh")
 _HUNG_UP = (-signal.SIGPIPE, 128 + signal.SIGPIPE)
-# Set where kbuild is run by a git hook, and meant for another repository: what
-# `git rev-parse --local-env-vars` names, but for settings, which may hold a proxy.
+# A git hook sets these for its own repository: the output of `git rev-parse --local-env-vars`,
+# without settings, which may contain a proxy.
 _INHERITED = (
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_COMMON_DIR",
@@ -110,7 +111,7 @@ _running: "set[subprocess.Popen[bytes]]" = set()
 
 
 def stop() -> None:
-    """End every git that runs for another thread, which then fails."""
+    """Kill every running git; the threads that wait for them fail."""
     for child in list(_running):
         _kill(child)
 
@@ -123,10 +124,10 @@ def ask(
     text: str = "",
     most: int = _MOST,
 ) -> str:
-    """Run a git command that needs the network, again and again on network errors and stalls.
+    """Run a git command that needs the network, with retries after network errors and stalls.
 
-    ``text`` is its input, ``what`` is what git was asked for, ``most`` how many bytes it may read.
-    Raises SourceUnreachable or BrokenSource.
+    ``text`` is its input, ``what`` names the request in errors, ``most`` is the limit of bytes
+    read. Raises SourceUnreachable or BrokenSource.
     """
 
     def once() -> str:
@@ -144,7 +145,7 @@ def ask(
 
 
 def run(words: Sequence[str], source: str, what: str, text: str = "") -> bytes:
-    """Run a local git command on some input and return its output as it is.
+    """Run a local git command with this input, and return its output unchanged.
 
     Raises BrokenSource with git's words in its details, DiskFull, NotEnoughMemory or GitMissing.
     """
@@ -152,12 +153,12 @@ def run(words: Sequence[str], source: str, what: str, text: str = "") -> bytes:
 
 
 def apply_patch(folder: Path, text: str, *options: str) -> None:
-    """Apply a unified diff without context in a folder.
+    """Apply a unified diff without context in a directory.
 
     Raises BrokenSource with git's words in its details, DiskFull, NotEnoughMemory or GitMissing.
     """
-    # A repository around the folder and the user's settings decide which files git apply skips
-    # (with success) and how it writes line ends.
+    # Otherwise a repository around the directory and the user's settings would decide which files
+    # git apply silently skips, and how it writes line ends.
     nothing = os.devnull
     isolated = {"GIT_CONFIG_GLOBAL": nothing, "GIT_CONFIG_NOSYSTEM": "1"}
     words = ["-C", str(folder), "--git-dir", nothing, "-c", "apply.whitespace=nowarn"]
@@ -175,7 +176,7 @@ def _input(text: str) -> Iterator[BinaryIO]:
 
 
 def _is_network_error(words: str) -> bool:
-    # A server that hangs up is told in the words of one that refuses, which say why, though.
+    # Git reports a lost connection with the words of a refusal, but a refusal has a reason.
     hung_up = "Could not read from remote" in words and not _REFUSED.search(words)
     return hung_up or _NETWORK.search(words) is not None
 
@@ -189,11 +190,11 @@ def _run(
     most: int,
     environment: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Run a git command on some input and return its output.
+    """Run a git command with this input, and return its output.
 
-    With ``progress`` it asks a server: what it receives is told, and a stall ends it, or more than
-    ``most`` bytes. Raises BrokenSource with git's words in its details, NetworkError for a server
-    that was left, DiskFull, NotEnoughMemory or GitMissing.
+    With ``progress``, the command uses the network: progress is reported, and a stall or more than
+    ``most`` bytes end it with NetworkError. Also raises BrokenSource with git's words in its
+    details, DiskFull, NotEnoughMemory or GitMissing.
     """
     process, errors = _start(words, progress, text, environment), _listener(progress)
     child = process.proc  # it is terminated when nothing refers to ``process`` any more
@@ -225,12 +226,12 @@ def _start(
     text: str,
     environment: Mapping[str, str] | None,
 ) -> "Git.AutoInterrupt":
-    """Start git in a session of its own; ``text`` is its input."""
-    # Loaded here: importing it runs git, which most commands do not need.
+    """Start git in its own session; ``text`` is its input."""
+    # Imported here: the import runs git, and most commands do not need it.
     try:
         from git import Git, GitCommandNotFound
     except ImportError as error:
-        if isinstance(error.__cause__, OSError | MemoryError):  # the system let it start no git
+        if isinstance(error.__cause__, OSError | MemoryError):  # the system could not start git
             raise error.__cause__ from error
         raise GitMissing(details=str(error)) from error
     for name in _INHERITED:
@@ -238,7 +239,7 @@ def _start(
     settings = [word for setting in _SETTINGS for word in ("-c", setting)]
     leader = () if progress is None else _LEADER  # a local command ends by itself
     try:
-        with _input(text) as stdin:  # git has a copy of it
+        with _input(text) as stdin:  # git has its own descriptor of it
             return Git().execute(
                 [*leader, Git.GIT_PYTHON_GIT_EXECUTABLE, *settings, *words],
                 istream=stdin,
@@ -252,7 +253,7 @@ def _start(
 
 def _failure(code: int, errors: "RemoteProgress", source: str, what: str) -> KbuildError:
     details = shown("\n".join([*errors.error_lines, *errors.other_lines][:15]))
-    if code in _HUNG_UP:  # git had no time to say so itself
+    if code in _HUNG_UP:  # git was killed before it could report it
         details = "the remote end hung up"
     if "No space left on device" in details:
         return DiskFull(path="the cache")
@@ -263,12 +264,12 @@ def _failure(code: int, errors: "RemoteProgress", source: str, what: str) -> Kbu
 
 
 class _TooLarge(Exception):
-    """Git printed more than any Kubernetes holds."""
+    """Git printed more than the largest Kubernetes tree contains."""
 
 
 def _kill(child: "subprocess.Popen[bytes]") -> None:
-    """Kill git and all that it has started; any thread may call this."""
-    if child.poll() is None:  # else its number may be another's
+    """Kill git and the processes that it started; any thread may call this."""
+    if child.poll() is None:  # otherwise another process may have its id
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
 
@@ -278,7 +279,7 @@ def _read(
 ) -> bytes:
     """Return what git prints, and give each line of its standard error to ``errors``.
 
-    Raises NetworkError for a stall or a transfer without end.
+    Raises NetworkError for a stall, and if git has read too much.
     """
     assert child.stdout is not None
     assert child.stderr is not None
@@ -290,7 +291,7 @@ def _read(
             has_ended = child.poll() is not None
             ready = selector.select(_TICK)
             if has_ended and not ready:
-                break  # whoever still holds the pipes has left the session
+                break  # only processes outside the session still hold the pipes
             for key, _ in ready:
                 if data := os.read(key.fd, _CHUNK):
                     key.data.extend(data)
@@ -308,7 +309,7 @@ def _read(
 
 
 def _hear(said: bytearray, errors: "RemoteProgress", *, at_end: bool = False) -> None:
-    """Give the whole lines to ``errors``, as long as a stranger's words are not too many."""
+    """Give the complete lines to ``errors``, up to a limit: the server chooses them."""
     *lines, rest = re.split(rb"[\r\n]", said)
     if at_end or len(rest) > _CHUNK:
         lines, rest = [*lines, rest], b""
@@ -320,13 +321,13 @@ def _hear(said: bytearray, errors: "RemoteProgress", *, at_end: bool = False) ->
 
 
 class _Work:
-    """What git does, as bytes for Pace: what it reads, and what shows that it is busy itself.
+    """Git's activity as a number of bytes for Pace.
 
-    Whatever the protocol, git itself reads each byte of a transfer, from its socket or from a
-    helper's pipe, and the kernel counts that. Words of progress count as the bytes that they are.
-    After the transfer git resolves deltas and writes, which takes no network: a twentieth of a
-    processor, or waiting for a disk, is as good as the bytes that must come in that time. What ssh
-    and other helpers do shows nothing of the kind, so they are not looked at.
+    With any protocol, git itself reads each byte of a transfer, from its socket or from a helper's
+    pipe, and the kernel counts these bytes. Progress messages count too. After the transfer, git
+    resolves deltas and writes files, without network: a twentieth of a processor, or waiting for a
+    disk, then counts as much as the bytes that must arrive in that time. The activity of ssh and
+    other helpers does not show progress, so they do not count.
     """
 
     def __init__(self, session: int, most: int) -> None:
@@ -334,9 +335,9 @@ class _Work:
         self._seen: dict[int, tuple[int, float]] = {}
 
     def since_last(self, seconds: float) -> float:
-        """Return what was done since the last look, so many seconds ago.
+        """Return the activity since the last call, ``seconds`` ago.
 
-        Raises NetworkError when git has read all that it may.
+        Raises NetworkError when git has read more than it may.
         """
         done, on_disk = 0.0, False
         for process, state, read, computed in self._processes():
@@ -346,7 +347,7 @@ class _Work:
             self._left -= read - read_before
             done += read - read_before + (computed - computed_before) * LEAST / _BUSY
         if self._left < 0:
-            message = "it sends without end"
+            message = "it sends more data than any repository needs"
             raise NetworkError(message)
         return done + (LEAST * seconds if on_disk else 0)
 
@@ -382,23 +383,24 @@ def _listener(progress: Progress | None) -> "RemoteProgress":
 
 
 def address(source: str) -> str:
-    """Return what git is to be given for a source.
+    """Return a source as an argument for git.
 
-    Raises NotKubernetes for an absent path, BadSetting for what git would run a program for.
+    Raises NotKubernetes for a path that does not exist, BadSetting for an address for which git
+    would run another program.
     """
-    # A plain path would be copied whole; only a URL honours --depth.
-    with contextlib.suppress(OSError, RuntimeError):  # a name too long, or ~ of nobody
+    # Git copies a plain path completely; --depth works only with a URL.
+    with contextlib.suppress(OSError, RuntimeError):  # too long a name, or an unknown user
         path = Path(source).expanduser()
         if path.is_dir():
             return path.resolve().as_uri()
     if ":" not in source and not source.startswith("-"):
-        raise NotKubernetes(source=source, reason="there is no such file or folder")
-    # As git does it: `helper::address` and `helper://address` run git-remote-<helper>.
+        raise NotKubernetes(source=source, reason="there is no such file or directory")
+    # For `helper::address` and `helper://address`, git runs git-remote-<helper>.
     protocol = re.match(r"([A-Za-z0-9][A-Za-z0-9+.-]*):(?:(:)|//)", source)
     if protocol is not None and (protocol[2] or protocol[1] not in PROTOCOLS):
-        raise _not_allowed(source, f"git would have to speak {protocol[1]}")
+        raise _not_allowed(source, f"kbuild does not use the protocol {protocol[1]}")
     if re.match(r"(?:[^/@]*://)?(?:[^/@]*@)?-", source):
-        raise _not_allowed(source, "ssh would take it for an option")
+        raise _not_allowed(source, "ssh would read it as an option")
     return source
 
 
@@ -407,5 +409,5 @@ def _not_allowed(source: str, reason: str) -> BadSetting:
         name="a git source",
         value=shown(source),
         reason=reason,
-        hint=f"give a folder, host:path, or an address of {', '.join(PROTOCOLS)}",
+        hint=f"give a directory, host:path, or an address of {', '.join(PROTOCOLS)}",
     )

@@ -2,7 +2,7 @@
 
 A transfer has stalled when fewer than 1000 bytes per second arrived for ``stall_timeout`` seconds,
 as with git's http.lowSpeedLimit. Socket timeouts cannot detect this: they restart with each byte,
-so a server that sends one byte now and then would never time out.
+so a server that sometimes sends one byte would never time out.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from kbuild.base.progress import Progress
 
@@ -24,7 +24,7 @@ ATTEMPTS = 4
 FIRST_WAIT = 1.0  # seconds; tests set it to 0
 LEAST = 1000  # bytes per second
 LARGEST = 2 << 30  # bytes of a download
-stall_timeout = 60.0  # seconds; the option of that name, for the whole process
+stall_timeout = 60.0  # seconds; --stall-timeout, for the whole process
 _TICK = 0.25  # seconds between two checks of the queue
 _GRACE = 5.0  # seconds that a socket waits longer, so that a stall is reported as a stall
 _CHUNK = 1 << 20
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 class NetworkError(Exception):
-    """A failure that a retry may solve; its text comes from the other program."""
+    """A failure that a retry may solve; its text is the message of git, the server or the SDK."""
 
 
 class DownloadFailed(Exception):
@@ -48,9 +48,9 @@ class DownloadFailed(Exception):
 class Pace:
     """Distinguishes a stalled transfer from a slow one.
 
-    A window ends when the minimum number of bytes for ``stall_timeout`` seconds has arrived. Then
-    the next one begins. So a server may be silent for nearly ``stall_timeout``, for example before
-    its first byte, and earlier bytes do not count for later windows.
+    It counts bytes in windows. A window ends when the minimum number of bytes for ``stall_timeout``
+    seconds has arrived. So a server may be silent for nearly ``stall_timeout``, for example before
+    its first byte, but a fast start does not allow a longer pause later.
     """
 
     def __init__(self) -> None:
@@ -107,29 +107,13 @@ def watched(
     the number of bytes that an item stands for. ``tick`` is called while there is no item, and may
     raise. Raises NetworkError when the items stall, and whatever the generator raises.
     """
-    received: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(_QUEUED)
-    is_abandoned = threading.Event()
-
-    def run() -> None:
-        try:
-            with contextlib.closing(items()) as all_items:
-                for item in all_items:
-                    received.put((item,))
-                    if is_abandoned.is_set():
-                        return
-        except BaseException as error:
-            received.put(error)
-        else:
-            received.put(None)
-
-    threading.Thread(target=run, daemon=True).start()
-    pace = Pace()
+    thread, pace = _Thread(items), Pace()
     try:
         while True:
             # Only the time spent waiting counts, not the time spent on an item.
             began = time.monotonic()
             try:
-                got = received.get(timeout=_TICK)
+                got = thread.received.get(timeout=_TICK)
             except queue.Empty:
                 pace.add(time.monotonic() - began, 0)
                 tick()
@@ -141,10 +125,35 @@ def watched(
             pace.add(time.monotonic() - began, size(got[0]))
             yield got[0]
     finally:
-        is_abandoned.set()
+        thread.abandon()
+
+
+class _Thread(Generic[T]):
+    """A thread that puts the items of a generator into a queue; then its error, or None."""
+
+    def __init__(self, items: Callable[[], Generator[T, None, None]]) -> None:
+        self.received: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(_QUEUED)
+        self._is_abandoned = threading.Event()
+        threading.Thread(target=self._run, args=(items,), daemon=True).start()
+
+    def abandon(self) -> None:
+        """Let the thread end after its next item."""
+        self._is_abandoned.set()
         with contextlib.suppress(queue.Empty):
             while True:  # the thread may be waiting for room in the queue
-                received.get_nowait()
+                self.received.get_nowait()
+
+    def _run(self, items: Callable[[], Generator[T, None, None]]) -> None:
+        try:
+            with contextlib.closing(items()) as all_items:
+                for item in all_items:
+                    self.received.put((item,))
+                    if self._is_abandoned.is_set():
+                        return
+        except BaseException as error:
+            self.received.put(error)
+        else:
+            self.received.put(None)
 
 
 def within(seconds: float, what: Callable[[], T]) -> T:
@@ -225,7 +234,7 @@ def _pieces(url: str, limit: int) -> Generator[tuple[bytes, int | None], None, N
 
 
 def _close_redirect(answer: "requests.Response", **_: object) -> None:
-    # Otherwise requests reads the whole body of a redirect before it follows it.
+    # Otherwise requests reads the complete body of a redirect before following it.
     if answer.is_redirect:
         answer.close()
 

@@ -19,23 +19,23 @@ class Stopped(Exception):
 
 
 class BackgroundProgress:
-    """The progress of a job in the background: facts with the name of the job, and no bars."""
+    """The progress of a job in the background: messages with the name of the job, no bars."""
 
     def __init__(self, progress: Progress, name: str) -> None:
         self._progress, self._name = progress, name
         self.stopped = self.is_awaited = False
 
     def stage(self, _title: str) -> None:
-        """Begin a stage; it is not shown."""
+        """Ignore the stage: the foreground shows its own."""
         self._check()
 
     def say(self, text: str) -> None:
-        """Report one fact."""
+        """Report one message."""
         self._check()
         self._progress.say(f"{self._name}: {text}")
 
     def advance(self, what: str, done: int, total: int | None) -> None:
-        """Report how far a long step is, if the job is awaited."""
+        """Report the progress of a long step, if the user waits for the job."""
         self._check()
         if self.is_awaited:
             self._progress.advance(what, done, total)
@@ -58,7 +58,7 @@ def prepared(
 ) -> contextlib.AbstractContextManager[Iterator[Made]]:
     """Return the result of ``prepare`` for each job; the next job is prepared in the background.
 
-    When the block ends early, ``stop`` must end whatever the preparation waits for.
+    If the block ends early, ``stop`` is called and must end what the preparation waits for.
     """
     return contextlib.closing(_prepared(jobs, prepare, progress, stop))
 
@@ -68,7 +68,7 @@ class _Thread(Generic[Made]):
         self, job: Job, prepare: Callable[[Job, Progress], Made], progress: Progress
     ) -> None:
         self.progress, self._made = BackgroundProgress(progress, str(job)), Future[Made]()
-        # A daemon: a stalled download must not keep kbuild from ending.
+        # A daemon thread, because a stalled download must not keep kbuild from ending.
         self._thread = threading.Thread(target=self._run, args=(job, prepare), daemon=True)
         self._thread.start()
 

@@ -10,10 +10,10 @@ class Progress(Protocol):
         """Begin a stage, for example ``source``."""
 
     def say(self, text: str) -> None:
-        """Report one fact that the user should see."""
+        """Report one message for the user."""
 
     def advance(self, what: str, done: int, total: int | None) -> None:
-        """Report how far a long step is; ``total`` is None while it is not known."""
+        """Report the progress of a long step; ``total`` is None while it is unknown."""
 
     def detail(self, text: str) -> None:
         """Report a line that only --verbose shows."""

@@ -1,8 +1,8 @@
 """Run an untrusted program in its own namespaces, with bubblewrap.
 
-The program sees what is bound into its root, read-only unless a bind is writable; a /tmp and one
-folder to exchange files with kbuild, both in memory and of limited size; a /proc of its own
-processes without what runc masks; /dev/null, random and urandom. It has no network except its own
+The program sees the binds, which are read-only unless they are writable; /tmp and one directory to
+exchange files with kbuild, both in memory and of limited size; a /proc with its own processes,
+without the files that runc masks; /dev/null, random and urandom. It has no network except its own
 loopback, no capabilities, no privileges of root or another user, no terminal, and limits.
 
     unshare         mount and PID namespaces; for a normal user also a user namespace
@@ -43,7 +43,7 @@ from kbuild.base.seccomp import filter_program
 SANDBOX_ID = 65532  # user and group of the program; if root runs kbuild, outside the sandbox too
 SYSTEM = ("bin", "lib", "lib32", "lib64", "sbin")
 SYSTEM_USR = ("usr/bin", "usr/lib", "usr/lib32", "usr/lib64", "usr/sbin", "usr/share")
-# Not /dev/zero: a shared mapping of it is memory that no limit counts.
+# Not /dev/zero: no limit counts the memory of a shared mapping of it.
 _DEVICES = ("null", "random", "urandom")
 # Masked by runc and Docker (moby, oci/defaults.go). bwrap itself makes sys, sysrq-trigger, irq and
 # bus read-only.
@@ -54,18 +54,18 @@ _MASKED = (
 _SAFE_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _STAGE_ENVIRONMENT = {"PATH": _SAFE_PATH, "LC_ALL": "C"}
 _STAGE = PurePosixPath("/tmp")  # exists everywhere; covered by the root only in our namespace
-_MAX_FILES = 512  # in the exchange folder; kubeadm writes 30
-_MAX_TEMPORARY = 1 << 16  # files and folders in /tmp
-_MAX_DEPTH = 16  # levels of folders in the exchange folder
+_MAX_FILES = 512  # in the exchange directory; kubeadm writes 30
+_MAX_TEMPORARY = 1 << 16  # files and directories in /tmp
+_MAX_DEPTH = 16  # levels of directories in the exchange directory
 _MAX_OPEN = 4096  # files that one process may hold open
-_ROOT_SIZE = 2 << 30  # bytes; for the programs that are copied into it, and the source tree
+_ROOT_SIZE = 2 << 30  # bytes; for programs that are copied into the root, and the source tree
 _MIB = 1 << 20
 _CHUNK = 1 << 16
 _TICK = 0.25  # seconds between two checks of the limits
 # The core_pattern of the host may send a core dump to a program of the host. With a limit of one
 # byte the kernel writes none, not even to a pipe (fs/coredump.c).
 _NO_CORE = 1
-# Debian's packages spread a GOROOT over these folders.
+# Debian's packages spread a GOROOT over these directories.
 LINKED = re.compile(r"/usr/(share|lib)/go(-[\w.]+)?(/|$)", re.ASCII)
 _MEMORY = re.compile(r"^(?:VmRSS|VmPTE):\s+(\d+) kB$", re.MULTILINE | re.ASCII)
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
@@ -75,7 +75,7 @@ Files = Mapping[str, bytes]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bind:
-    """A file or folder of the host at a path in the sandbox; files are copied."""
+    """A file or directory of the host at a path in the sandbox; files are copied."""
 
     source: Path
     target: PurePosixPath
@@ -84,7 +84,7 @@ class Bind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layers:
-    """A read-only folder in memory: the content of ``tar``, overlaid with ``folder``."""
+    """A read-only directory in memory: the content of ``tar``, overlaid with ``folder``."""
 
     tar: Path
     folder: Path
@@ -93,10 +93,10 @@ class Layers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The limits of a program, in processes and threads, bytes, and seconds.
+    """The limits of a program: processes and threads, bytes, and seconds.
 
     ``memory`` applies to each process and to all of them together. ``disk`` applies to /tmp, the
-    exchange folder, one file, and what is written to the host through writable binds.
+    exchange directory, one file, and what is written to the host through writable binds.
     """
 
     processes: int
@@ -108,7 +108,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """The result of a program: exit code, output, and the files in the exchange folder."""
+    """The result of a program: exit code, output, and the files in the exchange directory."""
 
     code: int
     out: bytes
@@ -118,9 +118,9 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
-    """What a program sees: ``exchange`` is a folder for files that go in and come back.
+    """What a program sees; ``exchange`` is the directory for exchanged files.
 
-    ``work`` is an empty folder that belongs to kbuild. ``purpose`` names the use in an error.
+    ``work`` is an empty directory that belongs to kbuild. ``purpose`` names the use in an error.
     """
 
     work: Path
@@ -210,7 +210,7 @@ class Process:
         return Ended(code=code, out=bytes(self._out), err=bytes(self._err), files=files)
 
     def close(self) -> None:
-        """Kill whatever still runs, wait until it is dead, and close the streams."""
+        """Kill what still runs, wait until it is dead, and close the streams."""
         # First: a process that writes to a full pipe would wait forever.
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
@@ -232,7 +232,7 @@ class Process:
                 os.kill(child, signal.SIGKILL)
 
     def _read(self) -> Iterator[None]:
-        """Read the streams, and yield after each piece; checks the limits meanwhile."""
+        """Read the streams, check the limits, and yield after each piece."""
         printed, limits = 0, self._sandbox.limits
         sinks = {self._process.stdout: self._out, self._process.stderr: self._err}
         with selectors.DefaultSelector() as selector:
@@ -310,11 +310,11 @@ def system_binds() -> list[Bind]:
 
 
 def folder_binds(folder: Path, target: PurePosixPath) -> list[Bind]:
-    """Return the binds that show a folder of the host at a path in the sandbox.
+    """Return binds that make a directory of the host visible at a path in the sandbox.
 
-    The entries are bound one by one: the folder itself may be unreadable for other users, and a
-    link in it, as in Debian's GOROOT, may lead to a path that the sandbox does not have. Raises
-    OSError for a link to anywhere except the folder itself and ``LINKED``.
+    Each entry has its own bind: the directory itself may be unreadable for other users, and a link
+    in it, as in Debian's GOROOT, may point to a path that the sandbox does not have. Raises
+    OSError for a link to anywhere except the directory itself and ``LINKED``.
     """
     binds = []
     for name, path in shown_entries(folder):
@@ -323,9 +323,9 @@ def folder_binds(folder: Path, target: PurePosixPath) -> list[Bind]:
 
 
 def shown_entries(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the entries of a folder that the sandbox shows: relative name and resolved path.
+    """Yield relative name and resolved path of each entry that the sandbox shows of a directory.
 
-    Raises OSError for a link to anywhere except the folder itself and ``LINKED``.
+    Raises OSError for a link to anywhere except the directory itself and ``LINKED``.
     """
     top = folder.resolve()
     for entry in sorted(top.iterdir()):
@@ -340,7 +340,7 @@ def shown_entries(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def own_writable(folder: Path) -> Path:
-    """Create a folder that the program in the sandbox may write to, and return it."""
+    """Create a directory that the program in the sandbox may write to, and return it."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if os.geteuid() == 0:
         os.chown(folder, SANDBOX_ID, SANDBOX_ID)
@@ -348,7 +348,7 @@ def own_writable(folder: Path) -> Path:
 
 
 def pack_files(files: Files) -> bytes:
-    """Return a tar of files in their folders, readable only for the user of the sandbox."""
+    """Return a tar of files in their directories, readable only for the user of the sandbox."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
         parents = {parent for name in files for parent in PurePosixPath(name).parents}
@@ -366,7 +366,7 @@ def pack_files(files: Files) -> bytes:
 
 
 def unpack_files(data: bytes, limit: int, top: str = "") -> Files:
-    """Return the regular files below the folder ``top`` in an untrusted tar.
+    """Return the regular files below the directory ``top`` in an untrusted tar.
 
     Everything else, such as links and pipes, is skipped. Reading stops after ``limit`` bytes, and
     where the tar is truncated or damaged.
@@ -587,7 +587,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _resident(pid: int) -> int:
-    """Return the memory of a process and its descendants in bytes, page tables included."""
+    """Return the memory of a process and its descendants, with page tables, in bytes."""
     total, todo = 0, [pid]
     while todo:
         process = todo.pop()

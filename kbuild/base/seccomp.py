@@ -47,7 +47,7 @@ _REFUSED = (
     *("memfd_create", "memfd_secret", "shmget", "semget", "msgget", "mq_open", "socketpair"),
     *("io_setup",),
 )
-# Without it, glibc and Go fall back to clone, whose flags the filter can read.
+# glibc and Go then fall back to clone, whose flags the filter can read.
 _ABSENT = ("clone3",)
 
 

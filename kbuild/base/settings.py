@@ -1,9 +1,9 @@
 """Declare settings once, and resolve them: flag, environment, settings file, default.
 
-The settings of a command are a dataclass, each a field made by ``option``. From it come the flags
-(``--ca-years``), the keys of kbuild.toml (``ca-years``, at its top or in the table of the command),
-and the variables of the environment (``KBUILD_CA_YEARS``, or for one command
-``KBUILD_KUBEADM_CA_YEARS``). Unknown names are errors, so that a misspelt one never has no effect.
+The settings of a command are the fields of a dataclass, each made by ``option``. A field defines a
+flag (``--ca-years``), a key of kbuild.toml (``ca-years``, at the top level or in the table of the
+command), and a variable of the environment (``KBUILD_CA_YEARS``, or for one command
+``KBUILD_KUBEADM_CA_YEARS``). Unknown names are errors, so a misspelt name never goes unnoticed.
 """
 
 import json
@@ -26,12 +26,12 @@ _MAX_FILE = 16 * 1024  # bytes; a dotted key takes tomllib the square of its len
 _ALL_OF_THEM = "`kbuild config-file` shows every setting"
 _NO_DEFAULT = "  # example; no default"
 _ABOUT = """\
-Every setting of kbuild, with its default. Remove the # of those that you change.
-Above the first table a setting holds for every command that has it; in the table of a command it
-holds for that command, and wins. A flag (--ca-years) or a variable of the environment
-(KBUILD_CA_YEARS, or for one command KBUILD_KUBEADM_CA_YEARS) wins over this file."""
+Every option of kbuild, with its default. Remove the # of an option to change it.
+At the top level, an option applies to every command that has it. In the table of a command, it
+applies to that command and overrides the top level. A flag (--ca-years) or an environment variable
+(KBUILD_CA_YEARS, or for one command KBUILD_KUBEADM_CA_YEARS) overrides this file."""
 
-# The words of a command, or of the group that it is in; none are the top of the file.
+# The words of a command or a group of commands; empty for the top level of the file.
 Level = tuple[str, ...]
 
 
@@ -40,11 +40,10 @@ class Option:
     """A setting as declared.
 
     ``metavar`` is empty for a switch. ``default_text`` is the default as the user writes it.
-    ``example`` is a value of a setting that has no default.
-    ``own`` settings mean something else than those of the same name of other commands, so they are
-    not read from the top of the file, nor from the variable that names no command. ``trust``
-    settings decide who is trusted, so they are read from no file that nobody named: a kbuild.toml
-    may lie beside the release that is to be checked.
+    ``example`` is a value for a setting without a default. An ``own`` setting has another meaning
+    than the setting of the same name of other commands, so it is not read from the top level of the
+    file or from the variable for all commands. A ``trust`` setting decides who is trusted, so it is
+    not read from a kbuild.toml that the user did not name: it may be part of a download.
     """
 
     parse: Parse
@@ -61,7 +60,7 @@ class Option:
 
     @property
     def is_switch(self) -> bool:
-        """Tell whether the flag has no value."""
+        """Return whether the flag takes no value."""
         return self.parse is switch
 
     @property
@@ -86,16 +85,16 @@ def option(parse: Parse, about: str, *, default: Any = None, **more: Any) -> Any
 
 @dataclass(frozen=True, kw_only=True)
 class CommandSettings:
-    """The settings of a command, parsed; None where nobody gave one and there is no default.
+    """The parsed settings of a command; None for a setting without value and default.
 
-    ``given`` says where each that the user gave comes from, in the words of an error message.
+    ``given`` is the origin of each setting that the user gave, for error messages.
     """
 
     command: ClassVar[str]
     given: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def required(self, *names: str) -> list[Any]:
-        """Return settings that have to be there; raises MissingSetting with all that are not."""
+        """Return settings that are required; raises MissingSetting that names all missing ones."""
         values = [getattr(self, name) for name in names]
         missing = [name for name, value in zip(names, values, strict=True) if value is None]
         if missing:
@@ -103,7 +102,7 @@ class CommandSettings:
         return values
 
     def origin(self, name: str) -> str:
-        """Return where a setting comes from: the flag, the variable, or the key in its file."""
+        """Return the origin of a setting: a flag, a variable, or a key in a file."""
         return self.given.get(name, flag(name))
 
 
@@ -124,12 +123,12 @@ def flag(name: str) -> str:
 
 
 def key(name: str) -> str:
-    """Return the name of a setting as files have it."""
+    """Return the name of a setting in files."""
     return name.replace("_", "-")
 
 
 def options(kind: type[CommandSettings]) -> dict[str, Option]:
-    """Return the settings of a command by their names."""
+    """Return the settings of a command by name."""
     return {f.name: f.metadata["option"] for f in fields(kind) if "option" in f.metadata}
 
 
@@ -142,8 +141,8 @@ def resolve(
 ) -> S:
     """Resolve the settings of one of the commands; a flag of None was not given.
 
-    ``file`` None means the one that KBUILD_CONFIG names, else ``kbuild.toml`` in the current folder
-    if there is one. What is for other commands is checked too. Raises UnknownSetting,
+    If ``file`` is None, it is the file in KBUILD_CONFIG, or ``kbuild.toml`` in the current
+    directory if it exists. Settings of other commands are checked too. Raises UnknownSetting,
     BadSettingsFile or BadSetting.
     """
     known, mine, command = _known(kinds), options(kind), tuple(kind.command.split())
@@ -162,7 +161,7 @@ def resolve(
         parsed = known[level][name].parse(origin, value)
         if name in mine and command[: len(level)] == level and len(level) >= mine[name].own:
             if mine[name].trust and file is None and not named and origin.startswith(f"{FILE}: "):
-                reason = "it decides who is trusted, and nobody named this file"
+                reason = "it decides who is trusted, and you did not name this file"
                 hint = f"if the file is yours, name it: --config {FILE}"
                 raise BadSetting(name=origin, value=value, reason=reason, hint=hint)
             values[name], given[name] = parsed, origin
@@ -178,7 +177,7 @@ def _variables(known: Mapping[Level, Mapping[str, Option]]) -> dict[str, tuple[L
 
 
 def _known(kinds: Kinds) -> dict[Level, dict[str, Option]]:
-    """Return what may be given at each level."""
+    """Return the settings that each level may contain."""
     known: dict[Level, dict[str, Option]] = {(): {}}
     for kind in kinds:
         words = tuple(kind.command.split())
@@ -198,7 +197,7 @@ def _from_file(file: Path | None, known: Mapping[Level, Mapping[str, Option]]) -
         raise BadSettingsFile(path=path, reason="it does not exist") from None
     except (OSError, ValueError, RecursionError) as error:
         raise BadSettingsFile(path=path, reason=reason_of(error)) from error
-    # What is for one command wins, wherever in the file it is.
+    # The setting of one command overrides the others, wherever it is in the file.
     return sorted(_in_table(table, (), path, known), key=lambda entry: len(entry.level))
 
 
@@ -236,7 +235,7 @@ def _from_environment(
         if not variable.startswith(PREFIX) or variable == CONFIG or not value:
             continue
         if variable not in theirs:
-            # All begin alike, so only the rest tells how close a name is.
+            # All names have the same prefix, so only the rest is compared.
             rest = [name.removeprefix(PREFIX) for name in (*theirs, CONFIG)]
             close = did_you_mean(variable.removeprefix(PREFIX), rest, prefix=PREFIX)
             hint = close or _ALL_OF_THEM
@@ -246,7 +245,7 @@ def _from_environment(
 
 
 def example(kinds: Kinds) -> str:
-    """Return a settings file of every setting of every command, each behind a ``#``."""
+    """Return a settings file with every setting of every command, commented out."""
     uses: dict[int, list[str]] = {}
     for kind in kinds:
         for declared in options(kind).values():
@@ -282,12 +281,12 @@ def _example_of(name: str, declared: Option) -> list[str]:
 
 
 def _toml(value: object) -> str:
-    # JSON's texts, numbers, lists, true and false are TOML's.
+    # JSON strings, numbers, lists and booleans are valid TOML.
     return json.dumps(value, ensure_ascii=False, default=_short)
 
 
 def _short(value: object) -> str:
-    """Return a value as text, a path below the home folder with ``~``."""
-    home = os.path.expanduser("~")  # noqa: PTH111  # Path.home() fails where there is none
+    """Return a value as text; a path below the home directory begins with ``~``."""
+    home = os.path.expanduser("~")  # noqa: PTH111  # Path.home() fails without one
     text = str(value)
     return f"~{text.removeprefix(home)}" if text.startswith(f"{home}/") else text

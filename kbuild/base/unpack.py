@@ -1,6 +1,6 @@
 """Unpack tar archives that may be hostile.
 
-Python has filters for this only since 3.11.4, and Debian 12 has 3.11.2.
+Python has filters for this since 3.11.4, but Debian 12 has 3.11.2.
 """
 
 import os
@@ -11,16 +11,16 @@ from pathlib import Path
 
 
 class UnsafeMember(Exception):
-    """A member that would write to or point to a place outside its folder; its text is the name."""
+    """A member that leads out of the directory; the text of the error is its name."""
 
 
 def unpack_all(tar: tarfile.TarFile, folder: Path) -> None:
     """Unpack everything into ``folder``.
 
-    Everything belongs to the current user, who can read all files and write to all folders. Raises
-    UnsafeMember.
+    Everything belongs to the current user, who can read all files and write to all directories.
+    Raises UnsafeMember.
     """
-    # If Python has filters, do not apply its own: ``checked`` does the work.
+    # If Python has filters, disable its own: ``checked`` replaces it.
     tar.extraction_filter = lambda member, _folder: member
     tar.extractall(folder, members=checked(tar))
 
@@ -32,11 +32,11 @@ def checked(
     links: set[str] = set()
     for member in members:
         name = posixpath.normpath(member.name)
-        # A sparse member of a few bytes can be a file of exabytes.
+        # A sparse member of a few bytes can expand to exabytes.
         if not _is_plain(member.name) or _passes_through(name, links) or member.issparse():
             raise UnsafeMember(member.name)
         if member.issym():
-            # Relative to the folder of the link. No later member may go through the link.
+            # Relative to the directory of the link. No later member may go through the link.
             ends = posixpath.join(posixpath.dirname(name), member.linkname)
             if not (_is_inside(ends) and _climbs_first(member.linkname)):
                 raise UnsafeMember(member.name)
@@ -53,12 +53,12 @@ def checked(
 
 
 def _is_plain(path: str) -> bool:
-    # A file system follows links before a ".."; normpath only removes a name.
+    # A file system resolves links before ".."; normpath only removes a name.
     return _is_inside(path) and ".." not in path.split("/")
 
 
 def _climbs_first(path: str) -> bool:
-    # Only a leading ".." is reliable: the folders above the link itself are not links.
+    # Only a leading ".." is reliable, because the parent directories of the link are not links.
     names = [name for name in path.split("/") if name not in ("", ".")]
     return names == sorted(names, key=lambda name: name != "..")
 

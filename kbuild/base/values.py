@@ -1,6 +1,6 @@
-"""Parse the value of a setting, which is text from a flag or a variable, or of any type of TOML.
+"""Parse the value of a setting: text from a flag or a variable, or any TOML value.
 
-Each parser takes the name by which the user knows the setting, and raises BadSetting with it.
+Each parser takes the origin of the value, and raises BadSetting that names it.
 """
 
 import difflib
@@ -22,22 +22,23 @@ _SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no
 
 
 def text(name: str, value: object) -> str:
-    """Parse text that is not empty."""
+    """Parse text, which must not be empty."""
     if not isinstance(value, str) or not value.strip():
         hint = "put it in quotes" if isinstance(value, int | float) else "see --help"
-        raise BadSetting(name=name, value=value, reason="it must be some text", hint=hint)
+        raise BadSetting(name=name, value=value, reason="it must be text", hint=hint)
     if "\0" in value:
-        raise BadSetting(name=name, value=value, reason="it holds a NUL", hint="remove the NUL")
+        reason, hint = "it contains a NUL character", "remove it"
+        raise BadSetting(name=name, value=value, reason=reason, hint=hint)
     return value.strip()
 
 
 def address(name: str, value: object) -> str:
-    """Parse an address; one with a space in a password could not be told from other words."""
+    """Parse an address; kbuild could not find and hide a password with a space."""
     found = text(name, value)
-    # Git's host:path may have a password too; a path on this machine begins with a folder.
+    # git's user@host:path may contain a password too; a local path has a slash before any @.
     with_user = "://" in found or "@" in found.partition("/")[0]
     if with_user and re.search(r"[\s\\]", found):
-        reason, hint = "an address holds no space and no backslash", "write a space as %20"
+        reason, hint = "an address cannot contain a space or a backslash", "write a space as %20"
         raise BadSetting(name=name, value="…", reason=reason, hint=hint)
     return found
 
@@ -51,14 +52,14 @@ def address_or_path(name: str, value: object) -> str:
 
 
 def path(name: str, value: object) -> Path:
-    """Parse a path; ``~`` is a home folder."""
+    """Parse a path; ``~`` is expanded."""
     try:
         found = Path(text(name, str(value) if isinstance(value, Path) else value)).expanduser()
         os.fsencode(found)
     except RuntimeError:
-        reason, hint = "there is no such user", "write the whole path"
+        reason, hint = "there is no such user", "write the complete path"
     except UnicodeEncodeError:
-        reason, hint = "the locale cannot write it", "set LC_ALL to a locale with UTF-8"
+        reason, hint = "the locale cannot encode it", "set LC_ALL to a locale with UTF-8"
     else:
         return found
     raise BadSetting(name=name, value=value, reason=reason, hint=hint)
@@ -70,7 +71,7 @@ def rfc3339(utc: datetime) -> str:
 
 
 def switch(name: str, value: object) -> bool:
-    """Parse true or false."""
+    """Parse a switch: true or false."""
     if isinstance(value, bool):
         return value
     word = str(value).lower() if isinstance(value, str) or value in (0, 1) else ""
@@ -81,16 +82,16 @@ def switch(name: str, value: object) -> bool:
 
 
 def moment(name: str, value: object) -> datetime:
-    """Parse a date and time with a zone; the result is UTC, in whole seconds."""
+    """Parse a date and time with a time zone; the result is UTC in whole seconds."""
     try:
         found = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
     except ValueError:
-        found = datetime.min  # noqa: DTZ901  # has no zone, so it is refused below
+        found = datetime.min  # noqa: DTZ901  # without a time zone, so it is refused below
     if found.tzinfo is None:
         raise BadSetting(
             name=name,
             value=value,
-            reason="it must be a date and time with a zone (RFC 3339)",
+            reason="it must be a date and time with a time zone (RFC 3339)",
             hint="write it like 2026-01-31T12:00:00Z",
         )
     try:
@@ -139,7 +140,7 @@ def whole_number(unit: str, most: int, hint: str) -> Parse:
 
 
 def one_of(choices: Iterable[str]) -> Parse:
-    """Return a parser of one of these words."""
+    """Return a parser that accepts only these words."""
     known = tuple(choices)
 
     def parse(name: str, value: object) -> str:
@@ -154,7 +155,7 @@ def one_of(choices: Iterable[str]) -> Parse:
 
 
 def several(parse: Parse) -> Parse:
-    """Return a parser of a list, or of text with commas; of equal values the first is kept."""
+    """Return a parser of a list, or of text with commas; duplicates are removed."""
 
     def parse_all(name: str, value: object) -> tuple[Any, ...]:
         items = value if isinstance(value, list | tuple) else [value]
@@ -169,20 +170,20 @@ def several(parse: Parse) -> Parse:
 
 
 def hexadecimal(*, least: int, most: int) -> Parse:
-    """Return a parser of so many hexadecimal digits; the result is in lower case."""
+    """Return a parser of hexadecimal digits; the result is in lower case."""
 
     def parse(name: str, value: object) -> str:
         found = text(name, value).lower()
         if not re.fullmatch(rf"[0-9a-f]{{{least},{most}}}", found):
             digits = str(most) if least == most else f"{least} to {most}"
             reason = f"it must be {digits} hexadecimal digits"
-            raise BadSetting(name=name, value=value, reason=reason, hint="copy all of it")
+            raise BadSetting(name=name, value=value, reason=reason, hint="copy all digits")
         return found
 
     return parse
 
 
 def did_you_mean(word: str, known: Iterable[str], *, prefix: str = "") -> str:
-    """Return a question with the closest of the known words, or an empty text."""
+    """Return a question that suggests the closest known word, or empty text."""
     close = difflib.get_close_matches(word, tuple(known), n=1, cutoff=0.7)
     return f"did you mean {prefix}{close[0]}?" if close else ""

@@ -1,4 +1,4 @@
-"""The commands, each loaded when it is called: most of what they need takes long to import."""
+"""The commands. Each is imported when it is called, because most of them are slow to import."""
 
 from importlib import import_module
 from typing import Annotated, Any
@@ -9,7 +9,7 @@ from typer.core import TyperCommand
 from kbuild import __version__
 from kbuild.cli.boundary import Boundary
 
-# The help of each; `module_of` each has its `app`.
+# The help of each command; `module_of` names the module with its `app`.
 COMMANDS = {
     "kubeadm": "Build kubeadm with other certificate lifetimes, and prove it.",
     "verify": "Prove what any kubeadm issues, whoever built it.",
@@ -30,7 +30,7 @@ def module_of(command: str) -> str:
 
 
 class Commands(Boundary):
-    """A group that knows of its commands only what --help shows, until one is called."""
+    """A group that imports a command when it is called; --help does not need it."""
 
     def __init__(self, **settings: Any) -> None:  # noqa: ANN401  # Typer's own signature
         stubs = {
@@ -40,7 +40,7 @@ class Commands(Boundary):
         super().__init__(**{**settings, "commands": stubs})
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401  # as above
-        """Load the command that is called."""
+        """Import the command that is called."""
         name, _, rest = super().resolve_command(ctx, args)
         command = typer.main.get_command(import_module(module_of(str(name))).app)
         command.name = name
@@ -58,8 +58,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # rich takes longer to import than all the rest of --help
-    help="Build kubeadm with the certificate lifetimes you ask for, and prove what it issues.",
+    rich_markup_mode=None,  # rich is slower to import than everything else in --help
+    help="Build kubeadm with the certificate lifetimes that you choose, and prove what it issues.",
 )
 
 

@@ -1,4 +1,4 @@
-"""The one place where errors become text and exit codes."""
+"""The one place that turns errors into text and exit codes."""
 
 import contextlib
 import errno
@@ -13,15 +13,22 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
-from kbuild.base.errors import BadSetting, InternalError, Interrupted, KbuildError, NotEnoughMemory
-from kbuild.cli import SIGNALS
+from kbuild.base.errors import (
+    BadSetting,
+    InternalError,
+    Interrupted,
+    KbuildError,
+    NotEnoughMemory,
+    Usage,
+)
+from kbuild.cli.main import SIGNALS
 
-# What is loaded where it is used would slow down --help, which needs none of it.
+# Other imports are where they are used: they would slow down --help, which does not need them.
 if TYPE_CHECKING:
     from kbuild.cli.console import Screen
     from kbuild.settings import C
 
-_BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells have it
+_BROKEN_PIPE = 141  # 128 + SIGPIPE, as in shells
 _STOPPING = (
     "already stopping; if that takes too long: kill -9 {pid},"
     " and the next run removes what this one leaves\n"
@@ -30,20 +37,31 @@ _STOPPING = (
 
 @dataclass(slots=True)
 class _State:
-    """The screen of this call: plain until the settings say otherwise."""
+    """The screen of this call, without the settings of a command until ``begin`` reads them."""
 
     screen: "Screen"
 
 
 class Boundary(TyperGroup):
-    """A Typer group whose errors end as text and an exit code, never as a traceback."""
+    """A Typer group that turns every error into text and an exit code, never a traceback."""
+
+    def make_context(self, *words: Any, **more: Any) -> Any:  # noqa: ANN401  # Typer's own signature
+        """Parse the options of kbuild itself, and print --help and --version."""
+        try:
+            return super().make_context(*words, **more)
+        except BrokenPipeError:
+            raise typer.Exit(_BROKEN_PIPE) from None
+        except typer.TyperException as error:
+            if type(error).__name__ == "NoArgsIsHelpError":  # its text is the help
+                raise
+            _plain_screen().error(_usage(error))
+            raise typer.Exit(Usage.exit_code) from None
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  # Typer's own signature
         """Run the command that was typed."""
-        from kbuild.base.workspace import disk_errors
-        from kbuild.cli.console import Screen, visible
+        from kbuild.base.disk import disk_errors
 
-        ctx.obj = _State(screen=Screen(verbose=False, quiet=False, as_json="--json" in sys.argv))
+        ctx.obj = _State(screen=_plain_screen())
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _interrupt)
@@ -57,15 +75,14 @@ class Boundary(TyperGroup):
             ctx.obj.screen.error(Interrupted())
             raise typer.Exit(Interrupted.exit_code) from None
         except BrokenPipeError:
-            # Who read us has gone, for example `head`; nobody is left to be told.
+            # The reader of our output has ended, for example `head`.
             raise typer.Exit(_BROKEN_PIPE) from None
+        except typer.TyperException as error:
+            ctx.obj.screen.error(_usage(error))
+            raise typer.Exit(Usage.exit_code) from None
+        except (typer.Exit, typer.Abort):
+            raise
         except Exception as error:
-            if type(error).__module__.startswith(("typer", "click")):
-                if isinstance(error, typer.TyperException):
-                    # `kbuild check *` passes the names that somebody else gave to files.
-                    error.message = visible(error.message)
-                    ctx.obj.screen.error_document("usage", error.exit_code, error.format_message())
-                raise
             if (reason := _shortage(error)) is not None:
                 ctx.obj.screen.error(NotEnoughMemory(reason=reason))
                 raise typer.Exit(NotEnoughMemory.exit_code) from None
@@ -73,27 +90,40 @@ class Boundary(TyperGroup):
             raise typer.Exit(InternalError.exit_code) from None
 
 
+def _plain_screen() -> "Screen":
+    from kbuild.cli.console import Screen
+
+    return Screen(verbose=False, quiet=False, as_json="--json" in sys.argv)
+
+
+def _usage(error: typer.TyperException) -> Usage:
+    """Return an error of Typer's parser in the form of all errors."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "kbuild"
+    return Usage(text=error.format_message(), command=command)
+
+
 def begin(ctx: typer.Context, kind: type["C"]) -> tuple["C", "Screen"]:
-    """Resolve the settings of a command that takes them, and give it its screen."""
+    """Return the resolved settings of a command, and its screen."""
     from kbuild.base import network
     from kbuild.cli.console import Screen
     from kbuild.settings import Networked, read_settings
 
     flags = _flags(ctx)
     config = flags.pop("config", None)
-    if config == "":  # of a variable in a script that is not set
-        reason, hint = "it names no file", "leave it out, or give the name of a file"
+    if config == "":  # a script's variable that is not set
+        reason, hint = "it is empty", "leave it out, or give the name of a file"
         raise BadSetting(name="--config", value=config, reason=reason, hint=hint)
     settings = read_settings(kind, flags, os.environ, Path(config) if config else None)
     screen = Screen(verbose=settings.verbose, quiet=settings.quiet, as_json=settings.json)
     ctx.obj.screen = screen
-    if isinstance(settings, Networked):  # here, or every function would pass it on
+    if isinstance(settings, Networked):  # global, so that not every function has to pass it on
         network.stall_timeout = settings.stall_timeout
     return settings, screen
 
 
 def _flags(ctx: Any) -> dict[str, Any]:  # noqa: ANN401  # Typer's own
-    """Return the flags of a command and of the group that it is in, but not those of kbuild."""
+    """Return the flags of a command and its group, without those of kbuild itself."""
     if ctx.parent is None:
         return {}
     given = {name: value for name, value in ctx.params.items() if value not in (None, ())}
@@ -101,7 +131,7 @@ def _flags(ctx: Any) -> dict[str, Any]:  # noqa: ANN401  # Typer's own
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    """End the command, but do not cut off the cleanup that follows, however often we are told."""
+    """End the command, but never interrupt its cleanup, even after many signals."""
     from kbuild.base.workspace import is_cleaning_up  # loaded before the handler is installed
 
     error = sys.exception()
@@ -116,7 +146,7 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _shortage(error: Exception) -> str | None:
-    """Return what the system refused us, or None if the error is of another kind."""
+    """Return which resource the system refused, or None for another kind of error."""
     text = str(error)
     match error:
         case MemoryError():

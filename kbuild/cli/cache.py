@@ -1,4 +1,4 @@
-"""``kbuild cache``: what the cache holds, and removing it."""
+"""``kbuild cache``: show, prune and clear the cache."""
 
 import contextlib
 import time
@@ -23,7 +23,7 @@ _ABOUT = {
     "go": "downloaded Go",
     "gocache": "Go's cache of the local builder",
     "built": "binaries of earlier runs",
-    "logs": "what compilers said",
+    "logs": "output of compilers",
 }
 _VOLUME = "docker volume"
 _MONTH = 30 * 24 * 3600.0
@@ -74,7 +74,7 @@ def show(ctx: typer.Context) -> None:
 @app.command()
 @takes(CachePruneSettings)
 def prune(ctx: typer.Context) -> None:
-    """Remove old items, then the oldest until the rest is small enough."""
+    """Remove entries that were not used for a time, then the oldest until the rest fits."""
     settings, screen = begin(ctx, CachePruneSettings)
     age, size = settings.older_than, settings.max_size
     if age is None and size is None:
@@ -94,7 +94,7 @@ def clear(ctx: typer.Context) -> None:
 
 @contextlib.contextmanager
 def cache_within_limit(settings: Limited, screen: Screen) -> Iterator[None]:
-    """Keep the cache below its limit when the block has ended, be it with a KbuildError."""
+    """Reduce the cache to its limit after the block, also after a KbuildError."""
     began = time.time() - _CLOCK
     try:
         yield
@@ -115,7 +115,7 @@ def _keep_below_limit(settings: Limited, screen: Screen, began: float) -> None:
         try:
             done = keep_below(folder, limit, began)
         except CacheInUse:
-            screen.detail("cache: another run uses it, so nothing was removed")
+            screen.detail("cache: another run uses it, nothing was removed")
         except (KbuildError, OSError, *BROKEN) as error:
             screen.say(f"warning: {what}: not kept below {_human(limit)}: {error}")
         else:
@@ -148,7 +148,7 @@ def _row(kind: str, found: Iterable[Item]) -> dict[str, object]:
 def _moment(seconds: float) -> str | None:
     try:
         return rfc3339(datetime.fromtimestamp(seconds, UTC))
-    except (ValueError, OverflowError, OSError):  # the time of a file may be any number
+    except (ValueError, OverflowError, OSError):  # a file's time may be any number
         return None
 
 
@@ -162,7 +162,7 @@ def _sentence(done: Pruned) -> str:
 
 def _human(size: float) -> str:
     for unit in SIZE_UNITS:
-        if size < 1000 or unit == SIZE_UNITS[-1]:  # noqa: PLR2004  # as the units have it
+        if size < 1000 or unit == SIZE_UNITS[-1]:  # noqa: PLR2004  # the factor between units
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return ""

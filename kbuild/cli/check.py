@@ -1,4 +1,4 @@
-"""``kbuild check``: is a release whole, does all in it agree, and is it what you demand."""
+"""``kbuild check``: a release is complete and consistent, and meets the user's requirements."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ from kbuild.release.api import (
 )
 from kbuild.settings import CheckSettings
 
-# A hostile release must not flood the terminal; an honest one that is damaged stays below.
+# A hostile release must not flood the terminal; a damaged one has fewer problems.
 _SHOWN, _WIDE = 1000, 1000
 
 app = command_app()
@@ -48,9 +48,9 @@ def check(ctx: typer.Context, folder: ReleaseFolder) -> None:
 
 
 def demand_whole(release: Checked) -> None:
-    """Raise ReleaseBroken with each problem of a release, if there is any."""
+    """Raise ReleaseBroken with all problems of a release, if it has any."""
     if problems := release.problems:
-        # A file name may hold a line end, which would begin a line of its own here.
+        # A file name may contain a line break, which would start a new line of details.
         lines = [visible(str(problem))[:_WIDE] for problem in problems[:_SHOWN]]
         more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         details = "\n".join(lines + more)
@@ -64,13 +64,13 @@ def _count(problems: tuple[Problem, ...]) -> str:
 def _lines(release: Checked) -> Iterator[str]:
     assert release.statement is not None
     asked = release.statement.asked
-    yield f"{release.folder}: {len(release.files)} files, which agree with one another"
+    yield f"{release.folder}: {len(release.files)} files, all consistent"
     yield f"  version        {asked['version']}"
     yield f"  architectures  {', '.join(asked['arches'])}"
     ca, leaf = (years(asked["lifetimes"][name]) for name in ("ca_years", "leaf_years"))
     yield f"  lifetimes      CA {ca}, others {leaf}"
     for arch, count in release.proven.items():
-        seen = f"{count} certificates issued and read back" if count else "not run, so not proven"
+        seen = f"{count} certificates issued and checked" if count else "not run, so not proven"
         yield f"  proof          {arch}: {seen}"
     yield f"  commit         {release.statement.commit} ({_commit_proof(release.statement)})"
     yield f"  signature      {_signed(release)}"
@@ -89,13 +89,13 @@ def _commit_proof(statement: Statement) -> str:
 def _signed(release: Checked) -> str:
     signer = release.signer
     if signer is None:
-        return "none: anybody can have made this release"
+        return "none: anybody could have made this release"
     if not signer.trusted:
         return (
-            f"fits cosign.pub beside it ({signer.name}), which anybody can have put there;"
+            f"made with the cosign.pub in the release ({signer.name}), which proves nothing;"
             " name the key that you trust with --key"
         )
-    return f"by {signer.name}, as demanded"
+    return f"by {signer.name}, as required"
 
 
 def _document(release: Checked) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""``kbuild config-file``: every setting of every command, to begin a kbuild.toml with."""
+"""``kbuild config-file``: an example of kbuild.toml."""
 
 import typer
 

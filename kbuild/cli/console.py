@@ -24,8 +24,8 @@ _SECONDS_BETWEEN_LINES = 5.0
 class Screen:
     """Shows progress as a bar on a terminal and as plain lines elsewhere; a kbuild Progress.
 
-    File names, compiler output and values in foreign JSON all pass through this class, so it
-    escapes control characters. JSON output needs nothing: json.dumps writes ``\\u`` escapes.
+    File names, compiler output and values of untrusted documents pass through this class, so it
+    escapes control characters. In JSON output, json.dumps does that.
     """
 
     def __init__(self, *, verbose: bool, quiet: bool, as_json: bool) -> None:
@@ -44,12 +44,12 @@ class Screen:
             self._print_err(Text(f"==> {visible(title)}", "bold"))
 
     def say(self, text: str) -> None:
-        """Show one fact."""
+        """Show one message."""
         if not self._quiet:
             self._print_err(Text(f"    {visible(text)}"), soft_wrap=True)
 
     def detail(self, text: str) -> None:
-        """Show a line only with --verbose."""
+        """Show a line with --verbose."""
         if self._verbose:
             self._print_err(Text.assemble("    ", (visible(text), "dim")), soft_wrap=True)
 
@@ -76,15 +76,17 @@ class Screen:
     def result(self, document: Mapping[str, object], lines: Iterable[str | Table]) -> None:
         """Print the result: one JSON document with --json, otherwise the lines."""
         self.close()
-        if sys.stdout is None:  # it was closed when kbuild began
+        if sys.stdout is None:  # it was closed when kbuild started
             raise BrokenPipeError
         try:
             if self._json:
                 self._out.file.write(json.dumps(_without_secrets(document), indent=2) + "\n")
             else:
                 for line in lines:
-                    text = Text(visible(line)) if isinstance(line, str) else line
-                    self._out.print(text, soft_wrap=isinstance(line, str))
+                    if isinstance(line, str):
+                        self._out.print(Text(visible(line)), soft_wrap=True)
+                    else:
+                        self._print_table(line)
             self._out.file.flush()
         except BrokenPipeError:
             raise
@@ -119,8 +121,15 @@ class Screen:
                 )
                 self._out.file.flush()
 
+    def _print_table(self, table: Table) -> None:
+        """Print a table, without the spaces that rich adds after the last column."""
+        with self._out.capture() as captured:
+            self._out.print(table)
+        for line in captured.get().splitlines():
+            self._out.file.write(f"{line.rstrip()}\n")
+
     def _print_err(self, text: Text, *, soft_wrap: bool = False) -> None:
-        # A closed standard error is no reason to stop.
+        # A closed standard error must not end a run.
         with contextlib.suppress(OSError):
             self._err.print(text, soft_wrap=soft_wrap)
 
@@ -147,7 +156,7 @@ class Screen:
 
 
 class PlainTable(Table):
-    """A table without lines, readable in a pipe too; its cells are text, not markup."""
+    """A table without lines; its cells are text, not markup."""
 
     def add_row(self, *cells: object) -> None:  # type: ignore[override]  # only text is allowed
         """Add a row of text."""
@@ -165,8 +174,8 @@ def plain_table(*headings: str) -> PlainTable:
 def visible(text: str) -> str:
     """Return text as one line that is safe to print on a terminal, without credentials.
 
-    Characters that are not printable in Unicode are escaped as in Python: control characters,
-    which begin escape sequences, marks that reorder text, and lone surrogates. Tabs become spaces.
+    Unprintable characters are escaped as in Python: control characters, which begin escape
+    sequences, marks that reorder text, and lone surrogates. Tabs become spaces.
     """
     return "".join(c if c.isprintable() else _escaped(c) for c in shown(text).expandtabs(8))
 
@@ -200,5 +209,5 @@ def _console(stream: TextIO | None) -> Console:
     file = stream or io.StringIO()
     if isinstance(file, io.TextIOWrapper):
         file.reconfigure(errors="backslashreplace")  # the locale may lack a character
-    # A pipe has no width; a table must not be wrapped to 80 columns.
+    # A pipe has no width, and rich would wrap tables at 80 columns.
     return _Console(file=file, highlight=False, width=None if file.isatty() else _WIDE)

@@ -1,4 +1,4 @@
-"""``kbuild export``: a release as the tools want it that put kubeadm on nodes."""
+"""``kbuild export``: snippets for tools that install kubeadm on nodes."""
 
 import re
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ app = command_app()
 
 
 class _Export(Command):
-    """A command that names all that is missing, not only the first."""
+    """A command that reports all missing parameters at once."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401  # Typer's own
         if ctx.resilient_parsing or not {"--help"}.isdisjoint(args):
@@ -49,14 +49,14 @@ def export(
         reason = f"it must be one of {', '.join(TOOLS)}"
         raise BadSetting(name="TOOL", value=tool, reason=reason, hint="see --help")
     if not re.fullmatch(r"https?://[\w.~:/%@+\[\]-]+", base_url, re.ASCII):
-        reason = "it must be an http or https address of plain characters"
-        hint = "quote the rest as %"
+        reason = "it must be an http or https URL without special characters"
+        hint = "write other characters as % escapes"
         raise BadSetting(name=settings.origin("base_url"), value=base_url, reason=reason, hint=hint)
     releases = check_folder(folder)
     for release in releases:
-        demand_whole(release)  # a checksum of something damaged would spread it
+        demand_whole(release)  # a snippet must not contain the checksum of a damaged file
     if len(releases) > 1:
-        raise NotARelease(path=folder, reason="it holds several; name one")
+        raise NotARelease(path=folder, reason="it holds several releases; name one")
     statement = releases[0].statement
     assert statement is not None
     text = snippet(tool, statement, base_url)

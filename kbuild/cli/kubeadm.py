@@ -1,4 +1,4 @@
-"""``kbuild kubeadm``: from a tag and two lifetimes to a proven kubeadm."""
+"""``kbuild kubeadm``: build and prove kubeadm from a tag and two lifetimes."""
 
 import os
 from collections import Counter
@@ -47,7 +47,7 @@ def kubeadm(ctx: typer.Context) -> None:
     with cache_within_limit(settings, screen):
         releases = run(requests, settings.cache_dir, screen)
         documents = [_document(release) for release in releases]
-        # Before the cache is looked at, which may take long.
+        # Before the cache is measured, which may take long.
         screen.result(
             _one_or_all(documents, requests),
             [line for release in releases for line in _lines(release)],
@@ -61,7 +61,7 @@ def _one_or_all(
 
 
 def certificate_table(proof: Proof) -> Table:
-    """Return the certificates of a proof: a row each, issued and renewed side by side."""
+    """Return a table with a row for each certificate: its dates when issued and when renewed."""
     table = plain_table("certificate", "kind", "years", "NotAfter, issued", "NotAfter, renewed")
     fresh = {(c.path, c.moment): c for c in proof.certificates if c.case == "fresh-ca"}
     for (path, moment), issued in fresh.items():
@@ -74,9 +74,9 @@ def certificate_table(proof: Proof) -> Table:
 
 
 def proof_lines(proof: Proof) -> Iterator[str | Table]:
-    """Yield what a proof has to say on a terminal."""
+    """Yield the lines of a proof for the terminal."""
     if proof.ran is None:
-        yield f"{proof.arch}: static checks only; no certificate was seen (qemu-user is missing)"
+        yield f"{proof.arch}: static checks only; no certificate was checked (qemu-user is missing)"
         return
     count = Counter(certificate.case for certificate in proof.certificates)
     yield certificate_table(proof)
@@ -100,10 +100,10 @@ def _lines(release: Release) -> Iterator[str | Table]:
     if release.unchanged:
         date = release.proofs[0].version.get("buildDate", "the last time")
         if release.written:
-            yield f"The binary was compiled at {date} by an earlier run, and proven again."
+            yield f"The binary was compiled at {date} by an earlier run and proven again."
         else:
-            yield f"Nothing changed since {date}: it is the same binary, proven again."
-            yield f"{release.folder} was left as it is, with the proof of the earlier run."
+            yield f"Nothing changed since {date}: this is the same binary, proven again."
+            yield f"{release.folder} is unchanged and contains the proof of the earlier run."
     yield from (f"Note: {note}" for note in commit_notes(release.tree.source))
     if note := release.tree.note:
         yield f"Note: {note}"
@@ -123,9 +123,7 @@ def _stock_lines(proof: Proof) -> Iterator[str]:
 def _worth(published: Published) -> str:
     if published.signer is None:
         return "no signature was verified: the checksum comes from the same site as the binary"
-    return (
-        f"signed by {published.signer}; that the signature is in a transparency log was not checked"
-    )
+    return f"signed by {published.signer}; no transparency log was checked"
 
 
 def _document(release: Release) -> dict[str, object]:
@@ -162,11 +160,13 @@ def _plan_document(planned: Plan) -> dict[str, object]:
 
 def _plan_lines(planned: Plan) -> Iterator[str]:
     document = _plan_document(planned)
-    go = planned.request.go.version or "the one that the tree pins, known once it is fetched"
+    go = planned.request.go.version or "the version that the tag pins, known after the fetch"
     yield "Dry run: nothing is built."
     del document["dry_run"]
     if document["stored_defaults"] is None:  # it means nothing for this version
         del document["stored_defaults"]
     for name, value in {**document, "go": go}.items():
         text = ", ".join(value) if isinstance(value, list) else value
+        if name == "series" and planned.request.stock:
+            text = "none: a stock build is not patched"
         yield f"{name.replace('_', ' '):15} {text}"

@@ -1,4 +1,4 @@
-"""The options of commands, made from their settings. Each is text: settings parse their values."""
+"""Make the options of commands from their settings, which parse the values."""
 
 import inspect
 from collections.abc import Callable
@@ -13,13 +13,14 @@ from kbuild.base.settings import CommandSettings, Option, flag, options
 from kbuild.settings import COMMON, PANELS
 
 ReleaseFolder = Annotated[
-    Path, typer.Argument(metavar="DIR", readable=False, help="A release, or a folder of several.")
+    Path,
+    typer.Argument(metavar="DIR", readable=False, help="A release, or a directory of releases."),
 ]
 _CONFIG = typer.Option(
     "--config",
     metavar="FILE",
     rich_help_panel=COMMON,
-    help="Settings file. Default: kbuild.toml in the current folder, if there is one.",
+    help="Settings file. Default: kbuild.toml in the current directory, if it exists.",
 )
 
 
@@ -58,9 +59,17 @@ def _keyword(name: str, kind: Any, shown: Any) -> inspect.Parameter:  # noqa: AN
 
 
 class _Help:
-    """Its --help has no value, so none is shown."""
+    """Corrects Typer's help."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401  # as Typer's
+        """Print the help; raises BrokenPipeError where rich would exit with 1."""
+        try:
+            super().format_help(ctx, formatter)  # type: ignore[misc]
+        except SystemExit:
+            raise BrokenPipeError from None
 
     def get_help_option(self, ctx: Any) -> Any:  # noqa: ANN401  # as Typer's
+        """Return --help, for which Typer would show a value that it does not have."""
         found = super().get_help_option(ctx)  # type: ignore[misc]
         if found is not None:
             found.metavar = ""
@@ -81,5 +90,5 @@ class _App(typer.Typer):
 
 
 def command_app(about: str | None = None) -> typer.Typer:
-    """Return the app of a command, or of a group of commands, to be loaded by ``Commands``."""
+    """Return the app of a command or a group of commands, which ``Commands`` loads."""
     return _App(cls=Group, add_completion=False, pretty_exceptions_enable=False, help=about)

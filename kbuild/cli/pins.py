@@ -1,4 +1,4 @@
-"""``kbuild pins``: the golang image digests that kbuild demands."""
+"""``kbuild pins``: the digests of golang images that kbuild requires."""
 
 import difflib
 from typing import Annotated
@@ -31,7 +31,7 @@ def list_pins(
     ctx: typer.Context,
     go_versions: Versions = None,
 ) -> None:
-    """List the pins: your lock file's first, then the shipped ones."""
+    """List the image digests: those in your lock file, then the shipped ones."""
     settings, screen = begin(ctx, PinsListSettings)
     known = [*images.load_lock(settings.lock), *images.shipped_pins()]
     versions = _versions(go_versions)
@@ -48,7 +48,7 @@ def check(
     ctx: typer.Context,
     go_versions: Versions = None,
 ) -> None:
-    """Compare the pins with the registry, and fail if one differs."""
+    """Compare image digests with the registry, and fail if one differs."""
     settings, screen = begin(ctx, PinsCheckSettings)
     versions = _versions(go_versions) or [pin.go_version for pin in images.shipped_pins()]
     table = plain_table("go", "pinned", "registry")
@@ -74,7 +74,7 @@ def update(
     ctx: typer.Context,
     go_versions: Annotated[list[str], typer.Argument(metavar="GO_VERSION", help="Such as 1.21.6.")],
 ) -> None:
-    """Take the registry's digests into your lock file; the difference is printed first."""
+    """Print the difference, and write the registry's digests to your lock file."""
     settings, screen = begin(ctx, PinsUpdateSettings)
     versions = _versions(go_versions)
     new = [images.resolve(version, settings.golang_repository) for version in versions]

@@ -1,4 +1,4 @@
-"""``kbuild rebuild``: are these the bytes that this provenance gives."""
+"""``kbuild rebuild``: build a release again and compare the bytes."""
 
 import os
 from pathlib import Path
@@ -27,7 +27,7 @@ def rebuild(
         typer.Argument(
             metavar="PROVENANCE",
             readable=False,
-            help="The provenance.json of a release, or its folder.",
+            help="The provenance.json of a release, or its directory.",
         ),
     ],
 ) -> None:
@@ -43,7 +43,7 @@ def rebuild(
             "source": source_document(rebuilt.tree),
         }
         lines = [f"equal: {name} sha256:{digest}" for name, digest in rebuilt.files.items()]
-        # Before the cache is looked at, which may take long.
+        # Before the cache is measured, which may take long.
         screen.result(document, [*lines, *commit_notes(rebuilt.tree.source)])
 
 
@@ -51,8 +51,8 @@ def _refuse_settings_of(provenance: Path, config: str | None) -> None:
     """Refuse a kbuild.toml in the release: whoever made the release may have put it there."""
     if config is not None or os.environ.get(CONFIG):
         return
-    # Of any name, and through a loop of links, os.path gives an answer where pathlib raises.
+    # os.path has an answer for any name and for a loop of links, where pathlib raises.
     release = provenance if os.path.isdir(provenance) else provenance.parent  # noqa: PTH112
     if FILE.exists() and Path.cwd().is_relative_to(os.path.realpath(release)):
-        reason = "it is in the release that is to be judged; if it is yours, name it with --config"
+        reason = "it is in the release to be rebuilt; if it is yours, name it with --config"
         raise BadSettingsFile(path=FILE, reason=reason)

@@ -1,4 +1,4 @@
-"""``kbuild sign``: sign a release's sums and provenance as sigstore does."""
+"""``kbuild sign``: sign the checksums and the provenance of a release with sigstore."""
 
 import typer
 
@@ -21,7 +21,7 @@ def sign(ctx: typer.Context, folder: ReleaseFolder) -> None:
         ctx.fail("give either --key FILE or --keyless")
     checked = check_folder(folder, signatures=False)
     for release in checked:
-        demand_whole(release)  # what is signed is vouched for
+        demand_whole(release)  # a signature vouches for all of it
     signed = []
     for release in checked:
         signer = (

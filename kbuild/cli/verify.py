@@ -1,4 +1,4 @@
-"""``kbuild verify``: the same proof for any kubeadm, whoever built it."""
+"""``kbuild verify``: run the proof for any kubeadm, whoever built it."""
 
 import os
 from pathlib import Path
@@ -28,7 +28,7 @@ def verify(
 ) -> None:
     """Prove what any kubeadm issues, whoever built it."""
     settings, screen = begin(ctx, VerifySettings)
-    read_arch(binary)  # what is wrong with the file shows before a setting that is missing
+    read_arch(binary)  # first, so that a wrong file is reported before a missing option
     if not os.access(binary, os.X_OK):
         raise WrongBinary(path=binary, reason="it is not executable")
     lifetimes = settings.lifetimes()
@@ -42,7 +42,7 @@ def verify(
 def _whole(versions: tuple[str, ...]) -> str:
     tag = full_tag(versions[0]) if len(versions) == 1 else None
     if tag is None:
-        reason = "a binary reports one patch release, not a minor version or several"
+        reason = "a binary reports one patch release, not a minor version or several versions"
         hint = "write it like v1.23.0"
         raise BadSetting(name="version", value=",".join(versions), reason=reason, hint=hint)
     return tag

@@ -1,4 +1,4 @@
-"""``kbuild versions``: the tags that the source offers, and how each would be patched."""
+"""``kbuild versions``: the tags of the source, and how each would be patched."""
 
 import typer
 
@@ -28,7 +28,7 @@ def versions(ctx: typer.Context) -> None:
     since = settings.since
     oldest = read_index(patches_folder()).oldest
     if since is not None:
-        full_tag(since)  # what is wrong with it shows before anything is asked for
+        full_tag(since)  # first, so that a wrong version is reported before any request
     with open_workspace(settings.cache_dir) as workspace:
         offered = list_tags(settings.source, workspace, screen)
     tags = [
@@ -41,7 +41,7 @@ def versions(ctx: typer.Context) -> None:
     if settings.newest:
         tags = newest_of_each_minor(tags)
     if not tags:
-        screen.say("the source has no tag that kbuild patches and that these options ask for")
+        screen.say("the source has no tag that kbuild can patch and that matches the options")
     table = plain_table("tag", "commit", "series", "what is patched")
     entries = []
     for tag in tags:

@@ -180,7 +180,7 @@ class SourceTree:
 
     @property
     def commit_verified(self) -> bool:
-        """Tell whether more than the archive itself says that these files are of the commit."""
+        """Return whether more than the archive itself says that these files are of the commit."""
         return self.commit_proof != "archive-claim"
 
     @property
@@ -213,7 +213,7 @@ class Toolchain:
 
     @property
     def overridden(self) -> bool:
-        """Tell whether the user asked for another Go than the tree does."""
+        """Return whether the user asked for another Go than the tree does."""
         return Version(self.go_version) != Version(self.pin.version)
 
 

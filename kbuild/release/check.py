@@ -53,6 +53,7 @@ _SLACK = timedelta(minutes=6)  # kubeadm backdates by five; see prove/certificat
 _NONE = Demands()
 _RAN = ("native", "qemu", None)
 _Told = tuple[str, str, str, object]  # by which file, which file has which digest, and its value
+_Pair = tuple[object, object]  # what one document says, and what the other says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -371,9 +372,21 @@ def _check_certificates(
 
 def _check_build(files: ReleaseFiles, statement: Statement) -> Iterator[str]:
     build = load_json(files.files[BUILD].content)
-    layout = statement.asked["layout"]
+    pairs = _inputs(build, statement) | _outputs(build, statement)
+    pairs |= {
+        f"requested {name}": (build["request"].get(name), value)
+        for name, value in statement.asked.items()
+        if name not in ("version", "requested_version")
+    }
+    for name, (here, there) in pairs.items():
+        if here != there:
+            yield f"its {name} is {here}, by {PROVENANCE} {there}"
+
+
+def _inputs(build: Mapping[str, Any], statement: Statement) -> dict[str, _Pair]:
+    """Return what build.json and the provenance say of each input of the build."""
     source, go = statement.dependencies["source"], statement.dependencies["go"]
-    pairs = {
+    return {
         "tag": (build["source"]["tag"], statement.asked["version"]),
         "requested version": (build["request"]["version"], statement.asked["requested_version"]),
         "commit": (build["source"]["commit"], statement.commit),
@@ -393,6 +406,13 @@ def _check_build(files: ReleaseFiles, statement: Statement) -> Iterator[str]:
                 if name.startswith("patches/")
             },
         ),
+    }
+
+
+def _outputs(build: Mapping[str, Any], statement: Statement) -> dict[str, _Pair]:
+    """Return what build.json and the provenance say of the binaries and how they were made."""
+    layout = statement.asked["layout"]
+    return {
         "commands": (
             {binary["arch"]: binary["command"] for binary in build["binaries"]},
             statement.commands,
@@ -405,14 +425,6 @@ def _check_build(files: ReleaseFiles, statement: Statement) -> Iterator[str]:
             },
         ),
     }
-    pairs |= {
-        f"requested {name}": (build["request"].get(name), value)
-        for name, value in statement.asked.items()
-        if name not in ("version", "requested_version")
-    }
-    for name, (here, there) in pairs.items():
-        if here != there:
-            yield f"its {name} is {here}, by {PROVENANCE} {there}"
 
 
 def _check_patch(files: ReleaseFiles, statement: Statement) -> Iterator[str]:

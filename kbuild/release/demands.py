@@ -49,7 +49,7 @@ class Demands:
 
     @property
     def signature(self) -> bool:
-        """Tell whether a signature is demanded."""
+        """Return whether a signature is demanded."""
         return self.key is not None or self.identity is not None
 
 

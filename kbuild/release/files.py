@@ -104,7 +104,7 @@ def open_entry(name: str, parent: int) -> Iterator[int]:
 
 
 def looks_like_release(descriptor: int) -> bool:
-    """Tell whether a folder has what every release has."""
+    """Return whether a folder has what every release has."""
     return not {PROVENANCE, SUMS["sha256"]}.isdisjoint(names_in(descriptor))
 
 

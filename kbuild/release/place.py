@@ -17,10 +17,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from kbuild.base.errors import BadSetting, NotWritable
-from kbuild.base.files import read_file, reason_of
-from kbuild.base.workspace import (
-    Workspace,
+from kbuild.base.disk import (
     beside,
     disk_errors,
     is_beside,
@@ -29,6 +26,9 @@ from kbuild.base.workspace import (
     remove,
     resolved,
 )
+from kbuild.base.errors import BadSetting, NotWritable
+from kbuild.base.files import read_file, reason_of
+from kbuild.base.workspace import Workspace
 from kbuild.release.errors import BadProvenance, OutputBusy, OutputExists, OutputNotReplaceable
 from kbuild.release.files import MAX_DOCUMENT
 from kbuild.release.names import PROVENANCE, SIGNATURES, SUM_SUFFIX, SUMS
@@ -229,7 +229,7 @@ def _filled(place: Path) -> Iterator[Path]:
 
 
 def is_unfinished(name: str) -> bool:
-    """Tell whether a name is that of a release that a run is making, or has left when killed."""
+    """Return whether a name is that of a release that a run is making, or has left when killed."""
     return is_beside(name) or _names_filling(name)
 
 

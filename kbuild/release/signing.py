@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from kbuild.base import network
+from kbuild.base.disk import disk_errors
 from kbuild.base.files import BROKEN, read_file, reason_of
-from kbuild.base.workspace import disk_errors
 from kbuild.release.errors import BadKey, KeylessFailed
 from kbuild.release.files import MAX_DOCUMENT, Problem, ReleaseFiles
 from kbuild.release.keys import fingerprint, pem, private_key, public_key

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kbuild.base.disk import disk_errors
 from kbuild.base.files import BROKEN, read_file
-from kbuild.base.workspace import Workspace, disk_errors
+from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import (
     BuildRequest,
     Layout,
@@ -158,7 +159,7 @@ def _is_occupied(folder: Path) -> bool:
 
 
 def _is_of(folder: Path, request: BuildRequest, tag: Tag) -> bool:
-    """Tell whether a folder holds a release of the same tag and request, whenever that was."""
+    """Return whether a folder holds a release of the same tag and request, whenever that was."""
     free = {"version", *(["build_date"] if request.build_date is None else [])}
     asked = request_document(request, request.build_date)
     wanted = {name: value for name, value in asked.items() if name not in free}
@@ -172,7 +173,7 @@ def _is_of(folder: Path, request: BuildRequest, tag: Tag) -> bool:
 
 
 def _holds(folder: Path, proven: tuple[ProvenBinary, ...], layout: Layout) -> bool:
-    """Tell whether a release is whole and has these very binaries; it may be signed."""
+    """Return whether a release is whole and has these very binaries; it may be signed."""
     if why_no_release(folder) is not None:
         return False
     sums = read_sums(read_file(folder / SUMS["sha256"], MAX_DOCUMENT))

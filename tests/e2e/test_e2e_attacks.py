@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kbuild.base.workspace import sha256
+from kbuild.base.files import sha256
 from tests.e2e.command import VERSION, Done, Kbuild
 from tests.e2e.conftest import Options, fingerprint
 from tests.support.failures import kind_of

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from kbuild.base import sandbox
-from kbuild.base.workspace import open_workspace, sha256
+from kbuild.base.files import sha256
+from kbuild.base.workspace import open_workspace
 from kbuild.kubeadm.compile.recipe import GOROOT, KUBE_ROOT
 from kbuild.kubeadm.prove.gobinary import read_build_info, read_functions
 from kbuild.release.recorded import artifacts

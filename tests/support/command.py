@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kbuild.base import network
-from kbuild.cli import SIGNALS, main
+from kbuild.cli.main import SIGNALS, main
 
 Done = subprocess.CompletedProcess[str]
 

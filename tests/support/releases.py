@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kbuild.base.addresses import shown
-from kbuild.base.workspace import sha256
+from kbuild.base.files import sha256
 from kbuild.kubeadm.model import (
     AppliedPatch,
     Binary,

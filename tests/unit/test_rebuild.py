@@ -264,7 +264,7 @@ def forget_binary(made: Path) -> None:
         ('"kbuild": "', '"kbuild": "9.', "kbuild: 9."),
         ('"go",\n            "arm64"', '"go",\n            "other"', "the Go command for arm64"),
         ("patches/one.patch", "patches/two.patch", "patches/two.patch: sha256 1"),
-        ('"_type"', '"_type"', "does not name all"),
+        ('"_type"', '"_type"', "does not contain all inputs"),
     ],
 )
 def test_the_input_that_differed_is_named(

@@ -57,7 +57,7 @@ def test_a_settings_file_that_nobody_named_decides_not_who_is_trusted(
 ) -> None:
     file = Path("kbuild.toml")  # it may be part of the download that is checked
     file.write_text(f"{line}\n")
-    with pytest.raises(BadSetting, match="nobody named this file") as caught:
+    with pytest.raises(BadSetting, match="you did not name this file") as caught:
         read_settings(kind, {}, {}, None)
     assert "--config kbuild.toml" in caught.value.hint
     assert read_settings(kind, {}, {}, file).given

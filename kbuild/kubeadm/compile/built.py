@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from kbuild import __version__
-from kbuild.base.files import BROKEN, open_file, read_file
+from kbuild.base.disk import DISK_FULL, make_then_move, remove
+from kbuild.base.files import BROKEN, open_file, read_file, sha256
 from kbuild.base.progress import Progress
-from kbuild.base.workspace import DISK_FULL, Workspace, key, make_then_move, remove, sha256, shared
+from kbuild.base.workspace import Workspace, key, shared
 from kbuild.kubeadm.compile.recipe import go_command
 from kbuild.kubeadm.model import Binary, BuildRequest, PatchedTree, Stamp, TreeState
 from kbuild.kubeadm.toolchain.archives import digest_of

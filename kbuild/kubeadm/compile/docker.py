@@ -20,10 +20,11 @@ from kbuild.base.containers import (
     engine_run,
     remove_volume,
 )
+from kbuild.base.disk import remove
 from kbuild.base.errors import SandboxLimit
 from kbuild.base.sandbox import SANDBOX_ID, Limits
 from kbuild.base.unpack import unpack_all
-from kbuild.base.workspace import Workspace, remove
+from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.compile.memory import collector_settings, free_memory, total_memory
 from kbuild.kubeadm.compile.recipe import (
     CACHE,
@@ -58,11 +59,10 @@ class DockerBuild:
         with contextlib.ExitStack() as held:
             run = held.enter_context(engine_run(workspace, image))
             source, made = (held.enter_context(run.volume()) for _ in range(2))
-            self._gocache = cache_volume(image)
             if empty_cache:
                 self._gocache = held.enter_context(run.volume())
-            else:  # an engine does not record when a volume was last used
-                (workspace.cache / "volumes" / self._gocache).touch()
+            else:
+                self._gocache = _cache_of(image, workspace)
             volumes = {source: GOPATH, made: OUT.parent, self._gocache: CACHE.parent}
             self._limits, environment = _resources(run)
             # The holder is there until the container is, so the volumes are in use all the time.
@@ -109,6 +109,14 @@ class DockerBuild:
     def drop_cache(self) -> None:
         """Remove the volume of Go's build cache."""
         remove_volume(self._gocache, force=True)
+
+
+def _cache_of(image: str, workspace: Workspace) -> str:
+    """Return the volume with the Go build cache of an image, and note that it was used now."""
+    name = cache_volume(image)
+    # The engine does not record when a volume was last used.
+    (workspace.cache / "volumes" / name).touch()
+    return name
 
 
 def _resources(run: EngineRun) -> tuple[Limits, dict[str, str]]:

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kbuild.base import sandbox
+from kbuild.base.disk import remove
 from kbuild.base.sandbox import Bind, Layers, Sandbox
-from kbuild.base.workspace import Workspace, remove
+from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.compile.memory import collector_settings, free_memory, total_memory
 from kbuild.kubeadm.compile.recipe import (
     CACHE,

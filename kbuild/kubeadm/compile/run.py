@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 from kbuild.base import engine, sandbox
+from kbuild.base.disk import remove
 from kbuild.base.errors import DiskFull, SandboxUnavailable
-from kbuild.base.files import read_file
+from kbuild.base.files import read_file, sha256
 from kbuild.base.progress import Progress
-from kbuild.base.workspace import Workspace, remove, sha256
+from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.compile.errors import CompileFailed, NoBinary, OutOfMemory
 from kbuild.kubeadm.compile.recipe import CACHE, COUNT_MARK, DAMAGED_MARK, GoCommand, go_command
 from kbuild.kubeadm.model import Binary, Builder, GoRequest, PatchedTree, Stamp, Toolchain
@@ -59,19 +60,7 @@ def compile_kubeadm(
     log = workspace.cache / "logs" / f"{patched.source.tag}-{arch}.log"
     log.parent.mkdir(exist_ok=True)
     command = replace(go_command(patched, arch, stamp), packages=_counted(log))
-
-    def run() -> tuple[RunningBuild, deque[str], int]:
-        started = _start(command, patched, workspace, out, empty_cache=empty_cache)
-        with contextlib.closing(started) as build:
-            last = _follow(build.lines(), patched, log, progress)
-            return started, last, build.exit_code()
-
-    build, last, code = run()
-    if code != 0 and not empty_cache and any(str(CACHE) in line for line in last):
-        # The cause is no output with another content, but for example a file in place of a folder.
-        progress.say("Go's build cache cannot be used, compiling again with an empty one")
-        build.drop_cache()
-        _, last, code = run()
+    code, last = _compile(command, patched, workspace, out, log, progress, empty_cache=empty_cache)
     if code != 0:
         raise _failure(last, arch, code, log)
     path = out / f"kubeadm-{arch}"
@@ -116,6 +105,34 @@ def provide(toolchain: Toolchain, progress: Progress) -> None:
     if toolchain.image is not None:
         with contextlib.closing(engine.connect()) as client, engine.translate(toolchain.image):
             engine.pull(client, toolchain.image, progress)
+
+
+def _compile(
+    command: GoCommand,
+    patched: PatchedTree,
+    workspace: Workspace,
+    out: Path,
+    log: Path,
+    progress: Progress,
+    *,
+    empty_cache: bool,
+) -> tuple[int, deque[str]]:
+    """Run the build, and return its exit code and its last lines.
+
+    It is run a second time, with an empty cache, if it seems that Go cannot use its build cache.
+    """
+    may_retry = not empty_cache
+    while True:
+        started = _start(command, patched, workspace, out, empty_cache=empty_cache)
+        with contextlib.closing(started) as build:
+            last = _follow(build.lines(), patched, log, progress)
+            code = build.exit_code()
+        if code == 0 or not may_retry or not any(str(CACHE) in line for line in last):
+            return code, last
+        # Damaged outputs were removed before; this is, for example, a file in place of a directory.
+        progress.say("Go's build cache cannot be used, compiling again with an empty one")
+        started.drop_cache()
+        may_retry = False
 
 
 def _start(

@@ -11,9 +11,9 @@ from packaging.version import InvalidVersion, Version
 
 from kbuild.base import engine, sandbox
 from kbuild.base.errors import SandboxUnavailable
-from kbuild.base.files import BROKEN, reason_of
+from kbuild.base.files import BROKEN, reason_of, sha256
 from kbuild.base.progress import Progress
-from kbuild.base.workspace import Workspace, sha256
+from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.compile.recipe import stamp_fields
 from kbuild.kubeadm.model import (
     Binary,

@@ -196,48 +196,63 @@ def _word(elf: Elf, data: bytes, size: int) -> int:
 
 
 def _entries(data: bytes, order: str, base: int) -> Iterator[tuple[str, int]]:
-    """Yield name and address of each function of a pclntab."""
+    """Yield name and address of each function of a pclntab; ``base`` is where the code begins."""
     (magic,) = struct.unpack_from(f"{order}I", data)
-    word = "Q" if data[7] == 8 else "I"  # noqa: PLR2004  # bytes in a pointer
-
-    def words(at: int, count: int) -> tuple[int, ...]:
-        return struct.unpack_from(f"{order}{count}{word}", data, at)
-
-    names_by_place: dict[int, str] = {}
-    left = len(data)
-
-    def name(at: int) -> str:
-        # Names do not overlap; if they did, a small table could hold any number of long ones.
-        nonlocal left
-        if at not in names_by_place:
-            names_by_place[at] = data[at : data.index(b"\0", at, at + left)].decode()
-            left -= len(names_by_place[at])
-        return names_by_place[at]
-
-    def checked(count: int) -> int:
-        if count > _MAX_FUNCTIONS:
-            _fail(f"{count} functions, the limit is {_MAX_FUNCTIONS}")
-        return count
-
+    table = _FunctionTable(data, order)
     if magic in (_GO_1_18, _GO_1_20):
-        # Since Go 1.26 the table has no start of the text any more.
-        count, _, start, names, _, _, _, table = words(_HEADER, 8)
-        for at in range(checked(count)):
-            offset, about = struct.unpack_from(f"{order}2I", data, table + 8 * at)
-            (name_at,) = struct.unpack_from(f"{order}i", data, table + about + 4)
-            yield name(names + name_at), (start or base) + offset
-    elif magic in (_GO_1_2, _GO_1_16):
-        size = struct.calcsize(word)
-        if magic == _GO_1_16:
-            count, _, names, _, _, _, table = words(_HEADER, 7)
+        return table.offsets(base)
+    if magic in (_GO_1_2, _GO_1_16):
+        return table.addresses(has_names=magic == _GO_1_16)
+    message = f"magic {magic:#x}"
+    raise ValueError(message)
+
+
+class _FunctionTable:
+    """A pclntab, whose layout changed with Go 1.16 and 1.18."""
+
+    def __init__(self, data: bytes, order: str) -> None:
+        self._data, self._order = data, order
+        self._word = "Q" if data[7] == 8 else "I"  # noqa: PLR2004  # bytes in a pointer
+        self._names: dict[int, str] = {}
+        self._left = len(data)
+
+    def offsets(self, base: int) -> Iterator[tuple[str, int]]:
+        """Yield the functions of a table that holds offsets from the start of the code."""
+        # Since Go 1.26 the table no longer names that start.
+        count, _, start, names, _, _, _, table = self._words(_HEADER, 8)
+        for at in range(_checked(count)):
+            offset, about = struct.unpack_from(f"{self._order}2I", self._data, table + 8 * at)
+            yield self._name(names, table + about + 4), (start or base) + offset
+
+    def addresses(self, *, has_names: bool) -> Iterator[tuple[str, int]]:
+        """Yield the functions of a table that holds addresses, and since Go 1.16 its own names."""
+        size = struct.calcsize(self._word)
+        if has_names:
+            count, _, names, _, _, _, table = self._words(_HEADER, 7)
             entries = table
         else:
-            (count,) = words(_HEADER, 1)
+            (count,) = self._words(_HEADER, 1)
             names, table, entries = 0, 0, _HEADER + size
-        for at in range(checked(count)):
-            address, about = words(entries + 2 * size * at, 2)
-            (name_at,) = struct.unpack_from(f"{order}i", data, table + about + size)
-            yield name(names + name_at), address
-    else:
-        message = f"magic {magic:#x}"
-        raise ValueError(message)
+        for at in range(_checked(count)):
+            address, about = self._words(entries + 2 * size * at, 2)
+            yield self._name(names, table + about + size), address
+
+    def _words(self, at: int, count: int) -> tuple[int, ...]:
+        return struct.unpack_from(f"{self._order}{count}{self._word}", self._data, at)
+
+    def _name(self, names: int, field: int) -> str:
+        """Return the name whose offset in ``names`` is in a field of the table."""
+        (offset,) = struct.unpack_from(f"{self._order}i", self._data, field)
+        at = names + offset
+        # Names do not overlap; if they did, a small table could hold any number of long ones.
+        if at not in self._names:
+            end = self._data.index(b"\0", at, at + self._left)
+            self._names[at] = self._data[at:end].decode()
+            self._left -= len(self._names[at])
+        return self._names[at]
+
+
+def _checked(count: int) -> int:
+    if count > _MAX_FUNCTIONS:
+        _fail(f"{count} functions, the limit is {_MAX_FUNCTIONS}")
+    return count

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from packaging.version import Version
 
+from kbuild.base.files import sha256
 from kbuild.base.network import DownloadFailed, download
 from kbuild.base.progress import Progress
-from kbuild.base.workspace import Workspace, sha256
+from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import BuildRequest, Proof, ProvenBinary, Published, Tag
 from kbuild.kubeadm.prove import signature
 from kbuild.kubeadm.prove.binary import read_version

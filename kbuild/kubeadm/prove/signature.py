@@ -25,7 +25,7 @@ class BadSignature(Exception):
 
 
 def can_verify() -> bool:
-    """Tell whether the extra ``keyless`` is installed."""
+    """Return whether the extra ``keyless`` is installed."""
     return importlib.util.find_spec("sigstore") is not None
 
 

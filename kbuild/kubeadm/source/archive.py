@@ -71,7 +71,7 @@ class Archive:
 
 
 def is_archive(source: str) -> bool:
-    """Tell whether a source is an archive: a file, or an address that ends like one."""
+    """Return whether a source is an archive: a file, or an address that ends like one."""
     if "://" in source:
         return urlsplit(source).path.endswith(ENDINGS)
     path, is_folder, is_there = Path(source), False, False

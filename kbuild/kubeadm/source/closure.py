@@ -107,7 +107,7 @@ def shipped() -> set[str]:
 
 
 def is_for_kbuild(name: str, mode: int) -> bool:
-    """Tell whether kbuild itself reads, patches or follows what is there, or needs it to build."""
+    """Return whether kbuild itself reads, patches or follows a file, or needs it to build."""
     return (
         mode == LINK
         or _ALWAYS.fullmatch(name) is not None
@@ -117,12 +117,12 @@ def is_for_kbuild(name: str, mode: int) -> bool:
 
 
 def is_license(name: str) -> bool:
-    """Tell whether a file of that name holds the license of the tree or of something it vendors."""
+    """Return whether a file name is that of a license, of the tree or of vendored code."""
     return _LICENSE.fullmatch(name) is not None and not name.endswith(".go")
 
 
 def is_for_go(name: str) -> bool:
-    """Tell whether Go would read a file of that name for a Linux of ours, outside of tests."""
+    """Return whether Go would read a file of that name for a Linux of ours, outside of tests."""
     return _GO_READS.search(name) is not None and _NOT_FOR_US.search(name) is None
 
 

@@ -125,7 +125,7 @@ def _is_link(file: SourceFile) -> bool:
 
 
 def _is_filled_in(content: bytes, original: bytes, commit: str) -> bool:
-    """Tell whether only placeholders differ, and hold what git archive writes for that commit."""
+    """Return whether only placeholders differ, and hold what git archive writes for that commit."""
     lines, originals = content.split(b"\n"), original.split(b"\n")
     return len(lines) == len(originals) and all(
         line == before or _pattern(before, commit).fullmatch(line)

@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from kbuild.base.addresses import shown
+from kbuild.base.disk import make_then_move, remove
 from kbuild.base.errors import BrokenSource, DiskFull, NotKubernetes
 from kbuild.base.files import read_file
 from kbuild.base.git import address, ask, run
 from kbuild.base.progress import Progress
-from kbuild.base.workspace import Workspace, key, make_then_move, remove, shared
+from kbuild.base.workspace import Workspace, key, shared
 from kbuild.kubeadm.model import SourceFile, SourceTree, Tag
 from kbuild.kubeadm.source import closure
 from kbuild.kubeadm.source.tree import write_tree

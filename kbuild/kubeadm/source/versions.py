@@ -15,7 +15,7 @@ _MINOR = re.compile(r"v?(\d{1,4}\.\d{1,4})", re.ASCII)
 
 
 def is_tag(name: str) -> bool:
-    """Tell whether a git tag names a Kubernetes release or pre-release."""
+    """Return whether a git tag names a Kubernetes release or pre-release."""
     return name.startswith("v") and _FULL.fullmatch(name) is not None
 
 
@@ -37,7 +37,7 @@ def full_tag(text: str) -> str | None:
 
 
 def stands_for(text: str, tag: Tag) -> bool:
-    """Tell whether a version as typed, whole or a minor, means this tag."""
+    """Return whether a version as typed, whole or a minor, means this tag."""
     wanted = full_tag(text)
     return tag.name == wanted if wanted else tag.version.release[:2] == Version(text).release
 

@@ -11,10 +11,12 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 
 from kbuild.base import network, sandbox
+from kbuild.base.disk import make_then_move, remove
+from kbuild.base.files import sha256
 from kbuild.base.progress import Progress
 from kbuild.base.sandbox import Limits, Sandbox, host_arch
 from kbuild.base.unpack import checked, unpack_all
-from kbuild.base.workspace import Workspace, make_then_move, remove, sha256, shared
+from kbuild.base.workspace import Workspace, shared
 from kbuild.kubeadm.model import GoRequest
 from kbuild.kubeadm.toolchain.errors import (
     GoChecksumMismatch,

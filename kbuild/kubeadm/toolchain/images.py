@@ -17,9 +17,9 @@ from filelock import FileLock
 from packaging.version import Version
 
 from kbuild.base import engine
+from kbuild.base.disk import disk_errors
 from kbuild.base.files import read_file, reason_of
 from kbuild.base.progress import Progress
-from kbuild.base.workspace import disk_errors
 from kbuild.kubeadm.model import GoRequest
 from kbuild.kubeadm.toolchain.errors import BadPinsFile, ImageWithoutDigest
 from kbuild.kubeadm.toolchain.pin import go_name, is_go_version

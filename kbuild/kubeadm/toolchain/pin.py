@@ -66,7 +66,7 @@ def parse_go_version(text: str) -> str:
 
 
 def is_go_version(text: str) -> bool:
-    """Tell whether a text is a version of Go, without the word go."""
+    """Return whether a text is a version of Go, without the word go."""
     return _VERSION.fullmatch(text) is not None
 
 

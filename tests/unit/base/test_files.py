@@ -19,7 +19,7 @@ def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
 def test_what_is_no_regular_file_is_refused_at_once(name: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "null").symlink_to("/dev/null")
-    with pytest.raises(OSError, match=r"not a regular file|a folder|No such"):
+    with pytest.raises(OSError, match=r"not a regular file|a directory|No such"):
         read_file(tmp_path / name, 10)
 
 

@@ -164,7 +164,7 @@ def test_few_open_files_are_no_internal_error(files: int, tmp_path: Path, reposi
 
 SHORT_OF_MEMORY = """
 import sys
-from kbuild.cli import main
+from kbuild.cli.main import main
 class Short:
     def find_spec(self, name, path=None, target=None):
         if name == "kbuild.cli.app":
@@ -208,9 +208,15 @@ def test_a_reader_that_goes_away_ends_it_with_141(tmp_path: Path, repository: st
     assert shell(command, tmp_path, REPOSITORY=repository).returncode == 141
 
 
+@pytest.mark.parametrize("command", ["--help", "kubeadm --help", "cache prune --help"])
+def test_help_without_a_reader_ends_with_141(command: str, tmp_path: Path) -> None:
+    piped = f'"$0" {command} | true; exit "${{PIPESTATUS[0]}}"'
+    assert shell(piped, tmp_path).returncode == 141
+
+
 STREAMS = """
 import os, sys
-from kbuild.cli import main
+from kbuild.cli.main import main
 sys.argv = ["kbuild", "--version"]
 try:
     main()

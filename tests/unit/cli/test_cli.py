@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kbuild.base.workspace import open_workspace
 from tests.support.command import Done, run_here
 from tests.support.failures import outcome
 from tests.support.hostile_servers import hostile_server, silence
@@ -81,8 +82,17 @@ def test_an_unknown_variable_is_an_error(run: Run) -> None:
 
 def test_an_unknown_flag_is_a_usage_error(run: Run) -> None:
     done = run("kubeadm", "--yeras", "3", "--json")
-    assert done.returncode == 2
-    assert json.loads(done.stdout)["error"]["kind"] == "usage"
+    assert outcome(done) == (2, "usage")
+    assert "error[usage]: No such option: --yeras" in done.stderr
+    assert "hint: see `kbuild kubeadm --help`" in done.stderr
+    error = json.loads(done.stdout)["error"]
+    assert (error["kind"], error["todo"]) == ("usage", "see `kbuild kubeadm --help`")
+
+
+def test_an_unknown_flag_of_kbuild_itself_is_a_usage_error(run: Run) -> None:
+    done = run("--yeras", "--json")
+    assert outcome(done) == (2, "usage")
+    assert "hint: see `kbuild --help`" in done.stderr
 
 
 def test_a_missing_tag_is_told_with_the_nearest(
@@ -168,7 +178,7 @@ def test_a_dry_run_tells_and_does_nothing(
     assert not (tmp_path / "home/dist").exists()
     assert list((tmp_path / "home/.cache/kbuild/v1/work").iterdir()) == []
     shown = run(*words, "--dry-run", "--stored-defaults", "override").stdout
-    assert "the one that the tree pins" in shown
+    assert "the version that the tag pins" in shown
     assert "stored" not in shown
 
 
@@ -182,6 +192,16 @@ def test_a_dry_run_of_1_31_tells_what_becomes_of_stored_defaults(
     assert json.loads(planned.stdout)["stored_defaults"] == expected
     shown = run(*words, "--builder", "local", "--dry-run").stdout
     assert f"stored defaults {expected}" in shown
+
+
+def test_a_dry_run_of_a_stock_build_names_no_patch(
+    run: Run, repository: tuple[Path, dict[str, str]]
+) -> None:
+    words = ("kubeadm", "--stock", "--version", "1.20", "--source", str(repository[0]))
+    done = run(*words, "--builder", "local", "--dry-run", "--json")
+    assert json.loads(done.stdout)["series"] == []
+    shown = run(*words, "--builder", "local", "--dry-run").stdout
+    assert "series          none: a stock build is not patched" in shown
 
 
 def test_the_settings_file_of_the_folder_is_read(
@@ -380,6 +400,7 @@ def test_sign_and_check_take_their_keys_from_the_environment(run: Run, tmp_path:
 
 def test_an_option_of_a_group_holds_for_its_commands(run: Run, tmp_path: Path) -> None:
     engine = {"DOCKER_HOST": f"unix://{tmp_path}/absent.sock"}
+    (tmp_path / "home/mine").mkdir(mode=0o700)
     assert run("cache", "--cache-dir", "mine", "prune", **engine).returncode == 0
     assert (tmp_path / "home/mine/v1").is_dir()
     assert not (tmp_path / "home/.cache").exists()
@@ -431,10 +452,19 @@ def test_what_is_of_one_version_is_not_for_several(demand: tuple[str, str], run:
     assert "several are asked for" in done.stderr
 
 
+def test_a_table_has_no_spaces_at_the_end_of_a_line(run: Run, tmp_path: Path) -> None:
+    shown = run("cache", DOCKER_HOST=f"unix://{tmp_path}/absent.sock").stdout
+    assert len(shown.splitlines()) > 5
+    assert [line for line in shown.splitlines() if line != line.rstrip()] == []
+
+
 def test_the_cache_is_shown_pruned_and_cleared(run: Run, tmp_path: Path) -> None:
     engine = {"DOCKER_HOST": f"unix://{tmp_path}/absent.sock"}
     cache = tmp_path / "home/.cache/kbuild"
-    assert run("cache", "prune", **engine).returncode == 0  # makes it
+    assert run("cache", "prune", "--json", **engine).returncode == 0
+    assert not cache.exists()
+    with open_workspace(cache):
+        pass
     (cache / "v1/logs/v1.20.2-amd64.log").write_text("x" * 5000)
     shown = run("cache", "--json", **engine)
     document = json.loads(shown.stdout)
@@ -455,7 +485,8 @@ def test_a_cache_that_no_run_would_use_is_shown_with_a_warning(
 ) -> None:
     engine = {"DOCKER_HOST": f"unix://{tmp_path}/absent.sock"}
     cache = tmp_path / "home/cache"
-    assert run("cache", "prune", "--cache-dir", str(cache), **engine).returncode == 0
+    with open_workspace(cache):
+        pass
     (cache / "v1/logs/v1.log").write_text("x")
     cache.chmod(mode)
     shown = run("cache", "--cache-dir", str(cache), "--json", **engine)
@@ -545,7 +576,7 @@ def test_an_empty_name_of_a_settings_file_is_none_of_the_folders_file(tmp_path: 
     (tmp_path / "kbuild.toml").write_text("source = '/chosen/by/somebody'\n")
     done = run_here("versions", "--config", "", cwd=tmp_path)
     assert done.returncode == 2
-    assert "error[bad-setting]: --config cannot be '': it names no file" in done.stderr
+    assert "error[bad-setting]: --config cannot be '': it is empty" in done.stderr
 
 
 def test_a_long_secret_is_hidden_before_the_address_is_cut(tmp_path: Path) -> None:

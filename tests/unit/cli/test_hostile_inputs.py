@@ -103,7 +103,7 @@ def _sparse(path: Path) -> None:
 NO_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "pipe": (os.mkfifo, "it is not a regular file"),
     "device": (lambda path: path.symlink_to("/dev/zero"), "it is not a regular file"),
-    "folder": (Path.mkdir, "it is a folder"),
+    "folder": (Path.mkdir, "it is a directory"),
     "socket": (_socket, "No such device or address"),
     "10 GB": (_sparse, "it is larger than"),
     "loop": (lambda path: path.symlink_to(path.name), "Too many levels of symbolic links"),
@@ -246,12 +246,12 @@ def test_the_home_of_nobody_is_no_path(name: str) -> None:
         ("json = 0x" + "f" * 5000, VALUE, "json cannot be that: it must be true or false"),
         ("ca-years = " + "9" * 4000, VALUE, "9…: it must be a whole number"),
         ("ca-years = nan", VALUE, "ca-years cannot be nan"),
-        ("lock = 07:32:00", VALUE, "lock cannot be 07:32:00: it must be some text"),
+        ("lock = 07:32:00", VALUE, "lock cannot be 07:32:00: it must be text"),
         ("build-date = 0001-01-01T23:00:00+23:59", VALUE, "it is out of range"),
         ("build-date = 0001-01-01T00:00:00Z", VALUE, "it is out of range"),
-        ('lock = "a\\u0000b"', VALUE, r"lock cannot be 'a\x00b': it holds a NUL"),
-        ('output = "a\\u0000b"', VALUE, "it holds a NUL"),
-        ('source = "http://127.0.0.1:1/a\\u0000b"', VALUE, "it holds a NUL"),
+        ('lock = "a\\u0000b"', VALUE, r"lock cannot be 'a\x00b': it contains a NUL"),
+        ('output = "a\\u0000b"', VALUE, "it contains a NUL"),
+        ('source = "http://127.0.0.1:1/a\\u0000b"', VALUE, "it contains a NUL"),
         (
             'lock = "\\ud800"',
             FILE,
@@ -299,7 +299,7 @@ def test_a_current_folder_that_was_removed_is_told(repository: Path, tmp_path: P
     command = ["sh", "-c", f'rmdir {folder}; exec "$@"', "-", *words]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert outcome(done) == (80, "not-writable"), done.stderr
-    assert "the current folder cannot be used: it was removed" in done.stderr
+    assert "the current directory cannot be used: it was removed" in done.stderr
 
 
 @pytest.mark.parametrize("epoch", ["-1", "-62135596800", "253402300800", "9" * 5000, "x"])
@@ -317,8 +317,8 @@ def test_an_epoch_that_no_build_has_is_refused(epoch: str, monkeypatch: pytest.M
         (("kubeadm", "--ca-years", "1"), "missing-setting", "missing: --version, --leaf-years\n"),
         (("kubeadm", "--stock"), "missing-setting", "missing: --version\n"),
         (("verify", "BINARY"), "missing-setting", "missing: --ca-years, --leaf-years\n"),
-        (("export",), "", "Missing: TOOL, DIR, --base-url\n"),
-        (("export", "sealos"), "", "Missing: DIR, --base-url\n"),
+        (("export",), "usage", "Missing: TOOL, DIR, --base-url\n"),
+        (("export", "sealos"), "usage", "Missing: DIR, --base-url\n"),
         (("export", "sealos", "x"), "missing-setting", "missing: --base-url\n"),
     ],
 )
@@ -377,7 +377,7 @@ def test_a_result_of_any_characters_is_printed(tmp_path: Path) -> None:
 def test_a_snippet_has_only_characters_that_every_locale_has(made: Path) -> None:
     code, said = kbuild("export", "sealos", made, "--base-url", "https://example.invalid/ü")
     assert (code, kind_of(said)) == (2, "bad-setting")
-    assert "of plain characters" in said
+    assert "without special characters" in said
 
 
 # --- keys -------------------------------------------------------------------------------------
@@ -706,7 +706,8 @@ import sys, tempfile
 from pathlib import Path
 from kbuild.base.errors import DiskFull
 from kbuild.kubeadm.toolchain.images import Pin, write_lock
-from kbuild.base.workspace import disk_errors, open_workspace
+from kbuild.base.disk import disk_errors
+from kbuild.base.workspace import open_workspace
 from tests.support.eras import make_tree
 from tests.support.patching import patch
 from tests.support.releases import make_release

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 # A cleanup that takes its time, so that signals meet it.
 SLOW_CLEANUP = """
 import shutil, sys, time
-from kbuild.cli import main
+from kbuild.cli.main import main
 remove = shutil.rmtree
 def slowly(*words, **options):
     time.sleep(0.7)
@@ -38,7 +38,7 @@ class Slow:
             Path(sys.argv[1]).touch()
             time.sleep(20)
 sys.meta_path.insert(0, Slow())
-from kbuild.cli import main
+from kbuild.cli.main import main
 main()
 """
 NAP = "98.7654321"  # seconds; a number that nobody else sleeps
@@ -205,7 +205,7 @@ def test_a_killed_run_leaves_no_process(tmp_path: Path) -> None:
 CLEANUP_BEGINS = """
 import shutil, sys, time
 from pathlib import Path
-from kbuild.cli import main
+from kbuild.cli.main import main
 mark, remove = Path(sys.argv.pop(1)), shutil.rmtree
 def slowly(*words, **options):
     mark.touch()

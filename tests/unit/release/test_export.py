@@ -8,7 +8,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from kbuild.base.workspace import sha256
+from kbuild.base.files import sha256
 from kbuild.cli.app import app
 from kbuild.release.export import TOOLS, snippet
 from kbuild.release.provenance import Statement, read_provenance

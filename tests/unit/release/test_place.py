@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kbuild.base import workspace as workspace_module
+from kbuild.base import disk
 from kbuild.base.errors import BadSetting, NotWritable
 from kbuild.base.workspace import Workspace, open_workspace
 from kbuild.kubeadm.model import Binary, BuildRequest
@@ -245,7 +245,7 @@ def test_what_an_exchange_left_is_removed_by_the_next_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def put_and_die(folder: Path) -> None:
-        monkeypatch.setattr(workspace_module, "remove", lambda _: folder.rename(folder))
+        monkeypatch.setattr(disk, "remove", lambda _: folder.rename(folder))
         put(binaries, FORCED, folder, workspace)
 
     (out / "cosign.pub").write_text("old")

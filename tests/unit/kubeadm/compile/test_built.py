@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from kbuild.base.workspace import Workspace, sha256
+from kbuild.base.files import sha256
+from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.compile.built import find_built, keep_built
 from kbuild.kubeadm.model import (
     Binary,

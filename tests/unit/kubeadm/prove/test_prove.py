@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from kbuild.base.errors import SandboxUnavailable
+from kbuild.base.files import sha256
 from kbuild.base.sandbox import Files, pack_files
-from kbuild.base.workspace import Workspace, sha256
+from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import CASES, Binary, StoredDefaults
 from kbuild.kubeadm.prove.binary import prove_binary, prove_file, read_version
 from kbuild.kubeadm.prove.errors import (

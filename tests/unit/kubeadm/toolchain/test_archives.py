@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from kbuild.base import network
+from kbuild.base.files import sha256
 from kbuild.base.sandbox import host_arch
-from kbuild.base.workspace import Workspace, sha256
+from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.toolchain import archives
 from kbuild.kubeadm.toolchain.archives import find_go, version_of
 from kbuild.kubeadm.toolchain.errors import (

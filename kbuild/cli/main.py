@@ -1,0 +1,61 @@
+"""The entry point: signals, standard streams, and errors outside the error boundary."""
+
+import contextlib
+import os
+import signal
+import sys
+from typing import NoReturn
+
+_SYSTEM = 80  # exit code of NotWritable and NotEnoughMemory, whose module is not loaded yet
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def main() -> None:
+    """Run kbuild."""
+    # Before a command begins there is nothing to clean up, so a signal may end kbuild at once. A
+    # signal that a shell or nohup ignores stays ignored.
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    for stream in range(3):
+        _open(stream)
+    try:
+        from kbuild.cli.app import app
+
+        app()
+    except OSError as error:  # while help was printed; the exit code stays that of the help
+        code = getattr(error.__context__, "exit_code", _SYSTEM)
+        _end("not-writable", f"standard output cannot be used: {error.strerror}", code)
+    except (MemoryError, ImportError) as error:
+        if isinstance(error, ImportError) and "failed to map" not in str(error):
+            raise
+        _end("not-enough-memory", "there is not enough memory to load kbuild", _SYSTEM)
+    finally:  # nothing is left to clean up, and a signal at Python's exit would show a traceback
+        _drop_unwritten()
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _end(kind: str, what: str, code: int) -> NoReturn:
+    """Print an error that occurs outside the error boundary, and exit."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"error[{kind}]: {what}\n".encode())
+    sys.exit(code)
+
+
+def _drop_unwritten() -> None:
+    """Discard unwritten output; otherwise Python tries again at its exit, and exits with 120."""
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+
+def _open(stream: int) -> None:
+    """Open a closed standard stream; otherwise some file would get its number and its output."""
+    try:
+        os.fstat(stream)
+    except OSError:
+        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003
