@@ -4,10 +4,10 @@ import pytest
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from kbuild.base.certificates import UnreadableCertificate, read_certificates
 from kbuild.base.eras import era_of
 from kbuild.kubeadm.model import Case, IssuedCertificate, Lifetimes
 from kbuild.kubeadm.prove.errors import MissingCertificate, NotRenewed, WrongLifetime
+from kbuild.kubeadm.prove.issued import UnreadableCertificate, read_certificates
 from kbuild.kubeadm.prove.pki import CASES, eras, prove_pki
 from tests.support.fake_kubeadm import DAY, FakeKubeadm
 
