@@ -1,8 +1,8 @@
 """The base of all errors, their families, and the errors that several packages raise.
 
 An error says what happened and what to do about it. Its exit code is that of its family, its
-``kind`` is the precise cause; both are stable and documented. Exit code 0 is success, 100 is
-reserved for clusters, 141 is a closed standard output. A package that raises an error alone
+``kind`` is the precise cause; both are stable and documented. Exit code 0 is success, 141 is
+a closed standard output. A package that raises an error alone
 defines it, in its errors.py.
 This module imports only kbuild.base.addresses, so anything may raise anything.
 """
@@ -131,6 +131,12 @@ class ReleaseError(KbuildError):
     """Release: packages, provenance, keys, signatures, or a release that fails its check."""
 
     exit_code = 90
+
+
+class ClusterError(KbuildError):
+    """Cluster: it is not in the state that was asked for."""
+
+    exit_code = 100
 
 
 class InternalError(KbuildError):
