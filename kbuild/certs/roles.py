@@ -12,6 +12,9 @@ from typing import Any
 
 from kbuild.x509.api import CertificateFacts
 
+Matcher = Callable[[str], object]
+
+_LONGEST = 4  # components of a pattern at most
 _USES = (("server auth", "server"), ("client auth", "client"))
 
 
@@ -44,8 +47,10 @@ def usual_places() -> tuple[Path, ...]:
 @lru_cache(maxsize=1 << 16)
 def known_file(path: str) -> KnownFile | None:
     """Return the well-known file that a path is, by its last components; the first that fits."""
-    parts = tuple(path.rsplit("/", 4))
-    return next((file for file, pattern in _files() if _ends_with(parts, pattern)), None)
+    parts = path.rsplit("/", _LONGEST)
+    # Most paths differ from all patterns in the last component already.
+    named = [(file, folders) for is_name, file, folders in _files() if is_name(parts[-1])]
+    return next((file for file, folders in named if _are_below(parts[:-1], folders)), None)
 
 
 def role_of(path: str, place: str, facts: CertificateFacts) -> str:
@@ -86,16 +91,15 @@ def _is_named(facts: CertificateFacts, known: KnownName) -> bool:
     )
 
 
-def _ends_with(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
-    """Compare the last component first: it is the one that most paths differ in."""
-    if len(parts) < len(pattern):
+def _are_below(parts: list[str], folders: list[str]) -> bool:
+    if len(parts) < len(folders):
         return False
-    pairs = zip(reversed(parts), reversed(pattern), strict=False)
+    pairs = zip(reversed(parts), reversed(folders), strict=False)
     return all(_matcher(expected)(part) for part, expected in pairs)
 
 
 @cache
-def _matcher(pattern: str) -> Callable[[str], object]:
+def _matcher(pattern: str) -> Matcher:
     """Return what matches a pattern of fnmatch, quickly if it is a plain word."""
     if not set(pattern) & set("*?["):
         return pattern.__eq__
@@ -108,9 +112,11 @@ def _layouts() -> dict[str, Any]:
 
 
 @cache
-def _files() -> tuple[tuple[KnownFile, tuple[str, ...]], ...]:
-    files = [KnownFile(**entry) for entry in _layouts()["file"]]
-    return tuple((file, tuple(file.path.split("/"))) for file in files)
+def _files() -> tuple[tuple[Matcher, KnownFile, list[str]], ...]:
+    """Return the well-known files, each with what matches its name, and its folders."""
+    files = (KnownFile(**entry) for entry in _layouts()["file"])
+    split = ((file, file.path.split("/")) for file in files)
+    return tuple((_matcher(parts[-1]), file, parts[:-1]) for file, parts in split)
 
 
 @cache

@@ -119,7 +119,7 @@ def read(found: Found) -> bytes:
     Whatever has taken its place since, no FIFO or device is opened and no more is read.
     """
     size = min(found.status.st_size, MAX_SIZE)
-    with open_file(Path(found.path)) as file:
+    with open_file(found.path) as file:
         content = file.read(size + 1)
     return content[:MAX_SIZE]
 

@@ -1,9 +1,10 @@
 """What a certificate says, as plain values."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar, cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -12,6 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID as Eku
 from cryptography.x509.oid import NameOID
+
+E = TypeVar("E", bound=x509.ExtensionType)
 
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 # The words of the certificates API (k8s.io/api/certificates/v1/types.go, KeyUsage).
@@ -39,6 +42,17 @@ _NAMES: dict[type[x509.GeneralName], str] = {
     x509.UniformResourceIdentifier: "URI",
     x509.RFC822Name: "email",
 }
+
+
+class Extensions:
+    """The extensions of a certificate by their classes; the library searches a list each time."""
+
+    def __init__(self, certificate: x509.Certificate) -> None:
+        self._found = {type(each.value): each.value for each in certificate.extensions}
+
+    def get(self, kind: type[E]) -> E | None:
+        """Return an extension, if there is one of that class."""
+        return cast("E | None", self._found.get(kind))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,16 +96,18 @@ def facts_of(certificate: x509.Certificate) -> CertificateFacts:
     """Return what a certificate says; raises an error of reading.BROKEN if a part is malformed."""
     name = certificate.subject
     subject, issuer = name.rfc4514_string(), certificate.issuer.rfc4514_string()
-    found = {type(each.value): each.value for each in certificate.extensions}
-    constraints = found.get(x509.BasicConstraints)
-    is_ca = isinstance(constraints, x509.BasicConstraints) and constraints.ca
+    extensions = Extensions(certificate)
+    constraints = extensions.get(x509.BasicConstraints)
+    is_ca = constraints is not None and constraints.ca
+    own_id = extensions.get(x509.SubjectKeyIdentifier)
+    issuer_id = extensions.get(x509.AuthorityKeyIdentifier)
     key, bits, public_key = _public_key(certificate)
     return CertificateFacts(
         certificate=certificate,
         subject=subject,
         issuer=issuer,
-        common_name=next(iter(_values(name, NameOID.COMMON_NAME)), ""),
-        organizations=_values(name, NameOID.ORGANIZATION_NAME),
+        common_name=next(_values(name, NameOID.COMMON_NAME), ""),
+        organizations=tuple(_values(name, NameOID.ORGANIZATION_NAME)),
         serial=_serial(certificate.serial_number),
         fingerprint=hashlib.sha256(
             certificate.public_bytes(serialization.Encoding.DER)
@@ -104,18 +120,16 @@ def facts_of(certificate: x509.Certificate) -> CertificateFacts:
         bits=bits,
         public_key=public_key,
         hash_name=_hash_name(certificate),
-        names=tuple(_names(found.get(x509.SubjectAlternativeName))),
-        usages=tuple(_usages(found)),
-        own_key_id=_own_key_id(found.get(x509.SubjectKeyIdentifier)),
-        issuer_key_id=_issuer_key_id(found.get(x509.AuthorityKeyIdentifier)),
+        names=tuple(_names(extensions.get(x509.SubjectAlternativeName))),
+        usages=tuple(_usages(extensions)),
+        own_key_id=own_id.digest if own_id else None,
+        issuer_key_id=issuer_id.key_identifier if issuer_id else None,
     )
 
 
 def key_facts(key: PublicKeyTypes) -> tuple[str, int, bytes]:
     """Return the type and size of a public key, the bits of a modulus or 0, and its DER."""
-    der = key.public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    der = der_of(key)
     match key:
         case rsa.RSAPublicKey():
             return f"RSA {key.key_size}", key.key_size, der
@@ -127,6 +141,13 @@ def key_facts(key: PublicKeyTypes) -> tuple[str, int, bytes]:
             return type(key).__name__.removesuffix("PublicKey"), 0, der
 
 
+def der_of(key: PublicKeyTypes) -> bytes:
+    """Return the DER of a public key, which is equal for equal keys."""
+    return key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
 def _public_key(certificate: x509.Certificate) -> tuple[str, int, bytes]:
     try:
         return key_facts(certificate.public_key())
@@ -134,8 +155,8 @@ def _public_key(certificate: x509.Certificate) -> tuple[str, int, bytes]:
         return "unknown", 0, b""
 
 
-def _values(name: x509.Name, oid: x509.ObjectIdentifier) -> tuple[str, ...]:
-    return tuple(str(each.value) for each in name.get_attributes_for_oid(oid))
+def _values(name: x509.Name, oid: x509.ObjectIdentifier) -> Iterator[str]:
+    return (str(each.value) for each in name if each.oid == oid)
 
 
 def _serial(number: int) -> str:
@@ -151,29 +172,19 @@ def _hash_name(certificate: x509.Certificate) -> str:
     return algorithm.name if algorithm else ""
 
 
-def _names(found: object) -> Iterator[str]:
-    if isinstance(found, x509.SubjectAlternativeName):
-        for name in found:
-            if isinstance(name, x509.DirectoryName):
-                yield f"DirName:{name.value.rfc4514_string()}"
-            elif isinstance(name, x509.RegisteredID | x509.OtherName):
-                yield "other"
-            else:
-                yield f"{_NAMES[type(name)]}:{name.value}"
+def _names(found: x509.SubjectAlternativeName | None) -> Iterator[str]:
+    for name in found or ():
+        if kind := _NAMES.get(type(name)):
+            yield f"{kind}:{name.value}"
+        elif isinstance(name, x509.DirectoryName):
+            yield f"DirName:{name.value.rfc4514_string()}"
+        else:
+            yield "other"
 
 
-def _usages(found: Mapping[type, object]) -> Iterator[str]:
-    usage = found.get(x509.KeyUsage)
-    if isinstance(usage, x509.KeyUsage):
+def _usages(extensions: Extensions) -> Iterator[str]:
+    usage = extensions.get(x509.KeyUsage)
+    if usage:
         yield from (word for name, word in _KEY_USAGES.items() if getattr(usage, name))
-    extended = found.get(x509.ExtendedKeyUsage)
-    if isinstance(extended, x509.ExtendedKeyUsage):
-        yield from (_EXTENDED.get(each, each.dotted_string) for each in extended)
-
-
-def _own_key_id(found: object) -> bytes | None:
-    return found.digest if isinstance(found, x509.SubjectKeyIdentifier) else None
-
-
-def _issuer_key_id(found: object) -> bytes | None:
-    return found.key_identifier if isinstance(found, x509.AuthorityKeyIdentifier) else None
+    for each in extensions.get(x509.ExtendedKeyUsage) or ():
+        yield _EXTENDED.get(each, each.dotted_string)

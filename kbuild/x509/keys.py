@@ -7,7 +7,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-from kbuild.x509.facts import key_facts
+from kbuild.x509.facts import der_of
 from kbuild.x509.pem import Block
 
 _ENCRYPTED = b"Proc-Type: 4,ENCRYPTED"  # of the traditional format; PKCS #8 has a label of its own
@@ -21,7 +21,6 @@ class KeyFacts:
     """
 
     public_key: bytes
-    key: str = ""
     encrypted: bool = False
     problem: str = ""
 
@@ -51,9 +50,9 @@ def _read(content: bytes, load: Callable[..., PrivateKeyTypes]) -> KeyFacts:
     try:
         # Only the public half is compared, and the checks of an RSA key take long.
         private = load(content, None, unsafe_skip_rsa_key_validation=True)
-        name, _, public = key_facts(private.public_key())
+        public = der_of(private.public_key())
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         if isinstance(error, TypeError) and "encrypted" in str(error):
             return KeyFacts(public_key=b"", encrypted=True)
         return KeyFacts(public_key=b"", problem="it is not a key that can be read")
-    return KeyFacts(public_key=public, key=name)
+    return KeyFacts(public_key=public)

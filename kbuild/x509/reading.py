@@ -21,6 +21,7 @@ BROKEN = (
 )
 _CERTIFICATES = ("CERTIFICATE", "X509 CERTIFICATE")
 _BUNDLES = ("PKCS7", "CMS")
+_LONGEST = 200  # characters of what the library says of an error
 _SEQUENCE = b"0"  # 0x30, with which all DER here begins
 
 
@@ -90,8 +91,10 @@ def _certificate(block: Block) -> CertificateFacts:
     if not block.text:
         message = "it is truncated"
         raise Unreadable(message)
-    with _readable():
+    try:
         return facts_of(x509.load_pem_x509_certificate(block.text))
+    except BROKEN as error:
+        raise _unreadable(error) from error
 
 
 def _pkcs7_text(block: Block) -> bytes:
@@ -104,8 +107,10 @@ def _pkcs7_text(block: Block) -> bytes:
 def _bundle(
     load: Callable[[bytes], list[x509.Certificate]], content: bytes
 ) -> list[CertificateFacts]:
-    with _readable():
+    try:
         return [facts_of(certificate) for certificate in load(content)]
+    except BROKEN as error:
+        raise _unreadable(error) from error
 
 
 def _read_der(content: bytes, found: Content) -> None:
@@ -121,16 +126,6 @@ def _read_der(content: bytes, found: Content) -> None:
         found.keys.append(key)
 
 
-@contextlib.contextmanager
-def _readable() -> Iterator[None]:
-    try:
-        yield
-    except BROKEN as error:
-        if isinstance(error, Unreadable):
-            raise
-        message = f"it is not a certificate that can be read ({_short(error)})"
-        raise Unreadable(message) from error
-
-
-def _short(error: Exception) -> str:
-    return (str(error) or type(error).__name__).split("\n", 1)[0][:200]
+def _unreadable(error: Exception) -> Unreadable:
+    reason = (str(error) or type(error).__name__).split("\n", 1)[0][:_LONGEST]
+    return Unreadable(f"it is not a certificate that can be read ({reason})")

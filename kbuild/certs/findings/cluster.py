@@ -23,7 +23,7 @@ _CAS = ("pki/ca.crt", "ca.crt", "ssl/ca.pem", "ca.pem", "../pki/ca.crt", "../ssl
 
 def chains(scene: Scene) -> Iterator[Finding]:
     """Find certificates that no CA here has signed."""
-    for one in scene.each():
+    for one in scene.judged:
         certificate = one.shown
         if certificate.chain == "bad-signature":
             reason = (
@@ -41,8 +41,8 @@ def chains(scene: Scene) -> Iterator[Finding]:
 
 def kubelets(scene: Scene) -> Iterator[Finding]:
     """Find what kubelet has by itself: a serving certificate, and a client one of a year."""
-    is_long = any(_is_long(one) for one in scene.each())
-    for one in scene.each():
+    is_long = any(_is_long(one) for one in scene.judged)
+    for one in scene.judged:
         certificate = one.shown
         if not one.is_first or not certificate.role.startswith("kubelet, "):
             continue
@@ -64,11 +64,11 @@ def kubelets(scene: Scene) -> Iterator[Finding]:
 def embedded(scene: Scene) -> Iterator[Finding]:
     """Find kubeconfigs that embed a certificate of which there is a later one."""
     latest: dict[tuple[str, str], Certificate] = {}
-    for one in scene.each():
+    for one in scene.judged:
         name = (one.shown.subject, one.shown.issuer)
         if name not in latest or one.shown.not_after > latest[name].not_after:
             latest[name] = one.shown
-    for one in scene.each():
+    for one in scene.judged:
         certificate = one.shown
         other = latest[certificate.subject, certificate.issuer]
         is_older = other.not_after - certificate.not_after > SAME_TIME

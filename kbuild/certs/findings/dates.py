@@ -16,7 +16,7 @@ SAME_TIME = timedelta(days=1)
 
 def expiring(scene: Scene) -> Iterator[Finding]:
     """Find what has expired, ends soon, or is not valid yet."""
-    for one in scene.each():
+    for one in scene.judged:
         certificate = one.shown
         left, day = certificate.time_left(scene.now), f"{certificate.not_after:%Y-%m-%d}"
         if certificate.not_before > scene.now:
@@ -34,10 +34,10 @@ def expiring(scene: Scene) -> Iterator[Finding]:
 def outliving(scene: Scene) -> Iterator[Finding]:
     """Find CAs that end before certificates that they signed, which end with them."""
     signed = defaultdict[str, list[Seen]](list)
-    for one in scene.each():
+    for one in scene.judged:
         if one.issuer.ca is not None:
             signed[one.issuer.ca.facts.fingerprint].append(one)
-    for ca in scene.each():
+    for ca in scene.judged:
         mine = signed.get(ca.shown.fingerprint, []) if ca.entry.facts.may_sign else []
         later = [one for one in mine if one.shown.not_after > ca.shown.not_after + SAME_TIME]
         if later:
@@ -73,7 +73,7 @@ def _is_with(one: Seen, moment: datetime) -> bool:
 
 def _sets(scene: Scene) -> dict[tuple[str, str], list[Seen]]:
     sets = defaultdict[tuple[str, str], list[Seen]](list)
-    for one in scene.each():
+    for one in scene.judged:
         file = one.file
         if file and file.set and not one.shown.is_ca:
             folder = one.shown.path.removesuffix(_tail(one.shown.path, file.path))

@@ -14,7 +14,7 @@ _GROUP, _OTHERS = 0o070, 0o007
 
 def unfitting(scene: Scene) -> Iterator[Finding]:
     """Find certificates whose key belongs to another one, or is not there."""
-    for one in scene.each():
+    for one in scene.judged:
         certificate, key = one.shown, one.shown.private_key
         if key is not None and key.fits is False:
             reason = f"the key {key.path} belongs to another certificate"
@@ -31,10 +31,10 @@ def external_cas(scene: Scene) -> Iterator[Finding]:
     """Find CAs without a key, whose certificates kubeadm can therefore not renew."""
     renewable = {
         one.issuer.ca.facts.fingerprint
-        for one in scene.each()
+        for one in scene.judged
         if one.issuer.ca is not None and one.file and one.file.renew
     }
-    for one in scene.each():
+    for one in scene.judged:
         certificate = one.shown
         if certificate.private_key is None and certificate.fingerprint in renewable:
             reason = (
@@ -74,7 +74,7 @@ def unread(scene: Scene) -> Iterator[Finding]:
 
 def weak(scene: Scene) -> Iterator[Finding]:
     """Find keys and signatures that can be forged."""
-    for one in scene.each():
+    for one in scene.judged:
         certificate, facts = one.shown, one.entry.facts
         if 0 < facts.bits < LEAST_BITS or facts.key.startswith("DSA"):
             reason = f"its key is {facts.key}; {LEAST_BITS} bits of RSA are the least"

@@ -38,20 +38,29 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """All that was seen, and the moment by which it is judged."""
+    """All that was ``seen``, and the moment by which it is judged.
+
+    ``judged`` are the certificates in use; of the copies of a CA only one, in a file if it can be.
+    """
 
     now: datetime
     tree: Tree
     seen: tuple[Seen, ...]
+    judged: tuple[Seen, ...]
 
-    def each(self) -> Iterator[Seen]:
-        """Yield the certificates in use; of the copies of a CA only one, in a file if it can be."""
-        known = set[str]()
-        for one in sorted(self.seen, key=lambda one: bool(one.shown.place)):
-            is_copy = one.shown.is_ca and one.shown.fingerprint in known
-            known.add(one.shown.fingerprint)
-            if one.is_in_use and not is_copy:
-                yield one
+
+def scene(now: datetime, tree: Tree, seen: tuple[Seen, ...]) -> Scene:
+    """Return what the findings are made from."""
+    return Scene(now=now, tree=tree, seen=seen, judged=tuple(_judged(seen)))
+
+
+def _judged(seen: tuple[Seen, ...]) -> Iterator[Seen]:
+    known = set[str]()
+    for one in sorted(seen, key=lambda one: bool(one.shown.place)):
+        is_copy = one.shown.is_ca and one.shown.fingerprint in known
+        known.add(one.shown.fingerprint)
+        if one.is_in_use and not is_copy:
+            yield one
 
 
 def finding(
