@@ -1,5 +1,8 @@
 """Whether the key of one certificate signed another."""
 
+from functools import lru_cache
+
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
@@ -17,15 +20,21 @@ def signed_by(certificate: CertificateFacts, issuer: CertificateFacts) -> bool:
     try:
         if certificate.hash_name in _OLD_HASHES:
             return certificate.issuer == issuer.subject and _signed_in_the_past(certificate, issuer)
-        certificate.certificate.verify_directly_issued_by(issuer.certificate)
+        signed = x509.load_der_x509_certificate(certificate.der)
+        signed.verify_directly_issued_by(_issuer(issuer.der))
     except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
         return False
     return True
 
 
+@lru_cache(maxsize=64)
+def _issuer(der: bytes) -> x509.Certificate:
+    return x509.load_der_x509_certificate(der)
+
+
 def _signed_in_the_past(certificate: CertificateFacts, issuer: CertificateFacts) -> bool:
     """Verify a signature with a hash that the library refuses in certificates."""
-    signed, key = certificate.certificate, issuer.certificate.public_key()
+    signed, key = x509.load_der_x509_certificate(certificate.der), _issuer(issuer.der).public_key()
     algorithm = signed.signature_hash_algorithm
     if algorithm is None:
         return False
