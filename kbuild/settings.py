@@ -643,11 +643,25 @@ class ConfigFileSettings(Common):
     command: ClassVar[str] = "config-file"
 
 
+@dataclass(frozen=True, kw_only=True)
+class CertsSettings(Common):
+    """Settings of ``kbuild certs``; ages are in seconds."""
+
+    command: ClassVar[str] = "certs"
+
+    fail_before: float | None = option(
+        age,
+        "Fail if a certificate expires within this time or has expired: 12h, 90d or 8w.",
+        metavar="AGE",
+        example="90d",
+    )
+
+
 C = TypeVar("C", bound=Common)
 
 KINDS: tuple[type[Common], ...] = (
     *(Settings, VerifySettings, CheckSettings, SignSettings, RebuildSettings, ExportSettings),
-    *(VersionsSettings, PinsListSettings, PinsCheckSettings, PinsUpdateSettings),
+    *(CertsSettings, VersionsSettings, PinsListSettings, PinsCheckSettings, PinsUpdateSettings),
     *(CacheSettings, CachePruneSettings, CacheClearSettings, ConfigFileSettings),
 )
 

@@ -1,10 +1,9 @@
 """The base of all errors, their families, and the errors that several packages raise.
 
 An error says what happened and what to do about it. Its exit code is that of its family, its
-``kind`` is the exact cause. Both are stable and documented. Exit code 0 is success, 100 is reserved
-for clusters, 141 means that standard output was closed. An error that only one package raises is
-defined in the errors.py of that package. This module imports only kbuild.base.addresses, so every
-other module can import it.
+``kind`` is the exact cause. Both are stable and documented. Exit code 0 is success, 141 means that
+standard output was closed. An error that only one package raises is defined in the errors.py of
+that package. This module imports only kbuild.base.addresses, so every other module can import it.
 """
 
 import re
@@ -131,6 +130,12 @@ class ReleaseError(KbuildError):
     """Release: packages, provenance, keys, signatures, or a release that fails its check."""
 
     exit_code = 90
+
+
+class ClusterError(KbuildError):
+    """Cluster: it is not in the state that was asked for."""
+
+    exit_code = 100
 
 
 class InternalError(KbuildError):

@@ -31,7 +31,7 @@ _REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] 
 )
 
 
-def open_file(path: Path) -> io.BufferedReader:
+def open_file(path: Path | str) -> io.BufferedReader:
     """Open a regular file for reading; links are followed.
 
     Opening a FIFO waits for a writer, and a device may never end, so neither is opened. Raises

@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 Severity = Literal["critical", "warning", "info"]
-# How far the issuer of a certificate could be followed among the CAs that were found. verified: up to
-# a self-signed CA. self-signed: it is one itself. unknown-issuer: its issuer was not found.
+# How far the issuer of a certificate could be followed among the CAs that were found. verified: up
+# to a self-signed CA. self-signed: it is one itself. unknown-issuer: its issuer was not found.
 # bad-signature: a CA with the issuer's name was found, and its key did not sign this certificate.
 Chain = Literal["verified", "self-signed", "unknown-issuer", "bad-signature"]
 

@@ -36,6 +36,12 @@ class Screen:
         self._task: TaskID | None = None
         self._what = ""
         self._last_line = 0.0
+        self._has_result = False
+
+    @property
+    def width(self) -> int:
+        """Return how many characters of a line of results are shown."""
+        return self._out.width
 
     def stage(self, title: str) -> None:
         """Begin a stage."""
@@ -78,6 +84,7 @@ class Screen:
         self.close()
         if sys.stdout is None:  # it was closed when kbuild started
             raise BrokenPipeError
+        self._has_result = True
         try:
             if self._json:
                 self._out.file.write(json.dumps(_without_secrets(document), indent=2) + "\n")
@@ -106,8 +113,8 @@ class Screen:
     def error_document(
         self, kind: str, exit_code: int, what: str, todo: str = "see --help", details: str = ""
     ) -> None:
-        """Print an error as the JSON document, with --json."""
-        if self._json:
+        """Print an error as the JSON document, with --json, unless a result is there already."""
+        if self._json and not self._has_result:
             error = {
                 "kind": kind,
                 "exit_code": exit_code,

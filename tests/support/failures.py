@@ -4,6 +4,7 @@ import re
 from subprocess import CompletedProcess
 
 from kbuild.base.errors import (
+    ClusterError,
     CompileError,
     EngineError,
     HostError,
@@ -18,7 +19,7 @@ from kbuild.base.errors import (
 
 FAMILIES: tuple[type[KbuildError], ...] = (
     *(UsageError, SourceError, ToolchainError, PatchError, EngineError),
-    *(CompileError, ProofError, HostError, ReleaseError),
+    *(CompileError, ProofError, HostError, ReleaseError, ClusterError),
 )
 
 _REPORT = re.compile(r"^error\[([a-z0-9-]+)\]: ", re.MULTILINE)

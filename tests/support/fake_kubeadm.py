@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from kbuild.base.certificates import CAS, KUBECONFIGS, LEAVES
 from kbuild.base.sandbox import Files
+from kbuild.kubeadm.prove.issued import CAS, KUBECONFIGS, LEAVES
 
 DAY = timedelta(days=1)
 RENEWED_KUBECONFIGS = ("admin.conf", "controller-manager.conf", "scheduler.conf")

@@ -24,7 +24,6 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import kbuild
-from kbuild.base.certificates import UnreadableCertificate, read_certificates
 from kbuild.base.errors import KbuildError
 from kbuild.cli.app import app
 from kbuild.kubeadm.model import Lifetimes, SourceTree
@@ -33,6 +32,7 @@ from kbuild.kubeadm.patching.goconst import GoSourceError
 from kbuild.kubeadm.patching.gosource import added_duration, const_value
 from kbuild.kubeadm.patching.series import read_index
 from kbuild.kubeadm.prove.gobinary import read_build_info, read_functions, read_sections
+from kbuild.kubeadm.prove.issued import UnreadableCertificate, read_certificates
 from kbuild.kubeadm.prove.stock import differing_functions
 from kbuild.kubeadm.toolchain.pin import CROSS, DEPENDENCIES, GO_VERSION, read_pin
 from kbuild.release.keys import private_key

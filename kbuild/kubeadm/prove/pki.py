@@ -10,7 +10,11 @@ from string import Template
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from kbuild.base.certificates import (
+from kbuild.base.eras import era_of, read_eras
+from kbuild.base.sandbox import Files
+from kbuild.kubeadm.model import Case, IssuedCertificate, Lifetimes, Moment, StoredDefaults
+from kbuild.kubeadm.prove.errors import MissingCertificate, NotRenewed, WrongLifetime
+from kbuild.kubeadm.prove.issued import (
     CAS,
     KUBECONFIGS,
     LEAVES,
@@ -19,10 +23,6 @@ from kbuild.base.certificates import (
     make_old_cas,
     read_certificates,
 )
-from kbuild.base.eras import era_of, read_eras
-from kbuild.base.sandbox import Files
-from kbuild.kubeadm.model import Case, IssuedCertificate, Lifetimes, Moment, StoredDefaults
-from kbuild.kubeadm.prove.errors import MissingCertificate, NotRenewed, WrongLifetime
 from kbuild.kubeadm.prove.runner import ETC_KUBERNETES, Runner
 
 _CASES: tuple[Case, ...] = ("fresh-ca", "old-ca")

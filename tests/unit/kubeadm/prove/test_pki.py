@@ -4,10 +4,10 @@ import pytest
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from kbuild.base.certificates import UnreadableCertificate, read_certificates
 from kbuild.base.eras import era_of
 from kbuild.kubeadm.model import CASES, Case, IssuedCertificate, Lifetimes, StoredDefaults
 from kbuild.kubeadm.prove.errors import MissingCertificate, NotRenewed, WrongLifetime
+from kbuild.kubeadm.prove.issued import UnreadableCertificate, read_certificates
 from kbuild.kubeadm.prove.pki import cases, eras, prove_pki, stored_defaults_of
 from tests.support.fake_kubeadm import DAY, FakeKubeadm
 

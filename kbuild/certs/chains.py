@@ -1,0 +1,74 @@
+"""Follow each certificate to the CAs that were found, by signatures."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from kbuild.certs.model import Chain
+from kbuild.certs.paths import near
+from kbuild.certs.reading import CertificateEntry
+from kbuild.x509.api import signed_by
+
+# A hostile folder may hold thousands of CAs of one name; after years of renewals there are a few.
+_MAX_TRIED = 32
+_MAX_DEPTH = 16  # CAs above one another
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issuer:
+    """How far a certificate could be followed, and the CA that signed it, if it was found."""
+
+    chain: Chain
+    ca: CertificateEntry | None
+
+
+@dataclass(slots=True)
+class Chains:
+    """The CAs by name; of the copies of one, the first in a file of its own stands for all."""
+
+    _cas: dict[str, list[CertificateEntry]] = field(default_factory=dict)
+    _known: dict[str, Issuer] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, entries: Iterable[CertificateEntry]) -> "Chains":
+        """Return the chains among certificates."""
+        chains, seen = cls(), set[str]()
+        for entry in sorted(entries, key=lambda entry: bool(entry.place)):
+            if entry.facts.may_sign and entry.facts.fingerprint not in seen:
+                seen.add(entry.facts.fingerprint)
+                chains._cas.setdefault(entry.facts.subject, []).append(entry)
+        return chains
+
+    def issuer_of(self, entry: CertificateEntry, depth: int = 0) -> Issuer:
+        """Return who signed a certificate."""
+        known = self._known.get(entry.facts.fingerprint)
+        if known is None:
+            known = self._known[entry.facts.fingerprint] = self._find(entry, depth)
+        return known
+
+    def _find(self, entry: CertificateEntry, depth: int) -> Issuer:
+        facts = entry.facts
+        if facts.is_self_issued and signed_by(facts, facts):
+            return Issuer(chain="self-signed", ca=None)
+        named = self._cas.get(facts.issuer, [])
+        ca = next((ca for ca in self._candidates(entry, named) if signed_by(facts, ca.facts)), None)
+        if ca is None:
+            return Issuer(chain="bad-signature" if named else "unknown-issuer", ca=None)
+        if depth == _MAX_DEPTH:
+            return Issuer(chain="unknown-issuer", ca=ca)
+        above = self.issuer_of(ca, depth + 1).chain
+        return Issuer(chain="verified" if above in ("self-signed", "verified") else above, ca=ca)
+
+    def _candidates(
+        self, entry: CertificateEntry, named: list[CertificateEntry]
+    ) -> list[CertificateEntry]:
+        """Return the CAs to try: of the named key first, then the nearest, then the longest."""
+        others = [ca for ca in named if ca.facts.fingerprint != entry.facts.fingerprint]
+        if len(others) > 1:
+            others.sort(key=lambda ca: _rank(entry, ca))
+        return others[:_MAX_TRIED]
+
+
+def _rank(entry: CertificateEntry, ca: CertificateEntry) -> tuple[bool, int, float]:
+    key_id = entry.facts.issuer_key_id
+    is_named = key_id is not None and key_id == ca.facts.own_key_id
+    return not is_named, -near(entry.path, ca.path), -ca.facts.not_after.timestamp()

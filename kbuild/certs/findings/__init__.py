@@ -1,0 +1,1 @@
+"""What is wrong with certificates: each module finds one sort of it."""

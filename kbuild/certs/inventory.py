@@ -1,0 +1,129 @@
+"""From paths to an inventory: read, tell what each is, follow the chains, judge."""
+
+import contextlib
+import gc
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+from kbuild.base.progress import Progress
+from kbuild.certs.chains import Chains, Issuer
+from kbuild.certs.commands import quote
+from kbuild.certs.errors import NothingToRead
+from kbuild.certs.findings import cluster, dates, keys
+from kbuild.certs.findings.seen import Scene, Seen
+from kbuild.certs.findings.seen import scene as make_scene
+from kbuild.certs.model import Certificate, Finding, Inventory, PrivateKey, Severity
+from kbuild.certs.pairs import Keys
+from kbuild.certs.reading import CertificateEntry, Problem, Tree, read_tree
+from kbuild.certs.roles import role_of, usual_places
+from kbuild.x509.api import quiet
+
+_ORDER: tuple[Severity, ...] = ("critical", "warning", "info")
+_JUDGES: tuple[Callable[[Scene], Iterator[Finding]], ...] = (
+    *(dates.expiring, dates.outliving, dates.differing),
+    *(keys.unfitting, keys.external_cas, keys.readable, keys.unread, keys.weak),
+    *(cluster.chains, cluster.kubelets, cluster.embedded, cluster.trusted),
+)
+_BETWEEN_COLLECTIONS = 200_000  # new values
+# What leaves certificates out that may be about to expire.
+UNREAD = (
+    *("unreadable", "not-a-certificate", "too-large", "too-many-files"),
+    "kubeconfig-file-missing",
+)
+
+
+def places_to_read(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """Return the paths given, or the usual places that exist; raises NothingToRead."""
+    given = tuple(paths) or tuple(place for place in usual_places() if place.exists())
+    if not given:
+        raise NothingToRead(places=", ".join(map(str, usual_places())))
+    return given
+
+
+def take_inventory(paths: Iterable[Path], now: datetime, progress: Progress) -> Inventory:
+    """Return what is below paths, judged by the moment ``now``, which is UTC.
+
+    What cannot be read becomes a finding.
+    """
+    asked = tuple(paths)
+    with quiet(), _seldom_collected():
+        tree = read_tree(asked, progress)
+        scene = make_scene(now, tree, tuple(_seen(tree)))
+        findings = [*_problems(tree), *(found for judge in _JUDGES for found in judge(scene))]
+    return Inventory(
+        read_at=now,
+        paths=tuple(map(str, asked)),
+        certificates=tuple(sorted((one.shown for one in scene.seen), key=_first_to_expire)),
+        findings=tuple(sorted(findings, key=_worst_first)),
+    )
+
+
+@contextlib.contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """Look for garbage less often: all values stay, and looking takes a third of the time."""
+    before = gc.get_threshold()
+    gc.set_threshold(_BETWEEN_COLLECTIONS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+def _seen(tree: Tree) -> Iterator[Seen]:
+    chains, pairs = Chains.of(tree.certificates), Keys.of(tree)
+    for entry in tree.certificates:
+        issuer = chains.issuer_of(entry)
+        shown = _shown(entry, issuer, pairs.key_of(entry))
+        yield Seen(entry=entry, issuer=issuer, shown=shown)
+
+
+def _shown(entry: CertificateEntry, issuer: Issuer, key: PrivateKey | None) -> Certificate:
+    facts = entry.facts
+    return Certificate(
+        path=entry.path,
+        place=entry.place,
+        role=role_of(entry.path, entry.place, facts),
+        subject=facts.subject,
+        issuer=facts.issuer,
+        serial=facts.serial,
+        fingerprint=facts.fingerprint,
+        not_before=facts.not_before,
+        not_after=facts.not_after,
+        is_ca=facts.is_ca,
+        key=facts.key,
+        names=facts.names,
+        usages=facts.usages,
+        chain=issuer.chain,
+        issued_by=issuer.ca.path if issuer.ca else None,
+        owner=entry.owner,
+        private_key=key,
+    )
+
+
+def _problems(tree: Tree) -> Iterator[Finding]:
+    for problem in tree.problems:
+        yield Finding(
+            severity="info" if problem.kind == "key-unreadable" else "warning",
+            kind=problem.kind,
+            path=problem.path,
+            place=problem.place,
+            reason=problem.reason,
+            command=_look_at(problem),
+        )
+
+
+def _look_at(problem: Problem) -> str:
+    if problem.kind == "not-a-certificate":
+        return f"file {quote(problem.path)}"
+    if problem.kind == "kubeconfig-file-missing":
+        return f"kubectl config view --kubeconfig={quote(problem.path)}"
+    return f"ls -ld {quote(problem.path)}"
+
+
+def _first_to_expire(certificate: Certificate) -> tuple[datetime, str, str]:
+    return certificate.not_after, certificate.path, certificate.place
+
+
+def _worst_first(found: Finding) -> tuple[int, str, str, str]:
+    return _ORDER.index(found.severity), found.path, found.place, found.kind

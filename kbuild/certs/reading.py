@@ -1,0 +1,245 @@
+"""Read everything below paths: certificates, private keys and kubeconfigs, each with its place."""
+
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from kbuild.base.files import reason_of
+from kbuild.base.progress import Progress
+from kbuild.certs.model import Owner
+from kbuild.certs.paths import beside
+from kbuild.certs.roles import known_file
+from kbuild.certs.walk import MAX_SIZE, Found, Unread, Walk, read
+from kbuild.x509.api import (
+    BadKubeconfig,
+    CertificateFacts,
+    Content,
+    Embedded,
+    KeyFacts,
+    Kubeconfig,
+    looks_like_kubeconfig,
+    looks_like_pem,
+    read_content,
+    read_kubeconfig,
+)
+
+# A file with such a name should hold a certificate or a key, so one that does not is reported.
+_CERTIFICATES = (".crt", ".cer", ".cert", ".der", ".pem", ".p7b", ".p7c")
+_KEYS = (".key", "-key.pem")
+_TELL = 1000  # files between two reports of progress
+_LONG_DER = (b"\x30\x81", b"\x30\x82", b"\x30\x83")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateEntry:
+    """A certificate, and where it stands; ``place`` is as in model.Certificate."""
+
+    path: str
+    place: str
+    owner: Owner
+    facts: CertificateFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyEntry:
+    """A private key, and where it stands."""
+
+    path: str
+    place: str
+    owner: Owner
+    facts: KeyFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KubeconfigEntry:
+    """A kubeconfig, and where it stands."""
+
+    path: str
+    owner: Owner
+    kubeconfig: Kubeconfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A file, or a place in it, that cannot be read; ``kind`` is that of its finding."""
+
+    path: str
+    place: str
+    kind: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Tree:
+    """All that was found below the paths; ``walk`` knows each file by its name."""
+
+    certificates: list[CertificateEntry] = field(default_factory=list)
+    keys: list[KeyEntry] = field(default_factory=list)
+    kubeconfigs: list[KubeconfigEntry] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    walk: Walk = field(default_factory=Walk)
+
+    def name_of(self, path: str) -> str:
+        """Return the name by which a file is shown, which may be another link to it."""
+        try:
+            status = os.stat(path)  # noqa: PTH116  # of a text
+        except (OSError, ValueError):
+            return path
+        return self.walk.names.get((status.st_dev, status.st_ino), path)
+
+
+def read_tree(paths: Iterable[Path], progress: Progress) -> Tree:
+    """Read the files below paths, and those that the kubeconfigs among them refer to."""
+    tree = Tree()
+    for number, found in enumerate(tree.walk.below(paths), 1):
+        _take(found, tree)
+        if number % _TELL == 0:
+            progress.advance("files read", number, None)
+    for entry in list(tree.kubeconfigs):
+        for where, embedded in parts(entry.kubeconfig):
+            if embedded.file:
+                _read_referenced(entry, where, resolved(entry, embedded), tree)
+    return tree
+
+
+def parts(kubeconfig: Kubeconfig) -> list[tuple[str, Embedded]]:
+    """Return all that a kubeconfig embeds or refers to, each with its place."""
+    found = []
+    for user in kubeconfig.users:
+        found.append((f"users[{user.name}].client-certificate", user.certificate))
+        found.append((f"users[{user.name}].client-key", user.key))
+    found += [(f"clusters[{c.name}].certificate-authority", c.ca) for c in kubeconfig.clusters]
+    return found
+
+
+def resolved(entry: KubeconfigEntry, embedded: Embedded) -> str:
+    """Return the path of a file that a kubeconfig refers to, relative to its folder."""
+    return beside(entry.path, embedded.file)
+
+
+def _read_referenced(entry: KubeconfigEntry, place: str, path: str, tree: Tree) -> None:
+    for found in tree.walk.at(path):
+        if isinstance(found, Unread):
+            reason = f"it refers to {path}, which cannot be read: {found.reason}"
+            tree.problems.append(
+                Problem(path=entry.path, place=place, kind="kubeconfig-file-missing", reason=reason)
+            )
+        else:
+            _take(found, tree)
+
+
+def _take(found: Found | Unread, tree: Tree) -> None:
+    is_key, is_expected = _expected(found.path)
+    if isinstance(found, Unread):
+        if found.named or is_expected or found.kind != "unreadable":
+            kind = "key-unreadable" if is_key else found.kind
+            _report(tree, found.path, kind, found.reason)
+        return
+    is_expected = is_expected or found.named
+    if found.status.st_size > MAX_SIZE:
+        if is_expected:
+            reason = f"it has {found.status.st_size} bytes, and at most {MAX_SIZE} are read"
+            _report(tree, found.path, "too-large", reason)
+        return
+    if found.status.st_size == 0 and not is_expected:
+        return
+    try:
+        content = read(found)
+    except OSError as error:
+        _unreadable(found, tree, error, is_key=is_key, is_expected=is_expected)
+        return
+    _take_content(found, content, tree, is_key=is_key, is_expected=is_expected)
+
+
+def _unreadable(
+    found: Found, tree: Tree, error: OSError, *, is_key: bool, is_expected: bool
+) -> None:
+    if is_key:
+        facts = KeyFacts(public_key=b"", problem=reason_of(error))
+        owner = _owner(found.status)
+        tree.keys.append(KeyEntry(path=found.path, place="", owner=owner, facts=facts))
+    elif is_expected:
+        _report(tree, found.path, "unreadable", reason_of(error))
+
+
+def _take_content(
+    found: Found, content: bytes, tree: Tree, *, is_key: bool, is_expected: bool
+) -> None:
+    owner = _owner(found.status)
+    if looks_like_pem(content) or content.startswith(_LONG_DER):
+        taken = read_content(content)
+        _add(found.path, "", owner, taken, tree)
+        if taken:
+            return
+    elif looks_like_kubeconfig(content):
+        _take_kubeconfig(found.path, owner, content, tree)
+        return
+    if is_expected and (found.named or not looks_like_pem(content)):
+        what = "private key" if is_key else "certificate"
+        reason = f"it holds no {what}" if content else "it is empty"
+        _report(tree, found.path, "not-a-certificate", reason)
+
+
+def _take_kubeconfig(path: str, owner: Owner, content: bytes, tree: Tree) -> None:
+    try:
+        kubeconfig = read_kubeconfig(content)
+    except BadKubeconfig as error:
+        _report(tree, path, "unreadable", f"it is no kubeconfig that can be read: {error}")
+        return
+    tree.kubeconfigs.append(KubeconfigEntry(path=path, owner=owner, kubeconfig=kubeconfig))
+    for place, embedded in parts(kubeconfig):
+        if embedded.problem:
+            _report(tree, path, "unreadable", embedded.problem, f"{place}-data")
+        elif embedded.data:
+            taken = read_content(embedded.data)
+            _add(path, f"{place}-data", owner, taken, tree)
+            if not taken:
+                _report(tree, path, "not-a-certificate", "it is not PEM", f"{place}-data")
+
+
+def _add(path: str, place: str, owner: Owner, taken: Content, tree: Tree) -> None:
+    for number, facts in enumerate(taken.certificates, 1):
+        which = place if number == 1 else f"{place} certificate {number}".strip()
+        tree.certificates.append(CertificateEntry(path=path, place=which, owner=owner, facts=facts))
+    tree.keys += [KeyEntry(path=path, place=place, owner=owner, facts=key) for key in taken.keys]
+    for problem in taken.problems:
+        _report(tree, path, "unreadable", problem, place)
+
+
+def _report(tree: Tree, path: str, kind: str, reason: str, place: str = "") -> None:
+    tree.problems.append(Problem(path=path, place=place, kind=kind, reason=reason))
+
+
+def _expected(path: str) -> tuple[bool, bool]:
+    """Tell whether a name is that of a private key, and whether of a key or a certificate."""
+    is_key = path.endswith(_KEYS)
+    return is_key, is_key or path.endswith(_CERTIFICATES) or known_file(path) is not None
+
+
+def _owner(status: os.stat_result) -> Owner:
+    return Owner(
+        user=_user(status.st_uid),
+        group=_group(status.st_gid),
+        mode=stat.S_IMODE(status.st_mode),
+    )
+
+
+@cache
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+@cache
+def _group(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)

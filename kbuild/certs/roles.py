@@ -1,0 +1,124 @@
+"""What a certificate is for, from where it stands, its subject and its usages."""
+
+import fnmatch
+import re
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from kbuild.x509.api import CertificateFacts
+
+Matcher = Callable[[str], object]
+
+_LONGEST = 4  # components of a pattern at most
+_USES = (("server auth", "server"), ("client auth", "client"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownFile:
+    """A file with a well-known name; the fields are explained at the top of layouts.toml."""
+
+    path: str
+    role: str
+    renew: str = ""
+    set: str = ""
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownName:
+    """A well-known subject; the fields are explained at the top of layouts.toml."""
+
+    role: str
+    common_name: str = "*"
+    organization: str = ""
+    usage: str = ""
+
+
+def usual_places() -> tuple[Path, ...]:
+    """Return what is read if no path is given, whether it exists or not."""
+    return tuple(Path(place) for place in _layouts()["places"])
+
+
+@lru_cache(maxsize=1 << 16)
+def known_file(path: str) -> KnownFile | None:
+    """Return the well-known file that a path is, by its last components; the first that fits."""
+    parts = path.rsplit("/", _LONGEST)
+    # Most paths differ from all patterns in the last component already.
+    named = [(file, folders) for is_name, file, folders in _files() if is_name(parts[-1])]
+    return next((file for file, folders in named if _are_below(parts[:-1], folders)), None)
+
+
+def role_of(path: str, place: str, facts: CertificateFacts) -> str:
+    """Return what a certificate is for, such as ``API server, server``.
+
+    In a kubeconfig the subject decides, for its name says little; elsewhere the name of the file
+    decides, as programs find it by that.
+    """
+    file, name = known_file(path), _known_name(facts)
+    if facts.is_ca:
+        by_file = file.role if file and file.role.endswith("CA") and not place else ""
+        return by_file or (name if name.endswith("CA") else "") or _ca_role(facts)
+    if place.startswith("users["):
+        return name or (file.role if file else "") or _by_usages(facts)
+    if file and not file.role.endswith("CA"):
+        return file.role
+    return name or _by_usages(facts)
+
+
+def _known_name(facts: CertificateFacts) -> str:
+    return next((known.role for known in _names() if _is_named(facts, known)), "")
+
+
+def _ca_role(facts: CertificateFacts) -> str:
+    return "cluster CA" if facts.common_name in ("kubernetes", "kubernetes-ca") else "CA"
+
+
+def _by_usages(facts: CertificateFacts) -> str:
+    uses = [use for usage, use in _USES if usage in facts.usages]
+    return " and ".join(uses) or "unknown"
+
+
+def _is_named(facts: CertificateFacts, known: KnownName) -> bool:
+    return (
+        bool(_matcher(known.common_name)(facts.common_name))
+        and (not known.organization or known.organization in facts.organizations)
+        and (not known.usage or known.usage in facts.usages)
+    )
+
+
+def _are_below(parts: list[str], folders: list[str]) -> bool:
+    if len(parts) < len(folders):
+        return False
+    pairs = zip(reversed(parts), reversed(folders), strict=False)
+    return all(_matcher(expected)(part) for part, expected in pairs)
+
+
+@cache
+def _matcher(pattern: str) -> Matcher:
+    """Return what matches a pattern of fnmatch, quickly if it is a plain word."""
+    if not set(pattern) & set("*?["):
+        return pattern.__eq__
+    return re.compile(fnmatch.translate(pattern)).match
+
+
+@cache
+def _layouts() -> dict[str, Any]:
+    return tomllib.loads(resources.files("kbuild.certs").joinpath("layouts.toml").read_text())
+
+
+@cache
+def _files() -> tuple[tuple[Matcher, KnownFile, list[str]], ...]:
+    """Return the well-known files, each with what matches its name, and its folders."""
+    files = (KnownFile(**entry) for entry in _layouts()["file"])
+    split = ((file, file.path.split("/")) for file in files)
+    return tuple((_matcher(parts[-1]), file, parts[:-1]) for file, parts in split)
+
+
+@cache
+def _names() -> tuple[KnownName, ...]:
+    return tuple(KnownName(**entry) for entry in _layouts()["name"])

@@ -1,0 +1,128 @@
+"""Find the files below paths: each once, no matter how often links lead to it."""
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from kbuild.base.files import open_file, reason_of
+
+MAX_SIZE = 1 << 20  # bytes; a bundle of 150 public CAs has 250 KiB
+MAX_FILES = 100_000
+
+Inode = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A regular file; ``named`` if the user asked for it by name."""
+
+    path: str
+    named: bool
+    status: os.stat_result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unread:
+    """A path that could not be read, and why; ``kind`` is that of its finding."""
+
+    path: str
+    named: bool
+    reason: str
+    kind: str = "unreadable"
+
+
+@dataclass(slots=True)
+class Walk:
+    """A walk through folders; ``names`` tells by which name each file is shown."""
+
+    names: dict[Inode, str] = field(default_factory=dict)
+    _folders: set[Inode] = field(default_factory=set)
+    _is_full: bool = False
+
+    def below(self, paths: Iterable[Path]) -> Iterator[Found | Unread]:
+        """Yield the files below paths, or what keeps one from being read.
+
+        Links are followed. In a folder they come first: a link such as kubelet-client-current.pem
+        says which file is in use, so its name is the one that is shown.
+        """
+        for path in paths:
+            yield from self.at(str(path))
+
+    def at(self, path: str) -> Iterator[Found | Unread]:
+        """Yield the files at a path that the user, or a kubeconfig, names."""
+        try:
+            status = os.stat(path)  # noqa: PTH116  # of a text, as all here
+        except (OSError, ValueError) as error:
+            yield Unread(path=path, named=True, reason=reason_of(error))
+            return
+        if not stat.S_ISDIR(status.st_mode):
+            yield from self._file(path, status, named=True)
+            return
+        waiting = [path] if self._is_new_folder(status) else []
+        while waiting:
+            folder = waiting.pop()
+            inner: list[str] = []
+            yield from self._in_folder(folder, inner, named=folder == path)
+            waiting += reversed(inner)
+
+    def _in_folder(self, folder: str, inner: list[str], *, named: bool) -> Iterator[Found | Unread]:
+        try:
+            with os.scandir(folder) as listing:
+                entries = sorted(islice(listing, MAX_FILES), key=_links_first)
+        except OSError as error:
+            yield Unread(path=folder, named=named, reason=reason_of(error))
+            return
+        linked: list[str] = []
+        for entry in entries:
+            try:
+                status = entry.stat()
+            except OSError as error:  # a link that leads nowhere, or in a circle
+                yield Unread(path=entry.path, named=False, reason=reason_of(error))
+                continue
+            if not stat.S_ISDIR(status.st_mode):
+                yield from self._file(entry.path, status, named=False)
+            elif entry.is_symlink():
+                linked.append(entry.path)
+            elif self._is_new_folder(status):
+                inner.append(entry.path)
+        # Folders before links to folders, so that each is shown by its own name.
+        inner += [path for path in linked if self._is_new_folder(os.stat(path))]  # noqa: PTH116
+
+    def _file(self, path: str, status: os.stat_result, *, named: bool) -> Iterator[Found | Unread]:
+        inode = (status.st_dev, status.st_ino)
+        if inode in self.names or self._is_full:
+            return
+        if len(self.names) == MAX_FILES:
+            self._is_full = True
+            reason = f"only the first {MAX_FILES} files were read"
+            yield Unread(path=path, named=True, reason=reason, kind="too-many-files")
+            return
+        self.names[inode] = path
+        if stat.S_ISREG(status.st_mode):
+            yield Found(path=path, named=named, status=status)
+        elif named:
+            yield Unread(path=path, named=True, reason="it is not a regular file")
+
+    def _is_new_folder(self, status: os.stat_result) -> bool:
+        inode = (status.st_dev, status.st_ino)
+        is_new = inode not in self._folders
+        self._folders.add(inode)
+        return is_new
+
+
+def read(found: Found) -> bytes:
+    """Return the content of a file of at most MAX_SIZE bytes; raises OSError.
+
+    Whatever has taken its place since, no FIFO or device is opened and no more is read.
+    """
+    size = min(found.status.st_size, MAX_SIZE)
+    with open_file(found.path) as file:
+        content = file.read(size + 1)
+    return content[:MAX_SIZE]
+
+
+def _links_first(entry: "os.DirEntry[str]") -> tuple[bool, str]:
+    return not entry.is_symlink(), entry.name

@@ -1,0 +1,189 @@
+"""What a certificate says, as plain values."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar, cast
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.x509.oid import ExtendedKeyUsageOID as Eku
+from cryptography.x509.oid import NameOID
+
+E = TypeVar("E", bound=x509.ExtensionType)
+
+_CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
+# The words of the certificates API (k8s.io/api/certificates/v1/types.go, KeyUsage).
+_KEY_USAGES = {
+    "digital_signature": "digital signature",
+    "content_commitment": "content commitment",
+    "key_encipherment": "key encipherment",
+    "data_encipherment": "data encipherment",
+    "key_agreement": "key agreement",
+    "key_cert_sign": "cert sign",
+    "crl_sign": "crl sign",
+}
+_EXTENDED = {
+    Eku.SERVER_AUTH: "server auth",
+    Eku.CLIENT_AUTH: "client auth",
+    Eku.CODE_SIGNING: "code signing",
+    Eku.EMAIL_PROTECTION: "email protection",
+    Eku.TIME_STAMPING: "timestamping",
+    Eku.OCSP_SIGNING: "ocsp signing",
+    Eku.ANY_EXTENDED_KEY_USAGE: "any",
+}
+_NAMES: dict[type[x509.GeneralName], str] = {
+    x509.DNSName: "DNS",
+    x509.IPAddress: "IP",
+    x509.UniformResourceIdentifier: "URI",
+    x509.RFC822Name: "email",
+}
+
+
+class Extensions:
+    """The extensions of a certificate by their classes; the library searches a list each time."""
+
+    def __init__(self, certificate: x509.Certificate) -> None:
+        self._found = {type(each.value): each.value for each in certificate.extensions}
+
+    def get(self, kind: type[E]) -> E | None:
+        """Return an extension, if there is one of that class."""
+        return cast("E | None", self._found.get(kind))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateFacts:
+    """A certificate, and what it says.
+
+    ``der`` is the certificate itself: the library's object takes ten times as much memory.
+    ``subject`` and ``issuer`` are as in RFC 4514. ``public_key`` is the DER of the
+    SubjectPublicKeyInfo, empty if its kind is not known. ``bits`` is the size of an RSA or DSA
+    modulus, 0 for other keys. ``hash_name`` is that of the signature, such as ``sha256``, empty if
+    it has none of its own. ``may_sign`` tells whether it can be a CA: BasicConstraints say so, or
+    it has none and is its own issuer. ``serial`` is hexadecimal, as openssl prints it.
+    """
+
+    der: bytes
+    subject: str
+    issuer: str
+    common_name: str
+    organizations: tuple[str, ...]
+    serial: str
+    fingerprint: str
+    not_before: datetime
+    not_after: datetime
+    is_ca: bool
+    may_sign: bool
+    key: str
+    bits: int
+    public_key: bytes
+    hash_name: str
+    names: tuple[str, ...]
+    usages: tuple[str, ...]
+    own_key_id: bytes | None
+    issuer_key_id: bytes | None
+
+    @property
+    def is_self_issued(self) -> bool:
+        """Tell whether subject and issuer are the same name."""
+        return self.subject == self.issuer
+
+
+def facts_of(certificate: x509.Certificate) -> CertificateFacts:
+    """Return what a certificate says; raises an error of reading.BROKEN if a part is malformed."""
+    der, name = certificate.public_bytes(serialization.Encoding.DER), certificate.subject
+    subject, issuer = name.rfc4514_string(), certificate.issuer.rfc4514_string()
+    extensions = Extensions(certificate)
+    constraints = extensions.get(x509.BasicConstraints)
+    is_ca = constraints is not None and constraints.ca
+    own_id = extensions.get(x509.SubjectKeyIdentifier)
+    issuer_id = extensions.get(x509.AuthorityKeyIdentifier)
+    key, bits, public_key = _public_key(certificate)
+    return CertificateFacts(
+        der=der,
+        subject=subject,
+        issuer=issuer,
+        common_name=next(_values(name, NameOID.COMMON_NAME), ""),
+        organizations=tuple(_values(name, NameOID.ORGANIZATION_NAME)),
+        serial=_serial(certificate.serial_number),
+        fingerprint=hashlib.sha256(der).hexdigest(),
+        not_before=certificate.not_valid_before_utc,
+        not_after=certificate.not_valid_after_utc,
+        is_ca=is_ca,
+        may_sign=is_ca or (constraints is None and subject == issuer),
+        key=key,
+        bits=bits,
+        public_key=public_key,
+        hash_name=_hash_name(certificate),
+        names=tuple(_names(extensions.get(x509.SubjectAlternativeName))),
+        usages=tuple(_usages(extensions)),
+        own_key_id=own_id.digest if own_id else None,
+        issuer_key_id=issuer_id.key_identifier if issuer_id else None,
+    )
+
+
+def key_facts(key: PublicKeyTypes) -> tuple[str, int, bytes]:
+    """Return the type and size of a public key, the bits of a modulus or 0, and its DER."""
+    der = der_of(key)
+    match key:
+        case rsa.RSAPublicKey():
+            return f"RSA {key.key_size}", key.key_size, der
+        case dsa.DSAPublicKey():
+            return f"DSA {key.key_size}", key.key_size, der
+        case ec.EllipticCurvePublicKey():
+            return f"ECDSA {_CURVES.get(key.curve.name, key.curve.name)}", 0, der
+        case _:
+            return type(key).__name__.removesuffix("PublicKey"), 0, der
+
+
+def der_of(key: PublicKeyTypes) -> bytes:
+    """Return the DER of a public key, which is equal for equal keys."""
+    return key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+def _public_key(certificate: x509.Certificate) -> tuple[str, int, bytes]:
+    try:
+        return key_facts(certificate.public_key())
+    except (ValueError, UnsupportedAlgorithm):  # a kind or a curve that the library lacks
+        return "unknown", 0, b""
+
+
+def _values(name: x509.Name, oid: x509.ObjectIdentifier) -> Iterator[str]:
+    return (str(each.value) for each in name if each.oid == oid)
+
+
+def _serial(number: int) -> str:
+    digits = f"{abs(number):X}"
+    return ("-" if number < 0 else "") + "0" * (len(digits) % 2) + digits
+
+
+def _hash_name(certificate: x509.Certificate) -> str:
+    try:
+        algorithm = certificate.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        return ""
+    return algorithm.name if algorithm else ""
+
+
+def _names(found: x509.SubjectAlternativeName | None) -> Iterator[str]:
+    for name in found or ():
+        if kind := _NAMES.get(type(name)):
+            yield f"{kind}:{name.value}"
+        elif isinstance(name, x509.DirectoryName):
+            yield f"DirName:{name.value.rfc4514_string()}"
+        else:
+            yield "other"
+
+
+def _usages(extensions: Extensions) -> Iterator[str]:
+    usage = extensions.get(x509.KeyUsage)
+    if usage:
+        yield from (word for name, word in _KEY_USAGES.items() if getattr(usage, name))
+    for each in extensions.get(x509.ExtendedKeyUsage) or ():
+        yield _EXTENDED.get(each, each.dotted_string)

@@ -1,0 +1,151 @@
+"""Read a kubeconfig: its users, clusters and contexts, with what each embeds or refers to.
+
+The format is that of k8s.io/client-go/tools/clientcmd/api/v1/types.go (v0.20.2).
+"""
+
+import base64
+import binascii
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from kbuild.base.files import BROKEN, demand_plain_yaml, reason_of
+
+MAX_KUBECONFIG = 256 << 10  # bytes; one with a user of kubeadm has 6 KiB
+_MAX_DEPTH = 16  # a kubeconfig has four levels
+_MARKS = (b"client-certificate", b"certificate-authority", b"current-context")
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class BadKubeconfig(ValueError):
+    """A file is not a kubeconfig, or a broken one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedded:
+    """PEM in a kubeconfig (``data``), or the path of a file that it refers to; both may be empty.
+
+    ``problem`` is why the data is not base64.
+    """
+
+    data: bytes = b""
+    file: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """A user, with the client certificate and its key."""
+
+    name: str
+    certificate: Embedded
+    key: Embedded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """A cluster, with the bundle of CAs that its API server is checked with."""
+
+    name: str
+    server: str
+    ca: Embedded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """Which user is used with which cluster."""
+
+    name: str
+    user: str
+    cluster: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kubeconfig:
+    """What is in a kubeconfig."""
+
+    users: tuple[User, ...]
+    clusters: tuple[Cluster, ...]
+    contexts: tuple[Context, ...]
+
+
+def looks_like_kubeconfig(content: bytes) -> bool:
+    """Tell whether a content has a word that only kubeconfigs have."""
+    return any(mark in content for mark in _MARKS)
+
+
+def read_kubeconfig(content: bytes) -> Kubeconfig:
+    """Parse a kubeconfig; raises BadKubeconfig, whose text says why.
+
+    A field of another type counts as absent, so that the rest can be read.
+    """
+    if len(content) > MAX_KUBECONFIG:
+        message = f"it has {len(content)} bytes, which is more than {MAX_KUBECONFIG}"
+        raise BadKubeconfig(message)
+    try:
+        demand_plain_yaml(content, _MAX_DEPTH)
+        document = yaml.load(content, _Loader)  # a safe loader, see above
+        if not isinstance(document, dict):
+            message = "it is not a YAML mapping"
+            raise BadKubeconfig(message)
+        return Kubeconfig(
+            users=tuple(_users(document)),
+            clusters=tuple(_clusters(document)),
+            contexts=tuple(_contexts(document)),
+        )
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark else ""
+        message = f"it is not YAML{where}"
+        raise BadKubeconfig(message) from error
+    except BROKEN as error:
+        raise BadKubeconfig(reason_of(error)) from error
+
+
+def _entries(
+    document: dict[Any, Any], key: str, inner: str
+) -> Iterator[tuple[str, dict[Any, Any]]]:
+    entries = document.get(key)
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, dict) and isinstance(found := entry.get(inner), dict):
+            yield _text(entry, "name"), found
+
+
+def _users(document: dict[Any, Any]) -> Iterator[User]:
+    for name, user in _entries(document, "users", "user"):
+        yield User(
+            name=name,
+            certificate=_embedded(user, "client-certificate"),
+            key=_embedded(user, "client-key"),
+        )
+
+
+def _clusters(document: dict[Any, Any]) -> Iterator[Cluster]:
+    for name, cluster in _entries(document, "clusters", "cluster"):
+        yield Cluster(
+            name=name,
+            server=_text(cluster, "server"),
+            ca=_embedded(cluster, "certificate-authority"),
+        )
+
+
+def _contexts(document: dict[Any, Any]) -> Iterator[Context]:
+    for name, context in _entries(document, "contexts", "context"):
+        yield Context(name=name, user=_text(context, "user"), cluster=_text(context, "cluster"))
+
+
+def _embedded(entry: dict[Any, Any], key: str) -> Embedded:
+    data = entry.get(f"{key}-data")
+    if data:  # it wins over a file, as in clientcmd
+        try:
+            return Embedded(data=base64.b64decode(data))
+        except (ValueError, TypeError, binascii.Error):
+            return Embedded(problem="it is not base64")
+    return Embedded(file=_text(entry, key))
+
+
+def _text(entry: dict[Any, Any], key: str) -> str:
+    value = entry.get(key)
+    return value if isinstance(value, str) else ""

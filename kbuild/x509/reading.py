@@ -1,0 +1,131 @@
+"""Take apart the content of a file: PEM with several blocks, DER, or PKCS #7."""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import pkcs7
+
+from kbuild.base.files import BROKEN as _BROKEN
+from kbuild.x509.facts import CertificateFacts, facts_of
+from kbuild.x509.keys import KeyFacts, is_private_key, read_der_key, read_key
+from kbuild.x509.pem import Block, looks_like_pem, split_pem
+
+# What parsing a certificate and reading values from it can raise.
+BROKEN = (
+    *(*_BROKEN, UnsupportedAlgorithm),
+    *(x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType),
+)
+_CERTIFICATES = ("CERTIFICATE", "X509 CERTIFICATE")
+_BUNDLES = ("PKCS7", "CMS")
+_LONGEST = 200  # characters of what the library says of an error
+_SEQUENCE = b"0"  # 0x30, with which all DER here begins
+
+
+class Unreadable(ValueError):
+    """A content holds no certificate, or a broken one; its text says why."""
+
+
+@dataclass(slots=True)
+class Content:
+    """What is in a file, in its order; ``problems`` are the parts that cannot be read."""
+
+    certificates: list[CertificateFacts] = field(default_factory=list)
+    keys: list[KeyFacts] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.certificates or self.keys or self.problems)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the library's warnings about old certificates while a block runs.
+
+    kubeadm's CAs had the serial number 0 until v1.25.11, v1.26.6 and v1.27.3, for example.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def read_certificate(content: bytes) -> CertificateFacts:
+    """Return the first certificate of a PEM file; raises Unreadable."""
+    for block in split_pem(content):
+        if block.label in _CERTIFICATES:
+            return _certificate(block)
+    message = "it has no PEM certificate"
+    raise Unreadable(message)
+
+
+def read_content(content: bytes) -> Content:
+    """Return every certificate and private key of a file; what is broken becomes a problem."""
+    found = Content()
+    if looks_like_pem(content):
+        for number, block in enumerate(split_pem(content), 1):
+            try:
+                _read_block(block, found)
+            except Unreadable as error:
+                found.problems.append(f"block {number} ({block.label}): {error}")
+    elif content.startswith(_SEQUENCE):
+        _read_der(content, found)
+    return found
+
+
+def _read_block(block: Block, found: Content) -> None:
+    if is_private_key(block.label):
+        found.keys.append(read_key(block))
+    elif block.label in _CERTIFICATES:
+        found.certificates.append(_certificate(block))
+    elif block.label in _BUNDLES:
+        found.certificates += _bundle(pkcs7.load_pem_pkcs7_certificates, _pkcs7_text(block))
+    elif block.label == "TRUSTED CERTIFICATE":
+        message = "it is in OpenSSL's own format; convert it with `openssl x509`"
+        raise Unreadable(message)
+
+
+def _certificate(block: Block) -> CertificateFacts:
+    if not block.text:
+        message = "it is truncated"
+        raise Unreadable(message)
+    try:
+        return facts_of(x509.load_pem_x509_certificate(block.text))
+    except BROKEN as error:
+        raise _unreadable(error) from error
+
+
+def _pkcs7_text(block: Block) -> bytes:
+    if not block.text:
+        message = "it is truncated"
+        raise Unreadable(message)
+    return block.text.replace(b" CMS-----", b" PKCS7-----")
+
+
+def _bundle(
+    load: Callable[[bytes], list[x509.Certificate]], content: bytes
+) -> list[CertificateFacts]:
+    try:
+        return [facts_of(certificate) for certificate in load(content)]
+    except BROKEN as error:
+        raise _unreadable(error) from error
+
+
+def _read_der(content: bytes, found: Content) -> None:
+    """Read DER, which does not say what it is: the first of its kinds that can be parsed."""
+    with contextlib.suppress(*BROKEN):
+        found.certificates.append(facts_of(x509.load_der_x509_certificate(content)))
+        return
+    with contextlib.suppress(Unreadable):
+        found.certificates += _bundle(pkcs7.load_der_pkcs7_certificates, content)
+        return
+    key = read_der_key(content)
+    if key.public_key or key.encrypted:
+        found.keys.append(key)
+
+
+def _unreadable(error: Exception) -> Unreadable:
+    reason = (str(error) or type(error).__name__).split("\n", 1)[0][:_LONGEST]
+    return Unreadable(f"it is not a certificate that can be read ({reason})")
