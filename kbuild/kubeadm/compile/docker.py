@@ -56,11 +56,11 @@ class DockerBuild:
         image = patched.toolchain.image
         assert image is not None
         self._image, self._out = image, out
-        with contextlib.ExitStack() as held:
-            run = held.enter_context(engine_run(workspace, image))
-            source, made = (held.enter_context(run.volume()) for _ in range(2))
+        with contextlib.ExitStack() as stack:
+            run = stack.enter_context(engine_run(workspace, image))
+            source, made = (stack.enter_context(run.volume()) for _ in range(2))
             if empty_cache:
-                self._gocache = held.enter_context(run.volume())
+                self._gocache = stack.enter_context(run.volume())
             else:
                 self._gocache = _cache_of(image, workspace)
             volumes = {source: GOPATH, made: OUT.parent, self._gocache: CACHE.parent}
@@ -68,7 +68,7 @@ class DockerBuild:
             # The holder exists until the container does, so the volumes are always in use.
             with run.holder(image, volumes) as holder:
                 _load(holder, patched.source, tar)
-                self._container = held.enter_context(
+                self._container = stack.enter_context(
                     run.container(
                         image,
                         ("sh", "-euc", command.script),
@@ -82,7 +82,7 @@ class DockerBuild:
                     )
                 )
             self._container.start()
-            self._held = held.pop_all()
+            self._stack = stack.pop_all()
 
     def lines(self) -> Iterator[str]:
         """Yield the lines that the build prints, until it ends."""
@@ -104,7 +104,7 @@ class DockerBuild:
 
     def close(self) -> None:
         """Remove the container and the volumes of this run."""
-        self._held.close()
+        self._stack.close()
 
     def drop_cache(self) -> None:
         """Remove the volume of Go's build cache."""
