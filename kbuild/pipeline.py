@@ -40,7 +40,7 @@ class Plan:
 def plan(requests: Sequence[BuildRequest], cache: Path, progress: Progress) -> tuple[Plan, ...]:
     """Return what ``run`` would do; it asks the source for its tags and leaves nothing behind."""
     builder = _check(requests, progress)
-    with open_workspace(cache) as workspace, contextlib.ExitStack() as held:
+    with open_workspace(cache) as workspace, contextlib.ExitStack() as stack:
         return tuple(
             Plan(
                 request=job.request,
@@ -49,7 +49,7 @@ def plan(requests: Sequence[BuildRequest], cache: Path, progress: Progress) -> t
                 builder=builder,
                 output=output,
             )
-            for job, output in _jobs(requests, workspace, held, progress)
+            for job, output in _jobs(requests, workspace, stack, progress)
         )
 
 
@@ -76,12 +76,12 @@ def build(
     KbuildError; earlier releases stay.
     """
     builder = _check(requests, progress)
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         progress.stage("source")
-        jobs = _jobs(requests, workspace, held, progress)
+        jobs = _jobs(requests, workspace, stack, progress)
         only_jobs = [job for job, _ in jobs]
         ready = prepared(only_jobs, partial(prepare, builder), progress, git.stop)
-        trees = held.enter_context(ready)
+        trees = stack.enter_context(ready)
         return tuple(
             _release(job, output, *next(trees), progress, independent=independent)
             for job, output in jobs
@@ -99,7 +99,7 @@ def _check(requests: Sequence[BuildRequest], progress: Progress) -> Builder:
 def _jobs(
     requests: Sequence[BuildRequest],
     workspace: Workspace,
-    held: contextlib.ExitStack,
+    stack: contextlib.ExitStack,
     progress: Progress,
 ) -> list[tuple[Job, Path]]:
     jobs: dict[str, tuple[Job, Path]] = {}
@@ -109,7 +109,7 @@ def _jobs(
         tag = resolve(request, part, progress)
         if tag.name not in jobs:  # 1.20 and v1.20.2 may be the same
             output = _output(request, tag, several=len(requests) > 1)
-            held.enter_context(reserve(output, request, tag, workspace))
+            stack.enter_context(reserve(output, request, tag, workspace))
             label = f"{tag.name} " if len(requests) > 1 else ""
             job = Job(request=request, tag=tag, workspace=part, label=label)
             job.seconds["source"] = time.monotonic() - began

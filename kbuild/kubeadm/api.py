@@ -1,6 +1,6 @@
-"""The front of this package: from a tag to a proven kubeadm, and what is known on the way.
+"""The front of this package: from a tag to a proven kubeadm.
 
-Other packages import from here, and from ``kbuild.kubeadm.model`` the values that flow.
+Other packages import from here, and values from ``kbuild.kubeadm.model``.
 """
 
 from kbuild.kubeadm.build import Job, build_and_prove, check_request, prepare

@@ -1,4 +1,4 @@
-"""From a tag to proven binaries: the stages in their order, and nothing else."""
+"""From a tag to proven binaries: the order of the stages."""
 
 import contextlib
 import shutil
@@ -36,9 +36,9 @@ from kbuild.kubeadm.toolchain.pin import parse_go_version
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """The build of one tag: its request, its part of the work folder, and its stages' seconds.
+    """The build of one tag: request, part of the work directory, and the seconds of each stage.
 
-    ``label`` stands before the name of each stage, where several tags are built in one run.
+    ``label`` precedes the name of each stage if one run builds several tags.
     """
 
     request: BuildRequest
@@ -66,7 +66,7 @@ class Job:
 
 
 def check_request(request: BuildRequest) -> None:
-    """Raise BadVersion, BadSetting or ImageWithoutDigest for what is wrong with a request."""
+    """Check a request; raises BadVersion, BadSetting or ImageWithoutDigest."""
     full_tag(request.version)
     if request.go.version is not None:
         parse_go_version(request.go.version)
@@ -75,7 +75,7 @@ def check_request(request: BuildRequest) -> None:
 
 
 def prepare(builder: Builder, job: Job, progress: Progress) -> tuple[SourceTree, Toolchain]:
-    """Fetch the source of a job and the Go that builds it."""
+    """Fetch the source of a job, and the Go to build it with."""
     with job.timed("source"):
         source = fetch(job.request, job.tag, job.workspace, progress)
     with job.stage("toolchain", progress):
@@ -93,10 +93,10 @@ def build_and_prove(
     *,
     independent: bool,
 ) -> ProvenBuild:
-    """Patch, compile and prove what a job asks for, for each of its architectures.
+    """Patch, compile and prove kubeadm for each architecture of a job.
 
-    With ``independent`` nothing that an earlier run compiled is used. ``before_compile`` is called
-    if anything has to be compiled. Raises any KbuildError.
+    With ``independent``, nothing that an earlier run compiled is used. ``before_compile`` is called
+    before a compile. Raises any KbuildError.
     """
     request, published = job.request, None
     if request.stock:
@@ -112,7 +112,7 @@ def build_and_prove(
         if found is None:
             before_compile()
         else:
-            progress.say("nothing changed since the last time, so there is nothing to compile")
+            progress.say("nothing changed since the last build, so nothing is compiled")
         binaries = found or _compiled(
             tree, request, job.workspace, progress, empty_cache=independent
         )

@@ -33,7 +33,7 @@ CertificateKind = Literal["ca", "leaf", "kubeconfig"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lifetimes:
-    """The lifetimes asked for, in years of 365 days."""
+    """The requested lifetimes, in years of 365 days."""
 
     ca_years: int
     leaf_years: int
@@ -45,7 +45,7 @@ class Lifetimes:
 
     @property
     def leaf(self) -> timedelta:
-        """Return the lifetime of a leaf, kubeconfigs' client certificates included."""
+        """Return the lifetime of a leaf certificate, also of those in kubeconfigs."""
         return timedelta(days=DAYS_A_YEAR * self.leaf_years)
 
     def expected(self, case: Case, stored_defaults: StoredDefaults) -> "Lifetimes":
@@ -68,7 +68,7 @@ class Lifetimes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceRequest:
-    """Where the Kubernetes source is, and what it must be."""
+    """Where the Kubernetes source is, and what it must contain."""
 
     address: str
     commit: str | None
@@ -78,7 +78,7 @@ class SourceRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoRequest:
-    """Which Go builds, and where it comes from; ``version`` overrides the pin of the tree."""
+    """Which Go to build with, and where to get it; ``version`` overrides the pin of the tree."""
 
     builder: BuilderChoice
     image: str | None
@@ -101,11 +101,10 @@ class OutputRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """Everything the user asked for, with every default filled in.
+    """Everything that the user requested, with every default filled in.
 
-    ``version`` is as typed (``v1.23.0``, ``1.23``); the tag it stands for is found by the source
-    stage. ``build_date`` is in whole seconds, UTC; where it is None it is the moment when the
-    compile begins.
+    ``version`` is as the user typed it (``v1.23.0``, ``1.23``); the source stage finds its tag.
+    ``build_date`` is UTC in whole seconds; None is the time at which the compile begins.
     """
 
     version: str
@@ -136,25 +135,25 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tag:
-    """A version as the source names it; ``commit`` is None where only a whole tree can tell."""
+    """A tag of the source; ``commit`` is None if only the complete tree can tell it."""
 
     name: str
     commit: str | None
 
     @property
     def version(self) -> Version:
-        """Return the tag as a version that sorts as Kubernetes sorts."""
+        """Return the tag as a version, which sorts like Kubernetes versions."""
         return Version(self.name)
 
 
-# How it is known that a tree is of its commit: every object that was read has the id that the
-# commit gives it; or it is an archive that only says so itself; or it is an archive, and each file
-# of it that is compiled was compared with the commit in a git repository.
+# How kbuild knows that a tree belongs to its commit. git-object: every object has the id by which
+# the commit refers to it. archive-claim: an archive names the commit, and nothing was verified.
+# compared: each compiled file of an archive was compared with the commit in a git repository.
 CommitProof = Literal["git-object", "archive-claim", "compared"]
 
 
 class SourceFile(NamedTuple):
-    """A file of a tree: its mode as git has it, and its content. A link's is its target."""
+    """A file of a tree: its git mode and its content; the content of a link is its target."""
 
     mode: int
     content: bytes
@@ -162,11 +161,11 @@ class SourceFile(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceTree:
-    """A Kubernetes tree: ``path`` holds what kbuild reads and patches.
+    """A Kubernetes tree.
 
-    ``files`` are all that the compiler reads, where ``path`` does not hold that too; what is in
-    both counts as it is in ``path``. ``sha256`` is that of the archive, if it is one, and
-    ``sha256_demanded`` tells whether the user demanded it.
+    ``path`` holds the files that kbuild reads and patches. ``files`` holds all files that the
+    compiler reads; a file in ``path`` replaces the one in ``files``. ``sha256`` is the checksum of
+    an archive, and ``sha256_demanded`` is True if the user required it.
     """
 
     path: Path
@@ -180,7 +179,7 @@ class SourceTree:
 
     @property
     def commit_verified(self) -> bool:
-        """Return whether more than the archive itself says that these files are of the commit."""
+        """Return whether it was verified that these files belong to the commit."""
         return self.commit_proof != "archive-claim"
 
     @property
@@ -191,7 +190,7 @@ class SourceTree:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoPin:
-    """The Go version a tree asks for (``1.15.5``, without ``go``) and the files that say so."""
+    """The Go version that a tree pins (``1.15.5``, without ``go``) and the files that name it."""
 
     version: str
     files: tuple[str, ...]
@@ -199,10 +198,10 @@ class GoPin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Toolchain:
-    """The one Go that builds: an image by digest, or a GOROOT on this machine.
+    """The Go to build with: an image by digest, or a GOROOT on this machine.
 
-    ``go_version`` is what ``go version`` must print (``1.15.5``); it differs from the pin only
-    when the user overrode it.
+    ``go_version`` is what ``go version`` must print (``1.15.5``). It differs from the pin only if
+    the user has overridden it.
     """
 
     builder: Builder
@@ -213,13 +212,13 @@ class Toolchain:
 
     @property
     def overridden(self) -> bool:
-        """Return whether the user asked for another Go than the tree does."""
+        """Return whether the user chose another Go than the tree pins."""
         return Version(self.go_version) != Version(self.pin.version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppliedPatch:
-    """A patch as applied: ``sha256`` is of the rendered text."""
+    """An applied patch; ``sha256`` is the checksum of the rendered text."""
 
     name: str
     sha256: str
@@ -227,10 +226,10 @@ class AppliedPatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PatchedTree:
-    """A source tree whose own text now computes to the lifetimes asked for.
+    """A source tree whose code computes the requested lifetimes.
 
-    ``stored_defaults`` is None where configurations of its version store no lifetimes. ``note`` is
-    what users of such a kubeadm must know, or empty.
+    ``stored_defaults`` is None if configurations of its version store no lifetimes. ``note`` is what
+    users of this kubeadm must know, or empty.
     """
 
     source: SourceTree
@@ -244,10 +243,10 @@ class PatchedTree:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """The publisher's own binary of a tag: where it is, and what it says of itself.
+    """The official binary of a tag: its URL, and the version that it reports.
 
-    ``signer`` is whose signature of it was verified. Where it is None, nothing but a checksum from
-    the same site vouches for it.
+    ``signer`` is the verified signer. If it is None, the only evidence is a checksum from the same
+    site.
     """
 
     url: str
@@ -258,10 +257,10 @@ class Published:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StockDifference:
-    """What in a binary is other than in the one built alike from the unpatched tree.
+    """The difference between a binary and one built the same way from the unpatched tree.
 
-    ``functions`` are the symbols whose code differs. ``moved`` tells that the linker has put
-    something elsewhere; then the data was compared only where code leads to it.
+    ``functions`` are the symbols whose code differs. ``moved`` is True if the linker has moved
+    something; then data was compared only where code refers to it.
     """
 
     stock_sha256: str
@@ -271,9 +270,9 @@ class StockDifference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binary:
-    """A compiled kubeadm that nothing has been proven of yet.
+    """A compiled kubeadm that is not proven yet.
 
-    ``compiled`` is when its compile began and ended, of a binary that an earlier run has kept.
+    For a kept binary of an earlier run, ``compiled`` is when its compile began and ended.
     """
 
     path: Path
@@ -287,7 +286,7 @@ class Binary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuedCertificate:
-    """One certificate as read back.
+    """One certificate that kubeadm wrote.
 
     ``moment`` is ``issued`` or ``renewed``, ``kind`` is ``ca``, ``leaf`` or ``kubeconfig``;
     ``path`` is relative to /etc/kubernetes.
@@ -305,12 +304,12 @@ class IssuedCertificate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """What was seen of one binary.
+    """The result of proving one binary.
 
-    ``ran`` tells how it was run: ``native``, ``qemu`` or None when only the static checks ran.
-    ``version`` holds the fields of ``kubeadm version -o json``. ``published`` is the publisher's
-    binary, byte for byte the same. ``stored_defaults`` is what it did with those, None where no
-    configuration stored any.
+    ``ran`` is how it ran: ``native``, ``qemu``, or None if only the static checks ran. ``version``
+    holds the fields of ``kubeadm version -o json``. ``published`` is the official binary, which is
+    identical. ``stored_defaults`` is what it did with stored defaults, None if no configuration
+    stored any.
     """
 
     path: Path
@@ -335,9 +334,9 @@ class ProvenBinary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProvenBuild:
-    """The proven binaries of one tag, an architecture each.
+    """The proven binaries of one tag, one for each architecture.
 
-    ``unchanged`` tells that an earlier run compiled them from the same inputs.
+    ``unchanged`` is True if an earlier run compiled them from the same inputs.
     """
 
     binaries: tuple[ProvenBinary, ...]

@@ -1,6 +1,6 @@
-"""Who ran a build, and with what: the ``runDetails.builder`` and invocation of a provenance.
+"""Describe who ran a build, and with which programs, for ``runDetails`` of a provenance.
 
-docs/builders.md tells users what each builder id means and what it is worth.
+docs/builders.md tells users what each builder id means and proves.
 
 Sources: https://slsa.dev/spec/v1.0/provenance#builder,
 https://docs.github.com/actions/reference/workflows-and-actions/variables,
@@ -39,9 +39,9 @@ def invocation_id(environment: Mapping[str, str]) -> str:
 
 
 def versions(kind: str) -> dict[str, str]:
-    """Return the version of what takes part in a build, by name; ``kind`` is docker or local.
+    """Return the versions of the programs that take part in a build; ``kind`` is docker or local.
 
-    None of them names the machine or its user.
+    They do not identify the machine or its user.
     """
     release = _distribution()
     found = {
@@ -76,7 +76,7 @@ def _distribution() -> dict[str, str]:
 def _engine() -> str:
     try:
         return engine.described()
-    except KbuildError:  # it stopped after the build; that is no reason to lose the release
+    except KbuildError:  # an engine that stopped after the build must not lose the release
         return ""
 
 

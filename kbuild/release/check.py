@@ -1,7 +1,7 @@
-"""Hold every file of a release against what the others say of it.
+"""Compare every file of a release with what the other files say about it.
 
-What may be in a release follows from its provenance: the architectures, the layout and the packages
-asked for name each file. So a file too many is found even if somebody has added it to the sums.
+The provenance determines which files a release may contain: requested architectures, layout and
+packages name each file. So an extra file is found even if somebody has added it to the checksums.
 """
 
 import os
@@ -52,17 +52,17 @@ from kbuild.release.sums import read_sums
 _SLACK = timedelta(minutes=6)  # kubeadm backdates by five; see prove/certificates.py
 _NONE = Demands()
 _RAN = ("native", "qemu", None)
-_Told = tuple[str, str, str, object]  # by which file, which file has which digest, and its value
+_Claim = tuple[str, str, str, object]  # the claiming file, the other file, algorithm and digest
 _Pair = tuple[object, object]  # what one document says, and what the other says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """A release that was checked: its files, what is wrong, and whose signature is good.
+    """A checked release: its files, its problems, and its signer.
 
-    ``statement`` is its provenance, None where that cannot be read. ``documents`` are the bytes of
-    SHA256SUMS and of the provenance as they were checked. ``proven`` is how many certificates the
-    proof has seen each architecture issue; none where it could not be run.
+    ``statement`` is the provenance, or None if it cannot be read. ``documents`` has the checked
+    bytes of SHA256SUMS and of the provenance. ``proven`` is the number of certificates that each
+    architecture issued in the proof, 0 if it did not run.
     """
 
     folder: Path
@@ -77,12 +77,12 @@ class Checked:
 def check_folder(
     folder: Path, demands: Demands = _NONE, *, signatures: bool = True
 ) -> tuple[Checked, ...]:
-    """Check a release, or each release right below a folder; each must meet the demands.
+    """Check a release, or each release directly in a directory, against the requirements.
 
-    In a folder of releases, all that belongs to none of them is a problem of the folder itself,
-    which is then the first of those returned. ``signatures`` is False where they are about to be
-    replaced. Raises NotARelease, NotWritable, BadKey, or KeylessFailed for trust that cannot be
-    used.
+    In a directory of releases, all that belongs to none of them is a problem of the directory
+    itself, which is then the first of those returned. ``signatures`` is False where they are about
+    to be replaced. Raises NotARelease, NotWritable, BadKey, or KeylessFailed for trust that cannot
+    be used.
     """
     key = read_trusted_key(demands.key, folder) if demands.key else None
     with open_folder(folder) as descriptor:
@@ -93,16 +93,17 @@ def check_folder(
         problems = list(unsafe_mode(".", os.fstat(descriptor)))
         names = names_in(descriptor)
         if len(names) == MAX_NAMES:
-            what = f"it holds {MAX_NAMES} entries or more, of which not all were read"
+            what = f"it has {MAX_NAMES} or more entries, and not all were read"
             problems.append(Problem(file=".", kind="different", what=what))
         for name in names:
-            if is_unfinished(name):  # even if all its files are there
-                what = "a run has not finished it; if that was killed, the next one removes this"
+            if is_unfinished(name):  # even if it has all files
+                what = "it is an unfinished release; the next run removes it if its run was killed"
                 problems.append(Problem(file=name, kind="extra", what=what))
                 continue
             read = _read_release(folder / name, descriptor)
             if read is None:
-                problems.append(Problem(file=name, kind="extra", what="it belongs to no release"))
+                what = "it does not belong to a release"
+                problems.append(Problem(file=name, kind="extra", what=what))
             else:
                 found.append(_check(read, demands, key, signatures=signatures))
     if not found:
@@ -115,7 +116,7 @@ def check_folder(
 
 
 def check_release(folder: Path, demands: Demands = _NONE) -> Checked:
-    """Check the release in a folder, whatever is in it.
+    """Check the release in a directory that may contain anything.
 
     Raises NotARelease, NotWritable, BadKey, or KeylessFailed for trust that cannot be used.
     """
@@ -125,7 +126,7 @@ def check_release(folder: Path, demands: Demands = _NONE) -> Checked:
 
 
 def _read_release(path: Path, parent: int) -> ReleaseFiles | None:
-    """Return the files of a release by the descriptor of its parent, None if it is none."""
+    """Return the files of a release, or None if it is not one; ``parent`` is a descriptor."""
     try:
         with open_entry(path.name, parent) as entry:
             if stat.S_ISDIR(os.fstat(entry).st_mode) and looks_like_release(entry):
@@ -140,9 +141,9 @@ def _read_release(path: Path, parent: int) -> ReleaseFiles | None:
 def _check(
     files: ReleaseFiles, demands: Demands, key: TrustedKey | None, *, signatures: bool
 ) -> Checked:
-    """Check what was read: signatures, then names and digests, then what the documents say.
+    """Check signatures, then names and digests, then the content of the documents.
 
-    Each step trusts what the steps before have checked, so a step that fails is the last one.
+    Each step relies on the earlier ones, so a step that fails is the last one.
     """
     if key is not None and key.place in files.places:
         raise inside(key.path)
@@ -178,7 +179,7 @@ def _check(
 
 
 def _proven(files: ReleaseFiles, statement: Statement) -> dict[str, int]:
-    """Return how many certificates of each architecture a proof without problems has seen."""
+    """Return the number of certificates that each architecture issued in a checked proof."""
     proofs = {each["file"]: each for each in load_json(files.files[PROOF].content)["binaries"]}
     layout = statement.asked["layout"]
     found = {arch: proofs[binary_name(arch, layout)] for arch in statement.asked["arches"]}
@@ -190,15 +191,15 @@ def _check_proven(proven: Mapping[str, int], demands: Demands) -> Iterator[Probl
         return
     for arch, count in proven.items():
         if count == 0:
-            what = f"the kubeadm for {arch} was not run, so the lifetimes you demand are not proven"
+            what = f"the kubeadm for {arch} was not run, so the required lifetimes are not proven"
             yield Problem(file=PROOF, kind="different", what=what)
 
 
 def _read_statement(files: ReleaseFiles) -> tuple[Statement | None, list[Problem]]:
-    """Return the provenance of a release, or what is wrong with it."""
+    """Return the provenance of a release, or its problems."""
     content = files.content(PROVENANCE)
     if content is None:
-        what = "without it nothing is known of the release"
+        what = "nothing is known about a release without it"
         return None, [Problem(file=PROVENANCE, kind="missing", what=what)]
     try:
         statement = parse_provenance(content)
@@ -218,51 +219,51 @@ def _check_demands(statement: Statement, demands: Demands) -> Iterator[Problem]:
     }
     for name, (actual, demanded) in pairs.items():
         if demanded is not None and actual != demanded:
-            what = f"its {name} is {actual}, you demand {demanded}"
+            what = f"its {name} is {actual}, you require {demanded}"
             yield Problem(file=PROVENANCE, kind="different", what=what)
     for arch in demands.arches:
         if arch not in asked["arches"]:
-            what = f"its architectures are {', '.join(asked['arches'])}, you demand {arch}"
+            what = f"its architectures are {', '.join(asked['arches'])}, you require {arch}"
             yield Problem(file=PROVENANCE, kind="different", what=what)
 
 
 def _check_digests(files: ReleaseFiles, statement: Statement) -> Iterator[Problem]:
-    """Yield each file that is missing, extra, or not of the digests that the others name."""
+    """Yield a problem for each file that is missing, extra, or has another digest than claimed."""
     listed = {*artifacts(statement.asked), PROVENANCE}
     expected = {*listed, *SUMS.values(), *(f"{name}{SUM_SUFFIX}" for name in listed)}
     for name in sorted(expected - files.files.keys()):
         yield Problem(file=name, kind="missing", what="it belongs to this release")
     for name in sorted(files.files.keys() - expected - {*SIGNATURES}):
         yield Problem(file=name, kind="extra", what="it does not belong to this release")
-    told: list[_Told] = []
-    yield from _check_subjects(statement.subjects, listed - {PROVENANCE}, told)
-    yield from _check_sums(files, listed, told)
+    claims: list[_Claim] = []
+    yield from _check_subjects(statement.subjects, listed - {PROVENANCE}, claims)
+    yield from _check_sums(files, listed, claims)
     for name in listed:
         beside = f"{name}{SUM_SUFFIX}"
         if (content := files.content(beside)) is not None:
-            told.append((beside, name, "sha256", content.decode(errors="replace")))
-    for where, name, algorithm, value in sorted(told, key=str):
+            claims.append((beside, name, "sha256", content.decode(errors="replace")))
+    for where, name, algorithm, value in sorted(claims, key=str):
         if name in listed and name in files.files:
             actual = files.files[name].digests.get(algorithm)
             if actual != value:
-                what = f"its {algorithm} is {actual}, by {where} it is {value}"
+                what = f"its {algorithm} is {actual}, but {where} says {value}"
                 yield Problem(file=name, kind="different", what=what)
 
 
 def _check_subjects(
-    subjects: Mapping[str, Mapping[str, str]], listed: set[str], told: list[_Told]
+    subjects: Mapping[str, Mapping[str, str]], listed: set[str], claims: list[_Claim]
 ) -> Iterator[Problem]:
     for name in sorted(listed ^ subjects.keys()):
         kind = "extra" if name in subjects else "missing"
         yield Problem(file=PROVENANCE, kind="different", what=f"its subject {name} is {kind}")
     for name, digests in subjects.items():
-        told += [(PROVENANCE, name, algorithm, value) for algorithm, value in digests.items()]
+        claims += [(PROVENANCE, name, algorithm, value) for algorithm, value in digests.items()]
         if digests.keys() != SUMS.keys():
             what = f"its subject {name} has digests by {', '.join(digests) or 'nothing'}"
             yield Problem(file=PROVENANCE, kind="different", what=what)
 
 
-def _check_sums(files: ReleaseFiles, listed: set[str], told: list[_Told]) -> Iterator[Problem]:
+def _check_sums(files: ReleaseFiles, listed: set[str], claims: list[_Claim]) -> Iterator[Problem]:
     for algorithm, sums in SUMS.items():
         if (content := files.content(sums)) is None:
             continue
@@ -275,11 +276,11 @@ def _check_sums(files: ReleaseFiles, listed: set[str], told: list[_Told]) -> Ite
         for name in sorted(listed ^ lines.keys()):
             about = "names" if name in lines else "does not name"
             yield Problem(file=sums, kind="different", what=f"it {about} {name}")
-        told += [(sums, name, algorithm, value) for name, value in lines.items()]
+        claims += [(sums, name, algorithm, value) for name, value in lines.items()]
 
 
 def _check_contents(files: ReleaseFiles, statement: Statement) -> Iterator[Problem]:
-    """Yield what the documents say that the binaries, or one another, do not."""
+    """Yield a problem for each difference between the documents and the binaries."""
     checks = {
         PROOF: _check_proof,
         BUILD: _check_build,
@@ -314,20 +315,20 @@ def _check_proof(files: ReleaseFiles, statement: Statement) -> Iterator[str]:
     proofs = {each["file"]: each for each in load_json(files.files[PROOF].content)["binaries"]}
     names = {binary_name(arch, layout): arch for arch in asked["arches"]}
     for name in sorted(proofs.keys() ^ names.keys()):
-        yield f"it is of {name}" if name in proofs else f"it is not of {name}"
+        yield f"it has an extra proof of {name}" if name in proofs else f"it has no proof of {name}"
     for name, arch in names.items():
         if name not in proofs:
             continue
         proof = proofs[name]
         if not isinstance(proof["certificates"], list):
-            yield f"its certificates of {name} are no list"
+            yield f"its certificates of {name} are not a list"
             continue
         if proof["sha256"] != files.files[name].digests["sha256"]:
-            yield f"it is of another {name}, whose sha256 is {proof['sha256']}"
+            yield f"it is the proof of another {name}, with sha256 {proof['sha256']}"
         if proof["ran"] not in _RAN:
-            yield f"it says that {name} ran as {proof['ran']}"
+            yield f"it has an unknown way to run {name}: {proof['ran']}"
         if proof["ran"] is None and proof["certificates"]:
-            yield f"it has certificates of {name}, which it says did not run"
+            yield f"it has certificates of {name}, which did not run"
         if proof["ran"] is None:
             continue
         version, go = proof["version"], statement.dependencies["go"]["annotations"]["version"]
@@ -341,7 +342,7 @@ def _check_proof(files: ReleaseFiles, statement: Statement) -> Iterator[str]:
         }
         for fact, value in expected.items():
             if version.get(fact) != value:
-                yield f"its {name} reports {fact} {version.get(fact)}, by {PROVENANCE} {value}"
+                yield f"its {name} reports {fact} {version.get(fact)}, {PROVENANCE} says {value}"
         yield from _check_certificates(name, proof["certificates"], asked)
         # A version before v1.31 has none, nor has a proof by an earlier kbuild.
         way = asked.get("stored_defaults", "keep")
@@ -354,7 +355,7 @@ def _check_certificates(
 ) -> Iterator[str]:
     lifetimes, way = Lifetimes(**asked["lifetimes"]), asked.get("stored_defaults", "keep")
     if not certificates:
-        yield f"it saw no certificate of {name}"
+        yield f"it has no certificate of {name}"
     for certificate in certificates:
         born, ends = (datetime.fromisoformat(certificate[at]) for at in ("not_before", "not_after"))
         is_ca, case = certificate["kind"] == "ca", certificate["case"]
@@ -364,7 +365,7 @@ def _check_certificates(
         expected = lifetimes.expected(case, way)
         years = expected.ca_years if is_ca else expected.leaf_years
         span = timedelta(days=DAYS_A_YEAR * years)
-        # A leaf may begin with its CA, which may be old; that it ends when it should was proven.
+        # A leaf may begin with its CA, which may be old; the proof has checked its end.
         right = span - _SLACK <= ends - born and (ends - born <= span + _SLACK or not is_ca)
         if certificate["years"] != years or not right:
             yield f"{name} issued {certificate['path']} for {ends - born}, not {years} years"
@@ -380,7 +381,7 @@ def _check_build(files: ReleaseFiles, statement: Statement) -> Iterator[str]:
     }
     for name, (here, there) in pairs.items():
         if here != there:
-            yield f"its {name} is {here}, by {PROVENANCE} {there}"
+            yield f"its {name} is {here}, {PROVENANCE} says {there}"
 
 
 def _inputs(build: Mapping[str, Any], statement: Statement) -> dict[str, _Pair]:

@@ -1,4 +1,4 @@
-"""What a user demands of a release, and the key that he trusts."""
+"""The user's requirements for a release, and the trusted key."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,9 @@ from kbuild.release.keys import MAX_KEY, public_key
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demands:
-    """What a release must be; None or empty where anything will do.
+    """The requirements for a release; None or empty means no requirement.
 
-    ``key``, or ``identity`` with ``issuer``, demand a signature. All ``arches`` must be in the
+    ``key``, or ``identity`` with ``issuer``, require a signature. All ``arches`` must be in the
     release. Raises BadSetting, BadVersion or UnsupportedVersion.
     """
 
@@ -33,9 +33,10 @@ class Demands:
         keyless = {"identity": self.identity, "issuer": self.issuer}
         given = [name for name, value in keyless.items() if value is not None]
         if self.key is not None and given:
-            _refuse("key", self.key, "a release is signed one way", f"leave out --{given[0]}")
+            reason = "a release has only one kind of signature"
+            _refuse("key", self.key, reason, f"leave out --{given[0]}")
         if len(given) == 1:
-            reason = "an identity is only known together with its issuer"
+            reason = "an identity needs its issuer"
             _refuse(given[0], keyless[given[0]], reason, "give both --identity and --issuer")
         for name in given:
             if not str(keyless[name]).strip():
@@ -44,18 +45,18 @@ class Demands:
             reason = "it is only used for keyless signatures"
             _refuse("trust-config", self.trust_config, reason, "give --identity and --issuer too")
         if self.version is not None and full_tag(self.version) is None:
-            reason = "a release is of one patch release, not of a minor version"
-            _refuse("version", self.version, reason, "give all of it, such as v1.23.0")
+            reason = "a release has one patch version, not a minor version"
+            _refuse("version", self.version, reason, "give the full version, such as v1.23.0")
 
     @property
     def signature(self) -> bool:
-        """Return whether a signature is demanded."""
+        """Return whether a signature is required."""
         return self.key is not None or self.identity is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedKey:
-    """The public key that is demanded, with the file that it was read from."""
+    """The required public key, and the file that it was read from."""
 
     path: Path
     public: Any  # of a package that is slow to import
@@ -63,7 +64,7 @@ class TrustedKey:
 
 
 def read_trusted_key(path: Path, folder: Path) -> TrustedKey:
-    """Read the key that is demanded; raises BadKey, also for one in the folder under test."""
+    """Read the required key; raises BadKey, also for a key in the directory under check."""
     try:
         content, status = read_file(path, MAX_KEY), path.stat()
         if path.resolve().is_relative_to(folder.resolve()):
@@ -75,8 +76,8 @@ def read_trusted_key(path: Path, folder: Path) -> TrustedKey:
 
 
 def inside(path: Path) -> BadKey:
-    """Return the error for a key that is part of what it should vouch for."""
-    reason = "it is in the folder that it should vouch for; use a copy that you got another way"
+    """Return the error for a key in the directory under check."""
+    reason = "it is in the directory that it should vouch for; use a copy that you got another way"
     return BadKey(path=path, reason=reason)
 
 

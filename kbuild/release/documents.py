@@ -1,4 +1,4 @@
-"""The JSON documents of a release: what was proven, and what it was built from."""
+"""The JSON documents of a release: the proof, and the inputs of the build."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from kbuild.settings import UPSTREAM
 
 
 def proof_document(proof: Proof, layout: str = "flat") -> dict[str, object]:
-    """Return one binary's part of proof.json."""
+    """Return the part of one binary in proof.json."""
     document: dict[str, object] = {
         "file": binary_name(proof.arch, layout),
         "arch": proof.arch,
@@ -36,7 +36,7 @@ def proof_document(proof: Proof, layout: str = "flat") -> dict[str, object]:
 def build_document(
     binaries: Sequence[Binary], request: BuildRequest, times: Mapping[str, float]
 ) -> dict[str, object]:
-    """Return build.json: all that went into the binaries."""
+    """Return build.json: all inputs of the binaries."""
     tree = binaries[0].tree
     return {
         "kbuild": __version__,
@@ -58,10 +58,10 @@ def build_document(
 
 
 def request_document(request: BuildRequest, build_date: datetime | None) -> dict[str, object]:
-    """Return what was asked for, without credentials and without a path of this machine.
+    """Return the request without credentials and without paths of this machine.
 
-    A Go of this machine is ``local``: its digest stands where the toolchain is told. Where the
-    release is put and how the user wants to be served are no inputs.
+    A local Go is recorded as ``local``; its digest is in the toolchain. The output directory and
+    the options of the terminal are not inputs.
     """
     source, go, output = request.source, request.go, request.output
     asked = {
@@ -105,18 +105,18 @@ def source_document(tree: PatchedTree) -> dict[str, object]:
 
 
 def commit_notes(source: SourceTree) -> Iterator[str]:
-    """Yield what users must know of a commit that only the archive itself names."""
+    """Yield notes for users about a commit that only the archive claims."""
     if not source.commit_verified:
         yield (
-            f"that the source is commit {source.commit} is what the archive says of itself; it is "
-            f"not verified. To compare each file with git, give --verify-against {UPSTREAM}"
+            f"the archive claims to be commit {source.commit}; this is not verified. To compare"
+            f" each file with git, give --verify-against {UPSTREAM}"
         )
         if source.sha256_demanded:
-            yield f"the archive has the sha256 that was demanded, {source.sha256}"
+            yield f"the archive has the required sha256, {source.sha256}"
 
 
 def go_document(tree: PatchedTree) -> dict[str, object]:
-    """Return which Go built and why that one."""
+    """Return the Go that was used, and why."""
     toolchain = tree.toolchain
     return {
         "version": toolchain.go_version,
@@ -129,14 +129,14 @@ def go_document(tree: PatchedTree) -> dict[str, object]:
 
 
 def years(count: int) -> str:
-    """Return a number of years in words."""
+    """Return a number of years as text."""
     return "1 year" if count == 1 else f"{count} years"
 
 
 def plain(value: object) -> object:
-    """Return a value as JSON has it: lists for tuples, text for times, paths and versions.
+    """Return a value as JSON: tuples become lists; times, paths and versions become text.
 
-    Texts lose the credentials of the addresses in them.
+    Credentials in addresses are removed.
     """
     match value:
         case str():

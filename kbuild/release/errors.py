@@ -1,4 +1,4 @@
-"""What can go wrong with releases: where they go, what they hold, who signed them."""
+"""Errors of releases: their output, their content and their signatures."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from kbuild.base.errors import HostError, ReleaseError
 
 
 class OutputExists(HostError):
-    """The output folder already holds something."""
+    """The output directory is not empty."""
 
     path: Path | str
 
@@ -15,7 +15,7 @@ class OutputExists(HostError):
 
 
 class OutputBusy(HostError):
-    """Another kbuild is writing the same output."""
+    """Another kbuild writes to the same output."""
 
     path: Path | str
 
@@ -24,13 +24,13 @@ class OutputBusy(HostError):
 
 
 class OutputNotReplaceable(HostError):
-    """What --force should replace is not exactly a release that kbuild made, or cannot be moved."""
+    """--force cannot replace the output: it is not exactly a release, or cannot be moved."""
 
     path: Path | str
     reason: str
 
     what = "--force does not replace {path}: {reason}"
-    todo = "choose another --output, or move what is in it away yourself"
+    todo = "choose another --output, or move its content yourself"
 
 
 class PackagerMissing(ReleaseError):
@@ -55,27 +55,27 @@ class PackagerFailed(ReleaseError):
 
 
 class ReleaseBroken(ReleaseError):
-    """A file of a release is missing, extra, different or unsafe, or a demand is not met."""
+    """A file of a release is missing, extra, different or unsafe, or a requirement is not met."""
 
     folder: Path | str
     count: str
 
     what = "{folder} does not pass the check: {count}"
-    todo = "do not use it; get it again from a source that you trust, into a folder of your own"
+    todo = "do not use it; get it again from a source that you trust, into a directory of your own"
 
 
 class NotARelease(ReleaseError):
-    """A folder holds no release that kbuild made."""
+    """The directory does not contain a release."""
 
     path: Path | str
     reason: str
 
-    what = "{path} holds no release: {reason}"
-    todo = "name a folder that `kbuild kubeadm` has made"
+    what = "{path} is not a release: {reason}"
+    todo = "name a directory that `kbuild kubeadm` made"
 
 
 class BadProvenance(ReleaseError):
-    """A provenance cannot be read, or is of another kind of build."""
+    """The provenance cannot be read, or describes another kind of build."""
 
     path: Path | str
     reason: str
@@ -85,17 +85,17 @@ class BadProvenance(ReleaseError):
 
 
 class RebuildDiffers(ReleaseError):
-    """The rebuilt files are not those that the provenance names."""
+    """The rebuild gave other bytes than the provenance contains."""
 
     path: Path | str
     files: str
 
     what = "the rebuild differs from {path} in {files}"
-    todo = "see below which inputs differ"
+    todo = "the inputs that differ are below"
 
 
 class BadKey(ReleaseError):
-    """A key cannot be read, is of a kind that sigstore does not use, or came with the release."""
+    """The key cannot be read, has an unsupported type, or came with the release."""
 
     path: Path | str
     reason: str
@@ -105,7 +105,7 @@ class BadKey(ReleaseError):
 
 
 class KeylessFailed(ReleaseError):
-    """There is no OIDC identity here, or sigstore's services refused it."""
+    """There is no OIDC identity, or sigstore's services refused it."""
 
     reason: str
 
@@ -114,11 +114,11 @@ class KeylessFailed(ReleaseError):
 
 
 class AddressNotAllowed(ReleaseError):
-    """A provenance names addresses that neither kbuild nor the user chose."""
+    """The provenance contains addresses that neither kbuild nor the user chose."""
 
     path: Path | str
     addresses: str
     flags: str
 
     what = "{path} names addresses that are not kbuild's defaults: {addresses}"
-    todo = "give each address that you trust yourself, as a flag or a setting: {flags}"
+    todo = "pass each address that you trust as an option: {flags}"

@@ -1,13 +1,13 @@
-"""Snippets for the tools that put a kubeadm on nodes: where it is, and its checksum.
+"""Snippets for tools that install kubeadm on nodes: its URL and its checksum.
 
-Sources, each at the commit that was read:
-kubernetes-sigs/kubespray 46dbdd3: roles/kubespray_defaults/defaults/main/download.yml,
+Sources, each at the commit that was read: kubernetes-sigs/kubespray 46dbdd3:
+roles/kubespray_defaults/defaults/main/download.yml,
 roles/kubernetes/control-plane/defaults/main/main.yml. Its kubeadm_checksums belong to a role, and
-an inventory's would not beat them; kubeadm_binary_checksum can be set.
-kubesphere/kubekey 1c3204b: builtin/core/roles/download/tasks/binary.yaml,
-builtin/core/roles/defaults/defaults/main/01-main.yaml and 02-certs.yaml. It downloads only what is
-not there yet, checks no sum, and makes the CAs itself.
-sealos: its documentation of the Kubefile; a cluster image has its programs in bin/.
+an inventory cannot override them; kubeadm_binary_checksum can be set. kubesphere/kubekey 1c3204b:
+builtin/core/roles/download/tasks/binary.yaml,
+builtin/core/roles/defaults/defaults/main/01-main.yaml and 02-certs.yaml. It downloads only missing
+files, does not verify checksums, and makes the CAs itself. sealos: its documentation of the
+Kubefile; a cluster image has its programs in bin/.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -21,12 +21,12 @@ from kbuild.release.names import binary_name
 from kbuild.release.provenance import Statement
 
 _HOURS_A_YEAR = 8760
-# From here on the lifetimes stand in kubeadm's configuration, which kubespray writes.
+# Since this version, the lifetimes are in kubeadm's configuration, which kubespray writes.
 _CONFIGURED = Version("1.31.dev0")
 
 _KUBESPRAY = Template("""\
 # $about
-# For group_vars/all: another kube_version fails here, it is not served with this kubeadm.
+# For group_vars/all. Another kube_version fails here instead of getting this kubeadm.
 kubeadm_download_url: "$address"
 kubeadm_binary_checksum: >-
   {{ {'$version': {$sums}}[kube_version | regex_replace('^v', '')][image_arch] }}
@@ -43,10 +43,10 @@ _WHY_LIFETIMES = {
 }
 _KUBEKEY = Template("""\
 # $about
-# KubeKey takes what lies in its binary_dir, and checks no sum: run this before kk, in its work_dir.
+# KubeKey does not verify the files in its binary_dir: run this in its work_dir first.
 set -eu
 $fetches
-# KubeKey makes the CAs itself. In its configuration, below spec:
+# KubeKey makes the CAs itself. Add this to its configuration, below spec:
 #   certs:
 #     kubernetes_ca: { date: $ca }
 #     front_proxy_ca: { date: $ca }
@@ -54,7 +54,7 @@ $fetches
 """)
 _SEALOS = Template("""\
 # $about
-# Makes a cluster image for each architecture; give them to sealos run.
+# This makes a cluster image for each architecture, for sealos run.
 set -eu
 $fetches
 """)
@@ -95,9 +95,9 @@ Facts = Mapping[str, str]
 
 
 def snippet(tool: str, statement: Statement, base: str) -> str:
-    """Return the snippet for a tool; ``base`` is the address of the release's folder.
+    """Return the snippet for a tool; ``base`` is the URL of the release directory.
 
-    For the layout tree it is the address above it, as upstream's.
+    For the layout ``tree`` it is the URL above the version directory, as on upstream's site.
     """
     asked = statement.asked
     tag, layout = asked["version"], asked["layout"]

@@ -1,9 +1,9 @@
-"""Read the files of a release once, so that what is checked is what was read.
+"""Read the files of a release once, so that all checks see the same content.
 
-A file that is opened again by its name may be another one by then. So each file is opened once,
-through the descriptor of its folder and without following a link, and all checks work on the bytes
-and digests that this gave. Binaries are held in memory: they are needed as a whole to read their
-build info, and their size is limited. Packages are only digested.
+A file that is opened again by its name may be another file. So each file is opened once, through
+the descriptor of its directory and without following links, and all checks use these bytes and
+digests. Binaries are kept in memory, because reading their build info needs all of them, and their
+size is limited. Of packages only the digests are kept.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ from kbuild.release.names import PROVENANCE, SUM_SUFFIX, SUMS
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _BLOCK = 1024 * 1024
 _KIB, _MIB = 1024, 1024 * 1024
-# Several times what any release has: a stripped kubeadm is below 80 MB, its SBOM below 1 MB.
+# Several times the size in any release: a stripped kubeadm has up to 80 MB, its SBOM 1 MB.
 MAX_BINARY, MAX_DOCUMENT, MAX_SUM = 256 * _MIB, 4 * _MIB, _KIB
-MAX_NAMES = 10_000  # in a folder of releases
+MAX_NAMES = 10_000  # in a directory of releases
 _MAX_TOTAL = 1024 * _MIB
 _MAX_ENTRIES, _MAX_DEPTH = 500, 8
 _PACKAGES = (".deb", ".rpm")
@@ -36,7 +36,7 @@ Place = tuple[int, int]  # device and inode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """What is wrong with a file; ``kind`` is missing, extra, different or unsafe."""
+    """A problem of a file; ``kind`` is missing, extra, different or unsafe."""
 
     file: str
     kind: str
@@ -48,7 +48,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadFile:
-    """A file as read: its digests by algorithm, and its bytes (of a package none are kept)."""
+    """A file: its digests by algorithm, and its content, which is empty for a package."""
 
     content: bytes
     digests: Mapping[str, str]
@@ -56,10 +56,10 @@ class ReadFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseFiles:
-    """What was read of a folder.
+    """The files of a directory.
 
-    ``unreadable`` are entries that are no files, or too large: nothing else is checked then.
-    ``unsafe`` are modes and owners that let somebody else change the release. ``places`` are the
+    ``unreadable`` are entries that are not files, or too large; then nothing else is checked.
+    ``unsafe`` are modes and owners that let others change the release. ``places`` are the
     device and inode of each entry.
     """
 
@@ -70,16 +70,16 @@ class ReleaseFiles:
     places: frozenset[Place]
 
     def content(self, name: str) -> bytes | None:
-        """Return the bytes of a file, None where it is missing."""
+        """Return the content of a file, or None if it is missing."""
         found = self.files.get(name)
         return None if found is None else found.content
 
 
 @contextlib.contextmanager
 def open_folder(folder: Path) -> Iterator[int]:
-    """Give the descriptor of a folder, which may be named through a link.
+    """Open a directory, also through a link, and yield its descriptor.
 
-    Raises NotARelease, or NotWritable when it may not be read.
+    Raises NotARelease, or NotWritable if it cannot be read.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -95,7 +95,7 @@ def open_folder(folder: Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def open_entry(name: str, parent: int) -> Iterator[int]:
-    """Give the descriptor of an entry of a folder; raises OSError, also for a link."""
+    """Open an entry of a directory, and yield its descriptor; raises OSError, also for a link."""
     descriptor = os.open(name, _FLAGS, dir_fd=parent)
     try:
         yield descriptor
@@ -104,20 +104,20 @@ def open_entry(name: str, parent: int) -> Iterator[int]:
 
 
 def looks_like_release(descriptor: int) -> bool:
-    """Return whether a folder has what every release has."""
+    """Return whether a directory looks like a release."""
     return not {PROVENANCE, SUMS["sha256"]}.isdisjoint(names_in(descriptor))
 
 
 def names_in(descriptor: int, limit: int = MAX_NAMES) -> list[str]:
-    """Return the names in a folder, sorted, of a huge one only so many."""
+    """Return the names in a directory, sorted, up to ``limit``."""
     with os.scandir(descriptor) as entries:
         return sorted(entry.name for entry, _ in zip(entries, range(limit), strict=False))
 
 
 def read_files(folder: Path, descriptor: int) -> ReleaseFiles:
-    """Read all files below a folder by its descriptor; ``folder`` is its name for messages.
+    """Read all files below a directory; ``folder`` is its name for messages.
 
-    Raises NotWritable where the reader has no permission.
+    Raises NotWritable for a file without read permission.
     """
     reader = _Reader(folder)
     reader.read_folder(descriptor, "")
@@ -131,10 +131,10 @@ def read_files(folder: Path, descriptor: int) -> ReleaseFiles:
 
 
 def unsafe_mode(name: str, status: os.stat_result) -> Iterator[Problem]:
-    """Yield what in an entry's mode and owner lets somebody else change or misuse it."""
+    """Yield the problems of an entry's mode and owner: others could change or misuse it."""
     mode = stat.S_IMODE(status.st_mode)
     if mode & _OTHERS_WRITE:
-        what = f"its mode is {mode:04o}: the group or others can write it (chmod go-w)"
+        what = f"its mode is {mode:04o}: the group or others can write to it (chmod go-w)"
         yield Problem(file=name, kind="unsafe", what=what)
     if mode & _SPECIAL and not stat.S_ISDIR(status.st_mode):
         what = f"its mode is {mode:04o}: setuid, setgid or sticky"
@@ -159,7 +159,7 @@ class _Reader:
         self._note(prefix.rstrip("/") or ".", status)
         names = names_in(descriptor, _MAX_ENTRIES + 1)
         if not names:
-            self._refuse(prefix.rstrip("/") or ".", "extra", "it is an empty folder")
+            self._refuse(prefix.rstrip("/") or ".", "extra", "it is an empty directory")
         for name in names:
             self.entries += 1
             if self.entries > _MAX_ENTRIES or prefix.count("/") > _MAX_DEPTH:
@@ -178,11 +178,11 @@ class _Reader:
                     self._note(path, status)
                     self._read_file(descriptor, path)
                 else:
-                    self._refuse(path, "different", "it is no file")
+                    self._refuse(path, "different", "it is not a file")
         except PermissionError as error:
             raise NotWritable(path=self.folder / path, reason=reason_of(error)) from error
         except OSError as error:
-            self._refuse(path, "different", f"it is no file that can be read: {error.strerror}")
+            self._refuse(path, "different", f"it cannot be read as a file: {error.strerror}")
 
     def _read_file(self, descriptor: int, path: str) -> None:
         limit = _limit(path)

@@ -1,4 +1,4 @@
-"""Keys as sigstore uses them: a PEM of the curve P-256, or cosign's own encrypted file.
+"""Read keys for sigstore: PEM of the curve P-256, or cosign's own encrypted file.
 
 Formats of the latter: sigstore/sigstore, pkg/cryptoutils/privatekey.go, and
 secure-systems-lab/go-securesystemslib, encrypted/encrypted.go.
@@ -16,8 +16,8 @@ from kbuild.base.files import BROKEN, read_file, reason_of
 from kbuild.release.errors import BadKey
 from kbuild.release.strictjson import load_json
 
-PASSWORD = "COSIGN_PASSWORD"  # the variable's name, which is cosign's
-MAX_KEY = 8 * 1024  # bytes; cosign's file has 700, and to check a huge RSA key takes hours
+PASSWORD = "COSIGN_PASSWORD"  # the same variable as for cosign
+MAX_KEY = 8 * 1024  # bytes; cosign's file has 700, and checking a huge RSA key takes hours
 _COSIGN = ("ENCRYPTED SIGSTORE PRIVATE KEY", "ENCRYPTED COSIGN PRIVATE KEY")
 # The only costs that go-securesystemslib decrypts, as N, r and p; others could take hours.
 _ENCRYPTED_PEM = re.compile(rb"-----BEGIN ENCRYPTED PRIVATE KEY-----([^-]*)")
@@ -29,11 +29,11 @@ _SCRYPT_COSTS = tuple((1 << power, 8, 1) for power in (15, 16, 17))
 
 
 class _Unusable(Exception):
-    """Why a key cannot be used, in our words."""
+    """Why a key cannot be used."""
 
 
 def private_key(path: Path) -> Any:  # noqa: ANN401  # slow to import
-    """Return a private key; an encrypted one with the password in COSIGN_PASSWORD.
+    """Return a private key, decrypted with the password in COSIGN_PASSWORD if needed.
 
     Raises BadKey.
     """
@@ -70,7 +70,7 @@ def private_key(path: Path) -> Any:  # noqa: ANN401  # slow to import
 def _cosign_key(text: bytes, password: bytes) -> bytes:
     """Return the PKCS #8 key in cosign's own encrypted file.
 
-    Raises _Unusable, or what reading a document raises.
+    Raises _Unusable, or the errors of reading a document.
     """
     from nacl.exceptions import CryptoError
     from nacl.secret import SecretBox
@@ -101,7 +101,7 @@ def _cosign_key(text: bytes, password: bytes) -> bytes:
 
 
 def _demand_password(text: bytes, password: bytes) -> None:
-    """Demand a password for an encrypted PEM, and a cost of it that takes seconds at most.
+    """Require a password for an encrypted PEM, and limit the cost of checking it to seconds.
 
     Raises _Unusable or ValueError.
     """

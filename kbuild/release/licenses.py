@@ -1,11 +1,11 @@
-"""Which license a vendored module has: its SPDX id, told from the text of its own license file.
+"""Find the SPDX id of a vendored module's license, from the text of its license file.
 
-A text counts as a license if it holds the sentences that grant it, and no other grant. What is not
-certain has no id: several different files, several grants in one file, any other license.
+A text counts as a license if it contains the sentences that grant it, and no other grant. Uncertain
+cases have no id: several different files, several grants in one file, any other license.
 
 The ``identify`` package (2.6) compares whole texts. It does not know 91 of the 238 license files
 that v1.20.2 vendors, among them those of all golang.org/x modules, whose last clause names Google.
-The tools that know more, such as scancode-toolkit, are many times as large as kbuild.
+Better tools, such as scancode-toolkit, are many times larger than kbuild.
 
 Texts: https://spdx.org/licenses/.
 """
@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from kbuild.kubeadm.api import is_license
 
-_MOST = 1 << 17  # bytes; the longest license that is told here has 17,000
+_MOST = 1 << 17  # bytes; the longest license that is recognized has 17,000
 _BSD = (
     "redistribution and use in source and binary forms with or without modification are permitted"
     " provided that the following conditions are met"
@@ -43,20 +43,20 @@ _GRANTS = {
     ),
 }
 _APACHE = "grant of copyright license subject to the terms and conditions of this license"
-# With one of these there is more to it than the grant.
+# A license with one of these texts has other conditions too.
 _MORE = (
     "all advertising materials mentioning features",
     "commons clause",
     "creative commons",
     "eclipse public license",
 )
-_GPL = "gnu general public license"  # the MPL names it too, as a secondary license
+_GPL = "gnu general public license"  # the MPL also mentions it, as a secondary license
 
 
 def license_of(tree: Path, folder: str) -> str | None:
-    """Return the SPDX id of the license of a folder of a source tree, or None.
+    """Return the SPDX id of the license of a directory of a source tree, or None.
 
-    It is that of the folder itself or, without a license file there, of the nearest one above it
+    It is that of the directory itself or, without a license file there, of the nearest one above it
     below ``vendor`` or ``staging``.
     """
     for name in (PurePosixPath(folder), *PurePosixPath(folder).parents):
@@ -69,7 +69,7 @@ def license_of(tree: Path, folder: str) -> str | None:
 
 
 def license_id(text: str) -> str | None:
-    """Return the SPDX id of a license's text, or None where it is not certain."""
+    """Return the SPDX id of a license text, or None if it is not certain."""
     words = " ".join(re.findall(r"[a-z0-9]+", text.lower()))
     found = {name for name, grant in _GRANTS.items() if grant in words}
     if _APACHE in words:  # with or without its appendix
@@ -84,7 +84,7 @@ def license_id(text: str) -> str | None:
 
 
 def _files(tree: Path, folder: str) -> Iterator[Path]:
-    # A link may lead out of the tree; what is no file may never end.
+    # A link may lead out of the tree, and a special file may never end.
     path = tree / folder
     for file in sorted(path.iterdir()) if path.is_dir() and not path.is_symlink() else ():
         name = file.relative_to(tree).as_posix()

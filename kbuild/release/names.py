@@ -1,4 +1,4 @@
-"""What the files of a release are called, by its layout."""
+"""The file names of a release, by layout."""
 
 SUMS = {"sha256": "SHA256SUMS", "sha512": "SHA512SUMS"}
 SUM_SUFFIX = ".sha256"
@@ -13,7 +13,7 @@ SIGNATURES = (SUMS_BUNDLE, PROVENANCE_BUNDLE, PUBLIC_KEY)
 
 
 def binary_name(arch: str, layout: str) -> str:
-    """Return the name of a binary, relative to the release: upstream's own in the layout tree."""
+    """Return the name of a binary in the release; the layout ``tree`` has upstream's names."""
     return f"bin/linux/{arch}/kubeadm" if layout == "tree" else f"kubeadm-linux-{arch}"
 
 

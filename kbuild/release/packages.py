@@ -1,8 +1,8 @@
-"""A deb and an rpm of the binary, for hosts whose package manager would put the stock one back.
+"""Make a deb and an rpm of the binary, for hosts whose package manager would restore the stock one.
 
-The package has a name of its own, ``kubeadm-kbuild``, so that no repository has a newer one. It
-conflicts with ``kubeadm`` and provides it. Since it takes that package's place, it brings the
-kubelet's drop-in too: without it the kubelet does not know the cluster (kubernetes/release,
+The package has its own name, ``kubeadm-kbuild``, so that no repository has a newer version. It
+conflicts with ``kubeadm`` and provides it. It replaces that package, so it also contains the
+kubelet's drop-in: without it the kubelet does not know the cluster (kubernetes/release,
 cmd/krel/templates/latest/kubeadm/10-kubeadm.conf).
 
 Source of the versions: kubernetes/release, pkg/obs/specs/pkgdef.go.
@@ -68,7 +68,7 @@ $about
 %attr(0755, root, root) /usr/bin/kubeadm
 %attr(0644, root, root) /$drop_in
 """)
-# Nothing of the host may get in: its name, its clock, its number of processors.
+# The package must not depend on the host: its name, its clock, its number of processors.
 _MACROS = {
     "_buildhost": NAME,
     "use_source_date_epoch_as_buildtime": "1",
@@ -84,7 +84,7 @@ _MACROS = {
 
 
 def demand_tools(kinds: tuple[PackageKind, ...]) -> None:
-    """Raise PackagerMissing unless what makes packages of these kinds is here."""
+    """Raise PackagerMissing unless the programs for packages of these kinds are installed."""
     for kind in kinds:
         tool, debian = _TOOLS[kind]
         if shutil.which(tool) is None:
@@ -99,7 +99,7 @@ def package_name(kind: PackageKind, tag: str, arch: str) -> str:
 
 
 def make_package(kind: PackageKind, binary: Binary, work: Path, out: Path) -> None:
-    """Make a package of a binary in the folder ``out``; the same binary gives the same bytes.
+    """Make a package of a binary in the directory ``out``; the same binary gives the same bytes.
 
     Raises PackagerFailed.
     """
@@ -120,7 +120,7 @@ def make_package(kind: PackageKind, binary: Binary, work: Path, out: Path) -> No
 
 
 def _version(tag: str) -> str:
-    # A ~ sorts below everything, so that a pre-release is older than its release.
+    # A ~ sorts before everything, so a pre-release is older than its release.
     return tag.removeprefix("v").replace("-", "~", 1)
 
 
@@ -141,7 +141,7 @@ def _deb(root: Path, facts: dict[str, object], date: datetime) -> Path:
     (tree / "DEBIAN/control").write_text(_CONTROL.substitute(facts))
     _set_times(tree, date)
     made = root / "package.deb"
-    # xz would split its work by the number of processors, and so its output.
+    # The output of xz depends on the number of processors.
     _run(("dpkg-deb", "--root-owner-group", "-Zgzip", "-z9", "--build", tree, made), date)
     return made
 
@@ -151,7 +151,7 @@ def _rpm(root: Path, facts: dict[str, object], date: datetime) -> Path:
     macros = {**_MACROS, "_topdir": root / "top", "_rpmdir": root}
     defines = [word for n, v in macros.items() for word in ("--define", f"{n} {v}")]
     target = ("--target", f"{facts['arch']}-linux", "--buildroot", root / "root")
-    # Without a %install nothing would be put there, nor what is there removed first.
+    # Without %install, rpmbuild neither fills nor empties the build root.
     _run(("rpmbuild", "-bb", "--noprep", "--noclean", *target, *defines, root / "spec"), date)
     return root / "package.rpm"
 

@@ -1,10 +1,10 @@
-"""Where a release is put: which run may write there, what may be replaced, and how it appears.
+"""Put a release in its place: locks, what may be replaced, and how it appears.
 
 An output that does not exist appears by one rename, and an earlier release is exchanged for the new
-one. An empty folder that exists is filled instead: it may be the current folder or a mount point,
-which nothing can be renamed to. The files are made in a folder inside it and moved up one by one,
-the provenance last, so that what a killed run leaves is no release to ``kbuild check``, and the
-next run can tell which files are its own.
+one. An empty directory that exists is filled instead: it may be the current directory or a mount
+point, which nothing can be renamed to. The files are made in a directory inside it and moved up one
+by one, the provenance last, so that what a killed run leaves is no release to ``kbuild check``, and
+the next run can tell which files are its own.
 """
 
 import contextlib
@@ -36,24 +36,24 @@ from kbuild.release.provenance import read_provenance
 from kbuild.release.recorded import artifacts
 from kbuild.release.sums import read_sums
 
-_FILLING = ".kbuild-new-"  # and 12 hex digits: the folder inside an output that is being filled
+_FILLING = ".kbuild-new-"  # with 12 hex digits: the directory inside an output that is being filled
 _MOUNT_ID = re.compile(r"^mnt_id:\s*(\d+)$", re.MULTILINE)
 _NO_FILE_BESIDE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
-_TRIES = 100  # of a lock file that another run is removing
+_TRIES = 100  # to lock a file that another run is removing
 
 
 @contextlib.contextmanager
-def held(folder: Path, workspace: Workspace) -> Iterator[None]:
-    """Be the only run that writes this output, under whatever name and with whatever cache.
+def locked(folder: Path, workspace: Workspace) -> Iterator[None]:
+    """Lock an output for this run, under any name and with any cache.
 
-    What a killed run left there is put right, so a release that it was about to replace is back.
+    What a killed run left is cleaned up, and a release that it was about to replace is restored.
 
     Raises BadSetting for an output that is in the cache or holds it, OutputBusy or NotWritable.
     """
     place = resolved(folder)
     with disk_errors(folder), contextlib.ExitStack() as locks:
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-            raise NotWritable(path=folder, reason="it is a link or a file, not a folder")
+            raise NotWritable(path=folder, reason="it is a link or a file, not a directory")
         _demand_apart(folder, place, workspace)
         if place.is_dir():
             descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -64,7 +64,7 @@ def held(folder: Path, workspace: Workspace) -> Iterator[None]:
         except OSError as error:
             if error.errno not in _NO_FILE_BESIDE:
                 raise
-            # Nothing can be renamed there either, but a folder that exists can be filled.
+            # Nothing can be renamed there either, but an existing directory can be filled.
             if not place.is_dir():
                 raise NotWritable(path=folder, reason=reason_of(error)) from error
         else:
@@ -75,19 +75,19 @@ def held(folder: Path, workspace: Workspace) -> Iterator[None]:
 
 
 def demand_writable(folder: Path) -> None:
-    """Raise NotWritable or DiskFull unless a release can be made in or beside this folder."""
+    """Raise NotWritable or DiskFull unless a release can be made in or beside this directory."""
     place = resolved(folder)
     probe = _inside(place) if _is_empty(place) else beside(place, "new")
-    with disk_errors(place.parent):  # only trying tells: root is asked for no permission
+    with disk_errors(place.parent):  # an attempt: permissions do not apply to root
         probe.mkdir()
         probe.rmdir()
 
 
 def demand_replaceable(folder: Path) -> None:
-    """Raise OutputNotReplaceable unless the folder holds a release and nothing else.
+    """Raise OutputNotReplaceable unless the directory contains a release and nothing else.
 
-    Its files are those that SHA256SUMS and the provenance name, and what goes beside them. The
-    current folder, the home folder, what holds one of them, and mount points stay.
+    Its files are those in SHA256SUMS and the provenance, and their ``.sha256`` files. The current
+    directory, the home directory, a directory above one of these, and mount points are refused.
     """
     place = resolved(folder)
     if (reason := _why_immovable(place) or why_no_release(place)) is not None:
@@ -96,9 +96,9 @@ def demand_replaceable(folder: Path) -> None:
 
 @contextlib.contextmanager
 def new_release(folder: Path, *, force: bool) -> Iterator[Path]:
-    """Give a folder that becomes the release when the block ends well.
+    """Create a directory that becomes the release when the block succeeds.
 
-    The caller holds the output. What somebody has put there in the meantime is not replaced.
+    The caller has locked the output. Files that appeared there in the meantime are not replaced.
 
     Raises OutputExists, OutputNotReplaceable, NotWritable or DiskFull.
     """
@@ -116,7 +116,7 @@ def new_release(folder: Path, *, force: bool) -> Iterator[Path]:
 
 
 def why_no_release(folder: Path) -> str | None:
-    """Return why a folder is not exactly a release, by the names of its files; None if it is."""
+    """Return why a directory is not exactly a release, by its file names, or None."""
     if not os.path.lexists(folder / PROVENANCE):
         return f"it has no {PROVENANCE}"
     try:
@@ -132,7 +132,7 @@ def why_no_release(folder: Path) -> str | None:
     if sums | beside_them != names:
         return f"{SUMS['sha256']} and {PROVENANCE} name different files"
     strays = _strays(folder, names | {*SIGNATURES})
-    wrong = [f"it holds {name}, which is no file of a release" for name in strays]
+    wrong = [f"it contains {name}, which does not belong to a release" for name in strays]
     wrong += [f"it lacks {name}" for name in sorted(names) if not (folder / name).exists()]
     return wrong[0] if wrong else None
 
@@ -140,12 +140,12 @@ def why_no_release(folder: Path) -> str | None:
 def _demand_apart(folder: Path, place: Path, workspace: Workspace) -> None:
     cache = workspace.cache.parent
     if workspace.work in place.parents:
-        return  # of a rebuild, which is nobody's output
+        return  # the output of a rebuild
     above, above_cache = _identities(place), _identities(cache)
     if above_cache[0] in above:
-        reason = f"it is in the cache {cache}"
+        reason = f"it is inside the cache {cache}"
     elif above[0] in above_cache:
-        reason = f"the cache {cache} is in it"
+        reason = f"the cache {cache} is inside it"
     else:
         return
     hint = "give another --output or another --cache-dir"
@@ -153,14 +153,14 @@ def _demand_apart(folder: Path, place: Path, workspace: Workspace) -> None:
 
 
 def _identities(path: Path) -> list[tuple[int, int] | None]:
-    """Return device and inode of a folder and of each above it; None where it does not exist."""
+    """Return device and inode of a directory and its parents; None if one does not exist."""
     return [_identity(each) for each in (path, *path.parents)]
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
         status = path.stat()
-    except FileNotFoundError:  # another run may have just removed its empty parent folders
+    except FileNotFoundError:  # another run may have just removed its empty parent directories
         return None
     return status.st_dev, status.st_ino
 
@@ -170,13 +170,13 @@ def _lock(descriptor: int, folder: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise OutputBusy(path=folder) from None
-    except OSError as error:  # not every file system of a network has locks
+    except OSError as error:  # some network file systems have no locks
         reason = f"it cannot be locked: {error.strerror}"
         raise NotWritable(path=folder, reason=reason) from error
 
 
 def _lock_beside(place: Path, folder: Path, locks: contextlib.ExitStack) -> None:
-    """Lock a file beside the output, made for this and removed in the end, as are its parents."""
+    """Make and lock a file beside the output; it and its new parents are removed in the end."""
     path = place.with_name(f".{place.name}.kbuild.lock")
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     for _ in range(_TRIES):
@@ -191,10 +191,10 @@ def _lock_beside(place: Path, folder: Path, locks: contextlib.ExitStack) -> None
         locks.callback(os.close, descriptor)
         _lock(descriptor, folder)
         status = os.fstat(descriptor)
-        if _identity(path) == (status.st_dev, status.st_ino):  # else its last holder removed it
+        if _identity(path) == (status.st_dev, status.st_ino):  # else it was removed
             locks.callback(path.unlink, missing_ok=True)
             return
-    raise NotWritable(path=place.parent, reason="no folder can be made in it")
+    raise NotWritable(path=place.parent, reason="no directory can be made in it")
 
 
 def _remove_empty(folder: Path) -> None:
@@ -204,9 +204,9 @@ def _remove_empty(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _filled(place: Path) -> Iterator[Path]:
-    """Give a folder inside an empty one; in the end its entries are moved up, the provenance last.
+    """Create a directory inside an empty one; at the end its entries move up, the provenance last.
 
-    It is there until all are: see ``_take_back``.
+    It exists until all entries have moved: see ``_take_back``.
     """
     made, moved = _inside(place), []
     made.mkdir()
@@ -229,16 +229,16 @@ def _filled(place: Path) -> Iterator[Path]:
 
 
 def is_unfinished(name: str) -> bool:
-    """Return whether a name is that of a release that a run is making, or has left when killed."""
+    """Return whether a name is that of an unfinished release, of a running or killed run."""
     return is_beside(name) or _names_filling(name)
 
 
 def _take_back(place: Path) -> None:
-    """Remove what a killed run has made in a folder, as far as it is certain that it did."""
+    """Remove what a killed run made in a directory, if that is certain."""
     for made in [entry for entry in place.iterdir() if _is_filling(entry)]:
         beside_it = {entry.name for entry in place.iterdir()} - {made.name}
         if beside_it and any(made.iterdir()):
-            # The provenance moves last, so it tells what the others are.
+            # The provenance moves last, so it names the other files.
             try:
                 names = _names_of(made)
             except BadProvenance:
@@ -247,7 +247,7 @@ def _take_back(place: Path) -> None:
                 continue
             for name in beside_it:
                 remove(place / name)
-        remove(made)  # if it is empty, all had been moved
+        remove(made)  # if it is empty, all entries have moved
 
 
 def _inside(place: Path) -> Path:
@@ -267,7 +267,7 @@ def _is_empty(place: Path) -> bool:
 
 
 def _why_immovable(place: Path) -> str | None:
-    for what, there in (("the current folder", "."), ("your home folder", "~")):
+    for what, there in (("the current directory", "."), ("your home directory", "~")):
         with contextlib.suppress(OSError, RuntimeError):  # there may be none
             if _identities(place)[0] in _identities(Path(there).expanduser().resolve()):
                 return f"it is {what}, or holds it"
@@ -277,7 +277,7 @@ def _why_immovable(place: Path) -> str | None:
 
 
 def _mount_id(folder: Path) -> str | None:
-    """Return which mount a folder is on; device numbers do not tell a bind mount."""
+    """Return the mount of a directory; device numbers do not distinguish bind mounts."""
     descriptor = os.open(folder, os.O_PATH | os.O_CLOEXEC)
     try:
         found = _MOUNT_ID.search(Path(f"/proc/self/fdinfo/{descriptor}").read_text())
@@ -287,13 +287,13 @@ def _mount_id(folder: Path) -> str | None:
 
 
 def _names_of(folder: Path) -> set[str]:
-    """Return the names of all files of a release but its signatures; raises BadProvenance."""
+    """Return the names of all files of a release except signatures; raises BadProvenance."""
     listed = {*artifacts(read_provenance(folder / PROVENANCE).asked), PROVENANCE}
     return {*listed, *SUMS.values(), *(f"{name}{SUM_SUFFIX}" for name in listed)}
 
 
 def _strays(folder: Path, names: set[str]) -> Iterator[str]:
-    """Yield what a folder holds that is neither a file of these names nor a folder of one."""
+    """Yield the entries that are neither files with these names nor their directories."""
     folders = {parent for name in names for parent in PurePosixPath(name).parents}
     for parent in sorted(folders):
         if not (folder / parent).is_dir():

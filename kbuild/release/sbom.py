@@ -1,13 +1,14 @@
-"""An SPDX 2.3 document a binary: the Go modules in it, as its own build info names them.
+"""Write an SPDX 2.3 document for a binary: its Go modules, from its build info.
 
-A build in GOPATH mode (tags before v1.25) leaves no module in the build info. There the modules are
-those of the tree's ``vendor/modules.txt`` whose packages the binary's own function table names;
-where there is no such file (before v1.15) it is the packages, with the commits of Godeps.
+A build in GOPATH mode (tags before v1.25) has no modules in the build info. Then the modules are
+those in the tree's ``vendor/modules.txt`` with packages in the binary's function table. Without
+that file (before v1.15) they are the packages, with the commits in Godeps.
 
-Each package has what NTIA asks for: supplier, name, version, a unique identifier (its purl) and its
-relationship (https://www.ntia.gov/report/2021/minimum-elements-software-bill-materials-sbom). No
-Go module names its supplier, so it is the owner of the module's path. The document is the same for
-the same binary and source, whatever mirror or path the source came from.
+Each package has NTIA's minimum elements: supplier, name, version, a unique identifier (its purl)
+and its relationship
+(https://www.ntia.gov/report/2021/minimum-elements-software-bill-materials-sbom). Go modules do not
+name their suppliers, so the supplier is the owner of the module's path. The same binary and source
+give the same document, from any mirror or path.
 """
 
 import io
@@ -41,11 +42,11 @@ _HOSTERS = ("github.com", "gitlab.com", "bitbucket.org")
 _VENDOR = f"{MAIN}/vendor/"
 _GODEPS = "Godeps/Godeps.json"
 _MAX_LIST = 4 << 20  # bytes of a list of modules
-_MAX_ELEMENTS = 5000  # the validator compares each with all; the largest of ours has 1,500
+_MAX_ELEMENTS = 5000  # the validator takes quadratic time; the largest SBOM of kubeadm has 1,500
 
 
 def sbom_text(binary: Binary) -> str:
-    """Return the SPDX document of a binary, as JSON that the SPDX validator accepts."""
+    """Return the SPDX document of a binary as JSON."""
     from spdx_tools.spdx.writer.json.json_writer import (  # slow to import
         write_document_to_stream,
     )
@@ -68,14 +69,14 @@ def sbom_text(binary: Binary) -> str:
 
 
 def vendored_packages(binary: Content) -> frozenset[str]:
-    """Return the vendored packages that a binary built in GOPATH mode has functions of."""
+    """Return the vendored packages with functions in a binary built in GOPATH mode."""
     names = (function.name.split(_VENDOR) for function in read_functions(binary))
-    # A method that a type got from another package names that one too, further on.
+    # The name of a method from another package also contains that package, further on.
     return frozenset(package_of(parts[1]) for parts in names if parts[0] == "" and parts[1:])
 
 
 def contradictions(text: bytes, binary: bytes, arch: str, digest: str) -> Iterator[str]:
-    """Yield what an SBOM says that its binary does not, and the other way round."""
+    """Yield the differences between an SBOM and its binary."""
     from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser
     from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
@@ -90,27 +91,27 @@ def contradictions(text: bytes, binary: bytes, arch: str, digest: str) -> Iterat
         yield f"is not an SPDX document: {reason_of(error)}"
         return
     if faults:
-        yield f"is no valid SPDX document: {faults[0].validation_message}"
+        yield f"is not a valid SPDX document: {faults[0].validation_message}"
     packages = {package.name: package for package in document.packages}
     main = packages.pop("kubeadm", None)
     if main is None or [sum_.value for sum_ in main.checksums] != [digest]:
-        yield f"is not of the kubeadm for {arch} beside it"
+        yield f"does not describe the kubeadm for {arch} beside it"
     packages.pop("stdlib", None)
-    told = {name: package.version or "" for name, package in packages.items()}
+    listed = {name: package.version or "" for name, package in packages.items()}
     modules = read_build_info(binary).modules
     if modules:
         tag = main.version if main is not None else None
         staged = staging_version(tag) if tag and is_tag(tag) else None
-        held = {m.path: (staged if _staging_folder(m) else m.version) for m in modules}
-        for name in sorted(told.keys() | held.keys()):
-            if told.get(name) != held.get(name):
-                yield f"says {name} {told.get(name)}, the binary holds {held.get(name)}"
+        compiled = {m.path: (staged if _staging_folder(m) else m.version) for m in modules}
+        for name in sorted(listed.keys() | compiled.keys()):
+            if listed.get(name) != compiled.get(name):
+                yield f"says {name} {listed.get(name)}, the binary contains {compiled.get(name)}"
         return
-    owners = {package: _owner(package, told) for package in vendored_packages(binary)}
+    owners = {package: _owner(package, listed) for package in vendored_packages(binary)}
     for package in sorted(package for package, owner in owners.items() if owner is None):
         yield f"does not name the module of {package}, which is in the binary"
-    for name in sorted(told.keys() - set(owners.values())):
-        yield f"names {name}, of which nothing is in the binary"
+    for name in sorted(listed.keys() - set(owners.values())):
+        yield f"names {name}, which is not in the binary"
 
 
 def _owner(package: str, modules: Container[str]) -> str | None:
@@ -139,7 +140,7 @@ def _vendored_modules(source: SourceTree) -> Mapping[str, Module]:
 
 
 def _source_info(source: SourceTree) -> str:
-    """Return what the source is: the same for every mirror, and compared with git or not."""
+    """Return a description of the source, which is the same for every mirror."""
     commit = f"commit {source.commit} (tag {source.tag}) of {MAIN}"
     if source.sha256 is None:
         return commit
@@ -147,7 +148,7 @@ def _source_info(source: SourceTree) -> str:
 
 
 def _godeps(source: SourceTree) -> dict[str, Module]:
-    """Return each package that Godeps.json lists, by its commit: what trees up to v1.14 have."""
+    """Return each package in Godeps.json with its commit, for trees up to v1.14."""
     text = _text_of(source, _GODEPS)
     if not text:
         return {}
@@ -159,7 +160,7 @@ def _godeps(source: SourceTree) -> dict[str, Module]:
 
 
 def _text_of(source: SourceTree, name: str) -> str:
-    """Return the text of a file of the tree, none where it is not there; raises NotKubernetes."""
+    """Return the text of a file of the tree, empty if it is missing; raises NotKubernetes."""
     try:
         return read_file(source.path / name, _MAX_LIST).decode()
     except (FileNotFoundError, NotADirectoryError):
@@ -186,7 +187,7 @@ def _document(
     main.checksums = [spdx.Checksum(spdx.ChecksumAlgorithm.SHA256, binary.sha256)]
     main.primary_package_purpose = spdx.PackagePurpose.APPLICATION
     main.originator = spdx.Actor(spdx.ActorType.ORGANIZATION, KUBERNETES)
-    # Not where the source was had: another mirror of the same commit gives the same bytes.
+    # Not the address of the source: another mirror of the same commit must give the same bytes.
     patched = ", with kubeadm.patch applied" if binary.tree.patches else ""
     main.source_info = f"{_source_info(source)}{patched}"
     main.built_date = created
@@ -227,10 +228,10 @@ def _module_package(module: Module, source: SourceTree) -> Any:  # noqa: ANN401
 
 
 def _staging_folder(module: Module) -> str:
-    """Return the folder of the tree that a module is, or nothing for one of elsewhere."""
+    """Return the directory of a module of the tree, or empty text for other modules."""
     if module.local:
         return module.local.removeprefix("./")
-    # In a workspace, since v1.30, the modules of the tree replace nothing and have no version.
+    # In a workspace, since v1.30, modules of the tree are not replacements and have no version.
     is_here = module.path.startswith("k8s.io/") and module.version in ("(devel)", "v0.0.0")
     return f"staging/src/{module.path}" if is_here else ""
 
@@ -266,7 +267,7 @@ def _package(
 def _purl(path: str, version: str | None, subpath: str | None = None) -> str:
     from packageurl import PackageURL
 
-    # The type's definition has namespace and name in lower case, which the library leaves to us:
+    # The definition of the type requires lower case, which the library does not apply:
     # https://github.com/package-url/purl-spec/blob/main/types-doc/golang-definition.md
     namespace, _, name = path.lower().rpartition("/")
     return str(PackageURL("golang", namespace or None, name, version, subpath=subpath))
@@ -283,7 +284,7 @@ def staging_version(tag: str) -> str:
 
 
 def supplier_of(path: str) -> str:
-    """Return who supplies a module: the owner of its path, for nothing else names one."""
+    """Return the supplier of a module: the owner of its path."""
     host, _, rest = path.partition("/")
     if host in ("k8s.io", "sigs.k8s.io"):
         return KUBERNETES

@@ -1,8 +1,8 @@
-"""Sign a release as sigstore does, and verify it: with a key of one's own, or keyless.
+"""Sign a release as sigstore bundles, with a key or keyless, and verify the signatures.
 
     SHA256SUMS.sigstore.json    a bundle with the signature of SHA256SUMS
     provenance.sigstore.json    a bundle with provenance.json in a signed DSSE envelope
-    cosign.pub                  the public key, where a key was used
+    cosign.pub                  the public key, if a key was used
 
 Formats: sigstore/protobuf-specs, protos/sigstore_bundle.proto (v0.3), and
 secure-systems-lab/dsse, protocol.md.
@@ -38,7 +38,7 @@ PAYLOAD = "application/vnd.in-toto+json"
 _SIGNED = {SUMS_BUNDLE: SUMS["sha256"], PROVENANCE_BUNDLE: PROVENANCE}
 _LONGEST_WORDS = 500  # characters
 _KINDS = {"key": "signed with a key", "keyless": "signed keyless", "": "no bundle"}
-_STALLS = 4  # stall timeouts for all that sigstore's services are asked for to sign
+_STALLS = 4  # stall timeouts for all requests to sigstore's services
 _NO_EXTRA = "an extra is missing: pip install '.[keyless]'"
 
 
@@ -46,8 +46,8 @@ _NO_EXTRA = "an extra is missing: pip install '.[keyless]'"
 class Signer:
     """Who signed: a key's fingerprint, or an identity with its issuer.
 
-    ``trusted`` is False when the key was only found in the release itself: then the signature tells
-    that nothing was damaged, but not who made it.
+    ``trusted`` is False if the key was only found in the release: then the signature shows that
+    nothing was damaged, but not who made it.
     """
 
     kind: str
@@ -58,9 +58,8 @@ class Signer:
 def sign_with_key(folder: Path, documents: Mapping[str, bytes], key_file: Path) -> Signer:
     """Sign a release with a private key: PEM of the curve P-256, or cosign's own file.
 
-    ``documents`` are SHA256SUMS and the provenance as they were checked. They are not read again,
-    so nothing else is signed. The password of an encrypted key is taken from COSIGN_PASSWORD.
-    Raises BadKey.
+    ``documents`` has the checked bytes of SHA256SUMS and the provenance. Exactly these are signed.
+    The password of an encrypted key is taken from COSIGN_PASSWORD. Raises BadKey.
     """
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -84,8 +83,8 @@ def sign_with_key(folder: Path, documents: Mapping[str, bytes], key_file: Path) 
 def sign_keyless(folder: Path, documents: Mapping[str, bytes], trust_config: Path | None) -> Signer:
     """Sign a release with the OIDC identity of this CI job, through Fulcio and Rekor.
 
-    ``documents`` are SHA256SUMS and the provenance as they were checked. ``trust_config`` is
-    sigstore's ClientTrustConfig of another instance than the public one. Raises KeylessFailed.
+    ``documents`` has the checked bytes of SHA256SUMS and the provenance. ``trust_config`` is a
+    ClientTrustConfig of another sigstore instance than the public one. Raises KeylessFailed.
     """
     try:
         from sigstore.dsse import Statement
@@ -127,19 +126,19 @@ def verify_signatures(
     issuer: str | None,
     trust_config: Path | None = None,
 ) -> tuple[Signer | None, list[Problem]]:
-    """Return who signed a release, and what is wrong with its signatures.
+    """Return the signer of a release, and the problems of its signatures.
 
-    A key or an identity is a demand: a release without signatures does not meet it. Without one,
-    and without any file of a signature, there is nobody and nothing wrong. Raises KeylessFailed for
-    trust that cannot be used.
+    A key or an identity is a requirement, which an unsigned release does not meet. Without one, an
+    unsigned release has no signer and no problem. Raises KeylessFailed if the trust configuration
+    cannot be used.
     """
     there = [name for name in SIGNATURES if name in files.files]
     if not there and key is None and identity is None:
         return None, []
     if missing := [name for name in _SIGNED if name not in there]:
-        return None, [_missing(name, "the release is not wholly signed") for name in missing]
+        return None, [_missing(name, "the release is not completely signed") for name in missing]
     if missing := [name for name in _SIGNED.values() if name not in files.files]:
-        return None, [_missing(name, "it is signed, but it is not here") for name in missing]
+        return None, [_missing(name, "it is signed, but missing") for name in missing]
     kinds = {name: _kind(files.files[name].content) for name in _SIGNED}
     if {*kinds.values()} == {"key"} and identity is None:
         return _verify_with_key(files, key)
@@ -147,7 +146,7 @@ def verify_signatures(
         return _verify_keyless(files, identity, issuer, trust_config)
     wanted = "a key" if key is not None else "an identity" if identity is not None else "either"
     return None, [
-        _different(name, f"it is {_KINDS[kind]}, asked for {wanted}")
+        _different(name, f"it is {_KINDS[kind]}, you require {wanted}")
         for name, kind in kinds.items()
     ]
 
@@ -170,20 +169,20 @@ def _verify_with_key(
 
     beside = files.content(PUBLIC_KEY)
     if key is None and beside is None:
-        return None, [_missing(PUBLIC_KEY, "it is signed with a key, but the key is not here")]
+        return None, [_missing(PUBLIC_KEY, "the release is signed with a key that is missing")]
     try:
         public = key or public_key(beside or b"", Path(PUBLIC_KEY))
     except BadKey as error:
         return None, [_different(PUBLIC_KEY, error.happened)]
     faults = []
     if beside is not None and beside != pem(public):
-        faults.append(_different(PUBLIC_KEY, "it is not the key asked for"))
+        faults.append(_different(PUBLIC_KEY, "it is not the required key"))
     for name in _SIGNED:
         try:
             message, signature = _signed(files, name, public)
             public.verify(_unbase64(signature), message, ec.ECDSA(hashes.SHA256()))
         except InvalidSignature:
-            faults.append(_different(name, "the signature is not by this key, or not of this"))
+            faults.append(_different(name, "the signature is of another key or another file"))
         except BROKEN as error:
             faults.append(_different(name, f"it cannot be used: {reason_of(error)}"))
     signer = Signer(kind="key", name=f"sha256:{fingerprint(public).hex()}", trusted=key is not None)
@@ -191,7 +190,7 @@ def _verify_with_key(
 
 
 def _signed(files: ReleaseFiles, name: str, public: Any) -> tuple[bytes, str]:  # noqa: ANN401
-    """Return what a bundle says was signed, and the signature; all else must be as we write it."""
+    """Return message and signature of a bundle; everything else must be as kbuild writes it."""
     text, content = files.files[name].content, files.files[_SIGNED[name]].content
     bundle = load_json(text)
     if name == SUMS_BUNDLE:
@@ -202,7 +201,7 @@ def _signed(files: ReleaseFiles, name: str, public: Any) -> tuple[bytes, str]:  
         signature = signed["sig"]
         message, expected = _pae(content), _provenance_bundle(public, content, signature)
     if text != json.dumps(expected).encode():
-        reason = f"it is of another key, or of another {_SIGNED[name]}"
+        reason = f"it belongs to another key, or to another {_SIGNED[name]}"
         raise ValueError(reason)
     return message, signature
 
@@ -231,7 +230,7 @@ def _verify_keyless(
     files: ReleaseFiles, identity: str | None, issuer: str | None, trust_config: Path | None
 ) -> tuple[Signer | None, list[Problem]]:
     if identity is None or issuer is None:
-        what = "it is signed keyless: whose it is must be told with --identity and --issuer"
+        what = "it is signed keyless; give --identity and --issuer"
         return None, [_different(SUMS_BUNDLE, what)]
     try:
         from sigstore.models import Bundle
@@ -241,7 +240,7 @@ def _verify_keyless(
         raise KeylessFailed(reason=_NO_EXTRA) from error
     faults = []
     if PUBLIC_KEY in files.files:
-        what = "a keyless signature has no key"
+        what = "a keyless signature has no public key"
         faults.append(Problem(file=PUBLIC_KEY, kind="extra", what=what))
     try:
         trust = network.within(network.stall_timeout, lambda: _trust(trust_config))
@@ -261,7 +260,7 @@ def _verify_keyless(
             if name == SUMS_BUNDLE:
                 verifier.verify_artifact(content, bundle, policy)
             elif verifier.verify_dsse(bundle, policy) != (PAYLOAD, content):
-                faults.append(_different(name, f"it is of another {signed}"))
+                faults.append(_different(name, f"it belongs to another {signed}"))
         except Exception as error:  # sigstore's own have no common base
             faults.append(_different(name, f"it does not verify: {_words(error)}"))
     signer = Signer(kind="keyless", name=f"{identity} ({issuer})", trusted=True)
@@ -269,23 +268,23 @@ def _verify_keyless(
 
 
 def _trust(config: Path | None) -> Any:  # noqa: ANN401  # of a package that may be missing
-    """Return the trust to sign and verify with; raises KeylessFailed."""
+    """Return the trust configuration; raises KeylessFailed."""
     from sigstore.models import ClientTrustConfig
 
-    reason = "sigstore's own trust cannot be had"
+    reason = "sigstore's own trust configuration cannot be fetched"
     try:
         if config is None:
             return ClientTrustConfig.production()
-        reason = f"the trust config {config} cannot be read"
+        reason = f"the trust configuration {config} cannot be read"
         return ClientTrustConfig.from_json(read_file(config, MAX_DOCUMENT).decode())
     except Exception as error:  # sigstore's own have no common base
         raise KeylessFailed(reason=reason, details=_words(error)) from error
 
 
 def _words(error: Exception) -> str:
-    """Return an error of sigstore's in one line; some have many."""
-    told = reason_of(error) if isinstance(error, OSError | UnicodeError) else str(error)
-    return " ".join(told.split())[:_LONGEST_WORDS] or type(error).__name__
+    """Return an error of sigstore in one line."""
+    text = reason_of(error) if isinstance(error, OSError | UnicodeError) else str(error)
+    return " ".join(text.split())[:_LONGEST_WORDS] or type(error).__name__
 
 
 def _kind(bundle: bytes) -> str:
@@ -308,13 +307,13 @@ def _base64(data: bytes) -> str:
 def _unbase64(text: str) -> bytes:
     data = base64.b64decode(text, validate=True)
     if _base64(data) != text:
-        message = "its last digit has bits that nothing is made of"
+        message = "its last digit has unused bits that are not zero"
         raise ValueError(message)
     return data
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files, none of them if one cannot be written; raises DiskFull or NotWritable."""
+    """Write all files or none of them; raises DiskFull or NotWritable."""
     with disk_errors(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".") as made:
         places = {name: Path(made, str(number)) for number, name in enumerate(files)}
         for name, place in places.items():

@@ -1,4 +1,4 @@
-"""JSON from a stranger: one meaning for every reader, and no more depth than a release has."""
+"""Parse untrusted JSON: one meaning for every reader, and limited depth."""
 
 import json
 import re
@@ -6,15 +6,15 @@ from collections import Counter
 from typing import Any
 
 _MAX_DEPTH = 32  # a release's own documents have about ten levels
-# Strings are skipped. The last one may lack its end, so that no part of it is looked at twice.
+# Strings are skipped. The last one may have no end, so that no part of it is read twice.
 _MARKS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 def load_json(text: bytes) -> Any:  # noqa: ANN401  # as json.loads
     """Parse a JSON document.
 
-    A key that an object has twice is refused: readers differ in which of the two they take, so one
-    value could be checked and the other used. Raises ValueError.
+    A duplicate key in an object is refused: readers choose differently, so one value could be
+    checked and the other used. Raises ValueError.
     """
     _check_depth(text)
     return json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_refuse)

@@ -1,7 +1,7 @@
-"""SHA256SUMS and SHA512SUMS, and a bare digest beside each file.
+"""SHA256SUMS and SHA512SUMS, and a ``.sha256`` file for each file.
 
-The sums are as ``sha256sum -c`` wants them; the file beside holds only the hex digits, as those of
-upstream's site do (kubernetes/release, pkg/release/release.go).
+The sums have the format of ``sha256sum -c``. A ``.sha256`` file contains only the hex digits, as on
+upstream's site (kubernetes/release, pkg/release/release.go).
 """
 
 import hashlib
@@ -13,12 +13,12 @@ from kbuild.release.names import SUM_SUFFIX, SUMS
 
 
 def digests_of(folder: Path, names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Return the digests of those files of a folder: by name, then by algorithm."""
+    """Return the digests of files in a directory, by name and algorithm."""
     return {name: {kind: digest(folder / name, kind) for kind in SUMS} for name in names}
 
 
 def write_sums(folder: Path, digests: Mapping[str, Mapping[str, str]]) -> None:
-    """Write the sums of files of a folder whose digests are these."""
+    """Write the checksum files for these digests of files in a directory."""
     names = sorted(digests)
     for algorithm, sums in SUMS.items():
         lines = [f"{digests[name][algorithm]}  {name}\n" for name in names]
@@ -28,15 +28,15 @@ def write_sums(folder: Path, digests: Mapping[str, Mapping[str, str]]) -> None:
 
 
 def read_sums(content: bytes) -> dict[str, str]:
-    """Return the digest of each name in the content of a file of sums.
+    """Return the digest of each file in the content of a checksum file.
 
-    Raises ValueError unless it is as we write it: a line a file, sorted, and nothing else.
+    Raises ValueError unless it has exactly the form that kbuild writes: one sorted line per file.
     """
     text = content.decode()
     lines = [line.partition("  ") for line in text.splitlines()]
     found = {name: value for value, _, name in lines}
     if text != "".join(f"{found[name]}  {name}\n" for name in sorted(found)):
-        message = "it is not a line a file, sorted by their names"
+        message = "it is not one line per file, sorted by name"
         raise ValueError(message)
     return found
 

@@ -1,4 +1,4 @@
-"""Write what goes beside the binaries, and put the whole folder in its place at once."""
+"""Write a release, which appears complete."""
 
 import contextlib
 import json
@@ -37,7 +37,7 @@ from kbuild.release.packages import make_package
 from kbuild.release.place import (
     demand_replaceable,
     demand_writable,
-    held,
+    locked,
     new_release,
     why_no_release,
 )
@@ -48,10 +48,10 @@ from kbuild.release.sums import digest, digests_of, read_sums, write_sums
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """The finished folder, the names of the files in it, and what it was made of.
+    """A finished release: its directory, file names, tree and proofs.
 
-    ``unchanged`` tells that all that goes into the binaries is as it was when they were built, and
-    ``written`` that the folder was: one that holds these very binaries is left as it is.
+    ``unchanged`` is True if an earlier run compiled the binaries from the same inputs. ``written``
+    is False if the directory already held exactly these binaries and was left unchanged.
     """
 
     folder: Path
@@ -64,13 +64,13 @@ class Release:
 
 @contextlib.contextmanager
 def reserve(folder: Path, request: BuildRequest, tag: Tag, workspace: Workspace) -> Iterator[None]:
-    """Hold the output folder for this run; what is wrong with it shows before the work begins.
+    """Lock the output directory for this run, and report its problems before the work begins.
 
-    A release of the same tag and request may be there: nothing may have changed since.
+    It may contain a release of the same tag and request, which may turn out to be unchanged.
 
     Raises BadSetting, OutputBusy, OutputExists, OutputNotReplaceable, NotWritable or DiskFull.
     """
-    with held(folder, workspace):
+    with locked(folder, workspace):
         if not _is_occupied(folder):
             demand_writable(folder)
         elif request.output.force:
@@ -82,7 +82,7 @@ def reserve(folder: Path, request: BuildRequest, tag: Tag, workspace: Workspace)
 
 
 def demand_free(folder: Path, request: OutputRequest) -> None:
-    """Raise OutputExists unless the folder is empty, absent or to be replaced."""
+    """Raise OutputExists unless the directory is empty, missing or to be replaced."""
     if not request.force and _is_occupied(folder):
         raise OutputExists(path=folder)
 
@@ -90,11 +90,11 @@ def demand_free(folder: Path, request: OutputRequest) -> None:
 def publish(
     proven: ProvenBuild, request: BuildRequest, folder: Path, times: Mapping[str, float]
 ) -> Release:
-    """Write the release into ``folder``, which appears whole or not at all.
+    """Write the release into ``folder``, which appears complete or not at all.
 
-    ``times`` are the seconds that each stage took. A folder that holds these very binaries already
-    is left as it is, unless it is to be replaced. Raises OutputExists, OutputNotReplaceable,
-    PackagerFailed, DiskFull or NotWritable.
+    ``times`` are the seconds that each stage took. A directory that holds these very binaries
+    already is left as it is, unless it is to be replaced. Raises OutputExists,
+    OutputNotReplaceable, PackagerFailed, DiskFull or NotWritable.
     """
     output = request.output
     is_left = not output.force and _is_occupied(folder)
@@ -115,7 +115,7 @@ def publish(
 
 
 def list_files(folder: Path) -> list[str]:
-    """Return the names of all that is in a folder and is no folder, relative to it, sorted."""
+    """Return the names of all files and links below a directory, relative to it, sorted."""
     found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return sorted(path.relative_to(folder).as_posix() for path in found)
 
@@ -135,7 +135,7 @@ def _write(
         path.chmod(0o755)
         (folder / sbom_name(binary.arch)).write_text(sbom_text(binary))
         for kind in request.output.packages:
-            place = binary.path.parent  # on the disk of the cache, which may be the full one
+            place = binary.path.parent  # on the disk of the cache, for the error of a full disk
             with disk_errors(place), tempfile.TemporaryDirectory(dir=place) as work:
                 make_package(kind, binary, Path(work), folder)
     (folder / PATCH).write_text(binaries[0].tree.diff, encoding="utf-8")
@@ -149,7 +149,7 @@ def _write(
 
 
 def _make_owners_own(folder: Path) -> None:
-    """Let only the owner write, whatever the umask: ``kbuild check`` refuses anything else."""
+    """Make the release writable only for its owner; ``kbuild check`` refuses other modes."""
     for path in (folder, *folder.rglob("*")):
         path.chmod(path.stat().st_mode & ~0o022)
 
@@ -159,7 +159,7 @@ def _is_occupied(folder: Path) -> bool:
 
 
 def _is_of(folder: Path, request: BuildRequest, tag: Tag) -> bool:
-    """Return whether a folder holds a release of the same tag and request, whenever that was."""
+    """Return whether a directory holds a release of the same tag and request, of any date."""
     free = {"version", *(["build_date"] if request.build_date is None else [])}
     asked = request_document(request, request.build_date)
     wanted = {name: value for name, value in asked.items() if name not in free}
@@ -173,7 +173,7 @@ def _is_of(folder: Path, request: BuildRequest, tag: Tag) -> bool:
 
 
 def _holds(folder: Path, proven: tuple[ProvenBinary, ...], layout: Layout) -> bool:
-    """Return whether a release is whole and has these very binaries; it may be signed."""
+    """Return whether a release is complete and has exactly these binaries; it may be signed."""
     if why_no_release(folder) is not None:
         return False
     sums = read_sums(read_file(folder / SUMS["sha256"], MAX_DOCUMENT))

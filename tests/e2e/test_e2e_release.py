@@ -411,7 +411,7 @@ def test_make_release_does_it_all_in_a_plain_shell(
             "KBUILD_CACHE_DIR": str(shared.cache),
         },
     )
-    assert "files, which agree with one another" in told
+    assert "files, all consistent" in told
     names = list_files(tmp_path / "out")
     assert {"kubeadm-linux-amd64", "kubeadm-linux-arm64", "cosign.pub"} <= set(names)
 

@@ -168,3 +168,19 @@ def test_a_thousand_tags_are_planned_from_what_kbuild_prints(tmp_path: Path) -> 
     first, last = done.stdout.splitlines()
     assert json.loads(first.removeprefix("tags=")) == tags[-2:-62:-1]
     assert last == f"before={tags[-61]}"
+
+
+@pytest.mark.parametrize("missing", ["released", "versions"])
+def test_a_plan_without_its_input_is_one_clear_line(missing: str, tmp_path: Path) -> None:
+    if missing != "released":
+        (tmp_path / "released").write_text("v1.31.2\n")
+    done = subprocess.run(
+        [ROOT / ".ci/plan", tmp_path / "released"],
+        input='{"versions": []}' if missing == "released" else "no JSON",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert ("cannot be read" if missing == "released" else "is not the output") in done.stderr

@@ -1,15 +1,14 @@
-"""Binaries of earlier runs, each by all that went into it but its date.
+"""Keep binaries for later runs, by a key of all their inputs except the build date.
 
-The same inputs give the same bytes, so a binary whose inputs are the same need not be compiled
-again. It is proven again each time all the same.
+The same inputs give the same bytes, so a binary with the same inputs is not compiled again. It is
+still proven each time.
 
     built/<key>/kubeadm     the binary
-    built/<key>/built.json  its sha256, its BuildDate, its inputs, and when it was compiled; and
-                            the sha256 of all that
+    built/<key>/built.json  its sha256, build date, inputs and compile time, and the sha256 of these
 
-The key is a digest of the inputs, and built.json repeats them in full: a binary counts only for the
-inputs that it was kept for. Both files are in the cache, so this does not protect against somebody
-who can write to the cache. Only the user and root can (see kbuild.base.workspace), and
+The key is a digest of the inputs, and built.json repeats them in full: a binary is used only for
+exactly its inputs. Both files are in the cache, so this does not protect against somebody who can
+write to the cache. Only the user and root can (see kbuild.base.workspace), and
 `kbuild rebuild` uses no kept binary.
 """
 
@@ -31,16 +30,16 @@ from kbuild.kubeadm.compile.recipe import go_command
 from kbuild.kubeadm.model import Binary, BuildRequest, PatchedTree, Stamp, TreeState
 from kbuild.kubeadm.toolchain.archives import digest_of
 
-_MAX_DOCUMENT = 16 << 20  # bytes; it holds the patch
+_MAX_DOCUMENT = 16 << 20  # bytes; it contains the patch
 _ANY_DATE = datetime.fromtimestamp(0, UTC)
 
 
 def find_built(
     patched: PatchedTree, request: BuildRequest, workspace: Workspace, progress: Progress
 ) -> tuple[Binary, ...] | None:
-    """Return the binaries of all architectures asked for, which share a build date, or None.
+    """Return the binaries of all requested architectures, or None.
 
-    A date that the request gives must be theirs.
+    They have the same build date, which is that of the request if it has one.
     """
     found = []
     for arch in request.arches:
@@ -103,7 +102,7 @@ def _find(
             progress.say(f"the kept binary for {arch} is damaged, compiling it again")
             remove(folder)
             return None
-        os.utime(folder)  # tells when it was last of use
+        os.utime(folder)  # the time of its last use
     return Binary(
         path=path,
         arch=arch,
@@ -116,7 +115,7 @@ def _find(
 
 
 def _read_document(path: Path, inputs: Mapping[str, object]) -> dict[str, Any]:
-    """Return what was recorded of a binary; raises OSError or ValueError if that is damaged."""
+    """Return the record of a binary; raises OSError or ValueError if it is damaged."""
     document = json.loads(read_file(path, _MAX_DOCUMENT))
     about: dict[str, Any] = document["binary"]
     if document["sha256"] != _digest(about) or about["inputs"] != inputs:
@@ -129,7 +128,7 @@ def _digest(about: Mapping[str, object]) -> str:
 
 
 def _inputs(patched: PatchedTree, arch: str, tree_state: TreeState) -> dict[str, object]:
-    """Return all that a binary is made from but its date, as JSON has it."""
+    """Return all inputs of a binary except its build date, as JSON values."""
     command = go_command(patched, arch, Stamp(build_date=_ANY_DATE, tree_state=tree_state))
     source, toolchain = patched.source, patched.toolchain
     go_root = toolchain.go_root
@@ -152,6 +151,6 @@ def _folder(inputs: dict[str, object], workspace: Workspace) -> Path:
 
 
 def _copy(source: Path, target: Path) -> None:
-    # Not a link: whoever made the source could write to the same file later.
+    # Not a link: the program that wrote the source could change the same file later.
     shutil.copyfile(source, target)
     target.chmod(0o755)

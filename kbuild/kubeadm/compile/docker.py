@@ -1,6 +1,6 @@
-"""Compile in a container: no network, not root, no capabilities, all but the cache read-only.
+"""Compile in a container without network, root and capabilities; only the cache is writable.
 
-Each image has a Go cache of its own: a compiler can write what it likes into its cache.
+Each image has its own Go build cache, because a compiler can write anything into its cache.
 """
 
 import contextlib
@@ -56,19 +56,19 @@ class DockerBuild:
         image = patched.toolchain.image
         assert image is not None
         self._image, self._out = image, out
-        with contextlib.ExitStack() as held:
-            run = held.enter_context(engine_run(workspace, image))
-            source, made = (held.enter_context(run.volume()) for _ in range(2))
+        with contextlib.ExitStack() as stack:
+            run = stack.enter_context(engine_run(workspace, image))
+            source, made = (stack.enter_context(run.volume()) for _ in range(2))
             if empty_cache:
-                self._gocache = held.enter_context(run.volume())
+                self._gocache = stack.enter_context(run.volume())
             else:
                 self._gocache = _cache_of(image, workspace)
             volumes = {source: GOPATH, made: OUT.parent, self._gocache: CACHE.parent}
             self._limits, environment = _resources(run)
-            # The holder is there until the container is, so the volumes are in use all the time.
+            # The holder exists until the container does, so the volumes are always in use.
             with run.holder(image, volumes) as holder:
                 _load(holder, patched.source, tar)
-                self._container = held.enter_context(
+                self._container = stack.enter_context(
                     run.container(
                         image,
                         ("sh", "-euc", command.script),
@@ -82,10 +82,10 @@ class DockerBuild:
                     )
                 )
             self._container.start()
-            self._held = held.pop_all()
+            self._stack = stack.pop_all()
 
     def lines(self) -> Iterator[str]:
-        """Yield what the build prints, a line each, until it ends."""
+        """Yield the lines that the build prints, until it ends."""
         rest = b""
         with engine.translate(self._image):
             for chunk in self._container.output():
@@ -95,7 +95,7 @@ class DockerBuild:
             yield rest.decode(errors="replace")
 
     def exit_code(self) -> int:
-        """Wait for the end, and bring the binaries here if it went well."""
+        """Wait for the end, and copy the binaries if the build succeeded."""
         with engine.translate(self._image):
             code = self._container.exit_code()
             if code == 0:
@@ -104,7 +104,7 @@ class DockerBuild:
 
     def close(self) -> None:
         """Remove the container and the volumes of this run."""
-        self._held.close()
+        self._stack.close()
 
     def drop_cache(self) -> None:
         """Remove the volume of Go's build cache."""
@@ -122,13 +122,13 @@ def _cache_of(image: str, workspace: Workspace) -> str:
 def _resources(run: EngineRun) -> tuple[Limits, dict[str, str]]:
     """Return the limits of a compile in this engine, and the settings of Go's garbage collector."""
     memory, processors = run.resources
-    # An engine does not report its free memory; if it has as much as this machine, it runs here.
+    # An engine does not report free memory. If it has as much as this machine, it runs here.
     free = free_memory() if memory == total_memory() else memory // 2
     return compile_limits(memory, processors), collector_settings(free, processors)
 
 
 def _load(holder: Holder, source: SourceTree, tar: Path) -> None:
-    # What is patched goes over the rest.
+    # Patched files replace the others.
     patched = pack(source.path, TREE.relative_to(GOPATH))
     holder.load(GOPATH, empty_folders(TREE.relative_to(GOPATH)))
     with tar.open("rb") as stream:
@@ -139,7 +139,7 @@ def _load(holder: Holder, source: SourceTree, tar: Path) -> None:
 
 
 def pack(folder: Path, prefix: PurePosixPath) -> Iterator[bytes]:
-    """Yield a tar stream of a folder below ``prefix``, owned by root and readable by all."""
+    """Yield a tar stream of a directory below ``prefix``, owned by root and readable by all."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w|", format=tarfile.GNU_FORMAT) as tar:
         for path in (folder, *sorted(folder.rglob("*"))):
@@ -160,7 +160,7 @@ def pack(folder: Path, prefix: PurePosixPath) -> Iterator[bytes]:
 
 
 def unpack(container: Container, source: PurePosixPath, target: Path, limits: Limits) -> None:
-    """Make ``target`` a copy of a container's folder; raises SandboxLimit if it is too large."""
+    """Make ``target`` a copy of a container's directory; raises SandboxLimit if it is too large."""
     fresh = target.with_name(f"{target.name}-new")
     fresh.mkdir()
     with tempfile.TemporaryFile(dir=fresh) as file:

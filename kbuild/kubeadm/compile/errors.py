@@ -1,4 +1,4 @@
-"""What can go wrong when kubeadm is compiled."""
+"""Errors of compiling kubeadm."""
 
 from pathlib import Path
 
@@ -13,11 +13,11 @@ class CompileFailed(CompileError):
     log: Path
 
     what = "compiling kubeadm for {arch} failed with exit code {code}"
-    todo = "the last lines are below, the whole output is in {log}"
+    todo = "the last lines are below, the complete output is in {log}"
 
 
 class OutOfMemory(CompileError):
-    """The compiler was killed because memory ran out."""
+    """The compiler ran out of memory and was killed."""
 
     arch: str
 
@@ -26,10 +26,10 @@ class OutOfMemory(CompileError):
 
 
 class NoBinary(CompileError):
-    """The compiler succeeded but left no binary."""
+    """The compiler succeeded but wrote no binary."""
 
     arch: str
     log: Path
 
-    what = "the compiler left no kubeadm for {arch}"
+    what = "the compiler wrote no kubeadm for {arch}"
     todo = "its output is in {log}"

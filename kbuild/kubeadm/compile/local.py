@@ -1,4 +1,4 @@
-"""Compile with a Go of this machine, in a sandbox laid out like the container."""
+"""Compile with a local Go, in a sandbox with the same paths as the container."""
 
 import os
 from collections.abc import Iterator
@@ -37,13 +37,13 @@ class LocalBuild:
     ) -> None:
         go_root = patched.toolchain.go_root
         assert go_root is not None
-        # A Go can write what it likes into its cache, under whatever name another would look for.
+        # Each Go has its own cache, because it can write any output under any key.
         shared = workspace.cache / "gocache" / digest_of(go_root)
         if shared.is_symlink() or not shared.is_dir():
             remove(shared)
         self._gocache = workspace.work / "gocache" if empty_cache else shared
         gocache = sandbox.own_writable(self._gocache)
-        os.utime(gocache)  # tells when it was last of use
+        os.utime(gocache)  # the time of its last use
         self._out = out
         processors = os.cpu_count() or 1
         place = Sandbox(
@@ -62,7 +62,7 @@ class LocalBuild:
         self._process = place.start(["sh", "-euc", command.script])
 
     def lines(self) -> Iterator[str]:
-        """Yield what the build prints, a line each, until it ends."""
+        """Yield the lines that the build prints, until it ends."""
         return self._process.lines()
 
     def exit_code(self) -> int:
@@ -75,7 +75,7 @@ class LocalBuild:
         return ended.code
 
     def close(self) -> None:
-        """Stop whatever still runs."""
+        """Stop what still runs."""
         self._process.close()
 
     def drop_cache(self) -> None:

@@ -1,4 +1,4 @@
-"""Let the compiler use memory instead of processor time, where there is enough of it."""
+"""Let the compiler use memory instead of processor time, if there is enough memory."""
 
 import contextlib
 import os
@@ -10,12 +10,12 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def collector_settings(free: int, processors: int) -> dict[str, str]:
-    """Return the environment that tells Go's garbage collector what it may use of ``free`` bytes.
+    """Return the settings of Go's garbage collector for ``free`` bytes of memory.
 
-    The collector takes a quarter of the processor time of a compile, and the bytes of the binary do
-    not depend on it. Without it a compiler of v1.20.2 takes 0.9 GiB instead of 0.6 GiB, and one
-    runs on each processor. With less than twice that it stays on, so that no machine has to swap.
-    GOMEMLIMIT, which Go knows since 1.19, turns it on again before there is too little.
+    The collector takes a quarter of the processor time of a compile, and does not change the
+    binary. Without it, a compiler of v1.20.2 needs 0.9 GiB instead of 0.6 GiB, and one compiler
+    runs on each processor. With less than twice that memory the collector stays on, so that no
+    machine has to swap. GOMEMLIMIT (since Go 1.19) turns it on again before memory runs out.
     """
     share = free // processors
     if share < 2 * _GIB:
@@ -24,7 +24,7 @@ def collector_settings(free: int, processors: int) -> dict[str, str]:
 
 
 def free_memory() -> int:
-    """Return the bytes that programs can use here without swapping, in this cgroup too."""
+    """Return the bytes that programs in this cgroup can use without swapping."""
     return min([_of_machine(), *_of_cgroups()])
 
 
@@ -42,7 +42,7 @@ def _of_machine() -> int:
 
 
 def _of_cgroups() -> Iterator[int]:
-    """Yield what is free in each cgroup (version 2) of this process that has a limit."""
+    """Yield the free memory of each cgroup (version 2) of this process that has a limit."""
     with contextlib.suppress(OSError, ValueError):
         _, _, name = Path("/proc/self/cgroup").read_text().strip().rpartition("::")
         group = CGROUPS / name.strip("/")

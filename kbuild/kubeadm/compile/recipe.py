@@ -31,10 +31,10 @@ PURPOSE = "the compiler"
 _GIB = 1 << 30
 # Go keeps each output in its build cache under the sha256 of its content (<sha256>-d), but compares
 # only the size when it uses one (GetFile in cmd/go/internal/cache/cache.go, v1.15 to v1.26). So the
-# content is compared here: what is not found good is dropped. sha256sum takes five times as long as
+# content is compared here, and damaged outputs are removed. sha256sum takes five times as long as
 # openssl, which most images have; not all have find. The index (<id>-a) needs no check: Go compares
 # the id in it, and an output either exists or does not. Another compiler may be writing to the same
-# cache, so what seems damaged is read once more.
+# cache, so a file that seems damaged is read a second time.
 _CHECK_CACHE = rf"""
 if command -v openssl >/dev/null; then tool='openssl dgst -sha256 -r'; else tool=sha256sum; fi
 for name in ${{tool%% *}} comm sort; do
@@ -73,7 +73,7 @@ rm -f /tmp/outputs /tmp/good /tmp/damaged
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """One era's way to build; the fields are explained at the top of recipes.toml."""
+    """How to build an era; recipes.toml explains the fields."""
 
     versions: SpecifierSet
     read: list[str]
@@ -87,10 +87,10 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoCommand:
-    """What to run in the tree's folder: the arguments after ``go`` and the environment.
+    """The command to run in the directory of the tree: arguments of ``go``, and the environment.
 
-    ``packages`` is how many there are, for the progress, if that is known: counting takes a
-    processor for about a second.
+    ``packages`` is the number of packages for the progress, if it is known: counting them takes
+    about a second of processor time.
     """
 
     arguments: tuple[str, ...]
@@ -101,8 +101,8 @@ class GoCommand:
     def script(self) -> str:
         """Return a POSIX shell script.
 
-        It removes damaged outputs from Go's build cache, and prints the Go version and the number
-        of packages; then it builds.
+        It removes damaged outputs from Go's build cache, prints the Go version and the number of
+        packages, and builds.
         """
         build = " ".join(shlex.quote(argument) for argument in self.arguments)
         flags = " ".join(shlex.quote(a) for a in self.arguments if a.startswith(("-mod", "-tags")))
@@ -118,9 +118,9 @@ class GoCommand:
 
 
 def compile_limits(memory: int, processors: int) -> Limits:
-    """Return the limits of a compile on a machine of so many bytes of memory and processors.
+    """Return the limits of a compile on a machine with this memory (bytes) and these processors.
 
-    Go runs a compiler a processor, each with a few threads more than there are processors.
+    Go runs one compiler for each processor, each with a few more threads than processors.
     """
     return Limits(
         processes=256 + 16 * processors + 2 * processors**2,
@@ -138,9 +138,9 @@ def recipes() -> tuple[Recipe, ...]:
 
 
 def recipe_for(tree: SourceTree) -> Recipe:
-    """Return the recipe of the tree's era: its version fits, and it has a go.work or has none.
+    """Return the recipe that fits the version of the tree, and whether it has a go.work.
 
-    A tree newer than all takes the newest.
+    A tree that is newer than all recipes gets the newest one.
     """
     known, workspace = recipes(), (tree.path / "go.work").exists()
     fits = (r for r in eras_of(known, tree.version) if (r.mode == "workspace") == workspace)
@@ -148,14 +148,15 @@ def recipe_for(tree: SourceTree) -> Recipe:
 
 
 def go_command(patched: PatchedTree, arch: str, stamp: Stamp) -> GoCommand:
-    """Return the build of kubeadm for one architecture."""
+    """Return the command that builds kubeadm for one architecture."""
     recipe = recipe_for(patched.source)
     arguments = ["build", "-v", f"-o={OUT / f'kubeadm-{arch}'}", "-installsuffix=static"]
     everywhere = "all=" if recipe.all else ""
     if recipe.trim == "build":
         arguments.append("-trimpath")
     else:
-        # Since Go 1.18 a binary quotes these flags, so each space of upstream's counts.
+        # Since Go 1.18 the flags are in the binary, so they must have the same spaces as
+        # upstream's.
         trim = f"{everywhere}-trimpath={TREE if recipe.all else KUBE_ROOT}"
         arguments += [f"-gcflags={f'{trim} ' if recipe.all else f' {trim}'}", f"-asmflags={trim}"]
     if recipe.mode == "module":
@@ -170,7 +171,7 @@ def go_command(patched: PatchedTree, arch: str, stamp: Stamp) -> GoCommand:
 
 
 def stamp_fields(source: SourceTree, stamp: Stamp) -> dict[str, str]:
-    """Return what the binary is to say of itself.
+    """Return the version fields that the binary must report.
 
     ``gitVersion`` is the tag itself, never ``-dirty``: to kubeadm a dirty version is older than
     its own release (cmd/kubeadm/app/util/version.go).

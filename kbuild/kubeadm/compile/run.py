@@ -1,4 +1,4 @@
-"""Compile kubeadm from a patched tree, with the builder that the toolchain is for."""
+"""Compile kubeadm from a patched tree, with the builder of the toolchain."""
 
 import contextlib
 import re
@@ -26,19 +26,19 @@ _COUNTED = re.compile(rf"{COUNT_MARK} +([1-9]\d{{0,5}})", re.ASCII)
 
 
 class RunningBuild(Protocol):
-    """One build under way; whichever builder runs it."""
+    """A running build of either builder."""
 
     def lines(self) -> Iterator[str]:
-        """Yield what it prints, until it ends."""
+        """Yield its output lines until it ends."""
 
     def exit_code(self) -> int:
-        """Return the exit code once it has ended, its output then stands in the out folder."""
+        """Wait for its end, and return the exit code; then the binary is in the out directory."""
 
     def close(self) -> None:
-        """Stop it and remove what it used."""
+        """Stop it, and remove what it used."""
 
     def drop_cache(self) -> None:
-        """Remove Go's build cache, which the next build then makes anew."""
+        """Remove Go's build cache; the next build makes a new one."""
 
 
 def compile_kubeadm(
@@ -50,10 +50,10 @@ def compile_kubeadm(
     *,
     empty_cache: bool = False,
 ) -> Binary:
-    """Compile kubeadm for one architecture; with ``empty_cache`` from nothing that was kept.
+    """Compile kubeadm for one architecture; with ``empty_cache``, without Go's kept build cache.
 
-    Raises WrongGo when the toolchain is not the pinned Go, CompileFailed, OutOfMemory, NoBinary
-    and what the builder raises.
+    Raises WrongGo if the toolchain is not the chosen Go, CompileFailed, OutOfMemory, NoBinary, or
+    the builder's errors.
     """
     out = workspace.work / f"out-{arch}"
     out.mkdir(exist_ok=True)
@@ -79,7 +79,7 @@ def compile_kubeadm(
 def choose_builder(request: GoRequest, progress: Progress) -> Builder:
     """Return ``docker`` or ``local``; ``auto`` takes docker when an engine answers.
 
-    Raises the engine's errors, or SandboxUnavailable, when the builder asked for cannot work here.
+    Raises the engine's errors, or SandboxUnavailable, if the requested builder cannot work here.
     """
     if request.builder == "docker":
         engine.connect().close()
@@ -88,7 +88,7 @@ def choose_builder(request: GoRequest, progress: Progress) -> Builder:
     if request.builder != "auto":
         return request.builder
     if request.root is not None:
-        progress.say("builder: local, because --go-root names a Go")
+        progress.say("builder: local, because --go-root was given")
         return "local"
     if reason := engine.why_unavailable():
         progress.say(f"builder: local, because {reason}")
@@ -98,7 +98,7 @@ def choose_builder(request: GoRequest, progress: Progress) -> Builder:
 
 
 def provide(toolchain: Toolchain, progress: Progress) -> None:
-    """Bring the image of a toolchain here, if it is one.
+    """Pull the image of a toolchain, if it has one.
 
     Raises ImageNotFound or an EngineError.
     """
@@ -139,7 +139,7 @@ def _start(
     command: GoCommand, patched: PatchedTree, workspace: Workspace, out: Path, *, empty_cache: bool
 ) -> RunningBuild:
     tar = workspace.work / "tree.tar"
-    if not tar.exists():  # an earlier architecture's
+    if not tar.exists():  # all architectures share it
         write_tar(patched.source.files, tar)
     if patched.toolchain.builder == "docker":
         from kbuild.kubeadm.compile.docker import DockerBuild  # slow to import
@@ -151,7 +151,7 @@ def _start(
 
 
 def _counted(log: Path) -> int | None:
-    """Return how many packages the last compile of the same tag counted."""
+    """Return the number of packages in the last compile of the same tag, or None."""
     with contextlib.suppress(OSError):
         for line in read_file(log, _MAX_LOG).decode(errors="replace").splitlines():
             if counted := _COUNTED.fullmatch(line):

@@ -1,4 +1,4 @@
-"""What can go wrong when a tree is patched."""
+"""Errors of patching a tree."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ class NoPatchFits(PatchError):
     expected: str
 
     what = "no patch fits {tag}: {file} does not hold {expected} exactly once"
-    todo = "the tree was edited, or is of a layout that kbuild does not know yet"
+    todo = "the tree was modified, or has a layout that kbuild does not know yet"
 
 
 class SeveralPatchesFit(PatchError):
@@ -23,11 +23,11 @@ class SeveralPatchesFit(PatchError):
     series: str
 
     what = "more than one patch series fits {tag}: {series}"
-    todo = "the tree holds two layouts at once; use an unmodified source"
+    todo = "the tree contains two layouts at once; use an unmodified source"
 
 
 class LifetimeNotReached(PatchError):
-    """After patching, the source computes to another lifetime than asked."""
+    """The patched source does not compute the requested lifetime."""
 
     name: str
     file: str
@@ -35,7 +35,7 @@ class LifetimeNotReached(PatchError):
     expected: str
 
     what = "after patching, {name} in {file} is {actual}, not {expected}"
-    todo = "the tree was edited, or is of a layout that kbuild does not know yet"
+    todo = "the tree was modified, or has a layout that kbuild does not know yet"
 
 
 class VendoredCopy(PatchError):
@@ -48,7 +48,7 @@ class VendoredCopy(PatchError):
 
 
 class PatchIndexBroken(PatchError):
-    """The patches folder is missing or its index cannot be read."""
+    """The patches directory is missing, or its index cannot be read."""
 
     path: Path | str
     reason: str

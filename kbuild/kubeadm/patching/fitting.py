@@ -1,4 +1,4 @@
-"""Find the one series that fits a tree, before anything is written."""
+"""Find the series that fits a tree, without changing anything."""
 
 import os
 
@@ -10,13 +10,13 @@ from kbuild.kubeadm.patching.gosource import const_value
 from kbuild.kubeadm.patching.series import Hunk, Series, series_for
 
 DAY = 24 * 3600 * 10**9
-_MAX_SOURCE = 1 << 20  # bytes; constants.go of kubeadm, the longest that is read, has 30,000
+_MAX_SOURCE = 1 << 20  # bytes; the longest file that is read, kubeadm's constants.go, has 30,000
 
 
 def fitting_series(
     tree: SourceTree, lifetimes: Lifetimes, stored_defaults: StoredDefaults
 ) -> Series:
-    """Return the series that fits the tree; nothing is changed.
+    """Return the series that fits the tree.
 
     Raises UnsupportedVersion, NoPatchFits, SeveralPatchesFit or VendoredCopy.
     """
@@ -39,9 +39,9 @@ def fitting_series(
 
 
 def read(tree: SourceTree, file: str, expected: str) -> str:
-    """Return the text of a file, line ends as they are.
+    """Return the text of a file with its line ends unchanged.
 
-    Raises NoPatchFits, naming what was ``expected`` there, if it is no UTF-8 file.
+    Raises NoPatchFits, which names the ``expected`` text, if it is not a UTF-8 file.
     """
     try:
         return read_file(tree.path / file, _MAX_SOURCE).decode()
@@ -50,7 +50,7 @@ def read(tree: SourceTree, file: str, expected: str) -> str:
 
 
 def check_keeps(tree: SourceTree, series: Series) -> None:
-    """Check that the constants which must not change are what they always were.
+    """Check that the constants that must not change have their original values.
 
     Raises NoPatchFits.
     """
@@ -65,14 +65,14 @@ def check_keeps(tree: SourceTree, series: Series) -> None:
 
 
 def places(text: str, lines: tuple[str, ...]) -> list[int]:
-    """Return the indexes of the lines at which these lines stand in the text."""
+    """Return the indexes at which these lines occur in the text."""
     have = text.split("\n")
     size = len(lines)
     return [at for at in range(len(have)) if tuple(have[at : at + size]) == lines]
 
 
 def human(duration: int) -> str:
-    """Return nanoseconds in the largest unit that needs no fraction."""
+    """Return nanoseconds in the largest unit without a fraction."""
     for name, size in (("year", DAYS_A_YEAR * DAY), ("day", DAY), ("hour", DAY // 24)):
         if duration and duration % size == 0:
             count = duration // size
@@ -81,7 +81,7 @@ def human(duration: int) -> str:
 
 
 def misfit(tree: SourceTree, file: str, expected: str, details: str = "") -> NoPatchFits:
-    """Return the error that names the file and what was expected in it."""
+    """Return the error for a file that does not contain the expected text."""
     return NoPatchFits(tag=tree.tag, file=file, expected=f"`{expected}`", details=details)
 
 
@@ -99,7 +99,7 @@ def _check_fit(
 
 
 def _culprit(text: str, hunk: Hunk) -> str:
-    """Return the line of the hunk that is missing or stands there too often, else all of them."""
+    """Return the line of the hunk that does not occur exactly once, or all lines."""
     wrong = (line for line in hunk.old if len(places(text, (line,))) != 1)
     return next(wrong, "\n".join(hunk.old)).strip()
 

@@ -1,8 +1,8 @@
 """Compute Go's constant expressions over durations.
 
-Only what lifetimes are written with is understood; everything else is an error, for a lifetime
-that cannot be computed is one that nobody checked. Durations are nanoseconds in an int64, as
-``time.Duration`` counts them (https://go.dev/ref/spec#Constant_expressions).
+Only the expressions that lifetimes are written with are supported. Everything else is an error,
+because a lifetime that cannot be computed cannot be checked. Durations are nanoseconds in an int64,
+like ``time.Duration`` (https://go.dev/ref/spec#Constant_expressions).
 """
 
 import re
@@ -24,22 +24,22 @@ LEGACY_OCTAL = re.compile(r"0[0-7_]+")
 
 
 class GoSourceError(ValueError):
-    """The source is no Go, or does not hold what was looked for in a form that is understood."""
+    """The source is not Go, or does not contain the value in a supported form."""
 
 
 class Constants:
-    """The constants of one file, by name, groups included."""
+    """The constants of one file by name, also those in groups."""
 
     def __init__(self, root: "Node") -> None:
         self._values: dict[str, list[Node | None]] = {}
-        self._known: dict[str, int] = {}  # or constants made of one another take for ever
+        self._known: dict[str, int] = {}  # otherwise nested constants would take exponential time
         for declaration in root.children:
             if declaration.type == "const_declaration":
                 for spec in declaration.named_children:
                     self._add(spec)
 
     def value(self, name: str, seen: tuple[str, ...] = ()) -> int:
-        """Return the value of the one constant of that name; ``seen`` led to it.
+        """Return the value of a constant; ``seen`` are the constants that refer to it.
 
         Raises GoSourceError.
         """
@@ -67,7 +67,7 @@ class Constants:
         listed = spec.child_by_field_name("value")
         values: list[Node | None] = [*parts(listed)] if listed else []
         names = [n for n in spec.children_by_field_name("name") if n.type == "identifier"]
-        # Without values a name repeats the expression above it, which no lifetime does.
+        # Without a value, a name repeats the expression above it; no lifetime does that.
         for name, value in zip(names, values or [None] * len(names), strict=False):
             self._values.setdefault(text(name), []).append(value)
 
@@ -85,7 +85,7 @@ class Constants:
 
 
 def _inner(node: "Node") -> "Node":
-    """Return what stands in ``(…)`` or ``time.Duration(…)``."""
+    """Return the expression in ``(…)`` or ``time.Duration(…)``."""
     holder = node
     if node.type == "call_expression" and text(child(node, "function")) == "time.Duration":
         holder = child(node, "arguments")
@@ -115,12 +115,12 @@ def _integer(literal: str) -> int:
     try:
         return int(literal, 8 if LEGACY_OCTAL.fullmatch(literal) else 0)
     except ValueError as error:
-        msg = f"{literal} is no integer"
+        msg = f"{literal} is not an integer"
         raise GoSourceError(msg) from error
 
 
 def only(found: list["Node"], what: str) -> "Node":
-    """Return the only one of ``found``, or raise GoSourceError."""
+    """Return the only element of ``found``; raises GoSourceError if there is another number."""
     if len(found) != 1:
         msg = f"there is {'more than one' if found else 'no'} {what}"
         raise GoSourceError(msg)
@@ -128,7 +128,7 @@ def only(found: list["Node"], what: str) -> "Node":
 
 
 def child(node: "Node", name: str) -> "Node":
-    """Return the child of that field, or raise GoSourceError."""
+    """Return the child in a field; raises GoSourceError if there is none."""
     found = node.child_by_field_name(name)
     if found is None:
         msg = f"{text(node)} is not understood"

@@ -1,4 +1,4 @@
-"""Read lifetimes out of Go source: constants, and what a NotAfter adds to now."""
+"""Read lifetimes from Go source: constants, and the duration that a NotAfter adds to now."""
 
 import contextlib
 from collections import Counter
@@ -23,7 +23,7 @@ def const_value(source: str, name: str) -> int:
 
 
 def added_duration(source: str, function: str, field: str) -> int:
-    """Return, in nanoseconds, what ``field: now.Add(…)`` adds in the function of that name.
+    """Return the nanoseconds that ``field: now.Add(…)`` adds in a function.
 
     ``field`` is a field of a literal or a variable; ``time.Now()`` may stand for ``now`` and a
     ``.UTC()`` may follow. Raises GoSourceError.
@@ -47,15 +47,15 @@ def _added_duration(root: "Node", function: str, field: str) -> int:
     added = _added(value, f"{field} in {function}")
     used, everywhere = _identifiers(added), _identifiers(home)
     for name in used.keys() - {"time"}:
-        # A name that stands elsewhere in the function too may be declared anew there.
+        # A name that also occurs elsewhere in the function may be declared again there.
         if everywhere[name] != used[name]:
-            msg = f"{name} may be another thing in {function}"
+            msg = f"{name} may be declared again in {function}"
             raise GoSourceError(msg)
     return Constants(root).evaluate(added)
 
 
 def _parse(source: str) -> "Node":
-    # Loaded here, so that commands which patch nothing do not wait for it.
+    # Imported here: only a few commands patch anything.
     import tree_sitter_go
     from tree_sitter import Language, Parser
 

@@ -1,4 +1,4 @@
-"""Prove a kubeadm: what it says of itself, what it is made of, and every date that it issues."""
+"""Prove a kubeadm: its version, its file format, and every date that it issues."""
 
 import contextlib
 import json
@@ -34,10 +34,10 @@ _REPORTED = {"gitMajor": "major", "gitMinor": "minor"}  # as `kubeadm version -o
 
 
 def prove_binary(binary: Binary, workspace: Workspace, progress: Progress) -> ProvenBinary:
-    """Prove a binary of ours: it must be exactly what was asked for.
+    """Prove a binary that kbuild built: it must be exactly what was requested.
 
-    A foreign architecture that nothing here can run is proven by its ELF file alone, and
-    ``Proof.ran`` is None. Raises a ProofError.
+    If it cannot run here, only its ELF file is checked, and ``Proof.ran`` is None. Raises a
+    ProofError.
     """
     tree = binary.tree
     expected = {
@@ -62,10 +62,10 @@ def prove_file(
     workspace: Workspace,
     progress: Progress,
 ) -> Proof:
-    """Prove any kubeadm, whoever built it; ``version`` is the gitVersion it must report.
+    """Prove any kubeadm, whoever built it; ``version`` is the gitVersion that it must report.
 
-    ``stored_defaults`` is what it must do with those, None if either is right.
-    Raises a ProofError, CannotRun when nothing here can run it.
+    ``stored_defaults`` is what it must do with stored defaults, None if both are right. Raises a
+    ProofError, for example CannotRun.
     """
     arch = read_arch(path)
     expected = {"platform": f"linux/{arch}"}
@@ -81,7 +81,7 @@ def prove_file(
 
 
 def read_version(path: Path, workspace: Workspace) -> dict[str, str] | None:
-    """Return what a kubeadm says of itself, or None where nothing here can run it.
+    """Return the version fields of a kubeadm, or None if it cannot run here.
 
     Raises WrongBinary or KubeadmFailed.
     """
@@ -98,7 +98,7 @@ def _prove(
     workspace: Workspace,
     progress: Progress,
 ) -> Proof:
-    # What is run must be what was hashed, whoever can write to the file meanwhile.
+    # A copy, so that the file that runs is the file that was hashed.
     if path.stat().st_size > _MAX_SIZE:
         raise WrongBinary(path=path, reason=f"it is larger than {_MAX_SIZE >> 20} MiB")
     copy = workspace.work / f"proof-{arch}" / "kubeadm"
@@ -108,7 +108,7 @@ def _prove(
     with _runner(copy, arch, workspace) as runner:
         if runner is None:
             progress.say(
-                f"{arch}: only the static checks ran, for want of qemu-user: no certificate seen"
+                f"{arch}: static checks only, without qemu-user; no certificate was checked"
             )
             return Proof(path=path, arch=arch, sha256=digest, ran=None, where="")
         fields = _check_version(runner, expected)
@@ -133,13 +133,13 @@ def _prove_pki(
     lifetimes: Lifetimes,
     accepted: Sequence[StoredDefaults],
 ) -> tuple[tuple[IssuedCertificate, ...], StoredDefaults | None]:
-    from kbuild.kubeadm.prove.pki import (  # slow to import, for it needs cryptography
+    from kbuild.kubeadm.prove.pki import (  # slow to import: it needs cryptography
         cases,
         prove_pki,
         stored_defaults_of,
     )
 
-    # Making keys takes the time, and each case makes its own: one processor each.
+    # Making keys takes most of the time, so each case has its own thread.
     todo = cases(version, accepted)
     with ThreadPoolExecutor(len(todo)) as pool:
         running = [
@@ -182,14 +182,14 @@ def _version_fields(text: str) -> dict[str, str]:
         fields = json.loads(text)["clientVersion"]
         return {str(name): str(value) for name, value in fields.items()}
     except BROKEN as error:
-        details = f"its output is not the JSON of a version: {reason_of(error)}"
+        details = f"its output is not version JSON: {reason_of(error)}"
         raise KubeadmFailed(command="kubeadm version -o json", code=0, details=details) from error
 
 
 def _parse(git_version: str) -> Version:
     try:
         return Version(git_version.removesuffix("-dirty"))
-    except (InvalidVersion, ValueError) as error:  # digits without end are a ValueError
+    except (InvalidVersion, ValueError) as error:  # too many digits are a ValueError
         raise WrongVersion(
             name="gitVersion", actual=git_version, expected="a Kubernetes version"
         ) from error

@@ -1,6 +1,6 @@
-"""Run kubeadm in a container of an empty image, where this machine gives no sandbox.
+"""Run kubeadm in a container of an empty image, if this machine has no sandbox.
 
-The image holds the binary and nothing else: there is not even a shell in it. Its root is read-only;
+The image contains only the binary, not even a shell. Its root is read-only;
 /etc/kubernetes is a volume.
 """
 
@@ -25,7 +25,7 @@ from kbuild.kubeadm.prove.runner import (
 
 
 class ContainerRunner:
-    """Runs kubeadm in one container a command; a prove.runner.Runner."""
+    """Runs each command of kubeadm in its own container; a prove.runner.Runner."""
 
     how = "native"
     where = "container"
@@ -60,7 +60,7 @@ class ContainerRunner:
             return out.decode(errors="replace"), _read_back(container, limits.disk)
 
     def stop(self) -> None:
-        """End what runs now; see Runner."""
+        """Stop what runs; see Runner."""
         self._stopped = True
         for container in list(self._running):
             container.stop()
@@ -70,9 +70,9 @@ class ContainerRunner:
 def container_runner(
     binary: Path, arch: str, workspace: Workspace
 ) -> Iterator[ContainerRunner | None]:
-    """Give a runner, or None when the engine is of another architecture.
+    """Yield a runner, or None if the engine has another architecture.
 
-    Raises the engine's errors when none answers.
+    Raises the engine's errors.
     """
     with engine_run(workspace, str(binary)) as run:
         if run.arch != arch:

@@ -1,8 +1,8 @@
-"""What can be said of a binary without running it.
+"""Check a binary without running it.
 
-The binary may be hostile, so nothing in it decides how much is read or allocated. pyelftools gives
-the layout of the headers only: its section objects decompress data, fill NOBITS sections with
-zeros, and parse hash tables and notes whose sizes the file itself claims.
+The binary may be hostile, so it must not decide how much is read or allocated. pyelftools is used
+only for the layout of the headers: its section objects decompress data, fill NOBITS sections with
+zeros, and parse hash tables and notes with the sizes that the file claims.
 """
 
 import contextlib
@@ -24,11 +24,11 @@ _IDENT = 16
 _MAX_HEADERS = 1000  # Go's linker writes about 10 segments and 30 sections
 _MAX_NAMES = 64 * 1024  # bytes of all section names
 
-Content = Path | bytes  # a file, or its bytes as read before
+Content = Path | bytes  # a file, or its content
 
 
 class _NotElf(ELFError):
-    """The file does not begin as an ELF file."""
+    """The file does not begin like an ELF file."""
 
 
 class Segment(NamedTuple):
@@ -41,7 +41,7 @@ class Segment(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A section header of an ELF file; ``in_file`` is False where it is only room for zeros."""
+    """A section header of an ELF file; ``in_file`` is False if it has no bytes in the file."""
 
     name: str
     address: int
@@ -59,7 +59,7 @@ class Elf:
         self.file_size = file.seek(0, io.SEEK_END)
         ident = self.read(0, min(_IDENT, self.file_size))
         if ident[:4] != b"\x7fELF" or ident[4:5] not in (b"\1", b"\2") or len(ident) != _IDENT:
-            message = "it does not begin as one"
+            message = "it does not begin like one"
             raise _NotElf(message)
         self.little_endian = ident[5] == 1
         self._structs = ELFStructs(self.little_endian, 32 * ident[4])
@@ -71,7 +71,7 @@ class Elf:
         self.sections = tuple(self._sections(header))
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return bytes of the file; raises ValueError where they are not all in it."""
+        """Return bytes of the file; raises ValueError if they are beyond its end."""
         if offset + size > self.file_size:
             message = "a part of it lies beyond its end"
             raise ValueError(message)
@@ -86,7 +86,7 @@ class Elf:
         return self.read(section.offset, section.size) if section.in_file else b""
 
     def section(self, name: str) -> Section | None:
-        """Return the first section of that name."""
+        """Return the first section with this name."""
         return next((section for section in self.sections if section.name == name), None)
 
     def _segments(self, header: Any) -> Iterator[Segment]:  # noqa: ANN401  # construct's own
@@ -119,7 +119,7 @@ class Elf:
 
 @contextlib.contextmanager
 def opened(binary: Content) -> Iterator[Elf]:
-    """Give the ELF file; what is wrong with it in the block is raised as WrongBinary."""
+    """Open an ELF file; errors in the block become WrongBinary."""
     path = binary if isinstance(binary, Path) else "the binary"
     try:
         with open_file(binary) if isinstance(binary, Path) else io.BytesIO(binary) as file:
@@ -135,9 +135,9 @@ def opened(binary: Content) -> Iterator[Elf]:
 
 
 def read_arch(binary: Content) -> str:
-    """Return the architecture of a static Linux executable, in Go's words.
+    """Return the architecture of a static Linux executable, as Go names it.
 
-    Raises WrongBinary when it is no ELF file, dynamic, or of a machine that kbuild does not know.
+    Raises WrongBinary if it is not an ELF file, is dynamic, or has an unknown machine.
     """
     with opened(binary) as elf:
         machine = elf.machine, not elf.little_endian

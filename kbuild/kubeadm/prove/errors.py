@@ -1,4 +1,4 @@
-"""What a proof can find wrong with a binary, or why there can be none."""
+"""Errors of the proof: what is wrong with a binary, or why it cannot be proven."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from kbuild.base.errors import ProofError
 
 
 class WrongLifetime(ProofError):
-    """A certificate ends at another time than asked."""
+    """A certificate does not expire when it should; the times are RFC 3339 in UTC."""
 
     path: str
     case: str
@@ -15,8 +15,16 @@ class WrongLifetime(ProofError):
     actual: str
     expected: str
 
-    what = "{path} ({case}, {moment}) ends {actual}, asked for {years} years: {expected}"
-    todo = "this kubeadm does not issue what was asked; do not use it"
+    what = "{path} ({case}, {moment}) expires at {actual}, not at {expected} after {years}"
+    todo = "this kubeadm does not issue the requested lifetimes; do not use it"
+
+    def __init__(
+        self, *, path: str, case: str, moment: str, years: int, actual: str, expected: str
+    ) -> None:
+        lifetime = "1 year" if years == 1 else f"{years} years"
+        fields = {"path": path, "case": case, "moment": moment, "years": lifetime}
+        times = {"actual": actual, "expected": expected}
+        self._fill("", {**fields, **{n: t.replace("+00:00", "Z") for n, t in times.items()}})
 
 
 class WrongVersion(ProofError):
@@ -27,7 +35,7 @@ class WrongVersion(ProofError):
     expected: object
 
     what = "kubeadm reports {name} {actual!r}, expected {expected!r}"
-    todo = "this is not the binary that was asked for; do not use it"
+    todo = "this is not the requested binary; do not use it"
 
 
 class WrongBinary(ProofError):
@@ -41,18 +49,18 @@ class WrongBinary(ProofError):
 
 
 class MissingCertificate(ProofError):
-    """kubeadm did not write a certificate that it should."""
+    """kubeadm did not write a certificate."""
 
     path: str
     case: str
     moment: str
 
     what = "kubeadm wrote no {path} ({case}, {moment})"
-    todo = "kbuild does not know its layout, or it failed part way; do not use it"
+    todo = "kubeadm failed, or kbuild does not know its layout; do not use it"
 
 
 class KubeadmFailed(ProofError):
-    """kubeadm itself failed while it was being proven."""
+    """kubeadm failed during the proof."""
 
     command: str
     code: int | str
@@ -62,7 +70,7 @@ class KubeadmFailed(ProofError):
 
 
 class NotRenewed(ProofError):
-    """A certificate is the same after a renewal as before."""
+    """A certificate is the same before and after a renewal."""
 
     path: str
     case: str
@@ -72,17 +80,17 @@ class NotRenewed(ProofError):
 
 
 class CannotRun(ProofError):
-    """The binary cannot be run here at all."""
+    """The binary cannot run on this machine."""
 
     path: Path | str
     reason: str
 
     what = "{path} cannot be run here: {reason}"
-    todo = "run this on a machine of its own architecture, or install qemu-user-static"
+    todo = "use a machine with the same architecture, or install qemu-user-static"
 
 
 class StockDiffers(ProofError):
-    """A patched binary differs from the stock one where no lifetime is."""
+    """A function that does not hold a lifetime differs from the stock binary."""
 
     arch: str
     symbols: str
@@ -99,11 +107,11 @@ class NotAsPublished(ProofError):
     expected: str
 
     what = "this stock kubeadm has sha256 {actual}; the official binary {url} has {expected}"
-    todo = "see below how they differ; the same Go and build date give the same bytes"
+    todo = "the differences are below; the same Go and build date give the same bytes"
 
 
 class PublisherFailed(ProofError):
-    """The publisher's site did not answer, or its files do not fit each other."""
+    """The official binary cannot be downloaded, or its checksum or signature is wrong."""
 
     url: str
     reason: str

@@ -1,4 +1,4 @@
-"""What Go leaves in a stripped binary: its build info, and where each function begins.
+"""Read what Go writes into a stripped binary: the build info and the table of functions.
 
 Formats: src/debug/buildinfo/buildinfo.go and src/debug/gosym/pclntab.go of Go 1.25.
 """
@@ -19,13 +19,13 @@ _GO_1_16, _GO_1_18, _GO_1_20 = 0xFFFFFFFA, 0xFFFFFFF0, 0xFFFFFFF1
 _GO_1_2 = 0xFFFFFFFB
 _HEADER = 8
 _DEP_FIELDS = 2  # path and version
-# Far beyond any Kubernetes binary; a hostile one must not choose how much memory is used.
+# Far above any Kubernetes binary; a hostile one must not decide how much memory is used.
 _MAX_FUNCTIONS = 500_000
 _MAX_INFO = 4 * 1024 * 1024  # bytes of build info
 
 
 class Module(NamedTuple):
-    """A module and its version; ``local`` is the folder of the main module that took its place."""
+    """A module and its version; ``local`` is the directory of the main module that replaces it."""
 
     path: str
     version: str
@@ -44,7 +44,7 @@ class BuildInfo:
 
 
 class Section(NamedTuple):
-    """A section of an ELF file; ``data`` is empty where it is only room for zeros."""
+    """A section of an ELF file; ``data`` is empty if the section has no bytes in the file."""
 
     name: str
     address: int
@@ -67,7 +67,7 @@ class Function(NamedTuple):
 
 
 def package_of(symbol: str) -> str:
-    """Return the import path in a symbol name; the linker writes dots in its last part as %2e."""
+    """Return the import path of a symbol; the linker writes dots in its last part as %2e."""
     folder, slash, rest = symbol.partition("[")[0].rpartition("/")
     return (folder + slash + rest.partition(".")[0]).replace("%2e", ".")
 
@@ -138,7 +138,7 @@ def read_sections(binary: Content) -> tuple[Section, ...]:
 
 
 def replacement(module: Module, path: str, version: str) -> Module:
-    """Return what takes the place of a module: another one, or a folder of the main module."""
+    """Return the replacement of a module: another module, or a directory of the main module."""
     if path.startswith("./"):
         return module._replace(local=path)
     return Module(path, version)
@@ -163,7 +163,7 @@ def _modules(text: str) -> Iterator[Module]:
 
 
 def _counted(data: bytes) -> tuple[bytes, bytes]:
-    """Return the bytes that a varint counts, and what follows them."""
+    """Return the bytes whose number a varint gives, and the rest."""
     length = shift = at = 0
     while True:
         length |= (data[at] & 0x7F) << shift

@@ -1,8 +1,8 @@
-"""The publisher's own kubeadm of a tag, to hold a stock build against.
+"""Download the official kubeadm of a tag, and compare a stock build with it.
 
 The site is laid out as upstream's: ``<site>/<tag>/bin/linux/<arch>/kubeadm`` and beside it
 ``kubeadm.sha256``, 64 hex digits and nothing else (kubernetes/release, pkg/release/release.go).
-Since v1.26 there are ``kubeadm.sig`` and ``kubeadm.cert`` too; see kbuild.kubeadm.prove.signature.
+Since v1.26 there are also ``kubeadm.sig`` and ``kubeadm.cert``; see kbuild.kubeadm.prove.signature.
 """
 
 import re
@@ -27,7 +27,7 @@ from kbuild.kubeadm.prove.errors import (
     PublisherFailed,
     WrongBinary,
 )
-from kbuild.kubeadm.prove.stock import differing_functions, told
+from kbuild.kubeadm.prove.stock import differing_functions, shortened
 
 _SIGNED_SINCE = Version("1.26.0")
 _MOST = 1 << 16  # bytes of a checksum, a signature or a certificate
@@ -37,10 +37,10 @@ _MOST_OF_BINARY = 256 << 20
 def find_published(
     tag: Tag, request: BuildRequest, workspace: Workspace, progress: Progress
 ) -> Published:
-    """Download the publisher's binary, and ask it what it is if anything here can run it.
+    """Download the official binary, and read its version if it can run here.
 
-    A signature is demanded of releases that upstream signs, where the extra that verifies it is
-    installed; nothing is run before. Raises PublisherFailed or what proving a binary raises.
+    Before it runs, its signature is verified, if upstream signs this release and the extra
+    ``keyless`` is installed. Raises PublisherFailed, or the errors of proving a binary.
     """
     (arch,) = request.arches
     url = f"{request.release_site.rstrip('/')}/{tag.name}/bin/linux/{arch}/kubeadm"
@@ -51,7 +51,7 @@ def find_published(
     text = binary.with_name("kubeadm.sha256").read_text(errors="replace")
     digest = re.match(r"[0-9a-f]{64}(?=\s|$)", text)
     if digest is None or digest[0] != sha256(binary):
-        reason = "it is no sha256" if digest is None else f"kubeadm has sha256 {sha256(binary)}"
+        reason = "it is not a sha256" if digest is None else f"kubeadm has sha256 {sha256(binary)}"
         raise PublisherFailed(url=f"{url}.sha256", reason=reason)
     signer = _verified_signer(tag, url, digest[0], workspace, progress)
     binary.chmod(0o755)
@@ -64,7 +64,7 @@ def find_published(
 
 def _fetch(url: str, target: Path, progress: Progress, limit: int = _MOST) -> None:
     try:
-        download(url, target, f"download the publisher's {target.name}", progress, limit)
+        download(url, target, f"download the official {target.name}", progress, limit)
     except DownloadFailed as error:
         raise PublisherFailed(url=url, reason=str(error)) from error
 
@@ -72,10 +72,10 @@ def _fetch(url: str, target: Path, progress: Progress, limit: int = _MOST) -> No
 def _verified_signer(
     tag: Tag, url: str, digest: str, workspace: Workspace, progress: Progress
 ) -> str | None:
-    """Return whose signature the publisher's binary has, or None where none can be verified."""
-    same_site = "the publisher's checksum comes from the same site as its binary"
+    """Return the signer of the official binary, or None if its signature cannot be verified."""
+    same_site = "the checksum of the official binary comes from the same site"
     if tag.version < _SIGNED_SINCE:
-        progress.say(f"{same_site}; upstream signs since v{_SIGNED_SINCE} only")
+        progress.say(f"{same_site}; upstream has signed only since v{_SIGNED_SINCE}")
         return None
     if not signature.can_verify():
         progress.say(f"{same_site}; to verify its signature: pip install '.[keyless]'")
@@ -87,12 +87,12 @@ def _verified_signer(
         signature.verify(digest, *(file.read_bytes() for file in files))
     except signature.BadSignature as error:
         raise PublisherFailed(url=f"{url}.sig", reason=str(error)) from error
-    progress.say(f"the publisher's binary is signed by {signature.SIGNER}")
+    progress.say(f"the official binary is signed by {signature.SIGNER}")
     return signature.SIGNER
 
 
 def build_date_of(published: Published) -> datetime:
-    """Return the publisher's build date; raises CannotRun where nothing could ask for it."""
+    """Return the build date of the official binary; raises CannotRun if it is unknown."""
     try:
         return datetime.fromisoformat(published.version["buildDate"]).astimezone(UTC)
     except (KeyError, ValueError, OverflowError) as error:
@@ -101,9 +101,9 @@ def build_date_of(published: Published) -> datetime:
 
 
 def as_published(proven: ProvenBinary, published: Published, workspace: Workspace) -> ProvenBinary:
-    """Return the binary with the publisher's in its proof.
+    """Return the binary with the official one in its proof.
 
-    Raises NotAsPublished unless they are equal.
+    Raises NotAsPublished unless they are identical.
     """
     proof = proven.proof
     if proof.sha256 != published.sha256:
@@ -127,9 +127,9 @@ def _differences(proof: Proof, published: Published, workspace: Workspace) -> It
         yield error.happened
         return
     if functions:
-        yield f"{len(functions)} functions differ: {told(functions)}"
+        yield f"{len(functions)} functions differ: {shortened(functions)}"
     else:
-        yield "the code of every function is the same, but for addresses: compiled at another path?"
+        yield "every function has the same code, ignoring addresses: compiled at another path?"
 
 
 def _binary(workspace: Workspace) -> Path:

@@ -1,4 +1,4 @@
-"""Run a kubeadm that nobody trusts, with an /etc/kubernetes of files in memory."""
+"""Run an untrusted kubeadm with an /etc/kubernetes in memory."""
 
 import shutil
 import time
@@ -16,8 +16,8 @@ KUBEADM = PurePosixPath("/kubeadm")
 PURPOSE = "the proof"
 _QEMU = PurePosixPath("/qemu")
 _MIB = 1 << 20
-# Of a genuine kubeadm: 20 threads, 60 MiB of memory (under qemu-user 200), 100 KiB of files and
-# 10 KiB of output, and 10 seconds for a whole proof (under qemu-user two minutes).
+# A genuine kubeadm needs 20 threads, 60 MiB of memory (under qemu-user 200), 100 KiB of files, 10
+# KiB of output, and 10 seconds for the complete proof (under qemu-user two minutes).
 LIMITS = {
     "native": Limits(
         processes=256, memory=512 * _MIB, disk=16 * _MIB, printed=4 * _MIB, seconds=600
@@ -32,25 +32,25 @@ _LAST_LINES, _LONGEST_LINE = 15, 500
 class Runner(Protocol):
     """Runs one kubeadm; ``how`` is native or qemu, ``where`` is sandbox or container.
 
-    All its runs together have one deadline.
+    All its runs share one deadline.
     """
 
     how: str
     where: str
 
     def run(self, arguments: tuple[str, ...], files: Files) -> tuple[str, Files]:
-        """Run kubeadm with those files in /etc/kubernetes.
+        """Run kubeadm with these files in /etc/kubernetes.
 
-        Returns its standard output, and the regular files that are there when it has ended. Raises
+        Returns its standard output, and the regular files in /etc/kubernetes at its end. Raises
         KubeadmFailed or SandboxLimit.
         """
 
     def stop(self) -> None:
-        """End what runs now, and run nothing more; any thread may call this."""
+        """Stop what runs, and run nothing more; any thread may call this."""
 
 
 class SandboxRunner:
-    """Runs kubeadm in a sandbox of this machine, under qemu-user if it is a foreign one."""
+    """Runs kubeadm in a sandbox, under qemu-user if it is for another architecture."""
 
     where = "sandbox"
 
@@ -98,7 +98,7 @@ class SandboxRunner:
 
 
 def sandbox_runner(binary: Path, arch: str, work: Path) -> SandboxRunner | None:
-    """Return a runner for a binary of that architecture, or None for want of its qemu-user."""
+    """Return a runner for a binary of this architecture, or None without its qemu-user."""
     if arch == sandbox.host_arch():
         return SandboxRunner(binary, work, qemu=None)
     qemu = shutil.which(f"qemu-{ARCHES[arch].qemu}-static")
@@ -106,11 +106,11 @@ def sandbox_runner(binary: Path, arch: str, work: Path) -> SandboxRunner | None:
 
 
 def remaining(how: str, ends: float) -> Limits:
-    """Return the limits of a run that begins now, with the seconds left until ``ends``."""
+    """Return the limits of a run that begins now and must end at ``ends``."""
     return replace(LIMITS[how], seconds=max(0, ends - time.monotonic()))
 
 
 def failed(arguments: tuple[str, ...], code: int | str, words: str) -> KubeadmFailed:
-    """Return the error of a run of kubeadm, with the last lines of its output."""
+    """Return the error of a failed kubeadm, with the last lines of its output."""
     last = "\n".join(line[:_LONGEST_LINE] for line in words.splitlines()[-_LAST_LINES:])
     return KubeadmFailed(command=f"kubeadm {' '.join(arguments)}", code=code, details=last)

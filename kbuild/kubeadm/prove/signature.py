@@ -1,12 +1,12 @@
-"""Upstream's signature of a file on its release site: ``<file>.sig`` and ``<file>.cert``.
+"""Verify upstream's signature of a file on its release site: ``<file>.sig``, ``<file>.cert``.
 
 Since v1.26 upstream signs its release artifacts keyless with cosign: ``.sig`` is the base64 of an
 ECDSA signature, ``.cert`` the base64 of a PEM certificate that Fulcio issued to upstream's identity
 (https://kubernetes.io/docs/tasks/administer-cluster/verify-signed-artifacts/).
 
-This shows that the key which signed was certified as upstream's. It does not show when it signed:
-no entry of the transparency log is published beside the file, so the time is taken to lie in the
-few minutes in which the certificate was valid. Whoever kept the key could have signed later.
+This shows that the signing key was certified as upstream's, but not when it signed: upstream
+publishes no transparency log entry with the file. kbuild assumes that it was in the ten minutes for
+which the certificate was valid. Somebody who kept the key could have signed later.
 """
 
 import base64
@@ -21,7 +21,7 @@ SIGNER = f"{IDENTITY} ({ISSUER})"
 
 
 class BadSignature(Exception):
-    """A signature, or the certificate of its key, that is not upstream's."""
+    """The signature or the certificate of its key is not upstream's."""
 
 
 def can_verify() -> bool:
@@ -30,9 +30,10 @@ def can_verify() -> bool:
 
 
 def verify(digest: str, signature: bytes, certificate: bytes) -> None:
-    """Verify upstream's signature of a file by its sha256; the other two are as downloaded.
+    """Verify upstream's signature of a file with this sha256.
 
-    Trusted are the roots that come with the package sigstore. Raises BadSignature.
+    ``signature`` and ``certificate`` are as downloaded. The trusted roots are those of the package
+    sigstore. Raises BadSignature.
     """
     from cryptography import x509
     from cryptography.exceptions import InvalidSignature
@@ -60,7 +61,7 @@ def _verify_signature(key: Any, digest: str, signature: bytes) -> None:  # noqa:
 
 
 def _verify_certificate(certificate: Any) -> None:  # noqa: ANN401
-    """Verify chain, SCT and identity, as sigstore.verify.Verifier does it for a bundle."""
+    """Verify chain, SCT and identity, as sigstore.verify.Verifier does for a bundle."""
     from cryptography.x509 import ExtendedKeyUsage, KeyUsage
     from cryptography.x509.oid import ExtendedKeyUsageOID
     from sigstore._internal.sct import verify_sct
@@ -68,7 +69,7 @@ def _verify_certificate(certificate: Any) -> None:  # noqa: ANN401
     from sigstore.models import ClientTrustConfig
     from sigstore.verify.policy import Identity
 
-    logging.getLogger("sigstore").setLevel(logging.ERROR)  # it would warn of being offline
+    logging.getLogger("sigstore").setLevel(logging.ERROR)  # it warns about being offline
     root = ClientTrustConfig.production(offline=True).trusted_root
     chain = _chain(certificate, root.get_fulcio_certs(), certificate.not_valid_before_utc)
     verify_sct(certificate, chain, root.ct_keyring(KeyringPurpose.VERIFY))
@@ -91,8 +92,7 @@ def _chain(certificate: Any, roots: list[Any], moment: datetime) -> list[Any]:  
         VerificationError,
     )
 
-    # A client's certificate would need another extended key usage; that of Fulcio's is checked
-    # by the caller.
+    # The verifier of clients expects another extended key usage; the caller checks Fulcio's.
     ca, leaf = (
         policy.may_be_present(ExtendedKeyUsage, Criticality.NON_CRITICAL, None)
         for policy in (ExtensionPolicy.webpki_defaults_ca(), ExtensionPolicy.webpki_defaults_ee())

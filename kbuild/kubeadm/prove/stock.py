@@ -1,10 +1,10 @@
-"""What a patched binary has other than the stock one: nothing but functions that hold lifetimes.
+"""Compare a patched binary with the stock one: only functions that hold lifetimes may differ.
 
-Both are built alike, so most often everything has the same address in both, and what differs can be
-told byte by byte. Where the linker has moved something (a CA's lifetime that equals the leaf's is
-one constant in place of two), the addresses in the code differ too; then each that differs must
-lead to the same place in both: to the same function, or to the same data. (An address that is the
-same number, though what it leads to has moved, would go unseen: that takes a disassembler.)
+Both are built the same way, so most of the time everything has the same address in both, and a
+comparison of bytes is enough. If the linker has moved something (equal lifetimes of CA and leaf are
+one constant instead of two), addresses in the code differ too. Then each address that differs must
+refer to the same function or the same data in both. (An address with the same value whose target
+has moved is not noticed: that would need a disassembler.)
 """
 
 import re
@@ -22,39 +22,39 @@ from kbuild.kubeadm.prove.gobinary import Function, Section, read_functions, rea
 
 _VENDOR = "k8s.io/kubernetes/vendor/"
 _TEXT = ".text"
-# The linker's digest of its own inputs, which differs whenever they do.
+# The linker's digest of its inputs.
 _BUILD_IDS = (".note.go.buildid", ".note.gnu.build-id")
-_TOLD = 5  # so many symbols of a difference are named in an error
-_DEPTH = 3  # so many pointers are followed to tell whether two places are the same
+_MOST_SHOWN = 5  # symbols that an error names
+_DEPTH = 3  # pointers that are followed to compare two places
 _WORD = 8
 _RUN = re.compile(rb"[^\0]+")
-# The instructions of arm64 that lead somewhere, without their operands: B and BL; ADRP and what
-# adds the rest of the address to it.
+# The arm64 instructions with addresses, without their operands: B and BL; ADRP and the instruction
+# that adds the rest of the address.
 _BRANCH, _ADRP, _LOAD_OR_STORE, _ADD = 0x14000000, 0x90000000, 0x39000000, 0x11000000
 _X86_IMMEDIATES = (0, 1, 2, 4)  # bytes that may follow an address within an instruction
 
 
 def against_stock(proven: ProvenBinary, stock: Binary) -> ProvenBinary:
-    """Return the binary with a proof that has what differs from the stock binary.
+    """Return the binary with its difference from the stock binary in the proof.
 
-    Raises StockDiffers if anything differs but functions that hold lifetimes, and lifetimes.
+    Raises StockDiffers if anything else differs than lifetimes and functions that hold them.
     """
     patched = proven.binary
     pair = _Pair.of(patched, stock)
     differing, moved = pair.functions()
     series = series_for(patched.tree.source.version)
     holders = tuple(holder for one in series for holder in one.holders)
-    odd = [name for name in differing if not _is_holder(name, holders)]
+    unexpected = [name for name in differing if not _is_holder(name, holders)]
     if not moved:
-        odd += pair.odd_sections()
-    if odd:
-        raise StockDiffers(arch=patched.arch, symbols=told(odd))
+        unexpected += pair.differing_sections()
+    if unexpected:
+        raise StockDiffers(arch=patched.arch, symbols=shortened(unexpected))
     difference = StockDifference(stock_sha256=stock.sha256, functions=tuple(differing), moved=moved)
     return replace(proven, proof=replace(proven.proof, against_stock=difference))
 
 
 def differing_functions(ours: Path, theirs: Path, arch: str) -> tuple[str, ...]:
-    """Return the functions whose code differs between two binaries, but for addresses.
+    """Return the functions whose code differs between two binaries, ignoring addresses.
 
     Raises WrongBinary.
     """
@@ -63,14 +63,14 @@ def differing_functions(ours: Path, theirs: Path, arch: str) -> tuple[str, ...]:
     return tuple(pair.functions()[0])
 
 
-def told(symbols: Sequence[str]) -> str:
-    """Return the first of some symbols for people, and how many more there are."""
-    more = f" and {len(symbols) - _TOLD} more" if len(symbols) > _TOLD else ""
-    return ", ".join(symbols[:_TOLD]) + more
+def shortened(symbols: Sequence[str]) -> str:
+    """Return the first symbols for a message, and the number of the others."""
+    more = f" and {len(symbols) - _MOST_SHOWN} more" if len(symbols) > _MOST_SHOWN else ""
+    return ", ".join(symbols[:_MOST_SHOWN]) + more
 
 
 def _is_holder(name: str, holders: tuple[str, ...]) -> bool:
-    # A function literal is named after the function that it stands in: F.func1
+    # A function literal is named after the function that contains it: F.func1
     bare = name.removeprefix(_VENDOR)
     return any(bare == holder or bare.startswith(f"{holder}.") for holder in holders)
 
@@ -104,7 +104,7 @@ class _Image:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pair:
-    """The patched binary (``ours``) and the stock one, with the lifetimes in each, in ns."""
+    """The patched binary (``ours``) and the stock one, with their lifetimes in nanoseconds."""
 
     arch: str
     ours: _Image
@@ -121,7 +121,7 @@ class _Pair:
         )
 
     def functions(self) -> tuple[list[str], bool]:
-        """Return the functions whose code differs, and whether addresses in the others do."""
+        """Return the functions whose code differs, and whether addresses in other functions do."""
         names = [[f.name for f in image.functions] for image in (self.ours, self.theirs)]
         if names[0] != names[1]:
             return sorted(set(names[0]) ^ set(names[1])) or ["the order of functions"], False
@@ -135,8 +135,8 @@ class _Pair:
                     differing.append(ours.name)
         return sorted(differing), moved
 
-    def odd_sections(self) -> list[str]:
-        """Return the sections that differ in more than lifetimes, all being at its place."""
+    def differing_sections(self) -> list[str]:
+        """Return the sections that differ in more than lifetimes, if nothing has moved."""
         theirs = {section.name: section for section in self.theirs.sections}
         skipped = (_TEXT, *_BUILD_IDS)
         return [
@@ -165,7 +165,7 @@ class _Pair:
 
     def _differ_in_addresses(self, ours: Function, theirs: Function) -> bool:
         if len(ours.code) != len(theirs.code):
-            # Only what fills the room up to the next function may be more or less.
+            # Only the padding before the next function may have another length.
             size = min(len(ours.code), len(theirs.code))
             rests = ours.code[size:] + theirs.code[size:]
             if set(rests) - _padding(self.arch):
@@ -230,7 +230,7 @@ class _Pair:
 
 
 def _runs(ours: bytes, theirs: bytes) -> Iterator[tuple[int, int]]:
-    """Yield begin and end of each run of bytes that differ; both are of one length."""
+    """Yield begin and end of each run of bytes that differ; both have the same length."""
     size = len(ours)
     both = int.from_bytes(ours, "big") ^ int.from_bytes(theirs, "big")
     for run in _RUN.finditer(both.to_bytes(size, "big")):
@@ -246,7 +246,7 @@ def _is_adrp(word: int) -> bool:
 
 
 def _arm64_place(address: int, words: tuple[int, ...]) -> int | None:
-    """Return where a branch, or an ADRP and what follows it, leads; None if it is neither."""
+    """Return the target of a branch, or of an ADRP and the next instruction, or None."""
     word = words[0]
     if word & 0x7C000000 == _BRANCH:
         return address + 4 * _signed(word & 0x3FFFFFF, 26)

@@ -1,11 +1,11 @@
-"""Read a source archive, and from the tree itself which tag and commit it is.
+"""Read a source archive, and find its tag and commit in the tree.
 
 ``git archive`` fills in the export-subst lines of hack/lib/version.sh: the commit, and the tag if
-it was made on one. That is what the archive claims; ``compare`` verifies it. Upstream's
-kubernetes-src.tar.gz has no top folder; GitHub's and Debian's have.
+there is one. This is only a claim of the archive; ``compare`` verifies it. Upstream's
+kubernetes-src.tar.gz has no top directory; GitHub's and Debian's have.
 
-An archive is decompressed into the work folder first, within limits of size and ratio: a few bytes
-can stand for terabytes, and a tar that is a plain file can be read where it is needed.
+An archive is decompressed into the work directory first, within limits of size and ratio: a few
+bytes can stand for terabytes, and a tar that is a plain file can be read where it is needed.
 """
 
 import bz2
@@ -41,19 +41,19 @@ ENDINGS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar")
 _VERSION_FILE = PurePosixPath("hack/lib/version.sh")
 _COMMIT = re.compile(r"KUBE_GIT_COMMIT='([0-9a-f]{40})'")
 _TAG = re.compile(r"if \[\[ '[^']*\btag: (v[^ ,']+)[^']*' =~")
-# Python's tarfile lets through what its parts raise of names, numbers and links that cannot be.
+# tarfile does not catch the errors of its parts for impossible names, numbers and links.
 _DAMAGE = (
     *(tarfile.TarError, EOFError, zlib.error, lzma.LZMAError),
     *(LookupError, ValueError, OverflowError),
 )
-# gzip and bz2 give no number for damaged data; the others are members in each other's place.
+# gzip and bz2 have no errno for damaged data; the others come from members with clashing names.
 _IMPOSSIBLE = (
     *(None, errno.EEXIST, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ELOOP),
     *(errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR),
 )
 _CHUNK = 1 << 20
-_STEP = 2000  # members between two words of progress
-# Of v1.20.2: 22,700 members, 233 MB, 7 times its .tar.gz, and no file above 3 MB.
+_STEP = 2000  # members between two progress messages
+# v1.20.2 has 22,700 members and 233 MB, 7 times its .tar.gz, and no file above 3 MB.
 MAX_MEMBERS = 200_000
 MAX_BYTES = 2 << 30
 _MAX_RATIO, _RATIO_FROM = 100, 64 << 20
@@ -63,7 +63,7 @@ _XZ_MEMORY = 256 << 20  # xz -9 takes 65 MiB
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A source archive: its decompressed tar in the work folder, and its own sha256."""
+    """A source archive: its decompressed tar in the work directory, and its own sha256."""
 
     source: str
     tar: Path
@@ -71,20 +71,20 @@ class Archive:
 
 
 def is_archive(source: str) -> bool:
-    """Return whether a source is an archive: a file, or an address that ends like one."""
+    """Return whether a source is an archive: a file, or an address with the ending of one."""
     if "://" in source:
         return urlsplit(source).path.endswith(ENDINGS)
     path, is_folder, is_there = Path(source), False, False
     with contextlib.suppress(OSError):  # for example a name that is too long
         is_folder, is_there = path.is_dir(), path.exists()
-    # A name with a colon and no such file is git's way of naming another host.
+    # A name with a colon that is no file is git's host:path.
     return not is_folder and (is_there or (source.endswith(ENDINGS) and ":" not in source))
 
 
 def obtain(source: str, demanded: str | None, workspace: Workspace, progress: Progress) -> Archive:
-    """Download an archive if it is an address, and decompress it, once in a run.
+    """Download an archive if it is an address, and decompress it; once in each run.
 
-    ``demanded`` is the sha256 that it must have, if any. Raises SourceUnreachable,
+    ``demanded`` is the required sha256, if any. Raises SourceUnreachable,
     SourceChecksumMismatch or BrokenArchive.
     """
     tar, written = workspace.work / "archive.tar", workspace.work / "archive.sha256"
@@ -98,7 +98,7 @@ def obtain(source: str, demanded: str | None, workspace: Workspace, progress: Pr
 
 
 def identify(archive: Archive) -> Tag:
-    """Return the tag and commit that an archive says it is, reading no further than needed.
+    """Return the tag and commit that an archive claims, reading as little as possible.
 
     Raises BrokenArchive or NotKubernetes.
     """
@@ -111,7 +111,7 @@ def identify(archive: Archive) -> Tag:
 
 
 def unpack(archive: Archive, target: Path, *, demanded: bool, progress: Progress) -> SourceTree:
-    """Return the files of an archive that kubeadm is built from.
+    """Return the files of kubeadm's closure in an archive.
 
     What kbuild itself reads is written into ``target``. ``demanded`` tells whether the user
     demanded its sha256. Raises BrokenArchive, UnsafeArchive or NotKubernetes.
@@ -140,7 +140,7 @@ def _opened(source: str, workspace: Workspace, progress: Progress) -> Iterator[B
 
 
 class _Digested:
-    """A file that is read once, from its begin to its end, with its size and sha256."""
+    """A file that is read once, with its size and sha256."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self.size, self._sha256 = file, 0, hashlib.sha256()
@@ -158,7 +158,7 @@ class _Digested:
 
 
 def _decompress(file: BinaryIO, target: Path) -> str:
-    """Write what an archive holds to ``target``, and return the sha256 of the archive itself."""
+    """Decompress an archive to ``target``, and return the sha256 of the archive itself."""
     magic = file.read(6)
     file.seek(0)
     packed = _Digested(file)
@@ -166,7 +166,7 @@ def _decompress(file: BinaryIO, target: Path) -> str:
         for block in _blocks(packed, magic):
             size = plain.tell() + len(block)
             if size > max(_RATIO_FROM, _MAX_RATIO * packed.size):
-                msg = f"it is over {_MAX_RATIO} times larger than it seems"
+                msg = f"it unpacks to more than {_MAX_RATIO} times its size"
                 raise ValueError(msg)
             if size > MAX_BYTES:
                 msg = f"it holds more than {MAX_BYTES} bytes"
@@ -176,7 +176,7 @@ def _decompress(file: BinaryIO, target: Path) -> str:
 
 
 def _blocks(packed: _Digested, magic: bytes) -> Iterator[bytes]:
-    file: Any = packed  # of the methods of a file these need `read` alone
+    file: Any = packed  # these readers need only the method `read`
     if magic.startswith(b"\x1f\x8b"):
         file = gzip.GzipFile(fileobj=file, mode="rb")
     elif magic.startswith(b"BZh"):
@@ -187,7 +187,7 @@ def _blocks(packed: _Digested, magic: bytes) -> Iterator[bytes]:
 
 
 def _xz_blocks(packed: _Digested) -> Iterator[bytes]:
-    # LZMAFile has no limit of memory, and a header may ask for 4 GiB.
+    # LZMAFile has no memory limit, and a header may require 4 GiB.
     rest = packed.read(_CHUNK)
     while rest:
         stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
@@ -243,7 +243,7 @@ def _closure(
     def read(names: Collection[str]) -> dict[str, bytes]:
         nonlocal total
         contents = {name: _content(tar, members[name]) for name in names}
-        total += sum(map(len, contents.values()))  # many names may be links to one file
+        total += sum(map(len, contents.values()))  # many names may be links to the same file
         if total > MAX_BYTES:
             msg = f"it holds more than {MAX_BYTES} bytes"
             raise ValueError(msg)
@@ -256,7 +256,7 @@ def _closure(
 
 
 def _top(names: Collection[str], source: str) -> str:
-    """Return the folder of the tree in the archive; empty if it is the archive itself."""
+    """Return the top directory of the tree in the archive, empty if there is none."""
     if str(_VERSION_FILE) in names:
         return ""
     ends = f"/{_VERSION_FILE}"
@@ -289,6 +289,6 @@ def _identity(content: bytes, source: str) -> Tag:
     text = content.decode(errors="replace")
     commit, tag = _COMMIT.search(text), _TAG.search(text)
     if commit is None or tag is None or not is_tag(tag[1]):
-        reason = f"its {_VERSION_FILE} names no commit and tag, as git archive makes it do on a tag"
+        reason = f"its {_VERSION_FILE} does not contain the commit and tag that git archive writes"
         raise NotKubernetes(source=shown(source), reason=reason)
     return Tag(name=tag[1], commit=commit[1])

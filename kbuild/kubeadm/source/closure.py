@@ -1,9 +1,9 @@
-"""Which files of a tree kubeadm is built from: its import closure.
+"""The import closure of kubeadm: the files of a tree that it is compiled from.
 
-Of the 22,700 files of v1.20.2, kubeadm's import closure holds some 3,400: nothing else has to be
-fetched, kept or packed. What Go would not read is left out by the rules that it has for
-file names (https://pkg.go.dev/cmd/go#hdr-File_types and #hdr-Build_constraints); constraints inside
-files are not read, so this is rather more than Go will compile, never less.
+The closure has about 3,400 of the 22,700 files of v1.20.2. Nothing else has to be fetched, kept or
+packed. Files that Go ignores are left out by Go's rules for file names
+(https://pkg.go.dev/cmd/go#hdr-File_types and #hdr-Build_constraints). Constraints inside files are
+not read, so the closure may contain more than Go compiles, never less.
 """
 
 import re
@@ -20,17 +20,17 @@ STAGING = "staging/src/"
 VENDOR = "vendor/"
 LINK = 0o120000  # the mode that git gives a symbolic link; its content is what it points at
 
-# Read by Go itself, or to learn what the tree is and which Go it pins.
+# Read by Go itself, or by kbuild to find the version and the pinned Go.
 _ALWAYS = re.compile(
     r"(go\.(mod|sum|work|work\.sum)|\.go-version|vendor/modules\.txt|Godeps/Godeps\.json"
     r"|staging/src/k8s\.io/[^/]+/go\.(mod|sum)"
     r"|build/dependencies\.yaml|build/build-image/cross/VERSION|hack/lib/version\.sh)"
 )
-# The SBOM tells the license of what is compiled in.
+# The SBOM contains the licenses of compiled packages.
 _LICENSE = re.compile(
     r"((vendor|staging/src/k8s\.io)/([^/]+/)+)?(LICEN[CS]E|COPYING)([.-][^/]*)?", re.IGNORECASE
 )
-# Where patches/ reads or changes something, or must find no copy.
+# Directories that a patch reads or changes, or that must not contain a copy.
 _PATCHED = (
     "cmd/kubeadm/app/apis/kubeadm/v1beta4/",
     "cmd/kubeadm/app/constants/",
@@ -53,7 +53,7 @@ _PATH = re.compile(rb'^\s*(?:[\w.]+\s+)?"([^"]+)"', re.MULTILINE)
 
 
 class Closure(NamedTuple):
-    """The content of each file that is needed, and the folders of the packages."""
+    """The content of each required file, and the directories of the packages."""
 
     contents: dict[str, bytes]
     folders: set[str]
@@ -62,10 +62,10 @@ class Closure(NamedTuple):
 def gather(modes: Mapping[str, int], read: Read, likely: Iterable[str] = ()) -> Closure:
     """Read the files that a build of kubeadm needs.
 
-    ``modes`` names everything in the tree; its links are all kept. ``read`` gives the content of
-    the files that it is asked for, many at once. It is called as rarely as can be: once for what is
-    always needed and the folders that are ``likely`` (no harm if they are not), then once for each
-    step further into what is not there yet.
+    ``modes`` has every file and link of the tree; all links are kept. ``read`` returns the content
+    of many files at once. It is called as rarely as possible: once for the files that are always
+    needed and the ``likely`` directories (a wrong guess does no harm), then once for each level of
+    imports that is missing.
     """
     folders: defaultdict[str, list[str]] = defaultdict(list)
     for name in filter(is_for_go, modes):
@@ -91,7 +91,7 @@ def gather(modes: Mapping[str, int], read: Read, likely: Iterable[str] = ()) -> 
         needed.update(files, _embedded(files, contents, modes))
         todo |= {path for name in files for path in _imports(contents[name], folders)}
         todo -= seen
-    # All license files come with the first request, but few are of what is compiled in.
+    # The first request has all license files, but few belong to compiled packages.
     above = _above(seen)
     needed -= {name for name in needed if is_license(name) and _folder(name) not in above}
     load(needed)
@@ -99,7 +99,7 @@ def gather(modes: Mapping[str, int], read: Read, likely: Iterable[str] = ()) -> 
 
 
 def shipped() -> set[str]:
-    """Return the folders that the closure of some tag held, of those that kbuild was tried on."""
+    """Return the directories in the closures of the tags that kbuild was tested with."""
     text = (
         resources.files("kbuild.kubeadm.source").joinpath("closure.txt").read_text(encoding="utf-8")
     )
@@ -122,12 +122,12 @@ def is_license(name: str) -> bool:
 
 
 def is_for_go(name: str) -> bool:
-    """Return whether Go would read a file of that name for a Linux of ours, outside of tests."""
+    """Return whether Go reads a file with this name on a supported Linux, except in tests."""
     return _GO_READS.search(name) is not None and _NOT_FOR_US.search(name) is None
 
 
 def _above(folders: Iterable[str]) -> set[str]:
-    """Return the folders and all that they are in; the tree itself is empty."""
+    """Return the directories and their parents; the tree itself is the empty text."""
     found = {""}
     for each in folders:
         folder = each
@@ -151,7 +151,7 @@ def _embedded(
 
 
 def _imports(content: bytes, folders: Mapping[str, object]) -> Iterator[str]:
-    # Looking for the word first is many times faster than the expression is at it.
+    # Searching for the word first is many times faster than the regular expression alone.
     start = content.find(b"\nimport")
     while start != -1:
         if match := _IMPORTS.match(content, start):
@@ -160,6 +160,6 @@ def _imports(content: bytes, folders: Mapping[str, object]) -> Iterator[str]:
                 places = [STAGING + name, VENDOR + name]
                 if name.startswith(MODULE):
                     places = [name.removeprefix(MODULE)]
-                # What is in none of the places is of Go's own library.
+                # A package in none of these places belongs to Go's standard library.
                 yield from (place for place in places if place in folders)
         start = content.find(b"\nimport", start + 1)

@@ -1,8 +1,8 @@
 """Compare a source with a commit in a git repository, file by file.
 
-What an archive says of itself proves nothing: whoever changes a file leaves the commit in
-hack/lib/version.sh as it is. Git names a file by a digest of its content, so the trees of the
-commit are enough to compare with; hardly any file has to be fetched.
+The commit that an archive names proves nothing: somebody who changes a file leaves the commit in
+hack/lib/version.sh unchanged. Git names a file by a digest of its content, so the trees of the
+commit are enough for the comparison, and hardly any file has to be fetched.
 
 ``git archive`` fills in the placeholders of the files with the attribute export-subst
 (https://git-scm.com/docs/gitattributes#_creating_an_archive), so these are compared line by line.
@@ -22,7 +22,7 @@ from kbuild.kubeadm.source.errors import SourceDiffers
 from kbuild.kubeadm.source.store import Entry, object_id, read_commit
 from kbuild.kubeadm.source.versions import missing
 
-# By upstream's .gitattributes, in the versions that kbuild knows.
+# From upstream's .gitattributes, in all supported versions.
 _EXPORT_SUBST = (
     "hack/lib/version.sh",
     "pkg/version/base.go",
@@ -31,12 +31,12 @@ _EXPORT_SUBST = (
 )
 _PLACEHOLDER = re.compile(rb"\$Format:(%[HhDd%])\$")
 _REFS = rb"[\w ./,:>()+-]*"  # %D and %d: `HEAD -> release-1.8, tag: v1.8.3`
-_SHORTEST = 4  # digits of an abbreviated commit
+_SHORTEST = 4  # digits of the shortest abbreviated commit
 _SHOWN = 5
 
 
 def demand_git(source: str) -> None:
-    """Raise BadSetting if a source to compare with is an archive."""
+    """Raise BadSetting if the source in --verify-against is an archive."""
     if archive.is_archive(source):
         raise BadSetting(
             name="verify-against",
@@ -49,7 +49,7 @@ def demand_git(source: str) -> None:
 def compare(tree: SourceTree, against: str, workspace: Workspace, progress: Progress) -> SourceTree:
     """Return the tree with a verified commit, if its files are those of the git source's tag.
 
-    The files are those that a build of kubeadm needs, as either of the two has it. Raises
+    Compared are the files that a build of kubeadm needs, in either of the two. Raises
     SourceDiffers, TagNotFound and the errors of reaching a git source.
     """
     tag = tags.find_tag(against, tree.tag, progress)
@@ -64,7 +64,7 @@ def compare(tree: SourceTree, against: str, workspace: Workspace, progress: Prog
         several = f" and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
         text = "; ".join(differences[:_SHOWN])
         raise _differs(tree, against, f"{text}{several}", "\n".join(differences))
-    progress.say(f"{len(files)} files are as commit {tag.commit} of {shown(against)} has them")
+    progress.say(f"{len(files)} files are identical to commit {tag.commit} of {shown(against)}")
     return replace(tree, commit_proof="compared")
 
 
@@ -102,12 +102,12 @@ def _differences(
             and not _is_link(files[name])
             and _is_filled_in(files[name].content, originals[name], str(tag.commit))
         ):
-            found.append(f"{name} is another file")
+            found.append(f"{name} differs")
     return found
 
 
 def _needed(files: Mapping[str, SourceFile], entries: Mapping[str, Entry]) -> set[str]:
-    """Return what a build of the commit needs, as far as its files are here to be read."""
+    """Return the files that a build of the commit needs, as far as their imports are here."""
 
     def read(names: Collection[str]) -> dict[str, bytes]:
         return {name: files[name].content if name in files else b"" for name in names}
@@ -125,7 +125,7 @@ def _is_link(file: SourceFile) -> bool:
 
 
 def _is_filled_in(content: bytes, original: bytes, commit: str) -> bool:
-    """Return whether only placeholders differ, and hold what git archive writes for that commit."""
+    """Return whether only placeholders differ, with what git archive writes for the commit."""
     lines, originals = content.split(b"\n"), original.split(b"\n")
     return len(lines) == len(originals) and all(
         line == before or _pattern(before, commit).fullmatch(line)
@@ -142,7 +142,7 @@ def _pattern(line: bytes, commit: str) -> re.Pattern[bytes]:
         b"%d": _REFS,
         b"%%": b"%",
     }
-    # Text and placeholders stand in turn.
+    # Text and placeholders alternate.
     parts = _PLACEHOLDER.split(line)
     return re.compile(
         b"".join(filled[part] if at % 2 else re.escape(part) for at, part in enumerate(parts))

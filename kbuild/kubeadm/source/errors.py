@@ -1,10 +1,10 @@
-"""What can go wrong with a source: it cannot be read, or is not what was asked for."""
+"""Errors of a source: it cannot be read, or is not what was requested."""
 
 from kbuild.base.errors import SourceError, UsageError
 
 
 class BadVersion(UsageError):
-    """The text given as a version is no Kubernetes version."""
+    """The text is not a Kubernetes version."""
 
     text: str
 
@@ -20,33 +20,33 @@ class TagNotFound(SourceError):
     suggestion: str
 
     what = "{source} has no tag for {version}"
-    todo = "see what it has with `kbuild versions --source {source}`{suggestion}"
+    todo = "list its tags with `kbuild versions --source {source}`{suggestion}"
 
 
 class CommitMismatch(SourceError):
-    """The tag stands for another commit than the one demanded."""
+    """The tag points to another commit than the one in --commit."""
 
     tag: str
     actual: str
     expected: str
 
-    what = "{tag} is commit {actual}, not {expected} as demanded"
+    what = "{tag} is commit {actual}, not {expected} as required"
     todo = "do not use this source until you know why; or leave out --commit"
 
 
 class SourceChecksumMismatch(SourceError):
-    """The archive has another sha256 than the one demanded."""
+    """The archive has another sha256 than the one in --source-sha256."""
 
     source: str
     actual: str
     expected: str
 
-    what = "{source} has sha256 {actual}, not {expected} as demanded"
+    what = "{source} has sha256 {actual}, not {expected} as required"
     todo = "download it again from a source you trust, or correct --source-sha256"
 
 
 class UnsafeArchive(SourceError):
-    """An archive member leads out of its folder, or is not a file, folder or link."""
+    """An archive member leads out of its directory, or is not a file, directory or link."""
 
     source: str
     member: str
@@ -66,18 +66,18 @@ class BrokenArchive(SourceError):
 
 
 class WrongArchiveVersion(SourceError):
-    """The archive holds another version than asked for."""
+    """The archive contains another version than the requested one."""
 
     source: str
     actual: str
     version: str
 
-    what = "{source} holds {actual}, not {version} as asked"
+    what = "{source} contains {actual}, not {version} as requested"
     todo = "give --version {actual}, or the archive of {version}"
 
 
 class SourceDiffers(SourceError):
-    """The source is not what the git source that it was compared with has."""
+    """The source differs from the git source in --verify-against."""
 
     source: str
     tag: str
@@ -85,4 +85,4 @@ class SourceDiffers(SourceError):
     difference: str
 
     what = "{source} is not {tag} of {against}: {difference}"
-    todo = "do not use this source: somebody has changed it, or the other one"
+    todo = "do not use this source: one of the two was modified"

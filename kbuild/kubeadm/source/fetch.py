@@ -1,4 +1,4 @@
-"""From a version and a source to a whole Kubernetes tree whose tag and commit are known."""
+"""From a version and a source to a Kubernetes tree with tag and commit."""
 
 from kbuild.base.addresses import shown
 from kbuild.base.errors import BadSetting
@@ -23,7 +23,7 @@ def list_tags(source: str, workspace: Workspace, progress: Progress) -> tuple[Ta
 
 
 def resolve(request: BuildRequest, workspace: Workspace, progress: Progress) -> Tag:
-    """Return the tag that the version asked for stands for, with its commit.
+    """Return the tag of the requested version, with its commit.
 
     Raises BadVersion, UnsupportedVersion, TagNotFound, CommitMismatch, WrongArchiveVersion and
     the errors of reaching the source.
@@ -39,15 +39,15 @@ def resolve(request: BuildRequest, workspace: Workspace, progress: Progress) -> 
             )
         if source.commit is not None and source.verify_against is None:
             progress.say(
-                "--commit is compared with what the archive says of itself, which verifies nothing;"
+                "--commit is compared with what the archive claims, which verifies nothing;"
                 " use --verify-against or --source-sha256"
             )
     elif source.sha256 is not None:
         raise BadSetting(
             name="source-sha256",
             value=source.sha256,
-            reason="the source is no archive",
-            hint="demand the commit of a git tag with --commit",
+            reason="the source is not an archive",
+            hint="require the commit of a git tag with --commit",
         )
     elif wanted is None:
         known = tags.list_tags(source.address, progress)
@@ -64,7 +64,7 @@ def resolve(request: BuildRequest, workspace: Workspace, progress: Progress) -> 
 
 
 def fetch(request: BuildRequest, tag: Tag, workspace: Workspace, progress: Progress) -> SourceTree:
-    """Get the tree of a tag; what kbuild itself reads of it is put into the work folder.
+    """Fetch the tree of a tag, and write the files that kbuild reads to the work directory.
 
     Raises a SourceError.
     """
@@ -74,7 +74,7 @@ def fetch(request: BuildRequest, tag: Tag, workspace: Workspace, progress: Progr
         found = archive.obtain(source.address, demanded, workspace, progress)
         tree = archive.unpack(found, target, demanded=demanded is not None, progress=progress)
         if (tree.tag, tree.commit) != (tag.name, tag.commit):
-            # Only the first was held against what was asked for.
+            # Only the first of the two was compared with the request.
             reason = f"it names itself {tag.name} ({tag.commit}) and {tree.tag} ({tree.commit})"
             raise BrokenArchive(source=tree.origin, reason=reason)
     else:

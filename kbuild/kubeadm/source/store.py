@@ -1,17 +1,17 @@
-"""The object store of a source: only what kubeadm's import closure needs is ever fetched.
+"""The object store of a source: only the files of kubeadm's import closure are fetched.
 
-The store is a bare repository in the cache that all runs share. A tag's commit and trees come
-first, by a shallow fetch that leaves the files out (a partial clone), then the files of the import
-closure, in a few batches. All that was ever fetched stays, so a second run fetches nothing and a
-second tag only its difference. Beside the objects stands the closure of each minor, which tells
-for the next tag of it what to ask for at once.
+The store is a bare repository in the cache that all runs share. A shallow fetch without files (a
+partial clone) brings the commit and the trees of a tag. The files of the import closure follow in a
+few batches. Everything that was fetched stays, so a second run fetches nothing, and a second tag
+only its difference. The closure of each minor version is kept beside the objects, so the next tag
+of that minor version needs one batch.
 
-To git the store is a partial clone only while it fetches (``_PARTIAL``), and is told so in no file:
-else a local command would fetch each file that is missing, by itself, one request a file.
+The settings of a partial clone (``_PARTIAL``) are given only to fetches, and are in no file:
+otherwise local commands would fetch each missing file by themselves, one request for each.
 
-Git checks the ids of the objects that it receives, but not of those that it reads from its store.
-kbuild does: from the id of the commit down to each file, every object must have the id by which the
-one above it names it. A store that was tampered with is fetched anew.
+Git checks the ids of objects that it receives, but not of those that it reads from its store.
+kbuild does: from the commit down to each file, every object must have the id by which the object
+above refers to it. A damaged store is fetched again.
 """
 
 import hashlib
@@ -35,16 +35,16 @@ from kbuild.kubeadm.model import SourceFile, SourceTree, Tag
 from kbuild.kubeadm.source import closure
 from kbuild.kubeadm.source.tree import write_tree
 
-_ROOM = 16 << 20  # bytes; with less left, a file may not have fitted
+_ROOM = 16 << 20  # bytes; with less, there may have been no room for a file
 _PARTIAL = ("remote.kbuild.promisor=true", "remote.kbuild.partialCloneFilter=blob:none")
 _FOLDER, _SUBMODULE, _OID_BYTES = 0o40000, 0o160000, 20
 _MOST = 1_000_000  # entries of a tree; v1.20.2 has 22,700
-_MOST_FOLDERS = 1 << 20  # bytes of the names of a closure's folders; v1.20.2 has 30,000
+_MOST_FOLDERS = 1 << 20  # bytes of the names of a closure's directories; v1.20.2 has 30,000
 _REFUSAL = "unadvertised object"
 
 
 class Entry(NamedTuple):
-    """A file or link as a git tree has it: its mode, and the object id of its content."""
+    """An entry of a git tree, a file or link: its mode, and the object id of its content."""
 
     mode: int
     oid: str
@@ -63,7 +63,7 @@ def object_id(content: bytes, kind: str = "blob") -> str:
 def fetch_tag(
     source: str, tag: Tag, target: Path, workspace: Workspace, progress: Progress
 ) -> SourceTree:
-    """Have the files of a tag that kubeadm is built from, and what kbuild reads in ``target``.
+    """Return the files of kubeadm's closure; those that kbuild reads are written to ``target``.
 
     Raises SourceUnreachable, BrokenSource, NotKubernetes or DiskFull.
     """
@@ -82,7 +82,7 @@ def fetch_tag(
 def read_commit(
     source: str, tag: Tag, choose: Choose, workspace: Workspace, progress: Progress
 ) -> tuple[Mapping[str, Entry], Mapping[str, bytes]]:
-    """Return all entries of a tag's commit by name, and the files that ``choose`` picks of them.
+    """Return all entries of a tag's commit by name, and the content of those that ``choose`` picks.
 
     Raises SourceUnreachable, BrokenSource or DiskFull.
     """
@@ -95,7 +95,7 @@ def read_commit(
 
     with shared(workspace, f"git-{path.stem}"):
         obtained = store.obtain(read)
-        os.utime(path)  # tells when it was last of use
+        os.utime(path)  # the time of its last use
         return obtained
 
 
@@ -108,27 +108,26 @@ class _Store:
     has_fetched: bool = False
 
     def obtain(self, get: Callable[[], _Got]) -> _Got:
-        """Return what ``get`` reads of the store, once the trees of the tag are there.
+        """Return what ``get`` reads from the store, after fetching the trees of the tag.
 
-        What is not there is fetched; the caller holds the lock.
-
-        What git says of damage differs much, so whatever it is, it is tried once more, anew.
+        The caller holds the lock. Git reports damage in many ways, so after any error the store is
+        made again, once.
         """
         is_new = not (self.path / "HEAD").exists()
         try:
             return self._obtain(get)
         except BrokenSource as error:
             _check_room(self.path)
-            # Servers and proxies refuse in many words; the trees came, so the source is right.
+            # Servers and proxies refuse in many ways. If the trees arrived, the source is right.
             refused = _REFUSAL in error.details or (is_new and self._has_trees())
             if is_new and not refused:
                 raise
             if refused:
-                self.progress.say("the source gives no single files, fetching the whole tree")
+                self.progress.say("the source does not serve single files, fetching the whole tree")
                 self.progress.detail(error.details)
             else:
                 details = error.details
-                self.progress.say(f"the cached clone is damaged ({details}), fetching anew")
+                self.progress.say(f"the cached clone is damaged ({details}), fetching it again")
             remove(self.path)
         return self._obtain(get, partial=not refused)
 
@@ -160,7 +159,7 @@ class _Store:
         return {n: SourceFile(modes[n], content) for n, content in found.contents.items()}
 
     def _make(self) -> None:
-        # Not as the user's settings have it: a template may hold attributes, which change the tree.
+        # Without the user's template: its attributes would change the tree.
         words = ["init", "--quiet", "--bare", "--template=", "--object-format=sha1", "--"]
         remove(self.path)
         with make_then_move(self.path) as made:
@@ -178,7 +177,7 @@ class _Store:
         self.has_fetched = True
 
     def entries(self) -> dict[str, Entry]:
-        """Return all that the commit holds by name, but for folders and submodules."""
+        """Return all files and links of the commit by name."""
         entries: dict[str, Entry] = {}
         level = {"": self._root()}
         while level:
@@ -189,7 +188,7 @@ class _Store:
                 for mode, name, oid in self._parse(content):
                     path = f"{folder}{name}"
                     if "/" in name or not {"", ".", "..", ".git"}.isdisjoint(path.split("/")):
-                        raise self._broken(path, "would leave its folder")
+                        raise self._broken(path, "would leave its directory")
                     if mode == _FOLDER:
                         level[f"{path}/"] = oid
                     elif mode != _SUBMODULE:
@@ -218,7 +217,7 @@ class _Store:
     def read(self, oids: Mapping[str, str]) -> dict[str, bytes]:
         contents = self._contents(oids)
         if missing := _without(oids, contents):
-            # No negotiation: what else is here has nothing to do with what is asked for.
+            # No negotiation: the other objects in the store do not matter for these.
             settings = (*_PARTIAL, "fetch.negotiationAlgorithm=noop")
             text = "".join(f"{oid}\n" for oid in {*missing.values()})
             self._fetch("--stdin", settings=settings, text=text)
@@ -228,7 +227,7 @@ class _Store:
         return contents
 
     def _contents(self, oids: Mapping[str, str], kind: str = "blob") -> dict[str, bytes]:
-        """Return the objects that are there; git itself does not check them when it reads them."""
+        """Return the objects that are in the store, and check their ids, which git does not do."""
         words = ["--git-dir", str(self.path), "cat-file", "--batch", "--buffer"]
         answer = io.BytesIO(run(words, self.source, self.tag.name, "\n".join(oids.values())))
         contents = {}
@@ -250,7 +249,7 @@ class _Store:
         return True
 
     def _likely(self) -> set[str]:
-        """Return the folders of this minor's closure as it was last time, or a good guess."""
+        """Return the directories of this minor version's last closure, or the shipped list."""
         try:
             content = read_file(self._closure_file(), _MOST_FOLDERS)
         except OSError:
@@ -296,13 +295,13 @@ def _without(oids: Mapping[str, str], contents: Mapping[str, bytes]) -> dict[str
 
 
 def _check_room(store: Path) -> None:
-    # Git does not say why it could not write a file of the tree.
+    # Git does not report why it could not write a file.
     if shutil.disk_usage(store.parent).free < _ROOM:
         raise DiskFull(path=store.parent)
 
 
 def _clean(store: Path) -> None:
-    # What a killed git leaves behind; nobody else is at it, for the store's lock is held.
+    # What a killed git left. No other run uses the store: its lock is held.
     for pattern in ("*.lock", "refs/tags/*.lock", "objects/pack/tmp_*", "objects/??/tmp_obj_*"):
         for left in store.glob(pattern):
             remove(left)

@@ -5,13 +5,13 @@ from kbuild.base.progress import Progress
 from kbuild.kubeadm.model import Tag
 from kbuild.kubeadm.source.versions import is_tag
 
-_MOST = 64 << 20  # bytes that git may read; the tags of Kubernetes take 200 kB
+_MOST = 64 << 20  # bytes that git may read; the tags of Kubernetes have 200 kB
 
 
 def list_tags(source: str, progress: Progress, *patterns: str) -> tuple[Tag, ...]:
     """Return the tags of a source that name Kubernetes versions, oldest first.
 
-    With ``patterns`` only those refs are asked for. Raises SourceUnreachable or BrokenSource.
+    With ``patterns``, only these refs are requested. Raises SourceUnreachable or BrokenSource.
     """
     words = ["ls-remote", "--tags", "--", git.address(source), *patterns]
     lines = git.ask(words, source, "its tags", progress, most=_MOST)
@@ -27,6 +27,6 @@ def list_tags(source: str, progress: Progress, *patterns: str) -> tuple[Tag, ...
 
 
 def find_tag(source: str, name: str, progress: Progress) -> Tag | None:
-    """Return one tag with the commit that it stands for, or None."""
+    """Return one tag with its commit, or None."""
     refs = (f"refs/tags/{name}", f"refs/tags/{name}^{{}}")
     return next(iter(list_tags(source, progress, *refs)), None)

@@ -1,8 +1,7 @@
-"""The files of a tree in memory, and what is written of them.
+"""Write the files of a tree, which are in memory.
 
-Nothing that is derived from a source is kept between runs: each run takes the files from git
-objects or an archive whose ids and digests it verifies. So there is nothing that damage or an edit
-could change in between.
+Nothing derived from a source is kept between runs: each run reads the files from git objects or an
+archive, and verifies ids and digests. So no damage or edit between runs can change a tree.
 """
 
 import io
@@ -19,14 +18,14 @@ _LONGEST = 255  # bytes that a file system allows for a name
 def write_tree(
     files: Mapping[str, SourceFile], tag: Tag, target: Path, origin: str, proof: CommitProof
 ) -> SourceTree:
-    """Return the tree of these files; what kbuild itself reads is written into ``target``.
+    """Return the tree of these files, and write those that kbuild itself reads to ``target``.
 
-    No name leads out of the folder, and no link: the caller has seen to that. Raises ValueError if
-    the files cannot be together in a file system.
+    No name leads out of the directory, and no link: the caller has seen to that. Raises ValueError
+    if the files cannot be together in a file system.
     """
     assert tag.commit is not None
     if clash := _folders(files) & files.keys():
-        msg = f"{min(clash)} is a file and a folder"
+        msg = f"{min(clash)} is a file and a directory"
         raise ValueError(msg)
     for name in files:
         if any(len(part.encode(errors="replace")) > _LONGEST for part in name.split("/")):
@@ -51,7 +50,7 @@ def write_tree(
 
 
 def write_tar(files: Mapping[str, SourceFile], path: Path) -> None:
-    """Write a tar of all files: making 2,500 files one by one takes far longer."""
+    """Write a tar with all files: making 2,500 files one by one takes much longer."""
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
         for folder in sorted(_folders(files)):
             member = tarfile.TarInfo(folder)

@@ -1,4 +1,4 @@
-"""Which tag a version stands for."""
+"""Find the tag of a version."""
 
 import re
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ def is_tag(name: str) -> bool:
 
 
 def full_tag(text: str) -> str | None:
-    """Return ``v1.23.0`` for a whole version, or None for a minor such as ``1.23``.
+    """Return ``v1.23.0`` for a full version, or None for a minor version such as ``1.23``.
 
     Raises BadVersion, or UnsupportedVersion when it is older than v1.13.0.
     """
@@ -37,13 +37,13 @@ def full_tag(text: str) -> str | None:
 
 
 def stands_for(text: str, tag: Tag) -> bool:
-    """Return whether a version as typed, whole or a minor, means this tag."""
+    """Return whether a version as the user typed it, full or minor, means this tag."""
     wanted = full_tag(text)
     return tag.name == wanted if wanted else tag.version.release[:2] == Version(text).release
 
 
 def newest_of(text: str, tags: Iterable[Tag], source: str) -> Tag:
-    """Return the newest patch release of a minor; a pre-release only where there is nothing else.
+    """Return the newest patch release of a minor version, or a pre-release if there is no release.
 
     Raises TagNotFound.
     """
@@ -56,7 +56,7 @@ def newest_of(text: str, tags: Iterable[Tag], source: str) -> Tag:
 
 
 def since(text: str, tags: Iterable[Tag]) -> list[Tag]:
-    """Return the tags of a version and of those after it; of a minor its pre-releases too.
+    """Return the tags from a version on; a minor version includes its pre-releases.
 
     Raises BadVersion or UnsupportedVersion.
     """
@@ -65,7 +65,7 @@ def since(text: str, tags: Iterable[Tag]) -> list[Tag]:
 
 
 def newest_of_each_minor(tags: Iterable[Tag]) -> list[Tag]:
-    """Return the newest tag of each minor, oldest minor first."""
+    """Return the newest tag of each minor version, oldest first."""
     newest: dict[tuple[int, ...], Tag] = {}
     for tag in sorted(tags, key=lambda tag: tag.version):
         newest[tag.version.release[:2]] = tag
@@ -73,7 +73,7 @@ def newest_of_each_minor(tags: Iterable[Tag]) -> list[Tag]:
 
 
 def missing(tag: str, tags: Iterable[Tag], source: str) -> TagNotFound:
-    """Return the error for a tag that the source has not, with the name nearest to it."""
+    """Return the error for a tag that the source does not have, with the nearest tag."""
     wanted = Version(tag)
 
     def distance(each: Tag) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""A Go for the local builder: one of this machine's, or a download with a known sha256."""
+"""Find a Go for the local builder: on this machine, or a download with a known sha256."""
 
 import functools
 import hashlib
@@ -27,16 +27,16 @@ from kbuild.kubeadm.toolchain.errors import (
 
 _VERSION_WORDS = 4  # go version go1.15.15 linux/amd64
 _GOROOT = PurePosixPath("/usr/local/go")
-_TOP = "go"  # the one folder of an archive
+_TOP = "go"  # the one directory of an archive
 _MIB = 1 << 20
 _LIMITS = Limits(processes=256, memory=512 * _MIB, disk=16 * _MIB, printed=_MIB, seconds=60)
 
 
 def find_go(go_version: str, request: GoRequest, workspace: Workspace, progress: Progress) -> Path:
-    """Return a GOROOT of exactly that version.
+    """Return a GOROOT of exactly this version.
 
-    The first of: ``--go-root``, ``go`` on PATH, an earlier download, a download. Raises WrongGo,
-    GoNotFound, GoDownloadFailed or GoChecksumMismatch.
+    It is the first of: ``--go-root``, ``go`` on PATH, an earlier download, a new download. Raises
+    WrongGo, GoNotFound, GoDownloadFailed or GoChecksumMismatch.
     """
     if request.root is not None:
         return _demanded(go_version, request.root, workspace.work)
@@ -46,9 +46,9 @@ def find_go(go_version: str, request: GoRequest, workspace: Workspace, progress:
 
 
 def version_of(go_root: Path, scratch: Path) -> str | None:
-    """Return the version of a GOROOT (``1.15.5``) as its own ``go version`` says, or None.
+    """Return the version that a GOROOT reports (``1.15.5``), or None.
 
-    It runs in the sandbox, whose files are in ``scratch``: nobody knows yet what it is. Raises
+    It is not trusted, so it runs in a sandbox, with files in ``scratch``. Raises
     SandboxUnavailable or SandboxLimit.
     """
     if not (go_root / "bin/go").is_file():
@@ -57,7 +57,7 @@ def version_of(go_root: Path, scratch: Path) -> str | None:
         place = Sandbox(
             work=Path(work),
             binds=[*sandbox.system_binds(), *sandbox.folder_binds(go_root, _GOROOT)],
-            # Else a newer toolchain that go.env names would answer.
+            # Otherwise a newer toolchain in go.env would answer.
             environment={
                 "GOROOT": str(_GOROOT),
                 "GOTOOLCHAIN": "local",
@@ -69,7 +69,7 @@ def version_of(go_root: Path, scratch: Path) -> str | None:
         )
         ended = place.start([str(_GOROOT / "bin/go"), "version"], merge=False).wait()
     words = ended.out.decode(errors="replace").split()
-    # gccgo names the Go that it is like; it is another compiler.
+    # gccgo is another compiler that reports the Go version it implements.
     if ended.code or words[:2] != ["go", "version"] or len(words) < _VERSION_WORDS:
         return None
     return None if "gccgo" in words else words[2].removeprefix("go")
@@ -77,11 +77,11 @@ def version_of(go_root: Path, scratch: Path) -> str | None:
 
 @functools.cache
 def digest_of(go_root: Path) -> str:
-    """Return a sha256 of all of a GOROOT that a build sees: programs, library, settings, the rest.
+    """Return a sha256 of everything in a GOROOT that a build sees.
 
     It is the sha256 of sorted records, one for each entry that the sandbox shows: its kind, its
-    name and its content's sha256, or where a link leads, each ended by a NUL, which no name can
-    hold. A GOROOT is read once in the life of a process. Raises OSError.
+    name, and the sha256 of its content or the target of a link. A NUL ends each field, because no
+    name contains one. Each process reads a GOROOT once. Raises OSError.
     """
     records = []
     for name, path in sandbox.shown_entries(go_root):
@@ -123,7 +123,7 @@ def _unusable(go_version: str, reason: str) -> GoNotFound:
 def _on_path(go_version: str, scratch: Path, progress: Progress) -> Path | None:
     if (go := shutil.which("go")) is None:
         return None
-    # Distributions link to bin/go of the GOROOT. A script may run anything, so it is not asked.
+    # Distributions link to bin/go of the GOROOT. A script could run anything, so it is not run.
     go_root = Path(go).resolve().parents[1]
     try:
         actual = version_of(go_root, scratch) if (go_root / "pkg/tool").is_dir() else None
@@ -131,14 +131,14 @@ def _on_path(go_version: str, scratch: Path, progress: Progress) -> Path | None:
         actual = None
     if actual == go_version:
         return go_root
-    progress.detail(f"{go} is Go {actual or 'of no known version'}, not {go_version}")
+    progress.detail(f"{go} is Go {actual or 'of an unknown version'}, not {go_version}")
     return None
 
 
 def _downloaded(go_version: str, site: str, workspace: Workspace, progress: Progress) -> Path:
-    """Return the GOROOT of a download: go/go<version>/ in the cache has the archive and ``root``.
+    """Return the GOROOT of a download: go/go<version>/ in the cache holds the archive and ``root``.
 
-    Each file of ``root`` is compared with the archive whenever it is used, and the archive with the
+    On each use, every file of ``root`` is compared with the archive, and the archive with the
     sha256 that ships with kbuild. What is damaged is made again.
     """
     name, expected = shipped_sum(go_version)
@@ -157,7 +157,7 @@ def _downloaded(go_version: str, site: str, workspace: Workspace, progress: Prog
         elif (damage := _damage(archive, go_root)) is not None:
             progress.say(f"Go {go_version} in the cache is damaged ({damage}), unpacking it again")
             _unpack(archive, go_root)
-    os.utime(folder)  # tells when it was last of use
+    os.utime(folder)  # the time of its last use
     return go_root
 
 
@@ -187,10 +187,10 @@ def _unpack(archive: Path, go_root: Path) -> None:
 
 
 def _damage(archive: Path, go_root: Path) -> str | None:
-    """Return the name of a file that is not as the archive has it, or None."""
+    """Return the name of a file that differs from the archive, or None."""
     if go_root.is_symlink() or not go_root.is_dir():
         return go_root.name
-    # Links to folders are among the folders; other folders say nothing to a compiler.
+    # os.walk lists links to directories as directories; other directories do not affect a compiler.
     found = {
         Path(folder, name)
         for folder, folders, names in os.walk(go_root)
@@ -222,7 +222,7 @@ def _is_as_packed(path: Path, member: tarfile.TarInfo, tar: tarfile.TarFile) -> 
 
 
 def shipped_sum(go_version: str) -> tuple[str, str]:
-    """Return the name and the sha256 of the archive of a Go for this machine.
+    """Return name and sha256 of the archive of a Go version for this machine.
 
     Raises GoNotFound when kbuild ships none.
     """

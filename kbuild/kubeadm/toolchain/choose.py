@@ -1,4 +1,4 @@
-"""The one Go to build with: which version the tree asks for, and where to get exactly that."""
+"""Choose the Go to build with: the version that the tree pins, from an image or a GOROOT."""
 
 from kbuild.base.progress import Progress
 from kbuild.base.workspace import Workspace
@@ -17,9 +17,9 @@ def choose_go(
     workspace: Workspace,
     progress: Progress,
 ) -> Toolchain:
-    """Return the toolchain for a tree: an image by digest for docker, else a GOROOT.
+    """Return the toolchain for a tree: an image by digest for docker, otherwise a GOROOT.
 
-    Raises a ToolchainError, and BadSetting for a nonsense --go-version.
+    Raises a ToolchainError, or BadSetting for an invalid --go-version.
     """
     override = parse_go_version(request.version) if request.version is not None else None
     pin = _pin(tree, override)
@@ -36,9 +36,9 @@ def choose_go(
         ),
     )
     if toolchain.overridden:
-        progress.say(f"Go {go_version}, as you said; the tag pins {pin.version}")
+        progress.say(f"Go {go_version} as requested; the tag pins {pin.version}")
     else:
-        progress.say(f"Go {go_version}, by {', '.join(pin.files)}")
+        progress.say(f"Go {go_version}, pinned in {', '.join(pin.files)}")
     return toolchain
 
 

@@ -1,8 +1,8 @@
 """The golang image of a Go version, always by digest.
 
-A pin is looked up in the user's lock file, then among the shipped ones, and else resolved once and
-written to the lock file. The lock file has a line a pin: repository, Go version and digest, with
-tabs between them; lines that begin with ``#`` are comments.
+A digest comes from the user's lock file or from the shipped ones. Otherwise it is resolved once and
+written to the lock file. A line of the lock file has a repository, a Go version and a digest,
+separated by tabs; lines that begin with ``#`` are comments.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ class Pin:
 def image_for(go_version: str, request: GoRequest, progress: Progress) -> str:
     """Return the image to build in, as ``repository@sha256:…``.
 
-    Raises ImageWithoutDigest, BadPinsFile, and the engine's errors where a tag must be resolved.
+    Raises ImageWithoutDigest, BadPinsFile, or the engine's errors if a tag must be resolved.
     """
     if request.image is not None:
         return demand_digest(request.image)
@@ -56,17 +56,17 @@ def image_for(go_version: str, request: GoRequest, progress: Progress) -> str:
     if pin := find_pin(go_version, repository, request.lock):
         return pin.image
     with locked(request.lock):
-        # Another run may have pinned it meanwhile, and what is pinned stays.
+        # Another run may have pinned it in the meantime, and a pin stays.
         if known := find_pin(go_version, repository, request.lock):
             return known.image
         pin = resolve(go_version, repository)
         write_lock(request.lock, [*load_lock(request.lock), pin])
-    progress.say(f"{pin.image} was resolved from its tag; {request.lock} demands it from now on")
+    progress.say(f"{pin.image} was resolved from its tag; {request.lock} requires it from now on")
     return pin.image
 
 
 def demand_digest(image: str) -> str:
-    """Return an image that is named by a digest; raises ImageWithoutDigest for any other."""
+    """Return an image that has a digest; raises ImageWithoutDigest for any other."""
     name, _, digest = image.rpartition("@")
     if not name or not _DIGEST.fullmatch(digest):
         raise ImageWithoutDigest(image=image)
@@ -74,7 +74,7 @@ def demand_digest(image: str) -> str:
 
 
 def find_pin(go_version: str, repository: str, lock: Path) -> Pin | None:
-    """Return the pin of a version: the lock file's for that repository, else the shipped one.
+    """Return the pin of a version: from the lock file for this repository, or the shipped one.
 
     Mirrors of the official image have its digests, so the shipped ones serve any repository.
     """
@@ -88,7 +88,7 @@ def find_pin(go_version: str, repository: str, lock: Path) -> Pin | None:
 
 
 def shipped_pins() -> tuple[Pin, ...]:
-    """Return the pins that come with kbuild, oldest Go first."""
+    """Return the pins that ship with kbuild, oldest Go first."""
     text = resources.files("kbuild.kubeadm.toolchain").joinpath("golang-images.tsv").read_text()
     rows = [line.split("\t") for line in text.splitlines() if not line.startswith("#")]
     return tuple(
@@ -98,7 +98,7 @@ def shipped_pins() -> tuple[Pin, ...]:
 
 
 def load_lock(path: Path) -> tuple[Pin, ...]:
-    """Return the pins of a lock file, none if there is no such file.
+    """Return the pins of a lock file; none if it does not exist.
 
     Raises BadPinsFile.
     """
@@ -127,21 +127,21 @@ def _parse(line: str) -> Pin | None:
         case [repository, version, digest] if (
             repository and is_go_version(version) and _DIGEST.fullmatch(digest)
         ):
-            # The image's tags spell 1.20.0 what Go calls 1.20; either may stand here.
+            # Go's 1.20 has the image tag 1.20.0; the lock file may contain either.
             name = go_name(version)
             return Pin(repository=repository, go_version=name, digest=digest, origin="lock")
     return None
 
 
 def lock_text(pins: list[Pin]) -> str:
-    """Return the text of a lock file; of two pins for the same thing the later one stays."""
+    """Return the text of a lock file; a later pin replaces an earlier one."""
     kept = {(pin.repository, pin.go_version): pin.digest for pin in pins}
     order = sorted(kept, key=lambda name: (name[0], Version(name[1])))
     return _HEADER + "".join(f"{name[0]}\t{name[1]}\t{kept[name]}\n" for name in order)
 
 
 def write_lock(path: Path, pins: list[Pin]) -> None:
-    """Write a lock file, whole or not at all."""
+    """Write a lock file completely or not at all."""
     with disk_errors(path):
         made = path.with_name(f".{path.name}.{os.getpid()}")
         try:
@@ -153,7 +153,7 @@ def write_lock(path: Path, pins: list[Pin]) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other runs from writing the lock file."""
+    """Lock the lock file against other runs."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f"{path.name}.lock")):
@@ -161,7 +161,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def resolve(go_version: str, repository: str) -> Pin:
-    """Ask the registry which digest a version's tag has now.
+    """Return the digest that a version's tag has in the registry now.
 
     Raises ImageNotFound, RegistryUnreachable or the engine's errors.
     """
@@ -172,7 +172,7 @@ def resolve(go_version: str, repository: str) -> Pin:
 
 
 def _tag(go_version: str) -> str:
-    # The tag 1.20 moves on to the newest 1.20.x; only 1.20.0 stays the release that Go calls 1.20.
+    # The tag 1.20 moves to the newest 1.20.x; only 1.20.0 stays the release that Go calls 1.20.
     version = Version(go_version)
     if version.is_prerelease:
         return go_version

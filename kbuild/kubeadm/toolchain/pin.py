@@ -1,8 +1,8 @@
-"""Which Go a tree asks for.
+"""Read which Go version a tree pins.
 
-The files changed over time (read in the trees of v1.9.0 to v1.33.3).
+The files changed over time; these are the trees of v1.9.0 to v1.33.3.
 ``build/build-image/cross/VERSION`` held ``v1.15.5-1`` up to v1.20 and holds
-``v1.21.0-go1.16.9-buster.0`` since, where only the part behind ``go`` counts;
+``v1.21.0-go1.16.9-buster.0`` since, where only the part after ``go`` counts;
 ``build/dependencies.yaml`` has an entry since v1.17; ``.go-version`` came with v1.26, v1.25.8 and
 v1.24.12.
 """
@@ -27,7 +27,7 @@ _LIMITS = {GO_VERSION: 1 << 10, DEPENDENCIES: 1 << 17, CROSS: 1 << 10}  # bytes
 _MAX_DEPTH = 16  # dependencies.yaml has five levels
 _NEW_CROSS = re.compile(rf"v\d[\w.-]*?-go({_VERSION.pattern})-[\w.-]+", re.ASCII)
 _OLD_CROSS = re.compile(rf"v({_VERSION.pattern})-(?:[a-z]+-)?\d+", re.ASCII)
-_NEW_NAMES = Version("1.21")  # from here on Go calls a minor's first release x.y.0
+_NEW_NAMES = Version("1.21")  # since then, the first release of a minor version is x.y.0
 
 
 def read_pin(tree: SourceTree) -> GoPin:
@@ -39,8 +39,8 @@ def read_pin(tree: SourceTree) -> GoPin:
     if not pins:
         raise PinNotFound(tag=tree.tag)
     if len({Version(version) for version in pins.values()}) > 1:
-        told = ", ".join(f"{version} in {file}" for file, version in pins.items())
-        raise PinsDisagree(tag=tree.tag, pins=told)
+        listed = ", ".join(f"{version} in {file}" for file, version in pins.items())
+        raise PinsDisagree(tag=tree.tag, pins=listed)
     return GoPin(version=go_name(next(iter(pins.values()))), files=tuple(pins))
 
 
@@ -66,7 +66,7 @@ def parse_go_version(text: str) -> str:
 
 
 def is_go_version(text: str) -> bool:
-    """Return whether a text is a version of Go, without the word go."""
+    """Return whether a text is a Go version, without ``go``."""
     return _VERSION.fullmatch(text) is not None
 
 
@@ -82,7 +82,7 @@ def _pins(tree: SourceTree) -> Iterator[tuple[str, str]]:
             if version is not None and is_go_version(version):
                 yield file, version
             elif file != DEPENDENCIES or version is not None:
-                raise PinNotFound(tag=tree.tag, details=f"{file} holds no Go version")
+                raise PinNotFound(tag=tree.tag, details=f"{file} contains no Go version")
 
 
 def _plain(text: str) -> str | None:
@@ -90,8 +90,8 @@ def _plain(text: str) -> str | None:
 
 
 def _dependencies(text: str) -> str | None:
-    # Up to v1.16 the file has no entry for Go. Versions stand there without quotes: BaseLoader, as
-    # safe as SafeLoader, leaves them text, where 1.20 would become the number 1.2.
+    # Up to v1.16 the file has no entry for Go. Versions have no quotes: BaseLoader, which is as
+    # safe as SafeLoader, keeps them as text; otherwise 1.20 would become the number 1.2.
     try:
         demand_plain_yaml(text, _MAX_DEPTH)
         entries = yaml.load(text, Loader=yaml.BaseLoader)["dependencies"]

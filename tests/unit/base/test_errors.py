@@ -90,7 +90,7 @@ def test_every_error_is_raised_somewhere() -> None:
 def test_an_error_says_what_happened_and_what_to_do() -> None:
     error = TagNotFound(source="git://x", version="1.2.3", suggestion="", details=" git\n")
     assert str(error) == "git://x has no tag for 1.2.3"
-    assert error.hint == "see what it has with `kbuild versions --source git://x`"
+    assert error.hint == "list its tags with `kbuild versions --source git://x`"
     assert error.details == "git"
     assert (error.source, error.version) == ("git://x", "1.2.3")
 

@@ -86,7 +86,7 @@ def test_a_build_is_released_checked_and_not_repeated(
     before = content_of(tmp_path / "out")
     again = build(tmp_path, upstream[0], go_root)
     assert again.returncode == 0, again.stderr
-    assert "nothing changed since the last time" in again.stderr
+    assert "nothing changed since the last build" in again.stderr
     assert content_of(tmp_path / "out") == before
     assert list((tmp_path / ".cache/kbuild/v1/work").iterdir()) == []
 

@@ -441,4 +441,4 @@ def test_a_proof_that_ran_in_no_way_that_kbuild_knows_is_found(tmp_path: Path, r
     proof["binaries"][0]["ran"] = ran
     path.write_text(json.dumps(proof))
     forge(folder)
-    assert any("ran as" in problem.what for problem in check_release(folder).problems)
+    assert any("unknown way to run" in problem.what for problem in check_release(folder).problems)

@@ -166,7 +166,7 @@ def test_force_replaces_neither_the_current_nor_the_home_folder_nor_one_above(
     else:
         monkeypatch.setenv("HOME", str(out / inside))
     with (
-        pytest.raises(OutputNotReplaceable, match=f"{what} folder"),
+        pytest.raises(OutputNotReplaceable, match=f"{what} directory"),
         reserve(out, FORCED, TAG, workspace),
     ):
         pass
@@ -370,7 +370,10 @@ def test_the_output_and_the_cache_are_apart(tmp_path: Path, workspace: Workspace
     cache = tmp_path / "cache"
     (tmp_path / "link").symlink_to(cache)
     inside = (cache, cache / "out", cache / "v1/built/out", tmp_path / "link/out")
-    for folder, what in (*((each, "in the cache") for each in inside), (tmp_path, "is in it")):
+    for folder, what in (
+        *((each, "inside the cache") for each in inside),
+        (tmp_path, "is inside it"),
+    ):
         for request in (REQUEST, FORCED):
             with pytest.raises(BadSetting, match=what), reserve(folder, request, TAG, workspace):
                 pass

@@ -314,7 +314,7 @@ def test_the_terminal_says_that_a_commit_is_only_claimed_and_how_to_verify_it(
     assert "--verify-against https://github.com/kubernetes/kubernetes.git" in claim
     demanded = {**ARCHIVE, "sha256_demanded": True}
     notes = list(commit_notes(make_binaries(tmp_path, tree_changes=demanded)[0].tree.source))
-    assert "demanded" in notes[1]
+    assert "required" in notes[1]
     for proof in ("compared", "git-object"):
         changes = {**ARCHIVE, "commit_proof": proof}
         tree = make_binaries(tmp_path, tree_changes=changes)[0].tree

@@ -202,7 +202,7 @@ def test_a_git_that_changes_nothing_is_noticed(
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("now := time.Now()", "const duration365d = 1\n\tnow := x()", "may be another thing"),
+        ("now := time.Now()", "const duration365d = 1\n\tnow := x()", "may be declared again"),
         ("func NewSelfSignedCACert", "func Other", "there is no function NewSelfSignedCACert"),
         ("IsCA: ", "NotAfter: now, IsCA: ", "more than one NotAfter"),
     ],

@@ -137,7 +137,7 @@ def test_a_name_or_field_that_stands_twice_is_an_error(more: str) -> None:
 
 def test_a_parameter_may_hide_a_constant() -> None:
     source = function("now.Add(year)").replace("c C", "year D")
-    with pytest.raises(GoSourceError, match="year may be another thing"):
+    with pytest.raises(GoSourceError, match="year may be declared again"):
         added_duration(source, "F", "NotAfter")
 
 

@@ -69,7 +69,18 @@ def test_one_date_that_is_off_is_found(
     kubeadm.wrong[path, moment] = off
     with pytest.raises(WrongLifetime) as caught:
         prove(kubeadm)
-    assert caught.value.happened.startswith(f"{path} (fresh-ca, {moment})")
+    assert caught.value.happened.startswith(f"{path} (fresh-ca, {moment}) expires at ")
+    assert "+00:00" not in caught.value.happened
+
+
+@pytest.mark.parametrize(("years", "lifetime"), [(1, "1 year"), (100, "100 years")])
+def test_a_wrong_lifetime_is_told_in_plain_words(years: int, lifetime: str) -> None:
+    times = {"actual": "2027-01-31T12:00:00+00:00", "expected": "2036-01-29T12:00:00+00:00"}
+    error = WrongLifetime(path="pki/ca.crt", case="fresh-ca", moment="issued", years=years, **times)
+    assert error.happened == (
+        "pki/ca.crt (fresh-ca, issued) expires at 2027-01-31T12:00:00Z,"
+        f" not at 2036-01-29T12:00:00Z after {lifetime}"
+    )
 
 
 def test_kubeadms_own_backdating_is_no_fault(kubeadm: FakeKubeadm) -> None:

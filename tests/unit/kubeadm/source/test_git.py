@@ -170,7 +170,7 @@ def test_what_is_no_repository_is_not_tried_again(
 def test_a_path_that_is_not_there_is_told(
     name: str, tmp_path: Path, workspace: Workspace, recorder: Recorder, request_for: RequestFor
 ) -> None:
-    with pytest.raises(NotKubernetes, match="no such file or folder"):
+    with pytest.raises(NotKubernetes, match="no such file or directory"):
         resolve(request_for(tmp_path / name), workspace, recorder)
 
 

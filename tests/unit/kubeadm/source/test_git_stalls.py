@@ -188,7 +188,7 @@ def test_rubbish_of_a_git_server_is_told(
 def test_tags_without_end_are_cut_off(recorder: Recorder) -> None:
     with hostile_server(flood(REFS[:-4])) as server, pytest.raises(SourceUnreachable) as caught:
         list_tags(f"git://127.0.0.1:{server.port}/kubernetes", recorder)
-    assert caught.value.details == "it sends without end"
+    assert caught.value.details == "it sends more data than any repository needs"
 
 
 @pytest.mark.slow

@@ -211,7 +211,7 @@ def test_a_planted_object_is_noticed_and_fetched_anew(
     assert edited != shown
     _plant(store, oid, kind, edited)
     assert files_of(fetch(request, tag, workspace.part("2"), recorder)) == genuine
-    assert any("damaged" in line and "fetching anew" in line for line in recorder.said)
+    assert any("damaged" in line and "fetching it again" in line for line in recorder.said)
 
 
 @pytest.mark.slow

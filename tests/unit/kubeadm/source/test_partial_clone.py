@@ -169,7 +169,7 @@ def test_an_old_server_gives_the_whole_tree_and_it_is_said(
     obtain.cache = obtain.cache.with_name("other")
     assert obtain("v1.20.1") == expected
     assert obtain.has("v1.20.1", UNNEEDED)
-    assert obtain.said == ["the source gives no single files, fetching the whole tree"]
+    assert obtain.said == ["the source does not serve single files, fetching the whole tree"]
 
 
 @pytest.mark.slow
@@ -187,7 +187,7 @@ def test_a_server_that_fails_at_single_files_is_asked_for_the_whole_tree(
     monkeypatch.setattr("kbuild.kubeadm.source.store.ask", refuse)
     obtain.cache = obtain.cache.with_name("other")
     assert obtain("v1.20.1") == expected
-    assert obtain.said == ["the source gives no single files, fetching the whole tree"]
+    assert obtain.said == ["the source does not serve single files, fetching the whole tree"]
 
 
 @pytest.mark.slow
@@ -208,7 +208,7 @@ def test_a_tree_that_leaves_its_folder_is_refused(
         pytest.raises(BrokenSource, match="v1") as caught,
     ):
         fetch_tag(str(upstream), tag, workspace.work / "tree", workspace, recorder)
-    assert "would leave its folder" in caught.value.details
+    assert "would leave its directory" in caught.value.details
 
 
 def mktree(folder: Path, lines: str) -> str:

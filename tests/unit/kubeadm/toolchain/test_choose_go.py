@@ -27,7 +27,7 @@ def test_with_docker_it_is_an_image(
     chosen = choose_go(tree, request_for(image=IMAGE), "docker", workspace, recorder)
     assert (chosen.builder, chosen.image, chosen.go_root) == ("docker", IMAGE, None)
     assert (chosen.go_version, chosen.overridden) == ("1.15.5", False)
-    assert recorder.said == ["Go 1.15.5, by .go-version"]
+    assert recorder.said == ["Go 1.15.5, pinned in .go-version"]
 
 
 def test_locally_it_is_a_goroot(
