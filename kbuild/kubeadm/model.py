@@ -228,8 +228,8 @@ class AppliedPatch:
 class PatchedTree:
     """A source tree whose code computes the requested lifetimes.
 
-    ``stored_defaults`` is None if configurations of its version store no lifetimes. ``note`` is what
-    users of this kubeadm must know, or empty.
+    ``stored_defaults`` is None if configurations of its version store no lifetimes. ``note`` is
+    what users of this kubeadm must know, or empty.
     """
 
     source: SourceTree
