@@ -347,7 +347,7 @@ def _check_proof(files: ReleaseFiles, statement: Statement) -> Iterator[str]:
         # A version before v1.31 has none, nor has a proof by an earlier kbuild.
         way = asked.get("stored_defaults", "keep")
         if (done := proof.get("stored_defaults")) not in (None, way):
-            yield f"it says that {name} has stored defaults {done}, by {PROVENANCE} {way}"
+            yield f"its {name} has stored defaults {done}, {PROVENANCE} says {way}"
 
 
 def _check_certificates(
