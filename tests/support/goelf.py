@@ -32,8 +32,12 @@ def write_go_elf(
     modules: str = MODULES,
     rodata: bytes = bytes(64),
     pclntab: str = "1.20",
+    fips: bytes = b"",
 ) -> Path:
-    """Write an executable whose sections lie one after the other, and return its path."""
+    """Write an executable whose sections lie one after the other, and return its path.
+
+    ``fips`` is Go's digest of its FIPS code, of Go 1.24 and later.
+    """
     assert arch in ARCHES
     text = b"".join(functions.values())
     entries, at = [], BASE
@@ -43,6 +47,7 @@ def write_go_elf(
     sections = [
         (".text", 6, text),
         (".rodata", 2, rodata),
+        *([(".go.fipsinfo", 3, fips)] if fips else []),
         (".gopclntab", 2, _pclntab(entries, pclntab)),
         (".go.buildinfo", 3, _build_info(go_version, modules)),
         (".note.go.buildid", 2, text[:4]),

@@ -40,9 +40,10 @@ def compare(
     theirs: dict[str, bytes],
     arch: str = "amd64",
     data: tuple[bytes, bytes] = (bytes(64), bytes(64)),
+    fips: tuple[bytes, bytes] = (b"", b""),
 ) -> StockDifference:
-    patched = write_go_elf(folder / "patched", ours, arch=arch, rodata=data[0])
-    stock = write_go_elf(folder / "stock", theirs, arch=arch, rodata=data[1])
+    patched = write_go_elf(folder / "patched", ours, arch=arch, rodata=data[0], fips=fips[0])
+    stock = write_go_elf(folder / "stock", theirs, arch=arch, rodata=data[1], fips=fips[1])
     proof = Proof(path=patched, arch=arch, sha256="", ran=None, where="")
     proven = ProvenBinary(binary=binary(patched, arch, 100, 50), proof=proof)
     found = against_stock(proven, binary(stock, arch, 10, 1)).proof.against_stock
@@ -158,3 +159,14 @@ def test_where_data_moved_what_code_reads_must_be_the_same(tmp_path: Path) -> No
     other = word(100) + struct.pack("<d", 2.75) + bytes(48)
     with pytest.raises(StockDiffers, match=r"main\.main"):
         compare(tmp_path, code[0], code[1], data=(other, theirs))
+
+
+def test_where_code_moved_gos_digest_of_it_may_differ(tmp_path: Path) -> None:
+    data, fips = (bytes(64), bytes(80)), (b"\x01" * 64, b"\x02" * 64)
+    digest = [BASE + 16 + len(each) + 16 for each in data]
+    ours, theirs = ({"main.main": load(BASE, at)} for at in digest)
+    found = compare(tmp_path, ours, theirs, data=data, fips=fips)
+    assert (found.functions, found.moved) == ((), True)
+    theirs = {"main.main": load(BASE, digest[1] + 8)}
+    with pytest.raises(StockDiffers, match=r"main\.main"):
+        compare(tmp_path, ours, theirs, data=data, fips=fips)
