@@ -50,7 +50,8 @@ def _lines(inventory: Inventory, width: int) -> Iterator[str | Table]:
         yield _table(inventory, rows, is_wide=width >= _WIDE)
     hidden = len(inventory.certificates) - len(rows)
     if hidden:
-        yield f"Not shown: {hidden} copies of these CAs in other files."
+        copies_of = "1 copy" if hidden == 1 else f"{hidden} copies"
+        yield f"Not shown: {copies_of} of these CAs in other files."
     if not inventory.certificates:
         yield f"No certificates below {', '.join(inventory.paths)}."
     severity = ""
