@@ -1,7 +1,7 @@
 """Follow each certificate to the CAs that were found, by signatures."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from kbuild.certs.model import Chain
 from kbuild.certs.paths import near
@@ -21,22 +21,18 @@ class Issuer:
     ca: CertificateEntry | None
 
 
-@dataclass(slots=True)
 class Chains:
-    """The CAs by name; of the copies of one, the first in a file of its own stands for all."""
+    """The CAs by name; those of kubeconfigs only if there is none of that name in a file."""
 
-    _cas: dict[str, list[CertificateEntry]] = field(default_factory=dict)
-    _known: dict[str, Issuer] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, entries: Iterable[CertificateEntry]) -> "Chains":
-        """Return the chains among certificates."""
-        chains, seen = cls(), set[str]()
-        for entry in sorted(entries, key=lambda entry: bool(entry.place)):
-            if entry.facts.may_sign and entry.facts.fingerprint not in seen:
-                seen.add(entry.facts.fingerprint)
-                chains._cas.setdefault(entry.facts.subject, []).append(entry)
-        return chains
+    def __init__(self, entries: Iterable[CertificateEntry]) -> None:
+        self._cas: dict[str, list[CertificateEntry]] = {}
+        self._known: dict[str, Issuer] = {}
+        cas = {e.facts.fingerprint: e for e in sorted(entries, key=_files_last) if e.facts.may_sign}
+        in_files = {ca.facts.subject for ca in cas.values() if not _is_embedded(ca)}
+        for ca in cas.values():
+            # What a kubeconfig embeds is a copy, which may be out of date.
+            if not _is_embedded(ca) or ca.facts.subject not in in_files:
+                self._cas.setdefault(ca.facts.subject, []).append(ca)
 
     def issuer_of(self, entry: CertificateEntry, depth: int = 0) -> Issuer:
         """Return who signed a certificate."""
@@ -72,3 +68,12 @@ def _rank(entry: CertificateEntry, ca: CertificateEntry) -> tuple[bool, int, flo
     key_id = entry.facts.issuer_key_id
     is_named = key_id is not None and key_id == ca.facts.own_key_id
     return not is_named, -near(entry.path, ca.path), -ca.facts.not_after.timestamp()
+
+
+def _is_embedded(entry: CertificateEntry) -> bool:
+    return entry.place.startswith(("users[", "clusters["))
+
+
+def _files_last(entry: CertificateEntry) -> tuple[bool, bool, str]:
+    """Sort the copies of a CA so that the one that stands for all comes last."""
+    return not _is_embedded(entry), not entry.place, entry.path

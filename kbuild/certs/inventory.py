@@ -71,7 +71,7 @@ def _seldom_collected() -> Iterator[None]:
 
 
 def _seen(tree: Tree) -> Iterator[Seen]:
-    chains, pairs = Chains.of(tree.certificates), Keys.of(tree)
+    chains, pairs = Chains(tree.certificates), Keys(tree)
     for entry in tree.certificates:
         issuer = chains.issuer_of(entry)
         shown = _shown(entry, issuer, pairs.key_of(entry))

@@ -1,7 +1,6 @@
 """Find the private key of each certificate, and tell whether it fits."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from kbuild.certs.model import PrivateKey
 from kbuild.certs.paths import near, split_extension
@@ -10,25 +9,18 @@ from kbuild.certs.reading import CertificateEntry, KeyEntry, Tree, resolved
 _NAMES_OF_KEYS = {"cert": "privkey", "fullchain": "privkey", "tls": "tls"}
 
 
-@dataclass(slots=True)
 class Keys:
     """The private keys of a tree, by place and by public key."""
 
-    _by_place: dict[tuple[str, str], KeyEntry] = field(default_factory=dict)
-    _by_public: dict[bytes, list[KeyEntry]] = field(default_factory=dict)
-    # Of the client certificate of a user, embedded or in a file, the place of the key.
-    _of_users: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, tree: Tree) -> "Keys":
-        """Return the keys of a tree."""
-        keys = cls()
+    def __init__(self, tree: Tree) -> None:
+        self._by_place: dict[tuple[str, str], KeyEntry] = {}
+        self._by_public: dict[bytes, list[KeyEntry]] = {}
         for key in tree.keys:
-            keys._by_place.setdefault((key.path, key.place), key)
+            self._by_place.setdefault((key.path, key.place), key)
             if key.facts.public_key:
-                keys._by_public.setdefault(key.facts.public_key, []).append(key)
-        keys._of_users.update(_users(tree))
-        return keys
+                self._by_public.setdefault(key.facts.public_key, []).append(key)
+        # Of the client certificate of a user, embedded or in a file, the place of the key.
+        self._of_users = dict(_users(tree))
 
     def key_of(self, entry: CertificateEntry) -> PrivateKey | None:
         """Return the key of a certificate; None if none was found.

@@ -176,8 +176,7 @@ def _take_content(
         _add(found.path, "", owner, taken, tree)
         if taken:
             return
-    elif looks_like_kubeconfig(content):
-        _take_kubeconfig(found.path, owner, content, tree)
+    elif looks_like_kubeconfig(content) and _take_kubeconfig(found.path, owner, content, tree):
         return
     if is_expected and (found.named or not looks_like_pem(content)):
         what = "private key" if is_key else "certificate"
@@ -185,12 +184,13 @@ def _take_content(
         _report(tree, found.path, "not-a-certificate", reason)
 
 
-def _take_kubeconfig(path: str, owner: Owner, content: bytes, tree: Tree) -> None:
+def _take_kubeconfig(path: str, owner: Owner, content: bytes, tree: Tree) -> bool:
+    """Take what a kubeconfig holds; tell whether it was anything, or was reported."""
     try:
         kubeconfig = read_kubeconfig(content)
     except BadKubeconfig as error:
         _report(tree, path, "unreadable", f"it is no kubeconfig that can be read: {error}")
-        return
+        return True
     tree.kubeconfigs.append(KubeconfigEntry(path=path, owner=owner, kubeconfig=kubeconfig))
     for place, embedded in parts(kubeconfig):
         if embedded.problem:
@@ -200,6 +200,7 @@ def _take_kubeconfig(path: str, owner: Owner, content: bytes, tree: Tree) -> Non
             _add(path, f"{place}-data", owner, taken, tree)
             if not taken:
                 _report(tree, path, "not-a-certificate", "it is not PEM", f"{place}-data")
+    return any(each != Embedded() for _, each in parts(kubeconfig))
 
 
 def _add(path: str, place: str, owner: Owner, taken: Content, tree: Tree) -> None:

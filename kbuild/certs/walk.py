@@ -1,6 +1,7 @@
 """Find the files below paths: each once, no matter how often links lead to it."""
 
 import os
+import posixpath
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -26,7 +27,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unread:
-    """A path that could not be read, and why; ``kind`` is that of its finding."""
+    """A path that could not be read, and why; ``kind`` is that of its finding.
+
+    ``named`` also holds for folders: what is in them is not known.
+    """
 
     path: str
     named: bool
@@ -48,8 +52,9 @@ class Walk:
         Links are followed. In a folder they come first: a link such as kubelet-client-current.pem
         says which file is in use, so its name is the one that is shown.
         """
-        for path in paths:
-            yield from self.at(str(path))
+        # A file that is named is told of by its name, though a folder that is named may hold it.
+        for path in sorted(map(str, paths), key=posixpath.isdir):
+            yield from self.at(path)
 
     def at(self, path: str) -> Iterator[Found | Unread]:
         """Yield the files at a path that the user, or a kubeconfig, names."""
@@ -65,15 +70,15 @@ class Walk:
         while waiting:
             folder = waiting.pop()
             inner: list[str] = []
-            yield from self._in_folder(folder, inner, named=folder == path)
+            yield from self._in_folder(folder, inner)
             waiting += reversed(inner)
 
-    def _in_folder(self, folder: str, inner: list[str], *, named: bool) -> Iterator[Found | Unread]:
+    def _in_folder(self, folder: str, inner: list[str]) -> Iterator[Found | Unread]:
         try:
             with os.scandir(folder) as listing:
                 entries = sorted(islice(listing, MAX_FILES), key=_links_first)
         except OSError as error:
-            yield Unread(path=folder, named=named, reason=reason_of(error))
+            yield Unread(path=folder, named=True, reason=reason_of(error))
             return
         linked: list[str] = []
         for entry in entries:

@@ -1,5 +1,6 @@
 """``kbuild certs``: what expires when, and what is wrong with the certificates of a cluster."""
 
+import os.path
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -46,11 +47,16 @@ def certs(
 def _lines(inventory: Inventory, width: int) -> Iterator[str | Table]:
     copies = {c.fingerprint for c in inventory.certificates if c.is_ca and not c.place}
     rows = [c for c in inventory.certificates if not (c.place and c.fingerprint in copies)]
+    is_wide = width >= _WIDE
+    folder = "" if is_wide else _common_folder(rows)
+    if folder:
+        yield f"Below {folder}:"
     if rows:
-        yield _table(inventory, rows, is_wide=width >= _WIDE)
+        yield _table(inventory, rows, folder, is_wide=is_wide)
     hidden = len(inventory.certificates) - len(rows)
     if hidden:
-        yield f"Not shown: {hidden} copies of these CAs in other files."
+        copies_of = "1 copy" if hidden == 1 else f"{hidden} copies"
+        yield f"Not shown: {copies_of} of these CAs in other files."
     if not inventory.certificates:
         yield f"No certificates below {', '.join(inventory.paths)}."
     severity = ""
@@ -62,7 +68,14 @@ def _lines(inventory: Inventory, width: int) -> Iterator[str | Table]:
         yield from _finding_lines(finding)
 
 
-def _table(inventory: Inventory, rows: list[Certificate], *, is_wide: bool) -> Table:
+def _common_folder(rows: list[Certificate]) -> str:
+    """Return the folder that all paths begin with, with a slash at its end, or an empty text."""
+    folder = os.path.commonpath([each.path for each in rows if each.path[:1] == "/"] or [""])
+    is_of_all = len(folder) > 1 and all(each.path.startswith(f"{folder}/") for each in rows)
+    return f"{folder}/" if is_of_all else ""
+
+
+def _table(inventory: Inventory, rows: list[Certificate], folder: str, *, is_wide: bool) -> Table:
     from kbuild.certs.api import left
 
     more = ("key", "chain", "owner") if is_wide else ()
@@ -73,7 +86,7 @@ def _table(inventory: Inventory, rows: list[Certificate], *, is_wide: bool) -> T
         owner = f"{each.owner.user}:{each.owner.group} {each.owner.mode:04o}"
         details = (each.key, each.chain, owner) if is_wide else ()
         table.add_row(
-            f"{each.path} {each.place}".rstrip(),
+            f"{each.path.removeprefix(folder)} {each.place if is_wide else ''}".rstrip(),
             each.role,
             f"{each.not_after:%Y-%m-%d}",
             left(each.time_left(inventory.read_at)),

@@ -17,7 +17,7 @@ from kbuild.base.addresses import shown
 from kbuild.base.errors import KbuildError, NotWritable
 from kbuild.base.files import reason_of
 
-_WIDE = 160
+_WIDE = 1000  # characters of a line in a pipe, which has no width: a long path is not cut
 _SECONDS_BETWEEN_LINES = 5.0
 
 

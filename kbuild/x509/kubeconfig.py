@@ -140,8 +140,9 @@ def _embedded(entry: dict[Any, Any], key: str) -> Embedded:
     data = entry.get(f"{key}-data")
     if data:  # it wins over a file, as in clientcmd
         try:
-            return Embedded(data=base64.b64decode(data))
-        except (ValueError, TypeError, binascii.Error):
+            # A block of YAML has line ends in it.
+            return Embedded(data=base64.b64decode("".join(data.split()), validate=True))
+        except (ValueError, TypeError, AttributeError, binascii.Error):
             return Embedded(problem="it is not base64")
     return Embedded(file=_text(entry, key))
 

@@ -1,0 +1,377 @@
+"""Each finding is found where it should be, and nowhere else; its command is a real one."""
+
+import base64
+import shlex
+import shutil
+import subprocess
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from kbuild.certs.model import Certificate, Finding, Inventory
+from tests.support.authority import (
+    CLIENT,
+    DAY,
+    NOW,
+    SERVER,
+    Issued,
+    control_plane,
+    issue,
+    key_pem,
+    kubeconfig,
+    write_kubeconfig,
+)
+from tests.unit.certs.conftest import Read
+
+SHA1 = Path(__file__).parents[2] / "support/sha1.pem"
+
+
+@pytest.fixture
+def etc(tmp_path: Path) -> Path:
+    return tmp_path / "kubernetes"
+
+
+def of(inventory: Inventory, kind: str) -> list[Finding]:
+    return [found for found in inventory.findings if found.kind == kind]
+
+
+def only(inventory: Inventory, kind: str) -> Finding:
+    [found] = of(inventory, kind)
+    return found
+
+
+def at(inventory: Inventory, path: Path, place: str = "") -> Certificate:
+    [found] = [c for c in inventory.certificates if c.path == str(path) and c.place == place]
+    return found
+
+
+def test_a_new_control_plane_has_no_findings(etc: Path, read: Read) -> None:
+    control_plane(etc)
+    inventory = read(etc)
+    assert inventory.findings == ()
+    assert len(inventory.certificates) == 9
+    assert {c.chain for c in inventory.certificates} == {"verified", "self-signed"}
+    assert all(c.private_key and c.private_key.fits for c in inventory.certificates)
+    apiserver = at(inventory, etc / "pki/apiserver.crt")
+    assert apiserver.role == "API server, server"
+    assert apiserver.issued_by == str(etc / "pki/ca.crt")
+    assert apiserver.names == ("DNS:kubernetes",)
+    assert apiserver.key == "ECDSA P-256"
+    assert apiserver.usages == ("server auth",)
+    admin = at(inventory, etc / "admin.conf", "users[kubernetes-admin].client-certificate-data")
+    assert admin.role == "administrator, client"
+
+
+@pytest.mark.parametrize(
+    ("days", "kind", "severity"),
+    [
+        (-1, "expired", "critical"),
+        (0, "expired", "critical"),
+        (29, "expires-soon", "critical"),
+        (30, "expires-soon", "warning"),
+        (89, "expires-soon", "warning"),
+    ],
+)
+def test_what_ends_soon(days: int, kind: str, severity: str, etc: Path, read: Read) -> None:
+    ca = control_plane(etc)
+    issue("kube-apiserver", ca, years=(days + 1) / 365).write(etc / "pki/apiserver.crt")
+    found = only(read(etc), kind)
+    assert (found.severity, found.path) == (severity, str(etc / "pki/apiserver.crt"))
+    assert found.command == f"kubeadm certs renew apiserver --cert-dir {etc / 'pki'}"
+
+
+def test_what_ends_in_90_days_is_fine(etc: Path, read: Read) -> None:
+    issue("a", years=91 / 365, ca=True).write(etc / "ca.crt")
+    assert read(etc).findings == ()
+
+
+def test_what_is_not_valid_yet(etc: Path, read: Read) -> None:
+    issue("a", born=NOW + DAY, ca=True).write(etc / "ca.crt")
+    assert only(read(etc), "not-yet-valid").command == "timedatectl status"
+
+
+def test_a_ca_of_ten_years_under_leaves_of_a_hundred(etc: Path, read: Read) -> None:
+    control_plane(etc, ca_years=10, leaf_years=100)
+    found = {found.path: found for found in of(read(etc), "leaf-outlives-ca")}
+    assert set(found) == {str(etc / "pki/ca.crt"), str(etc / "pki/etcd/ca.crt")}
+    assert "3 certificates" in found[str(etc / "pki/ca.crt")].reason
+    words = shlex.split(found[str(etc / "pki/ca.crt")].command)
+    assert words[:2] == ["openssl", "x509"]
+    assert str(etc / "pki/ca.key") in words
+
+
+def test_equal_lifetimes_are_fine_though_leaves_are_younger(etc: Path, read: Read) -> None:
+    ca = issue("kubernetes", years=100, ca=True)
+    ca.write(etc / "pki/ca.crt")
+    issue("x", ca, years=100, born=NOW - DAY + timedelta(minutes=5)).write(etc / "pki/x.crt")
+    assert read(etc).findings == ()
+
+
+def test_a_control_plane_that_was_renewed_in_part(etc: Path, read: Read) -> None:
+    ca = control_plane(etc)
+    issue("kube-apiserver", ca, years=5).write(etc / "pki/apiserver.crt")
+    found = only(read(etc), "peers-differ")
+    assert "5 of 6 certificates" in found.reason
+    assert found.command == "kubeadm certs renew all"
+
+
+def test_a_key_that_does_not_fit(etc: Path, read: Read) -> None:
+    control_plane(etc)
+    shutil.copy(etc / "pki/ca.key", etc / "pki/apiserver.key")
+    inventory = read(etc)
+    assert only(inventory, "key-mismatch").path == str(etc / "pki/apiserver.crt")
+    key = at(inventory, etc / "pki/apiserver.crt").private_key
+    assert key is not None
+    assert key.fits is False
+
+
+def test_a_key_that_is_missing(etc: Path, read: Read) -> None:
+    control_plane(etc)
+    (etc / "pki/apiserver.key").unlink()
+    found = only(read(etc), "key-missing")
+    assert (found.path, found.severity) == (str(etc / "pki/apiserver.crt"), "warning")
+
+
+@pytest.mark.parametrize(
+    ("mode", "severity"), [(0o644, "critical"), (0o640, "warning"), (0o602, "critical")]
+)
+def test_a_key_that_others_may_use(mode: int, severity: str, etc: Path, read: Read) -> None:
+    control_plane(etc)
+    (etc / "pki/apiserver.key").chmod(mode)
+    found = only(read(etc), "key-readable")
+    assert found.severity == severity
+    assert found.command == f"chmod 600 {etc / 'pki/apiserver.key'}"
+    assert f"{mode:04o}" in found.reason
+
+
+def test_a_kubeconfig_that_others_may_read_holds_a_key_too(etc: Path, read: Read) -> None:
+    control_plane(etc)
+    (etc / "admin.conf").chmod(0o644)
+    assert only(read(etc), "key-readable").path == str(etc / "admin.conf")
+
+
+def test_an_encrypted_key(etc: Path, read: Read) -> None:
+    leaf = issue("x", issue("ca", ca=True))
+    leaf.write(etc / "x.crt")
+    (etc / "x.key").write_bytes(key_pem(leaf.key, b"secret"))
+    inventory = read(etc)
+    assert only(inventory, "key-encrypted").severity == "info"
+    key = at(inventory, etc / "x.crt").private_key
+    assert key is not None
+    assert (key.fits, key.encrypted) == (None, True)
+    assert of(inventory, "key-mismatch") == []
+
+
+def test_a_ca_without_a_key_is_an_external_one(etc: Path, read: Read) -> None:
+    control_plane(etc)
+    (etc / "pki/etcd/ca.key").unlink()
+    assert only(read(etc), "ca-key-missing").path == str(etc / "pki/etcd/ca.crt")
+
+
+def test_a_worker_has_the_ca_without_its_key(etc: Path, read: Read) -> None:
+    issue("kubernetes", ca=True).write(etc / "pki/ca.crt")
+    (etc / "pki/ca.key").unlink()
+    assert read(etc).findings == ()
+
+
+def test_weak_keys_and_signatures(etc: Path, read: Read) -> None:
+    ca = issue("ca", ca=True)
+    ca.write(etc / "ca.crt")
+    small = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+    issue("x", ca, key=small).write(etc / "small.crt")
+    assert only(read(etc), "weak-key").path == str(etc / "small.crt")
+    assert of(read(etc), "weak-signature") == []
+
+
+def test_a_sha1_root_is_fine_and_a_sha1_leaf_is_not(etc: Path, read: Read) -> None:
+    etc.mkdir()
+    file = Path(shutil.copy(SHA1, etc / "both.pem"))  # made with openssl: the library refuses to
+    inventory = read(etc)
+    assert only(inventory, "weak-signature").place == "certificate 2"
+    assert at(inventory, file).chain == "self-signed"
+    assert at(inventory, file, "certificate 2").chain == "verified"
+
+
+def test_an_unknown_issuer(etc: Path, read: Read) -> None:
+    issue("x", issue("ca", ca=True)).write(etc / "x.crt")
+    inventory = read(etc)
+    assert only(inventory, "unknown-issuer").severity == "info"
+    assert at(inventory, etc / "x.crt").chain == "unknown-issuer"
+
+
+def test_a_ca_of_the_same_name_that_did_not_sign_it(etc: Path, read: Read) -> None:
+    control_plane(etc)
+    issue("kubernetes", ca=True, years=10).write(etc / "pki/ca.crt")
+    inventory = read(etc)
+    assert {f.path for f in of(inventory, "bad-signature")} > {str(etc / "pki/apiserver.crt")}
+    assert at(inventory, etc / "pki/apiserver.crt").issued_by is None
+
+
+@pytest.mark.parametrize("same_key", [True, False])
+def test_after_a_renewal_of_the_ca_both_are_tried(same_key: bool, etc: Path, read: Read) -> None:
+    old = control_plane(etc)
+    new = issue("kubernetes", ca=True, years=100, key=old.key if same_key else None)
+    (etc / "pki/ca.crt").write_bytes(new.pem + old.pem)
+    (etc / "pki/ca.key").write_bytes(new.key_pem)
+    issue("kube-apiserver", new, years=1).write(etc / "pki/apiserver.crt")
+    inventory = read(etc)
+    assert {c.chain for c in inventory.certificates} == {"verified", "self-signed"}
+    assert at(inventory, etc / "pki/ca.crt", "certificate 2").not_after < NOW + 11 * 365 * DAY
+
+
+def test_an_intermediate_ca_without_its_root(etc: Path, read: Read) -> None:
+    root = issue("root", ca=True)
+    middle = issue("middle", root, ca=True)
+    middle.write(etc / "middle.crt")
+    issue("x", middle).write(etc / "x.crt")
+    leaf = at(read(etc), etc / "x.crt")
+    assert (leaf.chain, leaf.issued_by) == ("unknown-issuer", str(etc / "middle.crt"))
+    root.write(etc / "root.crt")
+    assert at(read(etc), etc / "x.crt").chain == "verified"
+
+
+def test_a_kubeconfig_of_another_cluster(etc: Path, read: Read) -> None:
+    ca = control_plane(etc)
+    other = issue("kubernetes", ca=True, years=10)
+    admin = issue("kubernetes-admin", ca, organization="system:masters", usages=(CLIENT,))
+    write_kubeconfig(etc / "admin.conf", kubeconfig("kubernetes-admin", admin, other))
+    found = only(read(etc), "kubeconfig-other-ca")
+    assert (found.severity, found.path) == ("critical", str(etc / "admin.conf"))
+    assert f"--certificate-authority={etc / 'pki/ca.crt'}" in shlex.split(found.command)
+
+
+def test_a_kubeconfig_with_the_ca_from_before_it_was_lengthened(etc: Path, read: Read) -> None:
+    ca = control_plane(etc)
+    issue("kubernetes", ca=True, years=100, key=ca.key).write(etc / "pki/ca.crt")
+    found = only(read(etc), "kubeconfig-old-ca")
+    assert found.place == "clusters[kubernetes].certificate-authority-data"
+
+
+def test_a_copied_kubeconfig_that_was_not_renewed(etc: Path, tmp_path: Path, read: Read) -> None:
+    ca = control_plane(etc)
+    old = issue("kubernetes-admin", ca, years=0.5, organization="system:masters")
+    config = tmp_path / "home/.kube/config"
+    write_kubeconfig(config, kubeconfig("kubernetes-admin", old, ca))
+    found = only(read(etc, config), "kubeconfig-old-certificate")
+    assert found.path == str(config)
+    assert found.command == f"cp {etc / 'admin.conf'} {config}"
+
+
+def kubelet(folder: Path, ca: Issued, years: float = 1) -> Path:
+    """Write what kubelet keeps after it rotated its certificate once; return the folder."""
+    earlier, now = (
+        issue("system:node:n1", ca, born=born, organization="system:nodes", usages=(CLIENT,),
+              years=years)
+        for born in (NOW - 400 * DAY, NOW - DAY)
+    )  # fmt: skip
+    folder.mkdir(parents=True)
+    for leaf, date in ((earlier, "2025-04-27-12-00-00"), (now, "2026-05-31-12-00-00")):
+        file = folder / f"kubelet-client-{date}.pem"
+        file.write_bytes(leaf.pem + leaf.key_pem)
+        file.chmod(0o600)
+    (folder / "kubelet-client-current.pem").symlink_to("kubelet-client-2026-05-31-12-00-00.pem")
+    own = issue("n1-ca@1780000000", ca=True)
+    serving = issue("n1@1780000000", own)
+    (folder / "kubelet.crt").write_bytes(serving.pem + own.pem)
+    (folder / "kubelet.key").write_bytes(serving.key_pem)
+    (folder / "kubelet.key").chmod(0o600)
+    return folder
+
+
+def test_kubelet_keeps_what_it_has_replaced(etc: Path, tmp_path: Path, read: Read) -> None:
+    ca = control_plane(etc)
+    folder = kubelet(tmp_path / "kubelet/pki", ca)
+    inventory = read(etc, folder)
+    assert at(inventory, folder / "kubelet-client-current.pem").role == "kubelet, client"
+    assert at(inventory, folder / "kubelet-client-2025-04-27-12-00-00.pem").role.endswith(
+        "(earlier)"
+    )
+    assert len([c for c in inventory.certificates if c.path.startswith(str(folder))]) == 4
+    assert {found.kind for found in inventory.findings} == {"kubelet-serving-self-signed"}
+
+
+def test_a_kubelet_of_a_year_beside_leaves_of_a_hundred(
+    etc: Path, tmp_path: Path, read: Read
+) -> None:
+    ca = control_plane(etc, ca_years=100, leaf_years=99)
+    folder = kubelet(tmp_path / "kubelet/pki", ca)
+    found = only(read(etc, folder), "kubelet-client-short")
+    assert found.path == str(folder / "kubelet-client-current.pem")
+    assert found.command.startswith("kbuild config ")
+
+
+def test_a_kubeconfig_that_refers_to_files(etc: Path, tmp_path: Path, read: Read) -> None:
+    ca = control_plane(etc)
+    current = kubelet(tmp_path / "kubelet/pki", ca) / "kubelet-client-current.pem"
+    references = {"client_certificate": str(current), "client_key": str(current)}
+    unused = issue("unused", ca)
+    write_kubeconfig(etc / "kubelet.conf", kubeconfig("n1", unused, ca, **references))
+    inventory = read(etc)
+    certificate = at(inventory, current)
+    assert certificate.private_key is not None
+    assert certificate.private_key.fits is True
+    assert inventory.findings == ()
+    current.unlink()
+    found = of(read(etc), "kubeconfig-file-missing")
+    assert {one.place for one in found} == {"users[n1].client-certificate", "users[n1].client-key"}
+
+
+def test_a_kubelet_conf_that_embeds_what_kubelet_has_replaced(
+    etc: Path, tmp_path: Path, read: Read
+) -> None:
+    ca = control_plane(etc)
+    folder = kubelet(tmp_path / "kubelet/pki", ca)
+    old = issue("system:node:n1", ca, years=0.5, organization="system:nodes", usages=(CLIENT,))
+    write_kubeconfig(etc / "kubelet.conf", kubeconfig("system:node:n1", old, ca))
+    found = only(read(etc, folder), "kubeconfig-old-certificate")
+    assert f"--client-certificate={folder / 'kubelet-client-current.pem'}" in found.command
+
+
+@pytest.mark.parametrize(
+    ("path", "role"),
+    [
+        ("opt/kubernetes/ssl/ca.pem", "cluster CA"),
+        ("opt/kubernetes/ssl/server.pem", "API server, server"),
+        ("opt/etcd/ssl/server.pem", "etcd, server and peer"),
+        ("k8s/etcd/ssl/ca.pem", "etcd CA"),
+        ("etc/kubernetes/ssl/kubernetes.pem", "API server, server"),
+        ("etc/kubernetes/ssl/kube-proxy.pem", "kube-proxy, client"),
+        ("etc/kubernetes/ssl/flanneld.pem", "flannel, etcd client"),
+        ("somewhere/else.pem", "server and client"),
+    ],
+)
+def test_clusters_made_with_cfssl(path: str, role: str, tmp_path: Path, read: Read) -> None:
+    file = tmp_path / path
+    ca = issue("ca", ca=True)
+    made = ca if role.endswith("CA") else issue("x", ca, usages=(SERVER, CLIENT))
+    made.write(file, file.with_name(f"{file.stem}-key.pem"))
+    certificate = at(read(tmp_path), file)
+    assert certificate.role == role
+    assert certificate.private_key is not None
+    assert certificate.private_key.path.endswith("-key.pem")
+
+
+@pytest.mark.parametrize("name", ["with space", "quo'te", "$(touch pwned)", "new\nline", "-x"])
+def test_the_command_quotes_what_is_in_a_path(name: str, tmp_path: Path, read: Read) -> None:
+    folder = tmp_path / name
+    issue("x", issue("ca", ca=True)).write(folder / "x.crt")
+    (folder / "x.key").chmod(0o644)
+    command = only(read(folder), "key-readable").command
+    assert "\n" not in command
+    bash = shutil.which("bash")
+    assert bash is not None
+    subprocess.run([bash, "-c", command], check=True, cwd=tmp_path)
+    assert (folder / "x.key").stat().st_mode & 0o777 == 0o600
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_bundle_in_a_kubeconfig_may_hold_the_ca_among_others(etc: Path, read: Read) -> None:
+    ca = control_plane(etc)
+    admin = issue("kubernetes-admin", ca, organization="system:masters", usages=(CLIENT,))
+    both = base64.b64encode(issue("old", ca=True).pem + ca.pem).decode()
+    one = base64.b64encode(ca.pem).decode()
+    text = kubeconfig("kubernetes-admin", admin, ca).decode().replace(one, both)
+    write_kubeconfig(etc / "admin.conf", text.encode())
+    assert of(read(etc), "kubeconfig-other-ca") == []
