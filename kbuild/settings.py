@@ -65,6 +65,7 @@ LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 PACKAGES: tuple[PackageKind, ...] = get_args(PackageKind)
 
 _LIFETIMES = ("ca_years", "leaf_years")
+_WISHED_YEARS = 100  # in the plans of `kbuild advise`, where nothing is asked for
 # The headings of --help, in this order below.
 COMMON = "Common options"
 _BUILD, _SOURCE, _GO, _OUTPUT = "Build", "Source", "Go", "Output"
@@ -637,6 +638,32 @@ class CacheClearSettings(Cached):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdviseSettings(Target):
+    """Settings of ``kbuild advise``."""
+
+    command: ClassVar[str] = "advise"
+
+    version: tuple[str, ...] | None = option(
+        text,
+        "Kubernetes version of the cluster, in full, such as v1.23.0.",
+        metavar="V",
+        repeatable=True,
+        example=["v1.23.0"],
+    )
+    living: bool = option(
+        switch, "Advise on a cluster that exists. A PATH implies it.", default=False
+    )
+
+    def wished(self) -> Lifetimes:
+        """Return the lifetimes asked for, 100 years where nothing is; raises LeafOutlivesCA."""
+        ca_years = self.ca_years or max(_WISHED_YEARS, self.leaf_years or 0)
+        leaf_years = self.leaf_years or min(_WISHED_YEARS, ca_years)
+        if leaf_years > ca_years:
+            raise LeafOutlivesCA(ca_years=ca_years, leaf_years=leaf_years)
+        return Lifetimes(ca_years=ca_years, leaf_years=leaf_years)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConfigFileSettings(Common):
     """Settings of ``kbuild config-file``."""
 
@@ -663,6 +690,7 @@ KINDS: tuple[type[Common], ...] = (
     *(Settings, VerifySettings, CheckSettings, SignSettings, RebuildSettings, ExportSettings),
     *(CertsSettings, VersionsSettings, PinsListSettings, PinsCheckSettings, PinsUpdateSettings),
     *(CacheSettings, CachePruneSettings, CacheClearSettings, ConfigFileSettings),
+    AdviseSettings,
 )
 
 

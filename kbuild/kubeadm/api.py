@@ -16,6 +16,7 @@ from kbuild.kubeadm.prove.gobinary import (
     read_functions,
     replacement,
 )
+from kbuild.kubeadm.prove.renewal import renewal_of
 from kbuild.kubeadm.source.closure import is_license
 from kbuild.kubeadm.source.fetch import list_tags, resolve
 from kbuild.kubeadm.source.versions import full_tag, is_tag, newest_of_each_minor, since
@@ -53,6 +54,7 @@ __all__ = [
     "read_build_info",
     "read_functions",
     "read_index",
+    "renewal_of",
     "replacement",
     "resolve",
     "series_for",

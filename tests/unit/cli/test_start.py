@@ -57,6 +57,7 @@ def test_help_imports_what_it_shows_and_nothing_else(words: tuple[str, ...]) -> 
         ("pins", "list", "--json"),
         ("versions", "--source", "/nonexistent"),
         ("kubeadm", "--help"),
+        ("advise", "--version", "v1.23.0"),
     ],
     ids=str,
 )

@@ -1,0 +1,141 @@
+"""What is known about each version, read from the tables beside this module.
+
+The tables explain their own fields at their top.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from string import Template
+from typing import Any, Literal, Protocol, TypeVar, get_args
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+from kbuild.base.eras import eras_of, make_eras, read_eras
+
+Plan = Literal["new", "living"]
+PLANS: tuple[Plan, ...] = get_args(Plan)
+_DAYS_A_YEAR = 365
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """A value that holds for a range of versions; a number is in days."""
+
+    name: str
+    versions: SpecifierSet
+    value: int | str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebuildEntry:
+    """An answer to whether another kubeadm is needed."""
+
+    versions: SpecifierSet
+    plans: list[Plan]
+    asked: list[Literal["stock", "other"]]
+    needed: bool
+    reason: str
+    optional: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitEntry:
+    """Something that stays short, or never ends."""
+
+    name: str
+    versions: SpecifierSet
+    plans: list[Plan]
+    certificate: str
+    lasts: str
+    reason: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepEntry:
+    """A step of a plan."""
+
+    name: str
+    versions: SpecifierSet
+    plans: list[Plan]
+    when: Literal["", "rebuild", "longer-ca"]
+    title: str
+    where: str
+    text: str
+    commands: list[str]
+
+
+class _Entry(Protocol):
+    @property
+    def versions(self) -> SpecifierSet: ...
+
+    @property
+    def plans(self) -> list[Plan]: ...
+
+
+E = TypeVar("E", bound=_Entry)
+
+
+def facts() -> tuple[Fact, ...]:
+    """Return every fact, in the order of the table."""
+    return make_eras(_facts_table()["fact"], Fact)
+
+
+def newest_read() -> Version:
+    """Return the newest version whose whole source tree the facts were read in."""
+    return Version(_facts_table()["newest"])
+
+
+def facts_of(version: Version) -> dict[str, int | str]:
+    """Return the values of a version by their names; a number is in days."""
+    return {fact.name: fact.value for fact in eras_of(facts(), version)}
+
+
+def rebuilds(version: Version, plan: Plan) -> tuple[RebuildEntry, ...]:
+    """Return the answers that may fit, in the order of the table."""
+    return _of(read_eras(_text("rebuilds.toml"), "rebuild", RebuildEntry), version, plan)
+
+
+def limits(version: Version, plan: Plan) -> tuple[LimitEntry, ...]:
+    """Return what stays short in this version."""
+    return _of(read_eras(_text("limits.toml"), "limit", LimitEntry), version, plan)
+
+
+def steps(version: Version, plan: Plan) -> tuple[StepEntry, ...]:
+    """Return the steps of a plan, in their order."""
+    return _of(read_eras(_text("steps.toml"), "step", StepEntry), version, plan)
+
+
+def filled(text: str, values: Mapping[str, int | str]) -> str:
+    """Return a text of a table with its values filled in, days as words."""
+    words = {name: lasting(v) if isinstance(v, int) else v for name, v in values.items()}
+    return Template(text).substitute(words).strip("\n")
+
+
+def lasting(days: int) -> str:
+    """Return a number of days in words: ``1 year``, ``3 years``, with the days that are over."""
+    years, rest = divmod(days, _DAYS_A_YEAR)
+    parts = [_counted(years, "year"), _counted(rest, "day")]
+    return " and ".join(part for part in parts if part) or "0 days"
+
+
+def _counted(number: int, unit: str) -> str:
+    return f"{number} {unit}{'' if number == 1 else 's'}" if number else ""
+
+
+def _of(entries: tuple[E, ...], version: Version, plan: Plan) -> tuple[E, ...]:
+    return tuple(entry for entry in eras_of(entries, version) if plan in entry.plans)
+
+
+@cache
+def _facts_table() -> dict[str, Any]:
+    return tomllib.loads(_text("facts.toml"))
+
+
+def _text(name: str) -> str:
+    return resources.files("kbuild.advise").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,77 @@
+"""docs/lifetimes.md tells what the data says."""
+
+import re
+from itertools import groupby
+from pathlib import Path
+
+from packaging.version import Version
+
+from kbuild.advise.api import advise, facts_of, lasting
+from kbuild.kubeadm.api import renewal_of
+from kbuild.kubeadm.model import Lifetimes
+
+PAGE = (Path(__file__).parents[3] / "docs/lifetimes.md").read_text()
+# One minor after the newest whose source was read in any way, so that "and newer" is meant.
+MINORS = range(13, 39)
+PLACES = {"binary": "the kubeadm binary", "configuration": "the configuration"}
+
+
+def section(heading: str) -> str:
+    return PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+def cells(minor: int) -> tuple[str, ...]:
+    version = Version(f"1.{minor}.0")
+    known = facts_of(version)
+    flag, loopback = str(known["signing_flag"]), known["loopback"]
+    assert isinstance(loopback, int)
+    return (
+        PLACES[str(known["decided_by"])],
+        f"`{flag.removeprefix('--')}`",
+        lasting(loopback),
+        f"`kubeadm {' '.join(renewal_of(version))}`",
+    )
+
+
+def rows() -> list[str]:
+    made = []
+    for same, group in groupby(MINORS, cells):
+        minors = list(group)
+        first, last = (f"v1.{minor}" for minor in (minors[0], minors[-1]))
+        if minors[-1] == MINORS[-1]:
+            versions = f"{first} and newer"
+        else:
+            versions = first if first == last else f"{first} to {last}"
+        made.append(f"| {' | '.join((versions, *same))} |")
+    return made
+
+
+def test_the_table_of_versions_is_the_data() -> None:
+    table = [
+        line for line in section("What differs between versions").splitlines() if line[:1] == "|"
+    ]
+    assert table[2:] == rows()
+
+
+def test_the_steps_for_the_cas_are_those_of_the_plan() -> None:
+    told = "\n".join(re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)).split("\n")
+    advice = advise("v1.20.2", "living", Lifetimes(ca_years=100, leaf_years=100))
+    planned = [
+        line
+        for step in advice.steps
+        if step.name in ("sign-cas", "spread-cas", "cluster-info")
+        for command in step.commands
+        for line in command.split("\n")
+    ]
+    assert [line for line in told if line] == planned
+
+
+def test_the_lifetimes_in_the_first_table_are_those_of_every_version() -> None:
+    told = section("What expires")
+    for minor in MINORS:
+        known = facts_of(Version(f"1.{minor}.0"))
+        days = [known[name] for name in ("stock_leaf", "signing", "kubelet_serving", "own_serving")]
+        assert [lasting(int(value)) for value in days] == ["1 year"] * 4
+        assert lasting(int(known["stock_ca"])) == "10 years"
+        assert str(known["bootstrap_token"]) in told
+        assert str(known.get("upload_certs", "2 hours")) in told
