@@ -27,7 +27,7 @@ def certs(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[PATH]...",
+            metavar="PATH",
             readable=False,
             help="Files and directories. Default: the usual places of this machine.",
         ),

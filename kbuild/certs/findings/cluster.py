@@ -48,15 +48,15 @@ def kubelets(scene: Scene) -> Iterator[Finding]:
             continue
         if certificate.role == "kubelet, server" and _is_self_made(certificate):
             reason = (
-                "kubelet signed its serving certificate itself: nobody can verify it, and `kubeadm`"
-                " does not renew it; serverTLSBootstrap and an approver change that"
+                "kubelet signed its serving certificate itself, so clients cannot verify it, and"
+                " kubeadm does not renew it; serverTLSBootstrap and an approver change that"
             )
             yield finding("warning", "kubelet-serving-self-signed", certificate, reason, CONFIG)
         lifetime = certificate.not_after - certificate.not_before
         if certificate.role == "kubelet, client" and lifetime <= _SHORT and is_long:
             reason = (
-                f"it lives {lifetime.days} days, unlike the cluster's others; the controller"
-                " manager signs it, for --cluster-signing-duration"
+                f"it is valid for {lifetime.days} days, unlike the cluster's others; the controller"
+                " manager issues it, for the time in --cluster-signing-duration"
             )
             yield finding("warning", "kubelet-client-short", certificate, reason, CONFIG)
 

@@ -44,8 +44,8 @@ def outliving(scene: Scene) -> Iterator[Finding]:
             last = max(later, key=lambda one: one.shown.not_after).shown
             count = _certificates(len(later))
             reason = (
-                f"it ends on {ca.shown.not_after:%Y-%m-%d}, before {count} that it signed:"
-                f" {last.path} until {last.not_after:%Y-%m-%d} is worth nothing after that"
+                f"it expires on {ca.shown.not_after:%Y-%m-%d}, before {count} that it signed, which"
+                f" are not valid without it; {last.path} expires on {last.not_after:%Y-%m-%d}"
             )
             command = issue_again(ca.shown)
             yield finding("warning", "leaf-outlives-ca", ca.shown, reason, command)
