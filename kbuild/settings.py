@@ -682,6 +682,30 @@ class CertsSettings(Common):
         metavar="AGE",
         example="90d",
     )
+    timeline: bool = option(
+        switch, "Show the time left as bars on a time line instead of the table.", default=False
+    )
+    html: Path | None = option(
+        path,
+        "Also write a page for browsers, with the time line, the findings and all details.",
+        metavar="FILE",
+        panel=_OUTPUT,
+        example="certificates.html",
+    )
+    prometheus: Path | None = option(
+        path,
+        "Also write metrics for node_exporter's textfile collector, which reads *.prom.",
+        metavar="FILE",
+        panel=_OUTPUT,
+        example="/var/lib/node_exporter/textfile_collector/kbuild_certs.prom",
+    )
+    ics: Path | None = option(
+        path,
+        "Also write a calendar that reminds 90, 30 and 7 days before certificates expire.",
+        metavar="FILE",
+        panel=_OUTPUT,
+        example="certificates.ics",
+    )
 
 
 C = TypeVar("C", bound=Common)

@@ -62,6 +62,12 @@ def read_file(path: Path, limit: int) -> bytes:
     return content
 
 
+def read_head(path: Path, most: int) -> bytes:
+    """Return the first bytes of a regular file, ``most`` or fewer; raises OSError."""
+    with open_file(path) as file:
+        return file.read(most)
+
+
 def sha256(path: Path) -> str:
     """Return the sha256 of a regular file as 64 hex digits; raises OSError."""
     with open_file(path) as file:

@@ -6,6 +6,22 @@ Other packages import from here, and from ``kbuild.certs.model`` the values of a
 from kbuild.certs.deadline import demand_longer
 from kbuild.certs.document import document
 from kbuild.certs.inventory import places_to_read, take_inventory
+from kbuild.certs.naming import common_folder, without_copies
+from kbuild.certs.reports import Reports, write_reports
+from kbuild.certs.timeline import BLOCKS, Line, terminal_lines
 from kbuild.certs.times import left
 
-__all__ = ["demand_longer", "document", "left", "places_to_read", "take_inventory"]
+__all__ = [
+    "BLOCKS",
+    "Line",
+    "Reports",
+    "common_folder",
+    "demand_longer",
+    "document",
+    "left",
+    "places_to_read",
+    "take_inventory",
+    "terminal_lines",
+    "without_copies",
+    "write_reports",
+]

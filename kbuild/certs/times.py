@@ -1,8 +1,9 @@
 """Write times as people read them."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 _DAY, _YEAR = 24 * 3600, 365 * 24 * 3600  # seconds; a year as kubeadm has it
+_UNITS = {"h": "hour", "d": "day", "y": "year"}
 
 
 def left(time: timedelta) -> str:
@@ -14,3 +15,23 @@ def left(time: timedelta) -> str:
     if seconds >= 2 * _DAY:
         return f"{sign}{seconds // _DAY:.0f}d"
     return f"{sign}{seconds // 3600:.0f}h"
+
+
+def in_words(time: timedelta) -> str:
+    """Return a time to a certificate's end as ``364 days left`` or ``expired 3 days ago``."""
+    return f"{_amount(time)} left" if time >= timedelta() else f"expired {_amount(-time)} ago"
+
+
+def day(moment: datetime) -> str:
+    """Return the date of a UTC moment, such as 2026-01-31."""
+    return moment.date().isoformat()
+
+
+def minute(moment: datetime) -> str:
+    """Return a UTC moment as 2026-01-31 12:00 UTC."""
+    return f"{day(moment)} {moment:%H:%M} UTC"
+
+
+def _amount(time: timedelta) -> str:
+    number, unit = int(left(time)[:-1]), _UNITS[left(time)[-1]]
+    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"

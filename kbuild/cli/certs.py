@@ -1,21 +1,29 @@
 """``kbuild certs``: what expires when, and what is wrong with the certificates of a cluster."""
 
-import os.path
+import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
-from kbuild.certs.model import Certificate, Finding, Inventory
+from kbuild.certs.model import Certificate, Finding, Inventory, Severity
 from kbuild.cli.boundary import begin
-from kbuild.cli.console import plain_table
+from kbuild.cli.console import Screen, plain_table, visible
 from kbuild.cli.options import command_app, takes
 from kbuild.settings import CertsSettings
 
 _WIDE = 120  # characters; below, only what matters most is shown
+_COLOURS: dict[Severity | None, str] = {
+    "critical": "red",
+    "warning": "yellow",
+    "info": "blue",
+    None: "green",
+}
 
 app = command_app()
 
@@ -34,24 +42,38 @@ def certs(
     ] = None,
 ) -> None:
     """List certificates, when each expires, and what is wrong with them."""
-    from kbuild.certs.api import demand_longer, document, places_to_read, take_inventory
+    from kbuild.certs.api import (
+        Reports,
+        demand_longer,
+        document,
+        places_to_read,
+        take_inventory,
+        write_reports,
+    )
 
     settings, screen = begin(ctx, CertsSettings)
     places = places_to_read(paths or ())
     inventory = take_inventory(places, datetime.now(UTC), screen)
-    screen.result(document(inventory), _lines(inventory, screen.width))
+    reports = Reports(html=settings.html, prometheus=settings.prometheus, ics=settings.ics)
+    write_reports(
+        reports, inventory, socket.gethostname(), lambda path: screen.say(f"wrote {path}")
+    )
+    screen.result(document(inventory), _lines(inventory, screen, as_bars=settings.timeline))
     if settings.fail_before is not None:
         demand_longer(inventory, timedelta(seconds=settings.fail_before))
 
 
-def _lines(inventory: Inventory, width: int) -> Iterator[str | Table]:
-    copies = {c.fingerprint for c in inventory.certificates if c.is_ca and not c.place}
-    rows = [c for c in inventory.certificates if not (c.place and c.fingerprint in copies)]
-    is_wide = width >= _WIDE
-    folder = "" if is_wide else _common_folder(rows)
+def _lines(inventory: Inventory, screen: Screen, *, as_bars: bool) -> Iterator[str | Text | Table]:
+    from kbuild.certs.api import common_folder, without_copies
+
+    rows = without_copies(inventory.certificates)
+    is_wide = screen.width >= _WIDE and not as_bars
+    folder = "" if is_wide else common_folder(rows)
     if folder:
         yield f"Below {folder}:"
-    if rows:
+    if rows and as_bars:
+        yield from _bars(replace(inventory, certificates=tuple(rows)), screen)
+    elif rows:
         yield _table(inventory, rows, folder, is_wide=is_wide)
     hidden = len(inventory.certificates) - len(rows)
     if hidden:
@@ -68,11 +90,13 @@ def _lines(inventory: Inventory, width: int) -> Iterator[str | Table]:
         yield from _finding_lines(finding)
 
 
-def _common_folder(rows: list[Certificate]) -> str:
-    """Return the folder that all paths begin with, with a slash at its end, or an empty text."""
-    folder = os.path.commonpath([each.path for each in rows if each.path[:1] == "/"] or [""])
-    is_of_all = len(folder) > 1 and all(each.path.startswith(f"{folder}/") for each in rows)
-    return f"{folder}/" if is_of_all else ""
+def _bars(inventory: Inventory, screen: Screen) -> Iterator[Text]:
+    from kbuild.certs.api import BLOCKS, terminal_lines
+
+    for line in terminal_lines(inventory, screen.width, blocks=screen.can_show(BLOCKS)):
+        colour = _COLOURS[line.severity]
+        styles = {"text": "", "dim": "dim", "bar": colour, "expired": "bold red"}
+        yield Text.assemble(*((visible(part.text), styles[part.kind]) for part in line.parts))
 
 
 def _table(inventory: Inventory, rows: list[Certificate], folder: str, *, is_wide: bool) -> Table:

@@ -16,6 +16,7 @@ from rich.text import Text
 from kbuild.base.addresses import shown
 from kbuild.base.errors import KbuildError, NotWritable
 from kbuild.base.files import reason_of
+from kbuild.base.printable import printable
 
 _WIDE = 1000  # characters of a line in a pipe, which has no width: a long path is not cut
 _SECONDS_BETWEEN_LINES = 5.0
@@ -42,6 +43,14 @@ class Screen:
     def width(self) -> int:
         """Return how many characters of a line of results are shown."""
         return self._out.width
+
+    def can_show(self, characters: str) -> bool:
+        """Tell whether the encoding of standard output has these characters."""
+        try:
+            characters.encode(self._out.encoding)
+        except UnicodeEncodeError:
+            return False
+        return True
 
     def stage(self, title: str) -> None:
         """Begin a stage."""
@@ -79,7 +88,7 @@ class Screen:
             self._bar.stop()
         self._bar, self._task, self._what = None, None, ""
 
-    def result(self, document: Mapping[str, object], lines: Iterable[str | Table]) -> None:
+    def result(self, document: Mapping[str, object], lines: Iterable[str | Text | Table]) -> None:
         """Print the result: one JSON document with --json, otherwise the lines."""
         self.close()
         if sys.stdout is None:  # it was closed when kbuild started
@@ -90,10 +99,13 @@ class Screen:
                 self._out.file.write(json.dumps(_without_secrets(document), indent=2) + "\n")
             else:
                 for line in lines:
-                    if isinstance(line, str):
-                        self._out.print(Text(visible(line)), soft_wrap=True)
-                    else:
-                        self._print_table(line)
+                    match line:
+                        case str():
+                            self._out.print(Text(visible(line)), soft_wrap=True)
+                        case Text():
+                            self._out.print(line, soft_wrap=True)
+                        case _:
+                            self._print_table(line)
             self._out.file.flush()
         except BrokenPipeError:
             raise
@@ -184,11 +196,7 @@ def visible(text: str) -> str:
     Unprintable characters are escaped as in Python: control characters, which begin escape
     sequences, marks that reorder text, and lone surrogates. Tabs become spaces.
     """
-    return "".join(c if c.isprintable() else _escaped(c) for c in shown(text).expandtabs(8))
-
-
-def _escaped(character: str) -> str:
-    return ascii(character)[1:-1]
+    return printable(shown(text).expandtabs(8))
 
 
 def _without_secrets(value: object) -> Any:  # noqa: ANN401  # returns the type of its argument
