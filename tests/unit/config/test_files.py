@@ -46,7 +46,10 @@ def kubeadm_yaml(tag: str, **years: int) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def living(tmp_path: Path, tag: str, stored: str, kubelet: str = KUBELET) -> dict[str, str]:
-    paths = {"kubeadm_config": tmp_path / "kubeadm", "kubelet_config": tmp_path / "kubelet"}
+    paths: dict[str, Any] = {
+        "kubeadm_config": tmp_path / "kubeadm",
+        "kubelet_config": tmp_path / "kubelet",
+    }
     for path, text in zip(paths.values(), (stored, kubelet), strict=True):
         path.write_bytes(text.encode())
     return contents(make_configuration(request(tag, purpose="living", **paths)))

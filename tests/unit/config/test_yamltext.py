@@ -63,7 +63,7 @@ def test_a_value_is_put_and_nothing_else_changes(
 def test_an_argument_is_put_into_a_list(
     names: list[str] | None, flow: bool | None, indent: int
 ) -> None:
-    given = names and [{"name": name, "value": "1"} for name in names]
+    given = None if names is None else [{"name": name, "value": "1"} for name in names]
     document: dict[str, Any] = {"controllerManager": {"extraArgs": given}, "kind": "X"}
     text = yaml.safe_dump(document, default_flow_style=flow, indent=indent)
     assert load(put(text, LIST, NEW)) == with_value(document, LIST, NEW)
