@@ -20,6 +20,7 @@ from kbuild.kubernetes.configuration import Era, configuration_of
 
 _KUBELET = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
 _KUBEADM_CONFIG, _KUBELET_CONFIG = "kubeadm-config", "kubelet-config"
+_STEPS = "what to do with the other files, step by step"
 _KEYS = {_KUBEADM_CONFIG: "ClusterConfiguration", _KUBELET_CONFIG: "kubelet"}
 
 
@@ -37,15 +38,11 @@ def make_configuration(request: Request) -> Configuration:
         files = [_file("README.md", "new.md", _STEPS, facts), _kubeadm_yaml(request, era, facts)]
     else:
         files = _living(request, era, facts)
-    needs_build = not era.validity
     return Configuration(
-        needs_build=needs_build,
+        needs_build=not era.validity,
         notes=tuple(_notes(request, era)),
         files=(*files, *_common(era, facts)),
     )
-
-
-_STEPS = "what to do with the other files, step by step"
 
 
 def _facts(request: Request, era: Era) -> dict[str, str]:
@@ -167,15 +164,13 @@ def _files_of(change: Stored) -> list[File]:
 
 
 def _common(era: Era, facts: dict[str, str]) -> list[File]:
-    apart = "without-kubeadm"
-    approver = _read("kubelet-serving-approver.yaml") + (
-        _read("signer.yaml") if era.signers else ""
-    )
+    """Return the files that new and living clusters need alike."""
+    signer = _read("signer.yaml") if era.signers else ""
     return [
         File(
             name="kubelet-serving-approver.yaml",
             about="a ClusterRole to approve kubelets' serving certificates, and nothing more",
-            content=approver,
+            content=_read("kubelet-serving-approver.yaml") + signer,
         ),
         _file(
             "approve-kubelet-serving.sh",
@@ -183,25 +178,33 @@ def _common(era: Era, facts: dict[str, str]) -> list[File]:
             "check the requests of one kubelet for a serving certificate, and approve them",
             None,
         ),
+        *_without_kubeadm(facts),
+    ]
+
+
+def _without_kubeadm(facts: dict[str, str]) -> list[File]:
+    """Return the files for components that systemd runs."""
+    folder = "without-kubeadm"
+    return [
         _file(
-            f"{apart}/kube-controller-manager.service.d/20-certificates.conf",
+            f"{folder}/kube-controller-manager.service.d/20-certificates.conf",
             "controller-manager.conf",
             "the signing duration, for a kube-controller-manager that systemd runs",
             facts,
         ),
         _file(
-            f"{apart}/kubelet.service.d/20-certificates.conf",
+            f"{folder}/kubelet.service.d/20-certificates.conf",
             "kubelet.conf",
             "rotation of both certificates, for a kubelet that systemd runs",
             None,
         ),
         File(
-            name=f"{apart}/kubelet-config.yaml",
+            name=f"{folder}/kubelet-config.yaml",
             about="the same for the file of the kubelet's --config",
             content=_with(_KUBELET, KUBELET_CHANGES),
         ),
         _file(
-            f"{apart}/kubelet-client-csr.yaml",
+            f"{folder}/kubelet-client-csr.yaml",
             "kubelet-client-csr.yaml",
             "bindings that let the controller manager approve kubelets' client certificates",
             None,
