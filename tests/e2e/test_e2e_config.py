@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from kbuild.base.certificates import CAS, KUBECONFIGS, LEAVES, read_certificates
 from kbuild.base.sandbox import Files
+from kbuild.kubeadm.prove.issued import CAS, KUBECONFIGS, LEAVES, read_certificates
 from kbuild.kubeadm.prove.runner import Runner, sandbox_runner
 from tests.e2e.command import VERSION, YEARS, Kbuild
 from tests.e2e.released import ARCH, ARCHIVE_LOCAL, CENTURY, Releases
