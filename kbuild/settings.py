@@ -37,6 +37,7 @@ from kbuild.base.values import (
     text,
     whole_number,
 )
+from kbuild.config.model import Purpose
 from kbuild.kubeadm.model import (
     MAX_YEARS,
     STOCK_CA_YEARS,
@@ -63,6 +64,7 @@ TREE_STATES: tuple[TreeState, ...] = get_args(TreeState)
 STORED_DEFAULTS: tuple[StoredDefaults, ...] = get_args(StoredDefaults)
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 PACKAGES: tuple[PackageKind, ...] = get_args(PackageKind)
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 
 _LIFETIMES = ("ca_years", "leaf_years")
 _WISHED_YEARS = 100  # in the plans of `kbuild advise`, where nothing is asked for
@@ -461,6 +463,58 @@ class VerifySettings(Target, Cached):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConfigSettings(Target):
+    """Settings of ``kbuild config``."""
+
+    command: ClassVar[str] = "config"
+
+    for_: Purpose = option(
+        one_of(PURPOSES),
+        "new: files for kubeadm init. living: changes to the configuration of a cluster.",
+        default="new",
+        metavar="|".join(PURPOSES),
+    )
+    kubeadm_config: Path | None = option(
+        path,
+        "With --for living: the stored ClusterConfiguration. It is only read.",
+        metavar="FILE",
+        example="stored-kubeadm-config.yaml",
+    )
+    kubelet_config: Path | None = option(
+        path,
+        "With --for living: the stored KubeletConfiguration. It is only read.",
+        metavar="FILE",
+        example="stored-kubelet-config.yaml",
+    )
+    output: Path | None = option(
+        path,
+        "Output folder. Default: dist/config-<version>.",
+        metavar="DIR",
+        panel=_OUTPUT,
+        example="dist/config",
+        own=True,
+    )
+    force: bool = option(
+        switch,
+        "Replace what an earlier run wrote to the output folder, if nothing in it was changed.",
+        default=False,
+        panel=_OUTPUT,
+        own=True,
+    )
+
+    def check_stored(self) -> None:
+        """Raise BadSetting for stored files of a cluster that is yet to be made."""
+        for name in ("kubeadm_config", "kubelet_config"):
+            if self.for_ == "new" and getattr(self, name) is not None:
+                raise BadSetting(
+                    name=self.origin(name),
+                    value=getattr(self, name),
+                    reason="a new cluster has stored nothing",
+                    hint="add --for living",
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Signed(Networked):
     """Which sigstore is asked."""
 
@@ -713,7 +767,7 @@ C = TypeVar("C", bound=Common)
 KINDS: tuple[type[Common], ...] = (
     *(Settings, VerifySettings, CheckSettings, SignSettings, RebuildSettings, ExportSettings),
     *(CertsSettings, VersionsSettings, PinsListSettings, PinsCheckSettings, PinsUpdateSettings),
-    *(CacheSettings, CachePruneSettings, CacheClearSettings, ConfigFileSettings),
+    *(CacheSettings, CachePruneSettings, CacheClearSettings, ConfigFileSettings, ConfigSettings),
     AdviseSettings,
 )
 

@@ -325,6 +325,25 @@ class NotWritable(HostError):
     todo = "choose another place, or fix its permissions"
 
 
+class OutputExists(HostError):
+    """The output directory is not empty."""
+
+    path: Path | str
+
+    what = "{path} already exists"
+    todo = "choose another --output, or replace what is there with --force"
+
+
+class OutputNotReplaceable(HostError):
+    """--force cannot replace the output: it is not exactly what kbuild made, or cannot be moved."""
+
+    path: Path | str
+    reason: str
+
+    what = "--force does not replace {path}: {reason}"
+    todo = "choose another --output, or move its content yourself"
+
+
 class NotEnoughMemory(HostError):
     """The system refused more memory, processes or threads."""
 

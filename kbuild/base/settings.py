@@ -123,8 +123,8 @@ def flag(name: str) -> str:
 
 
 def key(name: str) -> str:
-    """Return the name of a setting in files."""
-    return name.replace("_", "-")
+    """Return the name of a setting in files; one that is a word of Python ends in ``_``."""
+    return name.rstrip("_").replace("_", "-")
 
 
 def options(kind: type[CommandSettings]) -> dict[str, Option]:
@@ -170,7 +170,7 @@ def resolve(
 
 def _variables(known: Mapping[Level, Mapping[str, Option]]) -> dict[str, tuple[Level, str]]:
     return {
-        PREFIX + "_".join((*level, name)).upper().replace("-", "_"): (level, name)
+        PREFIX + "_".join((*level, key(name))).upper().replace("-", "_"): (level, name)
         for level, names in known.items()
         for name in names
     }

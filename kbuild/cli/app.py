@@ -22,6 +22,7 @@ COMMANDS = {
     "versions": "List the tags of the source and how each would be patched.",
     "pins": "List, check and update the golang image digests.",
     "cache": "Show what the cache holds, prune it, or clear it.",
+    "config": "Write Kubernetes configuration that makes lifetimes hold.",
     "config-file": "Print an example kbuild.toml with every setting.",
 }
 

@@ -5,15 +5,6 @@ from pathlib import Path
 from kbuild.base.errors import HostError, ReleaseError
 
 
-class OutputExists(HostError):
-    """The output directory is not empty."""
-
-    path: Path | str
-
-    what = "{path} already exists"
-    todo = "choose another --output, or replace an earlier release with --force"
-
-
 class OutputBusy(HostError):
     """Another kbuild writes to the same output."""
 
@@ -21,16 +12,6 @@ class OutputBusy(HostError):
 
     what = "another kbuild is writing to {path}"
     todo = "wait for it, or choose another --output"
-
-
-class OutputNotReplaceable(HostError):
-    """--force cannot replace the output: it is not exactly a release, or cannot be moved."""
-
-    path: Path | str
-    reason: str
-
-    what = "--force does not replace {path}: {reason}"
-    todo = "choose another --output, or move its content yourself"
 
 
 class PackagerMissing(ReleaseError):

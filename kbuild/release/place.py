@@ -26,10 +26,10 @@ from kbuild.base.disk import (
     remove,
     resolved,
 )
-from kbuild.base.errors import BadSetting, NotWritable
+from kbuild.base.errors import BadSetting, NotWritable, OutputExists, OutputNotReplaceable
 from kbuild.base.files import read_file, reason_of
 from kbuild.base.workspace import Workspace
-from kbuild.release.errors import BadProvenance, OutputBusy, OutputExists, OutputNotReplaceable
+from kbuild.release.errors import BadProvenance, OutputBusy
 from kbuild.release.files import MAX_DOCUMENT
 from kbuild.release.names import PROVENANCE, SIGNATURES, SUM_SUFFIX, SUMS
 from kbuild.release.provenance import read_provenance

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kbuild.base.disk import disk_errors
+from kbuild.base.errors import OutputExists
 from kbuild.base.files import BROKEN, read_file
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import (
@@ -22,7 +23,6 @@ from kbuild.kubeadm.model import (
     Tag,
 )
 from kbuild.release.documents import build_document, proof_document, request_document
-from kbuild.release.errors import OutputExists
 from kbuild.release.files import MAX_DOCUMENT
 from kbuild.release.names import (
     BUILD,

@@ -105,6 +105,7 @@ def example_of(kind: type[Common], name: str) -> object:
     if declared.is_switch:
         return True
     others = {"arch": ["arm"], "builder": "local", "layout": "tree", "package": ["rpm"]}
+    others["for_"] = "living"
     numbers = {"stall_timeout": 7, "cache_limit": "7GB"}
     return declared.example or {**others, **numbers}.get(name, "/other")
 
@@ -114,7 +115,7 @@ def table_of(kind: type[Common]) -> str:
 
 
 def variable_of(kind: type[Common], name: str, *, own: bool) -> str:
-    words = [*kind.command.split(), name] if own else [name]
+    words = [*kind.command.split(), key(name)] if own else [key(name)]
     return "KBUILD_" + "_".join(words).upper().replace("-", "_")
 
 

@@ -24,6 +24,7 @@ from kbuild.kubeadm.prove.issued import (
     read_certificates,
 )
 from kbuild.kubeadm.prove.runner import ETC_KUBERNETES, Runner
+from kbuild.kubernetes.configuration import configuration_of
 
 _CASES: tuple[Case, ...] = ("fresh-ca", "old-ca")
 _STORED_CASES: tuple[Case, ...] = ("stored-defaults", "stored-values")
@@ -40,7 +41,6 @@ class Era:
 
     versions: SpecifierSet
     read: list[str]
-    config: str
     renew: list[str]
     renewed: list[str]
     ecdsa: str
@@ -193,16 +193,17 @@ def _issued(
 
 
 def _config(era: Era, version: Version, stored: Lifetimes | None, *, ecdsa: bool) -> str:
+    api = configuration_of(version).kubeadm_api
     # 192.0.2.1 is a documentation address (RFC 5737): nothing here is ever connected to.
     return f"""\
-apiVersion: {era.config}
+apiVersion: {api}
 kind: InitConfiguration
 localAPIEndpoint:
   advertiseAddress: 192.0.2.1
 nodeRegistration:
   name: kbuild-proof
 ---
-apiVersion: {era.config}
+apiVersion: {api}
 kind: ClusterConfiguration
 kubernetesVersion: v{version.base_version}
 {era.ecdsa if ecdsa else ""}

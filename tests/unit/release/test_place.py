@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from kbuild.base import disk
-from kbuild.base.errors import BadSetting, NotWritable
+from kbuild.base.errors import BadSetting, NotWritable, OutputExists, OutputNotReplaceable
 from kbuild.base.workspace import Workspace, open_workspace
 from kbuild.kubeadm.model import Binary, BuildRequest
 from kbuild.release.check import check_folder
-from kbuild.release.errors import OutputBusy, OutputExists, OutputNotReplaceable
+from kbuild.release.errors import OutputBusy
 from kbuild.release.place import why_no_release
 from kbuild.release.writer import publish, reserve
 from tests.support.killed import killed_at_rename
@@ -484,7 +484,7 @@ MOUNTED = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from kbuild.release.errors import OutputNotReplaceable
+from kbuild.base.errors import OutputNotReplaceable
 from kbuild.release.writer import publish, reserve
 from kbuild.release.check import check_folder
 from kbuild.release.place import why_no_release

@@ -11,11 +11,11 @@ from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
 from in_toto_attestation.v1 import statement_pb2
 from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
 
-from kbuild.base.errors import DiskFull, NotWritable
+from kbuild.base.errors import DiskFull, NotWritable, OutputExists
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import Binary, BuildRequest, Lifetimes
 from kbuild.release.documents import commit_notes
-from kbuild.release.errors import OutputBusy, OutputExists
+from kbuild.release.errors import OutputBusy
 from kbuild.release.sums import read_sums
 from kbuild.release.writer import demand_free, list_files, publish, reserve
 from tests.support.releases import (

@@ -9,6 +9,7 @@ from kbuild.kubeadm.model import CASES, Case, IssuedCertificate, Lifetimes, Stor
 from kbuild.kubeadm.prove.errors import MissingCertificate, NotRenewed, WrongLifetime
 from kbuild.kubeadm.prove.issued import UnreadableCertificate, read_certificates
 from kbuild.kubeadm.prove.pki import cases, eras, prove_pki, stored_defaults_of
+from kbuild.kubernetes.configuration import configuration_of
 from tests.support.fake_kubeadm import DAY, FakeKubeadm
 
 LIFETIMES = Lifetimes(ca_years=100, leaf_years=10)
@@ -149,7 +150,7 @@ def test_what_was_not_renewed_is_found(kubeadm: FakeKubeadm, path: str) -> None:
 )
 def test_the_era_decides_how_kubeadm_is_driven(tag: str, config: str, renew: str) -> None:
     era = era_of(eras(), Version(tag))
-    assert era.config == f"kubeadm.k8s.io/{config}"
+    assert configuration_of(Version(tag)).kubeadm_api == f"kubeadm.k8s.io/{config}"
     assert " ".join(era.renew) == renew
 
 

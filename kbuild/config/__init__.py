@@ -1,0 +1,1 @@
+"""The configuration that makes certificate lifetimes hold for a whole cluster."""

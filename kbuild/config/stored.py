@@ -1,0 +1,199 @@
+"""The configuration that a living cluster has stored, and what must change in it."""
+
+import difflib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from packaging.version import InvalidVersion, Version
+
+from kbuild.base.files import BROKEN, read_file, reason_of
+from kbuild.config import yamltext
+from kbuild.config.errors import BadStoredConfiguration
+from kbuild.config.model import Request
+from kbuild.kubernetes.configuration import Era, eras
+
+_MAX_SIZE = 64 << 10  # bytes; kubeadm's own have 2 KiB, and kubectl takes a patch as one argument
+_KUBELET_API = "kubelet.config.k8s.io/v1beta1"
+_ARGUMENTS = ("controllerManager", "extraArgs")
+
+Change = tuple[tuple[str, ...], yamltext.Value]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A stored configuration before and after; ``key`` is its key in the ConfigMap."""
+
+    name: str
+    key: str
+    before: str
+    after: str
+
+    @property
+    def diff(self) -> str:
+        """Return the difference in the unified format, empty if nothing changes."""
+        lines = difflib.unified_diff(
+            self.before.splitlines(keepends=True),
+            self.after.splitlines(keepends=True),
+            f"{self.name}.before.yaml",
+            f"{self.name}.yaml",
+        )
+        return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
+
+    def patch(self, text: str) -> str:
+        """Return the merge patch that stores this text; other keys of the ConfigMap stay."""
+        return json.dumps({"data": {self.key: text}}) + "\n"
+
+
+def hours(years: int) -> str:
+    """Return years of 365 days as a Go duration, which knows no unit above hours.
+
+    292 years, the most that kbuild takes, are 2557920h; Go's limit is 2562047h.
+    """
+    return f"{years * 365 * 24}h"
+
+
+def kubeadm_changes(request: Request, era: Era) -> tuple[Change, ...]:
+    """Return what must be in the ClusterConfiguration."""
+    leaf = hours(request.lifetimes.leaf_years)
+    changes: list[Change] = []
+    if era.validity:
+        changes = [
+            (("caCertificateValidityPeriod",), hours(request.lifetimes.ca_years)),
+            (("certificateValidityPeriod",), leaf),
+        ]
+    if era.arguments == "list":
+        return (*changes, (_ARGUMENTS, yamltext.Argument(name=era.signing_flag, value=leaf)))
+    return (*changes, ((*_ARGUMENTS, era.signing_flag), leaf))
+
+
+KUBELET_CHANGES: tuple[Change, ...] = (
+    (("rotateCertificates",), True),
+    (("serverTLSBootstrap",), True),
+)
+
+
+def change_kubeadm_config(path: Path, request: Request, era: Era) -> Stored:
+    """Read a stored ClusterConfiguration and change it; raises BadStoredConfiguration."""
+    before, document = _read(path, "ClusterConfiguration", "kubeadm-config")
+    _demand_api(path, document, era.kubeadm_api, request)
+    _demand_version(path, document.get("kubernetesVersion"), request)
+    text, loaded = _with_one_name(path, before, document, era)
+    after = _changed(path, text, loaded, kubeadm_changes(request, era))
+    return Stored(name="kubeadm-config", key="ClusterConfiguration", before=before, after=after)
+
+
+def change_kubelet_config(path: Path, request: Request) -> Stored:
+    """Read a stored KubeletConfiguration and change it; raises BadStoredConfiguration."""
+    before, document = _read(path, "KubeletConfiguration", "kubelet-config")
+    _demand_api(path, document, _KUBELET_API, request)
+    after = _changed(path, before, document, KUBELET_CHANGES)
+    return Stored(name="kubelet-config", key="kubelet", before=before, after=after)
+
+
+def _read(path: Path, kind: str, name: str) -> tuple[str, dict[str, Any]]:
+    try:
+        text = read_file(path, _MAX_SIZE).decode().removeprefix("\ufeff")
+        document = yamltext.load(text)
+    except OSError as error:
+        raise _bad(path, reason_of(error)) from error
+    except (*BROKEN, yaml.YAMLError) as error:
+        raise _bad(path, _reason(error)) from error
+    found = document.get("kind")
+    if found == "ConfigMap":
+        reason = "it is a whole ConfigMap"
+        raise _bad(path, reason, f"print only its data: -o jsonpath='{{.data.{_key(kind)}}}'")
+    if found != kind:
+        hint = f"give the {kind} of the ConfigMap {name}"
+        raise _bad(path, f"its kind is {found!r}, not {kind}", hint)
+    return text, document
+
+
+def _key(kind: str) -> str:
+    return "kubelet" if kind == "KubeletConfiguration" else kind
+
+
+def _demand_api(path: Path, document: dict[str, Any], api: str, request: Request) -> None:
+    found = document.get("apiVersion")
+    if found == api:
+        return
+    reason = f"its apiVersion is {found!r}, and kubeadm {request.tag} writes {api}"
+    hint = (
+        f"give the --version of the cluster, or convert the file with a kubeadm {request.tag}:"
+        " kubeadm config migrate --old-config FILE"
+    )
+    raise _bad(path, reason, hint)
+
+
+def _demand_version(path: Path, found: object, request: Request) -> None:
+    try:
+        stored = Version(str(found))
+    except InvalidVersion:
+        reason = f"its kubernetesVersion is {found!r}"
+        raise _bad(path, reason, "it must be a version such as v1.31.2") from None
+    if stored.release[:2] != request.version.release[:2]:
+        reason = f"it is of Kubernetes {found}, not {request.tag}"
+        raise _bad(path, reason, f"give --version {found}, or the file of another cluster")
+
+
+def _with_one_name(
+    path: Path, text: str, document: dict[str, Any], era: Era
+) -> tuple[str, dict[str, Any]]:
+    """Rename an option that has the name of another version, which may no longer be accepted."""
+    others = {other.signing_flag for other in eras()} - {era.signing_flag}
+    given = _arguments(path, document, era)
+    named = [name for name in given if name in {*others, era.signing_flag}]
+    if len(named) > 1:
+        reason = f"its extraArgs hold {' and '.join(named)}"
+        raise _bad(path, reason, "both set the same; remove one of them")
+    if not named or named == [era.signing_flag]:
+        return text, document
+    text = yamltext.rename(text, _ARGUMENTS, named[0], era.signing_flag)
+    return text, yamltext.load(text)
+
+
+def _arguments(path: Path, document: dict[str, Any], era: Era) -> list[str]:
+    """Return the names of the controller manager's arguments."""
+    manager = document.get("controllerManager") or {}
+    given = (manager.get("extraArgs") or []) if isinstance(manager, dict) else None
+    if given == []:
+        return []
+    if era.arguments == "map" and isinstance(given, dict):
+        return [str(name) for name in given]
+    if (
+        era.arguments == "list"
+        and isinstance(given, list)
+        and all(isinstance(e, dict) and {"name", "value"} <= e.keys() for e in given)
+    ):
+        return [str(entry["name"]) for entry in given]
+    reason = f"its controllerManager.extraArgs is no {era.arguments} of arguments"
+    raise _bad(path, reason, "kubeadm would not read it either; fix the file")
+
+
+def _changed(path: Path, text: str, document: dict[str, Any], changes: tuple[Change, ...]) -> str:
+    try:
+        for place, value in changes:
+            text = yamltext.put(text, place, value)
+            document = yamltext.with_value(document, place, value)
+        is_right = yamltext.load(text) == document
+    except (*BROKEN, yaml.YAMLError) as error:
+        raise _bad(path, _reason(error)) from error
+    if not is_right:
+        hint = "write the lines to change in block style, one key a line"
+        raise _bad(path, "it is written in a way that kbuild cannot change safely", hint)
+    return text
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"it is not YAML ({error.problem}, line {error.problem_mark.line + 1})"
+    if isinstance(error, yaml.YAMLError):
+        return f"it is not YAML ({' '.join(str(error).split())})"
+    return reason_of(error)
+
+
+def _bad(path: Path, reason: str, hint: str = "") -> BadStoredConfiguration:
+    hint = hint or "give the file as kubectl printed it; see docs/configuration.md"
+    return BadStoredConfiguration(path=path, reason=reason, hint=hint)

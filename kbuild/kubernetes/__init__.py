@@ -1,0 +1,1 @@
+"""What is known about Kubernetes, as data with one loader."""
