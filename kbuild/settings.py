@@ -106,7 +106,7 @@ class Cached(Common):
 
     cache_dir: Path = option(
         path,
-        "Folder for sources, Go toolchains and build caches.",
+        "Directory for sources, Go toolchains and build caches.",
         default=user_cache_path("kbuild"),
         metavar="DIR",
         panel=COMMON,
@@ -293,13 +293,13 @@ class Settings(Target, RebuildSettings):
     )
     output: Path | None = option(
         path,
-        "Output folder. With several versions, one subfolder each. Default: dist/<version>.",
+        "Output directory. With several versions, one subdirectory each. Default: dist/<version>.",
         metavar="DIR",
         panel=_OUTPUT,
         example="dist/release",
     )
     force: bool = option(
-        switch, "Replace an earlier release in the output folder.", default=False, panel=_OUTPUT
+        switch, "Replace an earlier release in the output directory.", default=False, panel=_OUTPUT
     )
     build_date: datetime | None = option(
         moment,
@@ -488,7 +488,7 @@ class ConfigSettings(Target):
     )
     output: Path | None = option(
         path,
-        "Output folder. Default: dist/config-<version>.",
+        "Output directory. Default: dist/config-<version>.",
         metavar="DIR",
         panel=_OUTPUT,
         example="dist/config",
@@ -496,7 +496,7 @@ class ConfigSettings(Target):
     )
     force: bool = option(
         switch,
-        "Replace what an earlier run wrote to the output folder, if nothing in it was changed.",
+        "Replace what an earlier run wrote to the output directory, if nothing in it was changed.",
         default=False,
         panel=_OUTPUT,
         own=True,
@@ -613,7 +613,7 @@ class ExportSettings(Common):
 
     base_url: str | None = option(
         address,
-        "URL of the release folder, or with the layout tree of its parent. Required.",
+        "URL of the release directory, or with the layout tree of its parent. Required.",
         metavar="URL",
         example="https://mirror.example.org/kubeadm/v1.23.0",
     )
