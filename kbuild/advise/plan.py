@@ -19,6 +19,7 @@ from kbuild.advise.knowledge import (
 from kbuild.advise.model import Advice, Cluster, Limit, Rebuild, Step
 from kbuild.kubeadm.api import renewal_of
 from kbuild.kubeadm.model import DAYS_A_YEAR, STOCK_CA_YEARS, STOCK_LEAF_YEARS, Lifetimes
+from kbuild.kubernetes.configuration import configuration_of
 
 _STOCK = Lifetimes(ca_years=STOCK_CA_YEARS, leaf_years=STOCK_LEAF_YEARS)
 Values = Mapping[str, int | str]
@@ -52,6 +53,7 @@ def _values(tag: str, version: Version, lifetimes: Lifetimes) -> Values:
     return {
         **facts_of(version),
         **years,
+        "signing_flag": f"--{configuration_of(version).signing_flag}",
         "ca_days": str(lifetimes.ca_years * DAYS_A_YEAR),
         "renew": " ".join(renewal_of(version)),
         "version": tag,

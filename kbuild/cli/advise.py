@@ -10,13 +10,12 @@ from typing import Annotated
 import typer
 
 from kbuild.advise.api import Advice, Cluster, Limit, Plan, Step, advise, cluster_of, next_request
-from kbuild.base.errors import BadSetting
 from kbuild.base.values import rfc3339
 from kbuild.certs.model import Certificate, Finding
 from kbuild.cli.boundary import begin
 from kbuild.cli.console import Screen, visible
 from kbuild.cli.options import command_app, takes
-from kbuild.kubeadm.api import full_tag
+from kbuild.cli.tags import whole_tag
 from kbuild.kubeadm.model import Lifetimes
 from kbuild.settings import AdviseSettings
 
@@ -24,6 +23,7 @@ _WIDTH = 80
 # What a page shows of a cluster: of each kind those that expire first, and the worst findings.
 _FIRST, _SHOWN = 3, 8
 _INDENT, _DEEP = "  ", "     "
+_ONE_RELEASE = "the advice is for one patch release, not a minor version or several versions"
 
 app = command_app()
 
@@ -44,7 +44,7 @@ def advise_command(
     """Tell what expires in a cluster of a version, and what to do in which order."""
     settings, screen = begin(ctx, AdviseSettings)
     [versions] = settings.required("version")
-    tag, lifetimes = _whole(settings, versions), settings.wished()
+    tag, lifetimes = whole_tag(versions, _ONE_RELEASE), settings.wished()
     cluster = _read(tuple(paths), lifetimes, screen) if paths else None
     plan: Plan = "living" if settings.living or cluster else "new"
     advice = advise(tag, plan, lifetimes, cluster)
@@ -58,18 +58,6 @@ def _read(paths: tuple[Path, ...], lifetimes: Lifetimes, screen: Screen) -> Clus
         return cluster_of(take_inventory(paths, datetime.now(UTC), screen), lifetimes)
     finally:
         screen.close()
-
-
-def _whole(settings: AdviseSettings, versions: tuple[str, ...]) -> str:
-    tag = full_tag(versions[0]) if len(versions) == 1 else None
-    if tag is None:
-        raise BadSetting(
-            name=settings.origin("version"),
-            value=",".join(versions),
-            reason="the advice is for one patch release, not a minor version or several",
-            hint="write it like v1.23.0; on a control plane, `kubeadm version -o short` prints it",
-        )
-    return tag
 
 
 def _lines(advice: Advice) -> Iterator[str]:

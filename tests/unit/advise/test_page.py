@@ -9,6 +9,7 @@ from packaging.version import Version
 from kbuild.advise.api import advise, facts_of, lasting
 from kbuild.kubeadm.api import renewal_of
 from kbuild.kubeadm.model import Lifetimes
+from kbuild.kubernetes.configuration import configuration_of
 
 PAGE = (Path(__file__).parents[3] / "docs/lifetimes.md").read_text()
 # One minor after the newest whose source was read in any way, so that "and newer" is meant.
@@ -23,11 +24,11 @@ def section(heading: str) -> str:
 def cells(minor: int) -> tuple[str, ...]:
     version = Version(f"1.{minor}.0")
     known = facts_of(version)
-    flag, loopback = str(known["signing_flag"]), known["loopback"]
+    flag, loopback = configuration_of(version).signing_flag, known["loopback"]
     assert isinstance(loopback, int)
     return (
         PLACES[str(known["decided_by"])],
-        f"`{flag.removeprefix('--')}`",
+        f"`{flag}`",
         lasting(loopback),
         f"`kubeadm {' '.join(renewal_of(version))}`",
     )
