@@ -44,7 +44,7 @@ def _demand_ours(path: Path, mark: bytes) -> None:
 
 def _remove_abandoned(path: Path) -> None:
     """Remove what killed runs left next to ``path``."""
-    with contextlib.suppress(PermissionError):  # such a folder may still be written to
+    with contextlib.suppress(PermissionError):  # such a directory may still be written to
         for left in path.parent.iterdir():
             if is_beside(left.name) and left.name.startswith(f".{path.name}.kbuild-new-"):
                 with contextlib.suppress(FileNotFoundError):  # another run removed it

@@ -1,1 +1,1 @@
-"""What expires when: the certificates below files and folders, and what is wrong with them."""
+"""What expires when: the certificates below files and directories, and what is wrong with them."""

@@ -8,7 +8,7 @@ split_extension = posixpath.splitext
 
 
 def beside(path: str, relative: str) -> str:
-    """Return a path as seen from the folder of a file."""
+    """Return a path that is relative to the directory of a file."""
     return posixpath.normpath(posixpath.join(posixpath.dirname(path), relative))
 
 

@@ -1,4 +1,4 @@
-"""Apply the patches with git, and compute from the changed source that they took."""
+"""Apply the patches with git, and check the result by computing the lifetimes from the source."""
 
 import difflib
 import hashlib
@@ -18,7 +18,7 @@ from kbuild.kubeadm.model import (
     Toolchain,
 )
 from kbuild.kubeadm.patching.errors import LifetimeNotReached
-from kbuild.kubeadm.patching.fitting import check_keeps, fitting_series, human, misfit, places, read
+from kbuild.kubeadm.patching.fitting import check_keeps, fitting_series, human, no_fit, places, read
 from kbuild.kubeadm.patching.goconst import GoSourceError
 from kbuild.kubeadm.patching.gosource import added_duration, const_value
 from kbuild.kubeadm.patching.series import Check, Hunk, Patch, Series
@@ -36,8 +36,8 @@ def patch_tree(
 
     ``stored_defaults`` has no effect where configurations of its version store no lifetimes.
     Raises UnsupportedVersion, NoPatchFits, SeveralPatchesFit, VendoredCopy, LifetimeNotReached,
-    PatchIndexBroken, GitMissing, DiskFull or NotWritable. After LifetimeNotReached and the last
-    two the tree is of no use.
+    PatchIndexBroken, GitMissing, DiskFull or NotWritable. After LifetimeNotReached, DiskFull or
+    NotWritable, do not use the tree.
     """
     series = fitting_series(tree, lifetimes, stored_defaults)
     hunks = series.hunks(lifetimes, stored_defaults)
@@ -60,7 +60,7 @@ def patch_tree(
 
 
 def leave_stock(tree: SourceTree, toolchain: Toolchain) -> PatchedTree:
-    """Return the tree with no patch at all; it must have the layout of a series all the same.
+    """Return the unpatched tree; it must fit a series nevertheless.
 
     Raises UnsupportedVersion, NoPatchFits, SeveralPatchesFit, VendoredCopy or PatchIndexBroken.
     """
@@ -81,7 +81,7 @@ def _git_apply(tree: SourceTree, text: str, hunks: tuple[Hunk, ...]) -> None:
         git.apply_patch(tree.path, text, "--check")
     except BrokenSource as error:
         first = hunks[0]
-        raise misfit(tree, first.file, first.old[0].strip(), details=error.details) from error
+        raise no_fit(tree, first.file, first.old[0].strip(), details=error.details) from error
     try:
         git.apply_patch(tree.path, text)
     except BrokenSource as error:
@@ -92,14 +92,14 @@ def _git_apply(tree: SourceTree, text: str, hunks: tuple[Hunk, ...]) -> None:
 def _check_text(
     tree: SourceTree, before: dict[str, str], after: dict[str, str], hunks: tuple[Hunk, ...]
 ) -> None:
-    """Check that exactly the lines named have changed."""
+    """Check that the lines in the hunks have changed, and nothing else."""
     wanted = dict(before)
     for hunk in hunks:
         wanted[hunk.file] = _replaced(wanted[hunk.file], hunk)
     for hunk in hunks:
         if after[hunk.file] != wanted[hunk.file]:
-            details = "git apply changed something else than the patch says"
-            raise misfit(tree, hunk.file, hunk.new[0].strip(), details)
+            details = "git apply changed something that is not in the patch"
+            raise no_fit(tree, hunk.file, hunk.new[0].strip(), details)
 
 
 def _replaced(text: str, hunk: Hunk) -> str:
@@ -116,12 +116,12 @@ def _check_lifetimes(after: dict[str, str], series: Series, lifetimes: Lifetimes
         name = check.const or f"{check.field} of {check.function}"
         try:
             actual = _computed(after[check.file], check)
-            told = human(actual)
+            shown = human(actual)
         except GoSourceError as error:
-            actual, told = None, f"unknown ({error})"
+            actual, shown = None, f"unknown ({error})"
         if actual != expected:
             raise LifetimeNotReached(
-                name=name, file=check.file, actual=told, expected=human(expected)
+                name=name, file=check.file, actual=shown, expected=human(expected)
             )
 
 

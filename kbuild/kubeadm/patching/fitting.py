@@ -20,20 +20,20 @@ def fitting_series(
 
     Raises UnsupportedVersion, NoPatchFits, SeveralPatchesFit or VendoredCopy.
     """
-    misfits: list[NoPatchFits] = []
+    failures: list[NoPatchFits] = []
     fitting: list[Series] = []
     for series in series_for(tree.version):
         try:
             _check_fit(tree, series, lifetimes, stored_defaults)
             fitting.append(series)
         except NoPatchFits as error:
-            misfits.append(error)
+            failures.append(error)
     if len(fitting) > 1:
         names = ", ".join(series.name for series in fitting)
         raise SeveralPatchesFit(tag=tree.tag, series=names)
     if not fitting:
-        misfits[-1].details = "\n".join(str(error) for error in misfits[:-1])
-        raise misfits[-1]
+        failures[-1].details = "\n".join(str(error) for error in failures[:-1])
+        raise failures[-1]
     _check_links(tree, fitting[0])
     return fitting[0]
 
@@ -46,7 +46,7 @@ def read(tree: SourceTree, file: str, expected: str) -> str:
     try:
         return read_file(tree.path / file, _MAX_SOURCE).decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise misfit(tree, file, expected, details=f"{file}: {reason_of(error)}") from error
+        raise no_fit(tree, file, expected, details=f"{file}: {reason_of(error)}") from error
 
 
 def check_keeps(tree: SourceTree, series: Series) -> None:
@@ -59,9 +59,9 @@ def check_keeps(tree: SourceTree, series: Series) -> None:
         try:
             value = const_value(read(tree, keep.file, expected), keep.const)
         except GoSourceError as error:
-            raise misfit(tree, keep.file, expected, details=str(error)) from error
+            raise no_fit(tree, keep.file, expected, details=str(error)) from error
         if value != keep.days * DAY:
-            raise misfit(tree, keep.file, expected, details=f"{keep.const} is {human(value)}")
+            raise no_fit(tree, keep.file, expected, details=f"{keep.const} is {human(value)}")
 
 
 def places(text: str, lines: tuple[str, ...]) -> list[int]:
@@ -80,7 +80,7 @@ def human(duration: int) -> str:
     return f"{duration / 10**9:g} seconds"
 
 
-def misfit(tree: SourceTree, file: str, expected: str, details: str = "") -> NoPatchFits:
+def no_fit(tree: SourceTree, file: str, expected: str, details: str = "") -> NoPatchFits:
     """Return the error for a file that does not contain the expected text."""
     return NoPatchFits(tag=tree.tag, file=file, expected=f"`{expected}`", details=details)
 
@@ -91,10 +91,10 @@ def _check_fit(
     for hunk in series.hunks(lifetimes, stored_defaults):
         text = read(tree, hunk.file, hunk.old[0].strip())
         if len(places(text, hunk.old)) != 1:
-            raise misfit(tree, hunk.file, _culprit(text, hunk))
+            raise no_fit(tree, hunk.file, _culprit(text, hunk))
     for use in series.uses_for(stored_defaults):
         if use.text not in read(tree, use.file, use.text):
-            raise misfit(tree, use.file, use.text)
+            raise no_fit(tree, use.file, use.text)
     check_keeps(tree, series)
 
 

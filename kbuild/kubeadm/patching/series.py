@@ -1,4 +1,4 @@
-"""The shipped patches: which serve a version, and what must be true afterwards.
+"""The shipped patches: which ones a version needs, and what must be true afterwards.
 
 ``patches/series.toml`` explains its own fields at its top.
 """
@@ -29,7 +29,7 @@ _MAX_FILE = 1 << 16  # bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hunk:
-    """Lines of a file, without line ends, and the lines that take their place."""
+    """Lines of a file without line ends, and the lines that replace them."""
 
     file: str
     old: tuple[str, ...]
@@ -67,7 +67,7 @@ class Use:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keep:
-    """A constant that must be of so many days, before and after."""
+    """A constant that must have this number of days, before and after."""
 
     file: str
     const: str
@@ -122,7 +122,7 @@ class Series:
             raise ValueError(msg)
         patched = {hunk.file for hunk in self.hunks(once, "keep")}
         if patched != {check.file for check in self.checks}:
-            msg = f"series {self.name} does not check the very files that it patches"
+            msg = f"series {self.name} does not check exactly the files that it patches"
             raise ValueError(msg)
         if {check.lifetime for check in self.checks} != {"ca", "leaf"}:
             msg = f"series {self.name} does not check both ca and leaf"
@@ -163,7 +163,7 @@ _Entry = Series | Stored | Use | Keep | Check
 
 
 def series_for(version: Version) -> tuple[Series, ...]:
-    """Return the series that may fit a version, newest last: two around a change of layout.
+    """Return the series that may fit a version, newest last. Near a change of layout there are two.
 
     Raises UnsupportedVersion or PatchIndexBroken.
     """
@@ -175,7 +175,7 @@ def series_for(version: Version) -> tuple[Series, ...]:
 
 
 def patches_folder() -> Path:
-    """Return the folder of the patches: the checkout's, else the one packed into the wheel.
+    """Return the directory of the patches: that of the checkout, otherwise that in the wheel.
 
     Raises PatchIndexBroken.
     """

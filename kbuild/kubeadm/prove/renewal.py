@@ -16,7 +16,7 @@ class _Renewal:
 
 
 def renewal_of(version: Version) -> tuple[str, ...]:
-    """Return the words after ``kubeadm``; the source is told at the top of eras.toml."""
+    """Return the words after ``kubeadm``; eras.toml names its source at the top."""
     text = resources.files("kbuild.kubeadm.prove").joinpath("eras.toml").read_text()
     return era_of(read_eras(text, "era", _renewal), version).words
 

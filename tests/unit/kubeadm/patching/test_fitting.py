@@ -106,7 +106,7 @@ def test_a_tree_of_an_unknown_layout_fits_nothing(tmp_path: Path) -> None:
         patch(tmp_path, "v1.40.0")
 
 
-def test_at_a_border_both_misfits_are_told(tmp_path: Path) -> None:
+def test_at_a_border_both_failures_are_reported(tmp_path: Path) -> None:
     make_tree(tmp_path, "v1.20.2")
     edit(tmp_path, CERT, "* 10)", "* 99)")
     with pytest.raises(NoPatchFits, match=CONSTANTS) as caught:
