@@ -84,8 +84,8 @@ class Finding:
 class Inventory:
     """All certificates that were found, the first to expire first, and the findings on them.
 
-    ``read_at`` is the moment that everything is judged by. ``paths`` are the files and directories that
-    were asked for. Findings are sorted by severity, the worst first.
+    ``read_at`` is the moment that everything is judged by. ``paths`` are the requested files and
+    directories. Findings are sorted by severity, the worst first.
     """
 
     read_at: datetime
