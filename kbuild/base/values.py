@@ -67,7 +67,8 @@ def path(name: str, value: object) -> Path:
 
 def rfc3339(utc: datetime) -> str:
     """Return a UTC moment as RFC 3339 with whole seconds."""
-    return utc.strftime("%Y-%m-%dT%H:%M:%SZ")
+    # strftime would write the year 1 as 1, without zeros.
+    return f"{utc.replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
 def switch(name: str, value: object) -> bool:

@@ -1,6 +1,7 @@
 """The entry point: signals, standard streams, and errors outside the error boundary."""
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ def main() -> None:
             signal.signal(number, signal.SIG_DFL)
     for stream in range(3):
         _open(stream)
+    _buffer_output()
     try:
         from kbuild.cli.app import app
 
@@ -51,6 +53,16 @@ def _drop_unwritten() -> None:
                 stream.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+
+def _buffer_output() -> None:
+    """Give standard output a buffer, which it lacks with PYTHONUNBUFFERED.
+
+    Without one, Python silently drops the rest of a text that a pipe or a disk takes in part.
+    """
+    if isinstance(getattr(sys.stdout, "buffer", None), io.RawIOBase):
+        encoding, errors = sys.stdout.encoding, sys.stdout.errors
+        sys.stdout = open(1, "w", encoding=encoding, errors=errors, closefd=False)  # noqa: SIM115
 
 
 def _open(stream: int) -> None:

@@ -13,9 +13,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
 from kbuild.base.errors import KbuildError, NotWritable
 from kbuild.base.files import BROKEN, reason_of
-from kbuild.kubeadm.api import full_tag, read_arch
+from kbuild.kubeadm.api import full_tag, read_arch, series_for
 from kbuild.kubeadm.model import CASES, DAYS_A_YEAR, Lifetimes
 from kbuild.release.demands import Demands, TrustedKey, inside, read_trusted_key
 from kbuild.release.errors import NotARelease
@@ -346,7 +348,11 @@ def _check_proof(files: ReleaseFiles, statement: Statement) -> Iterator[str]:
         yield from _check_certificates(name, proof["certificates"], asked)
         # A version before v1.31 has none, nor has a proof by an earlier kbuild.
         way = asked.get("stored_defaults", "keep")
-        if (done := proof.get("stored_defaults")) not in (None, way):
+        stores = "stored_defaults" in asked and any(
+            each.stored_defaults for each in series_for(Version(asked["version"]))
+        )
+        accepted = (way,) if stores else (None, way)
+        if (done := proof.get("stored_defaults")) not in accepted:
             yield f"its {name} has stored defaults {done}, {PROVENANCE} says {way}"
 
 

@@ -13,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from kbuild.cli.boundary import Boundary
+from tests.support.authority import issue
 from tests.support.failures import kind_of, outcome
 from tests.support.releases import make_release
 from tests.support.repositories import make_repository
@@ -206,6 +207,12 @@ def test_a_limit_of_file_sizes_is_no_internal_error(tmp_path: Path, repository: 
 def test_a_reader_that_goes_away_ends_it_with_141(tmp_path: Path, repository: str) -> None:
     command = '"$0" versions --source "$REPOSITORY" | true; exit "${PIPESTATUS[0]}"'
     assert shell(command, tmp_path, REPOSITORY=repository).returncode == 141
+
+
+def test_without_pythons_buffer_no_output_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "bundle.crt").write_bytes(issue("ca").pem * 500)
+    piped = '"$0" certs bundle.crt --json | head --bytes=100; exit "${PIPESTATUS[0]}"'
+    assert shell(piped, tmp_path, PYTHONUNBUFFERED="1").returncode == 141
 
 
 @pytest.mark.parametrize("command", ["--help", "kubeadm --help", "cache prune --help"])

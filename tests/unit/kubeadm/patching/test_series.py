@@ -112,7 +112,11 @@ def test_the_checkout_is_taken_before_the_packed_copy(
         ('function = "NewSelfSignedCACert", ', "", "names either"),
         ('const = "CertificateValidity"', 'const = "X", field = "Y"', "names either"),
         ('lifetime = "leaf"', 'lifetime = "ca"', "both ca and leaf"),
-        ('["client-go-ca.patch", "kubeadm-leaf.patch"]', '["client-go-ca.patch"]', "exactly the files"),
+        (
+            '["client-go-ca.patch", "kubeadm-leaf.patch"]',
+            '["client-go-ca.patch"]',
+            "exactly the files",
+        ),
         ("[[series]]", "[[series]", "it is not TOML"),
         ("days = 365", 'days = "x"', "days is not of the type"),
         ('text = "certutil.NewSignedCert("', "text = 1", "text is not of the type"),
