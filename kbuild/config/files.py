@@ -33,14 +33,16 @@ class _Text(Template):
 def make_configuration(request: Request) -> Configuration:
     """Return the files for a cluster; raises BadStoredConfiguration."""
     era = configuration_of(request.version)
-    facts = _facts(request, era)
+    facts, notes = _facts(request, era), _notes(request, era)
     if request.purpose == "new":
         files = [_file("README.md", "new.md", _STEPS, facts), _kubeadm_yaml(request, era, facts)]
     else:
-        files = _living(request, era, facts)
+        stored = _stored(request, era)
+        notes += [note for each in stored.values() if each for note in _left_out(each)]
+        files = _living(request, era, stored, {**facts, "first": " ".join(notes)})
     return Configuration(
         needs_build=not era.validity,
-        notes=tuple(_notes(request, era)),
+        notes=tuple(notes),
         files=(*files, *_common(era, facts)),
     )
 
@@ -102,13 +104,33 @@ def _kubeadm_yaml(request: Request, era: Era, facts: dict[str, str]) -> File:
     return File(name="kubeadm.yaml", about=about, content=content)
 
 
-def _living(request: Request, era: Era, facts: dict[str, str]) -> list[File]:
+def _stored(request: Request, era: Era) -> dict[str, Stored | None]:
+    """Read what is stored, and change it."""
     stored: dict[str, Stored | None] = {_KUBEADM_CONFIG: None, _KUBELET_CONFIG: None}
     if request.kubeadm_config is not None:
         changed = change_kubeadm_config(request.kubeadm_config, request, era)
         stored[_KUBEADM_CONFIG] = changed
     if request.kubelet_config is not None:
         stored[_KUBELET_CONFIG] = change_kubelet_config(request.kubelet_config, request)
+    return stored
+
+
+def _left_out(stored: Stored) -> list[str]:
+    """Return a note if the file has more documents than the ConfigMap."""
+    if not stored.left_out:
+        return []
+    note = (
+        f"The file with the {stored.name} has other documents too ({', '.join(stored.left_out)})."
+        f" They are left out, because {stored.key} of the ConfigMap does not hold them. If the file"
+        " comes from kubeadm config migrate, the comparison with what is stored shows this"
+        " conversion, and the way back is the backup."
+    )
+    return [note]
+
+
+def _living(
+    request: Request, era: Era, stored: dict[str, Stored | None], facts: dict[str, str]
+) -> list[File]:
     lines = {
         _KUBEADM_CONFIG: _with(
             f"apiVersion: {era.kubeadm_api}\nkind: ClusterConfiguration\n",

@@ -18,18 +18,24 @@ from kbuild.kubernetes.configuration import Era, eras
 _MAX_SIZE = 64 << 10  # bytes; kubeadm's own have 2 KiB, and kubectl takes a patch as one argument
 _KUBELET_API = "kubelet.config.k8s.io/v1beta1"
 _ARGUMENTS = ("controllerManager", "extraArgs")
+_GATE = "RotateKubeletServerCertificate"
+_SERVING_FILES = ("tlsCertFile", "tlsPrivateKeyFile")
 
 Change = tuple[tuple[str, ...], yamltext.Value]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """A stored configuration before and after; ``key`` is its key in the ConfigMap."""
+    """A stored configuration before and after; ``key`` is its key in the ConfigMap.
+
+    ``left_out`` are the kinds of other documents in the file, which this key does not hold.
+    """
 
     name: str
     key: str
     before: str
     after: str
+    left_out: tuple[str, ...] = ()
 
     @property
     def diff(self) -> str:
@@ -77,30 +83,52 @@ KUBELET_CHANGES: tuple[Change, ...] = (
 
 def change_kubeadm_config(path: Path, request: Request, era: Era) -> Stored:
     """Read a stored ClusterConfiguration and change it; raises BadStoredConfiguration."""
-    before, document = _read(path, "ClusterConfiguration", "kubeadm-config")
+    before, document, left_out = _read(path, "ClusterConfiguration", "kubeadm-config")
     _demand_api(path, document, era.kubeadm_api, request)
     _demand_version(path, document.get("kubernetesVersion"), request)
     text, loaded = _with_one_name(path, before, document, era)
     after = _changed(path, text, loaded, kubeadm_changes(request, era))
-    return Stored(name="kubeadm-config", key="ClusterConfiguration", before=before, after=after)
+    return Stored(
+        name="kubeadm-config",
+        key="ClusterConfiguration",
+        before=before,
+        after=after,
+        left_out=left_out,
+    )
 
 
 def change_kubelet_config(path: Path, request: Request) -> Stored:
     """Read a stored KubeletConfiguration and change it; raises BadStoredConfiguration."""
-    before, document = _read(path, "KubeletConfiguration", "kubelet-config")
+    before, document, left_out = _read(path, "KubeletConfiguration", "kubelet-config")
     _demand_api(path, document, _KUBELET_API, request)
+    _demand_serving(path, document)
     after = _changed(path, before, document, KUBELET_CHANGES)
-    return Stored(name="kubelet-config", key="kubelet", before=before, after=after)
+    return Stored(
+        name="kubelet-config", key="kubelet", before=before, after=after, left_out=left_out
+    )
 
 
-def _read(path: Path, kind: str, name: str) -> tuple[str, dict[str, Any]]:
+def _read(path: Path, kind: str, name: str) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+    """Return the document of a kind, its text, and the kinds of the other documents."""
     try:
         text = read_file(path, _MAX_SIZE).decode().removeprefix("\ufeff")
-        document = yamltext.load(text)
+        parts = [(part, yamltext.load(part)) for part in yamltext.documents(text)]
     except OSError as error:
         raise _bad(path, reason_of(error)) from error
     except (*BROKEN, yaml.YAMLError) as error:
         raise _bad(path, _reason(error)) from error
+    if len(parts) == 1:
+        _demand_kind(path, parts[0][1], kind, name)
+        return *parts[0], ()
+    kinds = tuple(str(document.get("kind")) for _, document in parts)
+    if kinds.count(kind) != 1:
+        reason = f"{kinds.count(kind)} of its {len(parts)} documents have the kind {kind}"
+        raise _bad(path, reason, f"give a file with the {kind} of the ConfigMap {name} only")
+    at = kinds.index(kind)
+    return *parts[at], kinds[:at] + kinds[at + 1 :]
+
+
+def _demand_kind(path: Path, document: dict[str, Any], kind: str, name: str) -> None:
     found = document.get("kind")
     if found == "ConfigMap":
         reason = "it is a whole ConfigMap"
@@ -108,7 +136,6 @@ def _read(path: Path, kind: str, name: str) -> tuple[str, dict[str, Any]]:
     if found != kind:
         hint = f"give the {kind} of the ConfigMap {name}"
         raise _bad(path, f"its kind is {found!r}, not {kind}", hint)
-    return text, document
 
 
 def _key(kind: str) -> str:
@@ -121,10 +148,33 @@ def _demand_api(path: Path, document: dict[str, Any], api: str, request: Request
         return
     reason = f"its apiVersion is {found!r}, and kubeadm {request.tag} writes {api}"
     hint = (
-        f"give the --version of the cluster, or convert the file with a kubeadm {request.tag}:"
-        " kubeadm config migrate --old-config FILE"
+        f"give the --version of the cluster, or convert the file with a kubeadm {request.tag}, and"
+        " give NEW: kubeadm config migrate --old-config FILE --new-config NEW"
     )
     raise _bad(path, reason, hint)
+
+
+def _demand_serving(path: Path, document: dict[str, Any]) -> None:
+    """Refuse what serverTLSBootstrap does not go with.
+
+    Without the gate the kubelet does not start, and it serves the files rather than what the
+    cluster issues. Source: cmd/kubelet and pkg/kubelet/apis/config/validation of v1.13.7 and
+    v1.33.3.
+    """
+    given = document.get("featureGates")
+    gates = given if isinstance(given, dict) else {}
+    for gate in (_GATE, "AllBeta"):
+        if gates.get(gate) is False and gates.get(_GATE) is not True:
+            reason = f"its featureGates set {gate} to false, so serverTLSBootstrap is not possible"
+            hint = f"set {_GATE} to true, first in the cluster and then in the file"
+            raise _bad(path, f"{reason}: the kubelet would not start", hint)
+    if files := [name for name in _SERVING_FILES if document.get(name)]:
+        reason = f"it sets {' and '.join(files)}, so serverTLSBootstrap would have no use"
+        hint = (
+            f"remove {' and '.join(files)}, first in the cluster and then in the file; or leave"
+            " this file out, and renew that certificate yourself"
+        )
+        raise _bad(path, reason, hint)
 
 
 def _demand_version(path: Path, found: object, request: Request) -> None:

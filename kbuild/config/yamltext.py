@@ -6,6 +6,7 @@ text; ``with_value`` makes the same change to the loaded document, to compare th
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from kbuild.base.files import demand_plain_yaml
 
 _MAX_DEPTH = 32
 _INDENT = 2
+_REST_OF_MARK = re.compile(r"\A[ \t]*(#.*)?\r?\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,26 @@ class Argument:
 
 Path = Sequence[str]
 Value = str | bool | Argument
+
+
+def documents(text: str) -> list[str]:
+    """Return the text of each document of a file that is not empty, without the marks between them.
+
+    Raises ValueError or yaml.YAMLError as ``load`` does, but not for several documents.
+    """
+    demand_plain_yaml(text, _MAX_DEPTH)
+    parts: list[str] = []
+    start = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        assert event.start_mark is not None
+        assert event.end_mark is not None
+        if isinstance(event, yaml.DocumentStartEvent) and event.explicit:
+            start = event.end_mark.index
+        elif isinstance(event, yaml.DocumentEndEvent):
+            part = text[start : event.start_mark.index]
+            parts.append(_REST_OF_MARK.sub("", part) if start else part)
+            start = event.end_mark.index
+    return [part for part in parts if part.strip()] if len(parts) > 1 else [text]
 
 
 def load(text: str) -> dict[str, Any]:

@@ -247,7 +247,8 @@ def test_what_is_right_already_stays_the_same(tmp_path: Path) -> None:
         ("\x00", "not YAML"),
         ("x: " + "y" * (64 << 10), "larger"),
         (STORED + "kind: ClusterConfiguration\n", "the key kind twice"),
-        (STORED + "---\nkind: InitConfiguration\n", "not YAML"),
+        (f"{STORED}---\n{STORED}", "2 of its 2 documents have the kind ClusterConfiguration"),
+        ("kind: InitConfiguration\n---\n" + KUBELET, "0 of its 2 documents"),
         (STORED.replace("{}", "{extraArgs: {a: b, a: c}}"), "the key a twice"),
         (STORED.replace("{}", f"{{extraArgs: {{{FLAG}: 1h, {OLD_FLAG}: 2h}}}}"), "extraArgs hold"),
         (STORED.replace("{}", "{extraArgs: [a]}"), "no map of arguments"),
@@ -260,7 +261,7 @@ def test_what_is_right_already_stays_the_same(tmp_path: Path) -> None:
         (KUBELET, "its kind is 'KubeletConfiguration'"),
         ("kind: {a: b}\n", "its kind is"),
     ],
-    ids=range(19),
+    ids=range(20),
 )
 def test_a_stored_configuration_that_cannot_be_changed_is_refused(
     tmp_path: Path, stored: str, reason: str
@@ -268,6 +269,88 @@ def test_a_stored_configuration_that_cannot_be_changed_is_refused(
     with pytest.raises(BadStoredConfiguration, match=reason) as caught:
         living(tmp_path, "v1.20.2", stored)
     assert caught.value.hint
+
+
+NODE = "apiVersion: kubeadm.k8s.io/v1beta2\nkind: InitConfiguration\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{STORED}---\n{NODE}",
+        f"{NODE}---\n{STORED}",
+        f"---\n{NODE}--- # the next one\n{STORED}...\n",
+        f"{NODE}---\n---\n{STORED}---\n",
+        f"{NODE}---\n{STORED}".replace("\n", "\r\n"),
+    ],
+    ids=range(5),
+)
+def test_of_several_documents_the_right_one_is_changed(tmp_path: Path, text: str) -> None:
+    alone = living(tmp_path, "v1.20.2", STORED)
+    made = living(tmp_path, "v1.20.2", text)
+    readme = " ".join(made["README.md"].split())
+    assert "has other documents too (InitConfiguration)" in readme
+    assert "has other documents too" not in alone["README.md"]
+    assert made["kubeadm-config.before.yaml"].replace("\r", "").strip() == STORED.strip()
+    for name in ("kubeadm-config.yaml", "kubeadm-config.patch.json"):
+        assert made[name].replace("\r", "").split() == alone[name].split() or "\r" in text
+
+
+def test_a_file_of_an_old_api_can_be_converted_as_the_hint_says(tmp_path: Path) -> None:
+    with pytest.raises(BadStoredConfiguration) as caught:
+        living(tmp_path, "v1.20.2", STORED.replace("v1beta2", "v1beta1"))
+    assert "kubeadm config migrate --old-config FILE --new-config NEW" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("line", "reason", "hint"),
+    [
+        (
+            "featureGates: {RotateKubeletServerCertificate: false}",
+            "RotateKubeletServerCertificate to false",
+            "set RotateKubeletServerCertificate to true",
+        ),
+        (
+            "featureGates: {AllBeta: false}",
+            "AllBeta to false",
+            "set RotateKubeletServerCertificate to true",
+        ),
+        ("tlsCertFile: /etc/a.crt", "it sets tlsCertFile, so", "remove tlsCertFile,"),
+        (
+            "tlsCertFile: /a.crt\ntlsPrivateKeyFile: /a.key",
+            "tlsCertFile and tlsPrivateKeyFile",
+            "remove tlsCertFile and tlsPrivateKeyFile",
+        ),
+    ],
+)
+def test_a_kubelet_that_would_not_get_a_serving_certificate_is_refused(
+    tmp_path: Path, line: str, reason: str, hint: str
+) -> None:
+    with pytest.raises(BadStoredConfiguration, match=reason) as caught:
+        living(tmp_path, "v1.20.2", STORED, f"{KUBELET}{line}\n")
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "featureGates: {RotateKubeletServerCertificate: true, AllBeta: false}",
+        "featureGates: {GracefulNodeShutdown: false}",
+        "featureGates:",
+        'tlsCertFile: ""',
+    ],
+)
+def test_a_kubelet_that_gets_a_serving_certificate_keeps_the_rest(
+    tmp_path: Path, line: str
+) -> None:
+    made = living(tmp_path, "v1.20.2", STORED, f"{KUBELET}{line}\n")
+    assert f"\n{line}\n" in made["kubelet-config.yaml"]
+
+
+def test_rotation_that_is_off_is_turned_on_and_shown(tmp_path: Path) -> None:
+    off = KUBELET.replace("true", "false")
+    diff = living(tmp_path, "v1.20.2", STORED, off)["kubelet-config.diff"]
+    assert "\n-rotateCertificates: false\n+rotateCertificates: true\n" in diff
 
 
 def test_a_list_with_the_option_twice_is_refused(tmp_path: Path) -> None:
