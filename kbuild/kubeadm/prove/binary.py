@@ -24,7 +24,13 @@ from kbuild.kubeadm.model import (
     StoredDefaults,
 )
 from kbuild.kubeadm.prove.elf import read_arch
-from kbuild.kubeadm.prove.errors import CannotRun, KubeadmFailed, WrongBinary, WrongVersion
+from kbuild.kubeadm.prove.errors import (
+    CannotRun,
+    KubeadmFailed,
+    OverrideNotVisible,
+    WrongBinary,
+    WrongVersion,
+)
 from kbuild.kubeadm.prove.runner import Runner, sandbox_runner
 
 _MAX_SIZE = 256 << 20  # bytes; an official kubeadm has up to 80 MB, unstripped ones 120
@@ -65,7 +71,7 @@ def prove_file(
     """Prove any kubeadm, whoever built it; ``version`` is the gitVersion that it must report.
 
     ``stored_defaults`` is what it must do with stored defaults, None if both are right. Raises a
-    ProofError, for example CannotRun.
+    ProofError, for example CannotRun, or OverrideNotVisible for an override with stock's lifetimes.
     """
     arch = read_arch(path)
     expected = {"platform": f"linux/{arch}"}
@@ -77,6 +83,9 @@ def prove_file(
         raise CannotRun(
             path=path, reason=f"it is for {arch}, this machine is {sandbox.host_arch()}"
         )
+    # Not before: a version that stores no lifetimes has nothing to override.
+    if proof.stored_defaults == "override" and lifetimes == lifetimes.stored("stored-defaults"):
+        raise OverrideNotVisible(ca_years=lifetimes.ca_years, leaf_years=lifetimes.leaf_years)
     return proof
 
 

@@ -89,6 +89,19 @@ class CannotRun(ProofError):
     todo = "use a machine with the same architecture, or install qemu-user-static"
 
 
+class OverrideNotVisible(ProofError):
+    """Whether stored defaults are overridden cannot be seen with stock's lifetimes."""
+
+    ca_years: int
+    leaf_years: int
+
+    what = (
+        "whether this kubeadm overrides stored defaults cannot be told: with --ca-years {ca_years}"
+        " and --leaf-years {leaf_years}, the requested lifetimes are stock's own"
+    )
+    todo = "leave --stored-defaults out, or give the lifetimes that the kubeadm was built with"
+
+
 class StockDiffers(ProofError):
     """A function that does not hold a lifetime differs from the stock binary."""
 

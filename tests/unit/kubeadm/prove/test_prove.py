@@ -12,11 +12,12 @@ from kbuild.base.errors import SandboxUnavailable
 from kbuild.base.files import sha256
 from kbuild.base.sandbox import Files, pack_files
 from kbuild.base.workspace import Workspace
-from kbuild.kubeadm.model import CASES, Binary, StoredDefaults
+from kbuild.kubeadm.model import CASES, Binary, Lifetimes, StoredDefaults
 from kbuild.kubeadm.prove.binary import prove_binary, prove_file, read_version
 from kbuild.kubeadm.prove.errors import (
     CannotRun,
     KubeadmFailed,
+    OverrideNotVisible,
     WrongBinary,
     WrongLifetime,
     WrongVersion,
@@ -92,6 +93,26 @@ def test_what_a_kubeadm_does_with_stored_defaults_is_seen_and_may_be_demanded(
     proof = prove_file(*words)
     assert proof.stored_defaults == does
     assert {each.case for each in proof.certificates} == {*CASES}
+
+
+@pytest.mark.parametrize("tag", ["v1.20.2", "v1.33.3"])
+@pytest.mark.parametrize("wanted", ["override", "keep", None])
+def test_with_stocks_own_lifetimes_nobody_can_tell_an_override(
+    tag: str,
+    wanted: StoredDefaults | None,
+    kubeadm: FakeKubeadm,
+    binaries: dict[str, Binary],
+    workspace: Workspace,
+) -> None:
+    stock = Lifetimes(ca_years=10, leaf_years=1)
+    kubeadm.ca, kubeadm.leaf = stock.ca, stock.leaf
+    kubeadm.fields["gitVersion"] = tag
+    words = (binaries["amd64"].path, None, stock, wanted, workspace, Recorder())
+    if wanted == "override" and tag == "v1.33.3":
+        with pytest.raises(OverrideNotVisible, match="are stock's own"):
+            prove_file(*words)
+        return
+    assert prove_file(*words).stored_defaults == ("keep" if tag == "v1.33.3" else None)
 
 
 @pytest.mark.parametrize("chosen", ["override", "keep", None])
