@@ -43,6 +43,8 @@ def config(ctx: typer.Context) -> None:
 def _lines(made: Configuration, folder: Path) -> Iterator[str | Table]:
     yield from made.notes
     table = plain_table("file", "what it is for")
+    for column in table.columns:
+        column.no_wrap, column.overflow = False, "fold"
     for file in made.files:
         table.add_row(file.name, file.about)
     yield table

@@ -5,6 +5,7 @@ from string import Template
 
 from packaging.version import Version
 
+from kbuild.config.markdown import wrapped
 from kbuild.config.model import Configuration, File, Request
 from kbuild.config.stored import (
     KUBELET_CHANGES,
@@ -20,7 +21,6 @@ from kbuild.kubernetes.configuration import Era, configuration_of
 
 _KUBELET = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
 _KUBEADM_CONFIG, _KUBELET_CONFIG = "kubeadm-config", "kubelet-config"
-_STEPS = "what to do with the other files, step by step"
 _KEYS = {_KUBEADM_CONFIG: "ClusterConfiguration", _KUBELET_CONFIG: "kubelet"}
 
 
@@ -35,7 +35,7 @@ def make_configuration(request: Request) -> Configuration:
     era = configuration_of(request.version)
     facts, notes = _facts(request, era), _notes(request, era)
     if request.purpose == "new":
-        files = [_file("README.md", "new.md", _STEPS, facts), _kubeadm_yaml(request, era, facts)]
+        files = [_readme("new.md", facts), _kubeadm_yaml(request, era, facts)]
     else:
         stored = _stored(request, era)
         notes += [note for each in stored.values() if each for note in _left_out(each)]
@@ -59,6 +59,7 @@ def _facts(request: Request, era: Era) -> dict[str, str]:
         "kubelet_update": era.kubelet_update,
         "first": " ".join(_notes(request, era)),
         "short": _read("short.md").rstrip(),
+        "renew_fallback": _read("renew-fallback.md") if era.validity else "",
         "renew_note": "" if era.validity else "    # with the kubeadm that kbuild built",
     }
     return {**facts, "approval": _text("approval.md", facts).rstrip()}
@@ -143,7 +144,7 @@ def _living(
         for name in stored
     }
     undo = "\n\n".join(_undo(name, stored[name], facts) for name in reversed(stored))
-    files = [_file("README.md", "living.md", _STEPS, {**facts, **steps, "undo_steps": undo})]
+    files = [_readme("living.md", {**facts, **steps, "undo_steps": undo})]
     for name, change in stored.items():
         if change is None:
             about = f"the lines that must be in the stored {name}"
@@ -243,6 +244,11 @@ def _with(text: str, changes: tuple[Change, ...]) -> str:
 def _file(name: str, template: str, about: str, facts: dict[str, str] | None) -> File:
     content = _read(template) if facts is None else _text(template, facts)
     return File(name=name, about=about, content=content)
+
+
+def _readme(template: str, facts: dict[str, str]) -> File:
+    about = "what to do with the other files, step by step"
+    return File(name="README.md", about=about, content=wrapped(_text(template, facts)))
 
 
 def _text(template: str, facts: dict[str, str]) -> str:

@@ -39,6 +39,10 @@ def contents(made: Configuration) -> dict[str, str]:
     return {file.name: file.content for file in made.files}
 
 
+def unwrapped(made: Configuration) -> str:
+    return " ".join(contents(made)["README.md"].split())
+
+
 def kubeadm_yaml(tag: str, **years: int) -> tuple[dict[str, Any], dict[str, Any]]:
     text = contents(make_configuration(request(tag, **years)))["kubeadm.yaml"]
     cluster, kubelet = yaml.safe_load_all(text)
@@ -101,7 +105,7 @@ def test_it_says_first_whether_kubeadm_must_be_built(tag: str, built: bool, purp
     assert made.needs_build is built
     assert (build in made.notes[0]) is built
     assert ("no build" in made.notes[0].lower()) is not built
-    readme = contents(made)["README.md"]
+    readme = unwrapped(made)
     assert readme.index(made.notes[0]) < readme.index("##")
 
 
@@ -169,6 +173,29 @@ def test_the_commands_are_of_a_shell(tag: str, purpose: str) -> None:
     assert sh is not None
     for script in [*scripts, made["approve-kubelet-serving.sh"]]:
         subprocess.run((sh, "-n"), input=script, text=True, check=True)
+
+
+@pytest.mark.parametrize("tag", ["v1.20.2", "v1.33.3"])
+@pytest.mark.parametrize("purpose", ["new", "living", "stored"])
+def test_the_text_fits_a_terminal(tmp_path: Path, tag: str, purpose: str) -> None:
+    if purpose == "stored":
+        api = "v1beta2" if tag == "v1.20.2" else "v1beta4"
+        stored = STORED.replace("v1beta2", api).replace("v1.20.2", tag)
+        readme = living(tmp_path, tag, stored.replace("controllerManager: {}\n", ""))["README.md"]
+    else:
+        readme = contents(make_configuration(request(tag, purpose=purpose)))["README.md"]
+    assert [line for line in readme.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("tag", ["v1.30.0", "v1.31.0"])
+def test_the_steps_for_a_living_cluster_say_how(tag: str) -> None:
+    readme = unwrapped(make_configuration(request(tag, purpose="living")))
+    advise = f"`kbuild advise --version {tag} --ca-years 100 --leaf-years 50 --living`"
+    assert f"lengthen it first: {advise} prints the steps" in readme
+    assert readme.index("etcdctl snapshot save") < readme.index("systemctl restart kubelet")
+    assert "kube-scheduler.yaml ../off/" in readme
+    falls_back = "kubeadm certs renew all --config kubeadm-config.yaml" in readme
+    assert falls_back is (tag == "v1.31.0")
 
 
 def test_the_change_to_a_living_cluster_keeps_all_else(tmp_path: Path) -> None:
