@@ -16,6 +16,10 @@ SUMS = "SHA256SUMS"
 _MARK = (
     "# Written by kbuild config. With --force, kbuild replaces these files if none was changed.\n"
 )
+_CURRENT = (
+    "it is the current directory or contains it, and kbuild replaces the output as a whole;"
+    " give a new directory, such as --output config"
+)
 _MAX_SUMS = 64 << 10  # bytes
 
 
@@ -50,11 +54,11 @@ def _locked(place: Path) -> Iterator[None]:
 
 def _demand_free(folder: Path, place: Path, *, force: bool) -> None:
     if folder.is_symlink() or (os.path.lexists(place) and not place.is_dir()):
-        raise NotWritable(path=folder, reason="it is a link or a file, not a folder")
+        raise NotWritable(path=folder, reason="it is a link or a file, not a directory")
     if not place.exists():
         return
     if place in (here := Path.cwd(), *here.parents):
-        raise NotWritable(path=folder, reason="it is the current folder, or holds it")
+        raise NotWritable(path=folder, reason=_CURRENT)
     if not any(place.iterdir()):
         return
     if not force:

@@ -18,6 +18,15 @@ def test_the_files_are_written_and_explained(tmp_path: Path) -> None:
         assert path.name in done.stdout
 
 
+def test_names_are_folded_on_a_narrow_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kbuild.cli.console._WIDE", 80)
+    done = run_here("config", "--version", "v1.33.3", *YEARS, cwd=tmp_path)
+    assert "…" not in done.stdout
+    assert ".service.d/20-certificates.conf" in done.stdout
+
+
 def test_the_document_has_every_file(tmp_path: Path) -> None:
     words = ("--for", "living", "--output", "out", "--json")
     done = run_here("config", "--version", "1.20.2", *YEARS, *words, cwd=tmp_path)
@@ -58,6 +67,17 @@ def test_a_second_run_needs_force(tmp_path: Path) -> None:
     words = ("config", "--version", "v1.20.2", *YEARS)
     codes = [outcome(run_here(*words, *more, cwd=tmp_path)) for more in ((), (), ("--force",))]
     assert codes == [(0, ""), (80, "output-exists"), (0, "")]
+
+
+@pytest.mark.parametrize("output", [".", "..", "/"])
+def test_the_current_directory_is_no_output_and_the_error_says_what_is(
+    tmp_path: Path, output: str
+) -> None:
+    words = ("config", "--version", "v1.20.2", *YEARS, "--force", "--output", output)
+    done = run_here(*words, cwd=tmp_path)
+    assert outcome(done) == (80, "not-writable")
+    assert "it is the current directory or contains it" in done.stderr
+    assert "give a new directory, such as --output config" in done.stderr
 
 
 @pytest.mark.parametrize(
