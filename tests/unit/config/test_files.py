@@ -194,6 +194,8 @@ def test_the_steps_for_a_living_cluster_say_how(tag: str) -> None:
     assert f"lengthen it first: {advise} prints the steps" in readme
     assert readme.index("etcdctl snapshot save") < readme.index("systemctl restart kubelet")
     assert "kube-scheduler.yaml ../off/" in readme
+    assert "`featureGates` turn `RotateKubeletServerCertificate` off" in readme
+    assert "If `tlsCertFile` or `tlsPrivateKeyFile` is set" in readme
     falls_back = "kubeadm certs renew all --config kubeadm-config.yaml" in readme
     assert falls_back is (tag == "v1.31.0")
 
