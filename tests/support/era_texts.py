@@ -92,6 +92,14 @@ func NewSelfSignedCACert(cfg *CertConfig, key Signer) (*Certificate, error) {
 	tmpl := Certificate{NotBefore: notBefore, NotAfter: notAfter, IsCA: true}
 	return sign(&tmpl, key)"""
 
+SCHEME_GO = """\
+package scheme
+
+func AddToScheme(scheme *Scheme) {
+	must(scheme.SetVersionPriority(v1beta4.SchemeGroupVersion, v1beta3.SchemeGroupVersion))
+}
+"""
+
 DEFAULTS_GO = """\
 package v1beta4
 

@@ -14,6 +14,7 @@ CERT = "staging/src/k8s.io/client-go/util/cert/cert.go"
 PKI_HELPERS = "cmd/kubeadm/app/util/pkiutil/pki_helpers.go"
 CONSTANTS = "cmd/kubeadm/app/constants/constants.go"
 DEFAULTS = "cmd/kubeadm/app/apis/kubeadm/v1beta4/defaults.go"
+SCHEME = "cmd/kubeadm/app/apis/kubeadm/scheme/scheme.go"
 TEST_HELPERS = "test/utils/pki_helpers.go"
 CLIENT_GO = "vendor/k8s.io/client-go"
 
@@ -49,6 +50,7 @@ def make_tree(folder: Path, tag: str) -> None:
         files["go.mod"] = f"module k8s.io/kubernetes\n\ngo {_go_line(minor)}\n"
     if minor >= 31:
         files[DEFAULTS] = texts.DEFAULTS_GO
+        files[SCHEME] = texts.SCHEME_GO
     if minor >= 30:
         modules = "\t.\n\t./staging/src/k8s.io/client-go\n"
         files["go.work"] = f"go {_go_line(minor)}\n\nuse (\n{modules})\n"

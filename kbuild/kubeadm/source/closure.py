@@ -32,6 +32,7 @@ _LICENSE = re.compile(
 )
 # Directories that a patch reads or changes, or that must not contain a copy.
 _PATCHED = (
+    "cmd/kubeadm/app/apis/kubeadm/scheme/",
     "cmd/kubeadm/app/apis/kubeadm/v1beta4/",
     "cmd/kubeadm/app/constants/",
     "cmd/kubeadm/app/util/pkiutil/",

@@ -7,7 +7,7 @@ import pytest
 
 from kbuild.base.errors import UnsupportedVersion
 from kbuild.kubeadm.patching.errors import NoPatchFits, SeveralPatchesFit, VendoredCopy
-from tests.support.eras import CERT, CLIENT_GO, CONSTANTS, DEFAULTS, PKI_HELPERS, make_tree
+from tests.support.eras import CERT, CLIENT_GO, CONSTANTS, DEFAULTS, PKI_HELPERS, SCHEME, make_tree
 from tests.support.patching import edit, lifetimes, patch, snapshot
 
 LEAF = "\tCertificateValidityPeriod = time.Hour * 24 * 365"
@@ -40,6 +40,7 @@ def test_a_pre_release_at_a_border_may_be_of_either_layout(
         ("v1.33.3", PKI_HELPERS, "Add(kubeadmconstants.CA", "Add(mine.CA", "constants.CACert"),
         ("v1.33.3", DEFAULTS, "obj.CACert", "obj.MyCert", "obj.CACertificateValidityPeriod == nil"),
         ("v1.33.3", DEFAULTS, ": constants.Cert", ": mine.Cert", "Duration: constants.Certificate"),
+        ("v1.33.3", SCHEME, "(v1beta4.", "(v1.", "SetVersionPriority(v1beta4"),
         ("v1.20.2", CERT, "package cert", "package (", "duration365d of 1 year"),
         ("v1.33.3", CONSTANTS, "const (\n", f"const (\n{LEAF}\n", LEAF.strip()),
     ],
@@ -60,6 +61,7 @@ def test_an_edited_tree_fits_nothing(
 def test_what_only_stored_defaults_need_is_not_demanded_without_them(tmp_path: Path) -> None:
     make_tree(tmp_path, "v1.33.3")
     (tmp_path / DEFAULTS).unlink()
+    (tmp_path / SCHEME).unlink()
     patch(tmp_path, "v1.33.3", stored_defaults="keep")
     assert lifetimes(tmp_path, "v1.33.3") == (100, 10)
 
