@@ -1,14 +1,7 @@
 """kbuild certs with --timeline, --html, --prometheus and --ics."""
 
-import fcntl
 import json
-import os
-import pty
 import stat
-import struct
-import subprocess
-import sys
-import termios
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,9 +10,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kbuild.x509.api import make_ca
-from tests.support.command import clean_environment, run_here
-
-KBUILD = (sys.executable, "-c", "from kbuild.cli.main import main; main()")
+from tests.support.command import run_here
+from tests.support.terminal import on_terminal
 
 
 @pytest.fixture(scope="module")
@@ -29,33 +21,6 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ca = make_ca(f"{name} CA", born=now - timedelta(days=9), ends=now + timedelta(days=days))
         (folder / f"{name}.crt").write_bytes(ca.certificate)
     return folder
-
-
-def on_terminal(*words: object, width: int, **environment: str) -> str:
-    """Run kbuild on a terminal of this width, and return what it shows."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
-    process = subprocess.Popen(
-        [*KBUILD, *map(str, words)],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=subprocess.DEVNULL,
-        env=clean_environment(TERM="xterm", **environment),
-    )
-    os.close(theirs)
-    shown = bytearray()
-    while chunk := _read(ours):
-        shown += chunk
-    os.close(ours)
-    assert process.wait() == 0
-    return shown.decode()
-
-
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 65536)
-    except OSError:  # Linux: nobody has the other end open any more
-        return b""
 
 
 def test_timeline_shows_bars_instead_of_the_table(pki: Path) -> None:

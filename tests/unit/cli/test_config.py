@@ -5,6 +5,7 @@ import pytest
 
 from tests.support.command import run_here
 from tests.support.failures import outcome
+from tests.support.terminal import on_terminal
 
 YEARS = ("--ca-years", "100", "--leaf-years", "50")
 
@@ -18,13 +19,11 @@ def test_the_files_are_written_and_explained(tmp_path: Path) -> None:
         assert path.name in done.stdout
 
 
-def test_names_are_folded_on_a_narrow_terminal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("kbuild.cli.console._WIDE", 80)
-    done = run_here("config", "--version", "v1.33.3", *YEARS, cwd=tmp_path)
-    assert "…" not in done.stdout
-    assert ".service.d/20-certificates.conf" in done.stdout
+def test_names_are_folded_on_a_narrow_terminal(tmp_path: Path) -> None:
+    words = ("config", "--version", "v1.33.3", *YEARS, "--output", tmp_path / "out")
+    shown = on_terminal(*words, width=80)
+    assert "…" not in shown
+    assert ".service.d/20-certificates.conf" in shown
 
 
 def test_the_document_has_every_file(tmp_path: Path) -> None:
