@@ -346,14 +346,16 @@ def _check_proof(files: ReleaseFiles, statement: Statement) -> Iterator[str]:
             if version.get(fact) != value:
                 yield f"its {name} reports {fact} {version.get(fact)}, {PROVENANCE} says {value}"
         yield from _check_certificates(name, proof["certificates"], asked)
-        # A version before v1.31 has none, nor has a proof by an earlier kbuild.
-        way = asked.get("stored_defaults", "keep")
-        stores = "stored_defaults" in asked and any(
-            each.stored_defaults for each in series_for(Version(asked["version"]))
-        )
-        accepted = (way,) if stores else (None, way)
-        if (done := proof.get("stored_defaults")) not in accepted:
-            yield f"its {name} has stored defaults {done}, {PROVENANCE} says {way}"
+        yield from _check_stored_defaults(name, proof.get("stored_defaults"), asked)
+
+
+def _check_stored_defaults(name: str, done: object, asked: Mapping[str, Any]) -> Iterator[str]:
+    way = asked.get("stored_defaults", "keep")
+    # A version before v1.31 has none, nor has a release by an earlier kbuild.
+    series = series_for(Version(asked["version"])) if "stored_defaults" in asked else ()
+    is_known = any(each.stored_defaults for each in series)
+    if done != way and (is_known or done is not None):
+        yield f"its {name} has stored defaults {done}, {PROVENANCE} says {way}"
 
 
 def _check_certificates(

@@ -13,7 +13,10 @@ class NoPatchFits(PatchError):
     expected: str
 
     what = "no patch fits {tag}: {file} does not hold {expected} exactly once"
-    todo = "the tree was modified, or has a layout that kbuild does not know yet"
+    todo = (
+        "the tree was modified, or has a layout that kbuild does not know yet; if the file is about"
+        " v1beta4, --stored-defaults keep builds without that patch"
+    )
 
 
 class SeveralPatchesFit(PatchError):
