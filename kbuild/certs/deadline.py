@@ -6,6 +6,7 @@ from kbuild.certs.errors import CertificatesExpire, CertificatesUnread
 from kbuild.certs.inventory import UNREAD
 from kbuild.certs.model import Certificate, Inventory
 from kbuild.certs.roles import known_file
+from kbuild.certs.rotation import will_rotate
 from kbuild.certs.times import left
 
 
@@ -17,7 +18,9 @@ def demand_longer(inventory: Inventory, within: timedelta) -> None:
     ending = [
         each
         for each in inventory.certificates
-        if each.time_left(inventory.read_at) <= within and _is_in_use(each)
+        if each.time_left(inventory.read_at) <= within
+        and _is_in_use(each)
+        and not will_rotate(each, inventory.read_at)
     ]
     if ending:
         first = ending[0]
