@@ -1,6 +1,7 @@
 """The commands that a finding suggests, each ready to be typed into a shell."""
 
 import os
+import re
 import shlex
 from collections.abc import Iterable
 
@@ -19,6 +20,7 @@ REQUESTS = (
     ' --cert-dir "$HOME/csr" --kubeconfig-dir "$HOME/csr"'
 )
 LONG = 36500  # days
+_PLAIN = re.compile(r"[\w@.:/-]+")
 
 
 def quote(path: str) -> str:
@@ -159,8 +161,19 @@ def trust(kubeconfig: str, cluster: str, ca: str) -> str:
 
 
 def look_into(kubeconfig: str) -> str:
-    """Return the command that shows a kubeconfig with all that it embeds."""
-    return f"kubectl config view --raw --flatten --kubeconfig={quote(kubeconfig)}"
+    """Return the command that shows a kubeconfig without the keys that it embeds."""
+    return f"kubectl config view --kubeconfig={quote(kubeconfig)}"
+
+
+def show_embedded(kubeconfig: str, cluster: str) -> str:
+    """Return the command that prints the CA that a kubeconfig embeds for a cluster."""
+    if not _PLAIN.fullmatch(cluster):  # JSONPath has no quoting that all versions agree on
+        return look_into(kubeconfig)
+    data = f'{{.clusters[?(@.name=="{cluster}")].cluster.certificate-authority-data}}'
+    return (
+        f"kubectl config view --raw --kubeconfig={quote(kubeconfig)} -o {quote(f'jsonpath={data}')}"
+        " | base64 -d | openssl x509 -noout -text"
+    )
 
 
 def _new(path: str) -> str:

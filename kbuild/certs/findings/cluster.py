@@ -142,7 +142,7 @@ def _compare(
     pair = next(((mine, ca) for mine in bundle for ca in expected if _same_key(mine, ca)), None)
     mine, ca = pair or (bundle[0], expected[0])
     theirs = commands.trust(mine.shown.path, cluster, ca.shown.path)
-    inside = commands.look_into(mine.shown.path)
+    inside = commands.show_embedded(mine.shown.path, cluster)
     day, other_day = f"{mine.shown.not_after:%Y-%m-%d}", f"{ca.shown.not_after:%Y-%m-%d}"
     if pair and ca.shown.not_after > mine.shown.not_after:
         reason = (

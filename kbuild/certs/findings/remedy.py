@@ -109,7 +109,7 @@ def _embed_later(one: Seen, scene: Scene) -> Remedy:
     later = scene.latest_cas.get(one.entry.facts.public_key)
     cluster = certificate.place.removeprefix("clusters[").rpartition("]")[0]
     if later is None or later.shown.not_after <= certificate.not_after or not cluster:
-        return Remedy(command=commands.look_into(certificate.path))
+        return Remedy(command=commands.show_embedded(certificate.path, cluster))
     return Remedy(command=commands.trust(certificate.path, cluster, later.shown.path))
 
 

@@ -445,6 +445,7 @@ def test_a_kubeconfig_with_a_later_ca_than_the_file(etc: Path, read: Read) -> No
     found = only(read(etc), "kubeconfig-old-ca")
     assert f"{etc / 'pki/ca.crt'} is the older one" in found.reason
     assert "set-cluster" not in found.command
+    assert '.clusters[?(@.name=="kubernetes")]' in found.command
 
 
 def test_a_ca_file_that_did_not_sign_the_certificates_beside_it(etc: Path, read: Read) -> None:
