@@ -1,6 +1,6 @@
 """Follow each certificate to the CAs that were found, by signatures."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kbuild.certs.model import Chain
@@ -26,6 +26,7 @@ class Chains:
 
     def __init__(self, entries: Iterable[CertificateEntry]) -> None:
         self._cas: dict[str, list[CertificateEntry]] = {}
+        self._by_key_id: dict[tuple[str, bytes], list[CertificateEntry]] = {}
         self._own: dict[str, set[str]] = {}
         self._known: dict[tuple[str, str], Issuer] = {}
         cas: dict[str, CertificateEntry] = {}
@@ -36,6 +37,9 @@ class Chains:
                     self._own.setdefault(entry.path, set()).add(entry.facts.fingerprint)
         for ca in cas.values():
             self._cas.setdefault(ca.facts.subject, []).append(ca)
+            if ca.facts.own_key_id is not None:
+                named = (ca.facts.subject, ca.facts.own_key_id)
+                self._by_key_id.setdefault(named, []).append(ca)
 
     def issuer_of(self, entry: CertificateEntry, depth: int = 0) -> Issuer:
         """Return who signed a certificate."""
@@ -62,20 +66,18 @@ class Chains:
 
     def _candidates(
         self, entry: CertificateEntry, named: list[CertificateEntry]
-    ) -> list[CertificateEntry]:
-        """Return the CAs to try: of the named key first, then the nearest, then the longest.
+    ) -> Iterator[CertificateEntry]:
+        """Yield the CAs to try: of the named key first, then the nearest, then the longest.
 
         The CAs that the same kubeconfig embeds are among them, however many others there are. Files
         come before copies in kubeconfigs, which may be out of date.
         """
-        others = [ca for ca in named if ca.facts.fingerprint != entry.facts.fingerprint]
-        if len(others) > 1:
-            others.sort(key=lambda ca: _rank(entry, ca))
+        key_id = entry.facts.issuer_key_id
+        if key_id is not None:  # nearly always enough, and then not all have to be sorted
+            yield from _nearest(entry, self._by_key_id.get((entry.facts.issuer, key_id), []))
+        yield from _nearest(entry, named)
         own = self._own.get(entry.path, set())
-        return [
-            *others[:_MAX_TRIED],
-            *(ca for ca in others[_MAX_TRIED:] if ca.facts.fingerprint in own),
-        ]
+        yield from (ca for ca in named if ca.facts.fingerprint in own)
 
     def _is_expected(self, entry: CertificateEntry, ca: CertificateEntry) -> bool:
         """Tell whether a CA of the right name should have signed a certificate.
@@ -90,11 +92,15 @@ class Chains:
         return not _is_embedded(ca) and ca.path.startswith(f"{folder_of(entry.path)}/")
 
 
-def _rank(entry: CertificateEntry, ca: CertificateEntry) -> tuple[bool, bool, int, float]:
-    key_id = entry.facts.issuer_key_id
-    is_named = key_id is not None and key_id == ca.facts.own_key_id
-    nearest = -near(entry.path, ca.path)
-    return not is_named, _is_embedded(ca), nearest, -ca.facts.not_after.timestamp()
+def _nearest(entry: CertificateEntry, cas: list[CertificateEntry]) -> list[CertificateEntry]:
+    others = [ca for ca in cas if ca.facts.fingerprint != entry.facts.fingerprint]
+    if len(others) > 1:
+        others.sort(key=lambda ca: _rank(entry, ca))
+    return others[:_MAX_TRIED]
+
+
+def _rank(entry: CertificateEntry, ca: CertificateEntry) -> tuple[bool, int, float]:
+    return _is_embedded(ca), -near(entry.path, ca.path), -ca.facts.not_after.timestamp()
 
 
 def _is_embedded(entry: CertificateEntry) -> bool:
