@@ -732,9 +732,17 @@ class CertsSettings(Common):
 
     fail_before: float | None = option(
         age,
-        "Fail if a certificate expires within this time or has expired: 12h, 90d or 8w.",
+        "Fail if a certificate expires within this time or has expired: 12h, 90d, 8w or 2y.",
         metavar="AGE",
         example="90d",
+    )
+    exclude: tuple[str, ...] = option(
+        text,
+        "Pass over files and directories with such names, or with such paths if it has a slash.",
+        default=(),
+        metavar="PATTERN",
+        repeatable=True,
+        example=["*.old", "*/pki.bak"],
     )
     timeline: bool = option(
         switch, "Show the time left as bars on a time line instead of the table.", default=False

@@ -17,7 +17,7 @@ Parse = Callable[[str, object], Any]
 
 SIZE_UNITS = ("B", "kB", "MB", "GB", "TB")
 EPOCH = datetime.fromtimestamp(0, UTC)
-_SECONDS = {"h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
+_SECONDS = {"h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600, "y": 365 * 24 * 3600}
 _SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -108,9 +108,9 @@ def moment(name: str, value: object) -> datetime:
 def age(name: str, value: object) -> float:
     """Parse an age such as ``30d``; the result is in seconds."""
     written = value.strip() if isinstance(value, str) else ""
-    if match := re.fullmatch(r"(\d{1,6})([hdw])", written, re.ASCII):
+    if match := re.fullmatch(r"(\d{1,6})([hdwy])", written, re.ASCII):
         return float(match[1]) * _SECONDS[match[2]]
-    hint = "write it like 12h, 30d or 8w"
+    hint = "write it like 12h, 30d, 8w or 2y"
     raise BadSetting(name=name, value=value, reason="it must be an age", hint=hint)
 
 

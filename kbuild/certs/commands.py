@@ -1,22 +1,26 @@
 """The commands that a finding suggests, each ready to be typed into a shell."""
 
 import os
+import re
 import shlex
+from collections.abc import Iterable
 
-from kbuild.certs.model import Certificate
 from kbuild.certs.paths import folder_of, name_of, split_extension
-from kbuild.certs.roles import known_file
 
 ETC_KUBERNETES = "/etc/kubernetes"
 PKI = f"{ETC_KUBERNETES}/pki"
 RENEW_ALL = "kubeadm certs renew all"
-REQUESTS = 'kubeadm certs generate-csr --cert-dir "$HOME/csr" --kubeconfig-dir "$HOME/csr"'
-_LONG = 36500  # days
-# Of clusters of kubeadm, which is where the kubelet is a program that can be asked.
-CONFIG = (
-    "kbuild config --version \"$(kubelet --version | cut -d' ' -f2)\""
-    " --ca-years 100 --leaf-years 100 --for living"
+# What kubeadm does not read from the files: the names of the API server, and its address.
+_SAVE_CONFIG = (
+    "kubectl -n kube-system get configmap kubeadm-config"
+    " -o 'jsonpath={.data.ClusterConfiguration}' > kubeadm.yaml"
 )
+REQUESTS = (
+    f"{_SAVE_CONFIG} && kubeadm certs generate-csr --config kubeadm.yaml"
+    ' --cert-dir "$HOME/csr" --kubeconfig-dir "$HOME/csr"'
+)
+LONG = 36500  # days
+_PLAIN = re.compile(r"[\w@.:/-]+")
 
 
 def quote(path: str) -> str:
@@ -38,46 +42,31 @@ def cert_dir(path: str) -> str:
     return folder_of(folder) if name_of(folder) == "etcd" else folder
 
 
-def issue_again(certificate: Certificate) -> str:
-    """Return the next command for a certificate that should end later."""
-    path = certificate.path
-    if certificate.is_ca:
-        return lengthen(certificate)
-    file = known_file(path)
-    if file and file.renew and (renewal := _renewal(path, file.renew)):
-        return renewal
-    if certificate.role.startswith("kubelet, server") and certificate.chain != "verified":
-        old = f"{quote(path)} {quote(f'{path}.old')}"
-        return f"mv {old} && systemctl restart kubelet"
-    if certificate.role.startswith("kubelet, "):
-        return "journalctl -u kubelet -n 50"
-    if certificate.place.startswith("users["):
-        return _user(certificate)
-    return request(certificate)
-
-
-def lengthen(ca: Certificate) -> str:
-    """Return the command that signs a CA anew with the key that it has, into a file beside it."""
-    key = ca.private_key
-    if ca.chain != "self-signed" or key is None:
-        return f"openssl x509 -in {quote(ca.path)} -noout -text"
-    root, extension = split_extension(ca.path)
-    new = quote(f"{root}-new{extension}")
-    return f"openssl x509 -in {quote(ca.path)} -signkey {quote(key.path)} -days {_LONG} -out {new}"
-
-
-def request(certificate: Certificate) -> str:
-    """Return the command that makes a request for a certificate like this one."""
-    key = certificate.private_key
-    if key is None or certificate.place:
-        return f"openssl x509 -in {quote(certificate.path)} -noout -text"
+def config(ca_years: int, leaf_years: int) -> str:
+    """Return the command that prints configuration for lifetimes, of a node with a kubelet."""
     return (
-        f"openssl x509 -x509toreq -in {quote(certificate.path)} -signkey {quote(key.path)}"
-        f" -out {quote(f'{certificate.path}.csr')}"
+        "kbuild config --version \"$(kubelet --version | cut -d' ' -f2)\""
+        f" --ca-years {ca_years} --leaf-years {leaf_years} --for living"
     )
 
 
-def _renewal(path: str, name: str) -> str:
+def advise(folder: str) -> str:
+    """Return the command that tells the steps for a cluster of kubeadm; it has /etc/kubernetes."""
+    return f'kbuild advise --version "$(kubeadm version -o short)" {quote(folder)}'
+
+
+def show(path: str) -> str:
+    """Return the command that prints all of a certificate."""
+    return f"openssl x509 -in {quote(path)} -noout -text"
+
+
+def show_all(path: str) -> str:
+    """Return the command that prints the certificates of a bundle."""
+    return f"openssl crl2pkcs7 -nocrl -certfile {quote(path)} | openssl pkcs7 -print_certs -text"
+
+
+def renew(path: str, name: str) -> str:
+    """Return the command of kubeadm that renews one of its files, empty if it cannot be told to."""
     if name.endswith(".conf"):  # kubeadm has no option for where these are
         is_usual = path == f"{ETC_KUBERNETES}/{name}"
         return f"kubeadm certs renew {name}" if is_usual else ""
@@ -86,7 +75,111 @@ def _renewal(path: str, name: str) -> str:
     return f"kubeadm certs renew {name}{option}"
 
 
-def _user(certificate: Certificate) -> str:
-    names = dict(part.split("=", 1) for part in certificate.subject.split(",") if "=" in part)
-    organization = f" --org {quote(names['O'])}" if "O" in names else ""
-    return f"kubeadm kubeconfig user --client-name {quote(names.get('CN', ''))}{organization}"
+def lengthen(path: str, key: str) -> str:
+    """Return the command that signs a CA anew with the key that it has, into a file beside it."""
+    return (
+        f"openssl x509 -in {quote(path)} -signkey {quote(key)} -days {LONG}"
+        f" -out {quote(_new(path))}"
+    )
+
+
+def compare(path: str, key: str) -> str:
+    """Return the commands that print the same digest if a key belongs to a certificate."""
+    return (
+        f"openssl x509 -in {quote(path)} -noout -pubkey | openssl sha256;"
+        f" openssl pkey -in {quote(key)} -pubout | openssl sha256"
+    )
+
+
+def request(path: str, key: str) -> str:
+    """Return the command that makes a request for a certificate like this one, with its names."""
+    return (
+        f"openssl x509 -x509toreq -copy_extensions copyall -in {quote(path)}"
+        f" -signkey {quote(key)} -out {quote(_request(path))}"
+    )
+
+
+def sign(path: str, ca: str, ca_key: str, days: int) -> str:
+    """Return the command that signs what ``request`` made, into a new file."""
+    return (
+        f"openssl x509 -req -in {quote(_request(path))} -CA {quote(ca)} -CAkey {quote(ca_key)}"
+        f" -copy_extensions copyall -days {days} -out {quote(_new(path))}"
+    )
+
+
+def new_key(path: str) -> tuple[str, str]:
+    """Return the command that makes a private key for a certificate, and where it writes it."""
+    new = f"{split_extension(path)[0]}-new.key"
+    curve = "-algorithm EC -pkeyopt ec_paramgen_curve:P-256"
+    return f"(umask 077 && openssl genpkey {curve} -out {quote(new)})", new
+
+
+def new_cas() -> str:
+    """Return the command with which kubeadm makes new CAs, with new keys, beside those in use."""
+    return 'kubeadm init phase certs ca --cert-dir "$HOME/new-pki"'
+
+
+def new_ca(path: str) -> str:
+    """Return the command that makes a CA with a new key, for a CA that kubeadm did not make."""
+    root = split_extension(path)[0]
+    return (
+        f"openssl req -x509 -newkey rsa:2048 -noenc -keyout {quote(f'{root}-new.key')}"
+        f" -out {quote(_new(path))} -days {LONG} -subj"
+        f' "$(openssl x509 -in {quote(path)} -noout -subject -nameopt compat'
+        " | sed 's/^subject= *//')\""
+    )
+
+
+def take_over(old: str, new: str, *, is_whole: bool) -> str:
+    """Return the command that puts the user of a kubeconfig into an older one.
+
+    ``is_whole`` tells that nothing else is in the older one, so that a copy loses nothing.
+    """
+    if is_whole:
+        return f"cp --backup=numbered {quote(new)} {quote(old)}"
+    return (
+        f"(umask 077 && KUBECONFIG={quote(new)}:{quote(old)} kubectl config view --flatten"
+        f" > {quote(f'{old}.new')})"
+    )
+
+
+def new_user(common_name: str, organizations: Iterable[str]) -> str:
+    """Return the command with which kubeadm (v1.22 and later) makes a kubeconfig for a user."""
+    orgs = "".join(f" --org {quote(each)}" for each in organizations)
+    return (
+        f"{_SAVE_CONFIG} && kubeadm kubeconfig user --config kubeadm.yaml"
+        f" --client-name {quote(common_name)}{orgs}"
+    )
+
+
+def trust(kubeconfig: str, cluster: str, ca: str) -> str:
+    """Return the command that embeds a CA in a kubeconfig."""
+    return (
+        f"kubectl config --kubeconfig={quote(kubeconfig)} set-cluster {quote(cluster)}"
+        f" --certificate-authority={quote(ca)} --embed-certs=true"
+    )
+
+
+def look_into(kubeconfig: str) -> str:
+    """Return the command that shows a kubeconfig without the keys that it embeds."""
+    return f"kubectl config view --kubeconfig={quote(kubeconfig)}"
+
+
+def show_embedded(kubeconfig: str, cluster: str) -> str:
+    """Return the command that prints the CA that a kubeconfig embeds for a cluster."""
+    if not _PLAIN.fullmatch(cluster):  # JSONPath has no quoting that all versions agree on
+        return look_into(kubeconfig)
+    data = f'{{.clusters[?(@.name=="{cluster}")].cluster.certificate-authority-data}}'
+    return (
+        f"kubectl config view --raw --kubeconfig={quote(kubeconfig)} -o {quote(f'jsonpath={data}')}"
+        " | base64 -d | openssl x509 -noout -text"
+    )
+
+
+def _new(path: str) -> str:
+    root, extension = split_extension(path)
+    return f"{root}-new{extension}"
+
+
+def _request(path: str) -> str:
+    return f"{path}.csr"

@@ -1,12 +1,12 @@
 """``--fail-before``: raise an error if a certificate ends too soon."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from kbuild.certs.errors import CertificatesExpire, CertificatesUnread
 from kbuild.certs.inventory import UNREAD
 from kbuild.certs.model import Certificate, Inventory
 from kbuild.certs.roles import known_file
-from kbuild.certs.times import left
+from kbuild.certs.rotation import will_rotate
 
 
 def demand_longer(inventory: Inventory, within: timedelta) -> None:
@@ -17,22 +17,50 @@ def demand_longer(inventory: Inventory, within: timedelta) -> None:
     ending = [
         each
         for each in inventory.certificates
-        if each.time_left(inventory.read_at) <= within and _is_in_use(each)
+        if each.time_left(inventory.read_at) <= within
+        and _is_in_use(each)
+        and not will_rotate(each, inventory.read_at)
     ]
     if ending:
-        first = ending[0]
-        raise CertificatesExpire(
-            count="1 certificate expires" if len(ending) == 1 else f"{len(ending)} expire",
-            within=left(within),
-            first=f"{first.path} {first.place}".strip(),
-            when=f"{first.not_after:%Y-%m-%d}",
-        )
+        raise _expire(ending, inventory.read_at, within)
     unread = [each for each in inventory.findings if each.kind in UNREAD]
     if unread:
         count = "1 file" if len(unread) == 1 else f"{len(unread)} files"
-        raise CertificatesUnread(count=count, first=f"{unread[0].path}: {unread[0].reason}")
+        first = f"{unread[0].path}: {unread[0].reason}"
+        problem = f"no certificate that was read expires, but {count} could not be read: {first}"
+        raise CertificatesUnread(problem=problem)
     if not inventory.certificates:
-        raise CertificatesUnread(count="all", first="no certificate was found")
+        where = ", ".join(inventory.paths)
+        raise CertificatesUnread(problem=f"there is no certificate in {where}")
+
+
+def _expire(ending: list[Certificate], now: datetime, within: timedelta) -> CertificatesExpire:
+    expired = sum(each.time_left(now) <= timedelta() for each in ending)
+    ahead = len(ending) - expired
+    counts = []
+    if expired:
+        counts.append(f"{_certificates(expired)} {'has' if expired == 1 else 'have'} expired")
+    if ahead:
+        verb = "expires" if ahead == 1 else "expire"
+        counts.append(f"{_certificates(ahead)} {verb} within {_exactly(within)}")
+    first = ending[0]
+    verb = "expired" if expired else "expires"
+    return CertificatesExpire(
+        count=" and ".join(counts),
+        first=f"{first.path} {first.place}".strip(),
+        when=f"{verb} on {first.not_after:%Y-%m-%d}",
+    )
+
+
+def _certificates(count: int) -> str:
+    return "1 certificate" if count == 1 else f"{count} certificates"
+
+
+def _exactly(time: timedelta) -> str:
+    """Return a time in days, or in hours if it is no whole number of days."""
+    if time % timedelta(days=1):
+        return f"{time // timedelta(hours=1)}h"
+    return f"{time.days}d"
 
 
 def _is_in_use(certificate: Certificate) -> bool:

@@ -4,11 +4,12 @@ from kbuild.base.errors import ClusterError, UsageError
 
 
 class NothingToRead(UsageError):
-    """No path was given, and none of the usual places exists on this machine."""
+    """None of the paths given exists, or without one, none of the usual places."""
 
+    which: str
     places: str
 
-    what = "no certificates to read: none of the usual places exists here ({places})"
+    what = "no certificates to read: {which} ({places})"
     todo = "name files or directories: kbuild certs PATH…"
 
 
@@ -16,19 +17,17 @@ class CertificatesExpire(ClusterError):
     """A certificate has expired, or expires within --fail-before."""
 
     count: str
-    within: str
     first: str
     when: str
 
-    what = "{count} within {within}; the first is {first}, on {when}"
+    what = "{count}; the first, {first}, {when}"
     todo = "see the commands above, then run the same command again"
 
 
 class CertificatesUnread(ClusterError):
-    """With --fail-before: nothing expires, but not everything could be read."""
+    """With --fail-before: nothing expires, but not everything, or nothing, could be read."""
 
-    count: str
-    first: str
+    problem: str
 
-    what = "no certificate that was read expires, but {count} could not be read: {first}"
+    what = "{problem}"
     todo = "run it as a user who may read them, or name what you want to watch"

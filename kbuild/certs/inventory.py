@@ -34,21 +34,39 @@ UNREAD = (
 
 
 def places_to_read(paths: Iterable[Path]) -> tuple[Path, ...]:
-    """Return the paths given, or the usual places that exist; raises NothingToRead."""
-    given = tuple(paths) or tuple(place for place in usual_places() if place.exists())
-    if not given:
-        raise NothingToRead(places=", ".join(map(str, usual_places())))
-    return given
+    """Return the paths given, or the usual places that exist; raises NothingToRead.
+
+    A path that is missing among others is kept: it becomes a finding.
+    """
+    given = tuple(paths)
+    looked_at = given or usual_places()
+    existing = tuple(path for path in looked_at if not _is_missing(path))
+    if not existing:
+        which = "no such file or directory" if given else "none of the usual places exists here"
+        raise NothingToRead(which=which, places=", ".join(map(str, looked_at)))
+    return given or existing
 
 
-def take_inventory(paths: Iterable[Path], now: datetime, progress: Progress) -> Inventory:
+def _is_missing(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):  # reading it will tell
+        return False
+    return False
+
+
+def take_inventory(
+    paths: Iterable[Path], now: datetime, progress: Progress, exclude: tuple[str, ...] = ()
+) -> Inventory:
     """Return what is below paths, judged by the moment ``now``, which is UTC.
 
-    What cannot be read becomes a finding.
+    What cannot be read becomes a finding. ``exclude`` is as in walk.Walk.
     """
     asked = tuple(paths)
     with quiet(), _seldom_collected():
-        tree = read_tree(asked, progress)
+        tree = read_tree(asked, progress, exclude)
         scene = make_scene(now, tree, tuple(_seen(tree)))
         findings = [*_problems(tree), *(found for judge in _JUDGES for found in judge(scene))]
     return Inventory(

@@ -61,10 +61,13 @@ def columns(text: str) -> int:
 
 def common_folder(certificates: Sequence[Certificate]) -> str:
     """Return the folder that all paths begin with, with a slash at its end, or an empty text."""
-    paths = [each.path for each in certificates]
-    absolute = [path.rpartition("/")[0] or "/" for path in paths if path.startswith("/")]
-    folder = os.path.commonpath(absolute or [""])
-    is_of_all = len(folder) > 1 and all(path.startswith(f"{folder}/") for path in paths)
+    folders = {each.path.rpartition("/")[0] for each in certificates}
+    if not folders or len({folder.startswith("/") for folder in folders}) > 1:
+        return ""
+    folder = os.path.commonpath(folders)
+    is_of_all = folder not in ("", "/") and all(
+        each.path.startswith(f"{folder}/") for each in certificates
+    )
     return f"{folder}/" if is_of_all else ""
 
 

@@ -93,9 +93,12 @@ class Tree:
         return self.walk.names.get((status.st_dev, status.st_ino), path)
 
 
-def read_tree(paths: Iterable[Path], progress: Progress) -> Tree:
-    """Read the files below paths, and those that the kubeconfigs among them refer to."""
-    tree = Tree()
+def read_tree(paths: Iterable[Path], progress: Progress, exclude: tuple[str, ...] = ()) -> Tree:
+    """Read the files below paths, and those that the kubeconfigs among them refer to.
+
+    ``exclude`` is as in walk.Walk.
+    """
+    tree = Tree(walk=Walk(exclude=exclude))
     for number, found in enumerate(tree.walk.below(paths), 1):
         _take(found, tree)
         if number % _TELL == 0:

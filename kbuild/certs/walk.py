@@ -5,6 +5,7 @@ import posixpath
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 
@@ -40,8 +41,13 @@ class Unread:
 
 @dataclass(slots=True)
 class Walk:
-    """A walk through folders; ``names`` tells by which name each file is shown."""
+    """A walk through folders; ``names`` tells by which name each file is shown.
 
+    ``exclude`` are patterns of fnmatch for what is passed over in folders: for a name, or with a
+    slash in it for a path as it is shown.
+    """
+
+    exclude: tuple[str, ...] = ()
     names: dict[Inode, str] = field(default_factory=dict)
     _folders: set[Inode] = field(default_factory=set)
     _is_full: bool = False
@@ -76,12 +82,14 @@ class Walk:
     def _in_folder(self, folder: str, inner: list[str]) -> Iterator[Found | Unread]:
         try:
             with os.scandir(folder) as listing:
-                entries = sorted(islice(listing, MAX_FILES), key=_links_first)
+                found = sorted(islice(listing, MAX_FILES), key=_links_first)
         except OSError as error:
             yield Unread(path=folder, named=True, reason=reason_of(error))
             return
         linked: list[str] = []
-        for entry in entries:
+        for entry in found:
+            if self._is_excluded(entry):
+                continue
             try:
                 status = entry.stat()
             except OSError as error:  # a link that leads nowhere, or in a circle
@@ -110,6 +118,12 @@ class Walk:
             yield Found(path=path, named=named, status=status)
         elif named:
             yield Unread(path=path, named=True, reason="it is not a regular file")
+
+    def _is_excluded(self, entry: "os.DirEntry[str]") -> bool:
+        return any(
+            fnmatchcase(entry.path if "/" in pattern else entry.name, pattern)
+            for pattern in self.exclude
+        )
 
     def _is_new_folder(self, status: os.stat_result) -> bool:
         inode = (status.st_dev, status.st_ino)

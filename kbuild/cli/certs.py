@@ -53,7 +53,7 @@ def certs(
 
     settings, screen = begin(ctx, CertsSettings)
     places = places_to_read(paths or ())
-    inventory = take_inventory(places, datetime.now(UTC), screen)
+    inventory = take_inventory(places, datetime.now(UTC), screen, settings.exclude)
     reports = Reports(html=settings.html, prometheus=settings.prometheus, ics=settings.ics)
     write_reports(
         reports, inventory, socket.gethostname(), lambda path: screen.say(f"wrote {path}")
@@ -80,7 +80,7 @@ def _lines(inventory: Inventory, screen: Screen, *, as_bars: bool) -> Iterator[s
         copies_of = "1 copy" if hidden == 1 else f"{hidden} copies"
         yield f"Not shown: {copies_of} of these CAs in other files."
     if not inventory.certificates:
-        yield f"No certificates below {', '.join(inventory.paths)}."
+        yield f"There is no certificate in {', '.join(inventory.paths)}."
     severity = ""
     for finding in inventory.findings:
         if finding.severity != severity:
@@ -93,7 +93,7 @@ def _lines(inventory: Inventory, screen: Screen, *, as_bars: bool) -> Iterator[s
 def _bars(inventory: Inventory, screen: Screen) -> Iterator[Text]:
     from kbuild.certs.api import BLOCKS, terminal_lines
 
-    for line in terminal_lines(inventory, screen.width, blocks=screen.can_show(BLOCKS)):
+    for line in terminal_lines(inventory, screen.drawing_width, blocks=screen.can_show(BLOCKS)):
         colour = _COLOURS[line.severity]
         styles = {"text": "", "dim": "dim", "bar": colour, "expired": "bold red"}
         yield Text.assemble(*((visible(part.text), styles[part.kind]) for part in line.parts))
@@ -110,13 +110,18 @@ def _table(inventory: Inventory, rows: list[Certificate], folder: str, *, is_wid
         owner = f"{each.owner.user}:{each.owner.group} {each.owner.mode:04o}"
         details = (each.key, each.chain, owner) if is_wide else ()
         table.add_row(
-            f"{each.path.removeprefix(folder)} {each.place if is_wide else ''}".rstrip(),
+            f"{each.path.removeprefix(folder)} {_place(each, is_wide=is_wide)}".rstrip(),
             each.role,
             f"{each.not_after:%Y-%m-%d}",
             left(each.time_left(inventory.read_at)),
             *details,
         )
     return table
+
+
+def _place(certificate: Certificate, *, is_wide: bool) -> str:
+    """Return where in its file a certificate is; of a bundle always, as it has several rows."""
+    return certificate.place if is_wide or certificate.place.startswith("certificate ") else ""
 
 
 def _finding_lines(finding: Finding) -> Iterator[str]:

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import json
+import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -19,6 +21,7 @@ from kbuild.base.files import reason_of
 from kbuild.base.printable import printable
 
 _WIDE = 1000  # characters of a line in a pipe, which has no width: a long path is not cut
+_DRAWING = 160  # columns of a drawing in a pipe
 _SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -44,8 +47,22 @@ class Screen:
         """Return how many characters of a line of results are shown."""
         return self._out.width
 
+    @property
+    def drawing_width(self) -> int:
+        """Return how many columns a drawing takes: those of the terminal, or of COLUMNS."""
+        if self._out.file.isatty():
+            return self._out.width
+        columns = os.environ.get("COLUMNS", "")
+        is_number = re.fullmatch(r"[1-9]\d{0,3}", columns, re.ASCII) is not None
+        return min(int(columns), _WIDE) if is_number else _DRAWING
+
     def can_show(self, characters: str) -> bool:
-        """Tell whether the encoding of standard output has these characters."""
+        """Tell whether the encoding of standard output has these characters, and the user too.
+
+        Python takes UTF-8 in the locale C, whose users ask for ASCII.
+        """
+        if not characters.isascii() and os.environ.get("LC_ALL") in ("C", "POSIX"):
+            return False
         try:
             characters.encode(self._out.encoding)
         except UnicodeEncodeError:

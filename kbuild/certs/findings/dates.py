@@ -4,14 +4,17 @@ from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from kbuild.certs.commands import RENEW_ALL, issue_again
-from kbuild.certs.findings.seen import Scene, Seen, finding
+from kbuild.certs.commands import RENEW_ALL
+from kbuild.certs.findings.remedy import Remedy, another, remedied
+from kbuild.certs.findings.seen import SAME_TIME, Scene, Seen, finding
 from kbuild.certs.model import Finding, Severity
+from kbuild.certs.rotation import is_rotated, will_rotate
 
 CRITICAL = timedelta(days=30)
 WARNING = timedelta(days=90)
-# What is issued in one go, with one lifetime, ends within seconds.
-SAME_TIME = timedelta(days=1)
+# Equal lifetimes that began on different days are on purpose; a CA that ends within this time, or
+# well before its leaves, is not.
+_FAR, _ALMOST = timedelta(days=5 * 365), 0.9
 
 
 def expiring(scene: Scene) -> Iterator[Finding]:
@@ -23,12 +26,14 @@ def expiring(scene: Scene) -> Iterator[Finding]:
             reason = f"it is not valid before {certificate.not_before:%Y-%m-%d %H:%M} UTC"
             yield finding("warning", "not-yet-valid", certificate, reason, "timedatectl status")
         if left <= timedelta():
-            reason, command = f"it expired on {day}", issue_again(certificate)
-            yield finding("critical", "expired", certificate, reason, command)
-        elif left < WARNING:
+            reason, remedy = f"it expired on {day}", another(one, scene)
+            yield remedied("critical", "expired", one, reason, remedy)
+        elif left < WARNING and not will_rotate(certificate, scene.now):
             severity: Severity = "critical" if left < CRITICAL else "warning"
             reason = f"it expires on {day}, in {left.days} days"
-            yield finding(severity, "expires-soon", certificate, reason, issue_again(certificate))
+            if is_rotated(certificate):
+                reason += "; kubelet should have renewed it by now, so its rotation fails"
+            yield remedied(severity, "expires-soon", one, reason, another(one, scene))
 
 
 def outliving(scene: Scene) -> Iterator[Finding]:
@@ -42,36 +47,43 @@ def outliving(scene: Scene) -> Iterator[Finding]:
         later = [one for one in mine if one.shown.not_after > ca.shown.not_after + SAME_TIME]
         if later:
             last = max(later, key=lambda one: one.shown.not_after).shown
-            count = _certificates(len(later))
+            which = "a certificate" if len(later) == 1 else f"{len(later)} certificates"
+            verb = "is" if len(later) == 1 else "are"
             reason = (
-                f"it expires on {ca.shown.not_after:%Y-%m-%d}, before {count} that it signed, which"
-                f" are not valid without it; {last.path} expires on {last.not_after:%Y-%m-%d}"
+                f"it expires on {ca.shown.not_after:%Y-%m-%d}, before {which} that it signed and"
+                f" that {verb} not valid without it; {last.path} expires on"
+                f" {last.not_after:%Y-%m-%d}"
             )
-            command = issue_again(ca.shown)
-            yield finding("warning", "leaf-outlives-ca", ca.shown, reason, command)
+            left, longest = ca.shown.time_left(scene.now), last.time_left(scene.now)
+            is_near = left <= _FAR or left <= longest * _ALMOST
+            severity: Severity = "warning" if is_near else "info"
+            yield remedied(severity, "leaf-outlives-ca", ca, reason, another(ca, scene))
 
 
 def differing(scene: Scene) -> Iterator[Finding]:
     """Find sets of certificates that were renewed in part."""
-    for peers in _sets(scene).values():
-        first = min(peers, key=lambda one: one.shown.not_after).shown
+    for peers in issued_together(scene).values():
+        first = min(peers, key=lambda one: one.shown.not_after)
         last = max(peers, key=lambda one: one.shown.not_after).shown
-        if last.not_after - first.not_after > SAME_TIME:
-            early = sum(_is_with(one, first.not_after) for one in peers)
+        if last.not_after - first.shown.not_after > SAME_TIME:
+            early = sum(_is_with(one, first.shown.not_after) for one in peers)
             reason = (
                 f"{early} of {len(peers)} certificates that belong together expire on"
-                f" {first.not_after:%Y-%m-%d}, {last.path} on {last.not_after:%Y-%m-%d}"
+                f" {first.shown.not_after:%Y-%m-%d}, {last.path} on {last.not_after:%Y-%m-%d}"
             )
             is_kubeadm = any(one.file and one.file.renew for one in peers)
-            command = RENEW_ALL if is_kubeadm else issue_again(first)
-            yield finding("warning", "peers-differ", first, reason, command)
+            has_keys = all(ca is None or ca.shown.private_key for ca in map(scene.ca_of, peers))
+            renewal = Remedy(command=RENEW_ALL)
+            remedy = renewal if is_kubeadm and has_keys else another(first, scene)
+            yield remedied("warning", "peers-differ", first, reason, remedy)
 
 
 def _is_with(one: Seen, moment: datetime) -> bool:
     return one.shown.not_after - moment <= SAME_TIME
 
 
-def _sets(scene: Scene) -> dict[tuple[str, str], list[Seen]]:
+def issued_together(scene: Scene) -> dict[tuple[str, str], list[Seen]]:
+    """Return the leaves that are issued together, by the name of their set and their folder."""
     sets = defaultdict[tuple[str, str], list[Seen]](list)
     for one in scene.judged:
         file = one.file
@@ -83,7 +95,3 @@ def _sets(scene: Scene) -> dict[tuple[str, str], list[Seen]]:
 
 def _tail(path: str, pattern: str) -> str:
     return "/".join(path.split("/")[-len(pattern.split("/")) :])
-
-
-def _certificates(count: int) -> str:
-    return "a certificate" if count == 1 else f"{count} certificates"

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from kbuild.certs.commands import REQUESTS, cert_dir, issue_again, quote
+from kbuild.certs.commands import REQUESTS, cert_dir, quote
+from kbuild.certs.findings.remedy import another, remedied, with_new_key
 from kbuild.certs.findings.seen import Scene, Seen, finding
 from kbuild.certs.model import Finding, Severity
 from kbuild.certs.reading import KeyEntry
@@ -18,7 +19,7 @@ def unfitting(scene: Scene) -> Iterator[Finding]:
         certificate, key = one.shown, one.shown.private_key
         if key is not None and key.fits is False:
             reason = f"the key {key.path} belongs to another certificate"
-            yield finding("critical", "key-mismatch", certificate, reason, issue_again(certificate))
+            yield remedied("critical", "key-mismatch", one, reason, another(one, scene))
         elif key is None and one.is_first and not certificate.is_ca:
             severity: Severity = "warning" if one.file else "info"
             reason = "no private key was found for it"
@@ -75,15 +76,13 @@ def unread(scene: Scene) -> Iterator[Finding]:
 def weak(scene: Scene) -> Iterator[Finding]:
     """Find keys and signatures that can be forged."""
     for one in scene.judged:
-        certificate, facts = one.shown, one.entry.facts
+        facts = one.entry.facts
         if 0 < facts.bits < LEAST_BITS or facts.key.startswith("DSA"):
             reason = f"its key is {facts.key}; {LEAST_BITS} bits of RSA are the least"
-            yield finding("warning", "weak-key", certificate, reason, issue_again(certificate))
+            yield remedied("warning", "weak-key", one, reason, with_new_key(one, scene))
         if facts.hash_name in WEAK_HASHES and not _is_root(one):
             reason = f"it is signed with {facts.hash_name.upper()}, which Go's programs refuse"
-            yield finding(
-                "warning", "weak-signature", certificate, reason, issue_again(certificate)
-            )
+            yield remedied("warning", "weak-signature", one, reason, another(one, scene))
 
 
 def _is_root(one: Seen) -> bool:

@@ -1,13 +1,17 @@
 """What the findings are made from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from kbuild.certs.chains import Issuer
 from kbuild.certs.model import Certificate, Finding, Severity
-from kbuild.certs.reading import CertificateEntry, Tree
+from kbuild.certs.reading import CertificateEntry, KubeconfigEntry, Tree
 from kbuild.certs.roles import KnownFile, known_file
+
+# What is issued in one go, with one lifetime, ends within seconds.
+SAME_TIME = timedelta(days=1)
+ADMINISTRATOR = "administrator, client"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,23 +39,71 @@ class Seen:
         file = known_file(self.shown.path)
         return not file or file.state != "superseded"
 
+    @property
+    def issuer_key(self) -> bytes:
+        """Return the public key of the CA that signed it, empty if that was not found."""
+        return self.issuer.ca.facts.public_key if self.issuer.ca else b""
+
+    @property
+    def lifetime(self) -> timedelta:
+        """Return the time from NotBefore to NotAfter."""
+        return self.shown.not_after - self.shown.not_before
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
     """All that was ``seen``, and the moment by which it is judged.
 
     ``judged`` are the certificates in use; of the copies of a CA only one, in a file if it can be.
+    ``latest_cas`` are the CAs in files of their own, by public key; of each the last to expire.
     """
 
     now: datetime
     tree: Tree
     seen: tuple[Seen, ...]
     judged: tuple[Seen, ...]
+    kubeconfigs: Mapping[str, KubeconfigEntry]
+    latest_cas: Mapping[bytes, Seen]
+    _at: Mapping[tuple[str, str], Seen]
+    _admins: Mapping[tuple[bytes, str], Seen]
+
+    def ca_of(self, one: Seen) -> Seen | None:
+        """Return the CA that signed a certificate, if it was found."""
+        ca = one.issuer.ca
+        return self._at.get((ca.path, ca.place)) if ca else None
+
+    def admin_like(self, one: Seen) -> Seen | None:
+        """Return kubeadm's admin.conf of the same cluster, if a kubeconfig is a copy of it."""
+        if one.shown.role != ADMINISTRATOR or not one.issuer_key:
+            return None
+        found = self._admins.get((one.issuer_key, one.entry.facts.common_name))
+        return found if found and found.shown.path != one.shown.path else None
 
 
 def scene(now: datetime, tree: Tree, seen: tuple[Seen, ...]) -> Scene:
     """Return what the findings are made from."""
-    return Scene(now=now, tree=tree, seen=seen, judged=tuple(_judged(seen)))
+    judged = tuple(_judged(seen))
+    return Scene(
+        now=now,
+        tree=tree,
+        seen=seen,
+        judged=judged,
+        kubeconfigs={entry.path: entry for entry in tree.kubeconfigs},
+        latest_cas={
+            one.entry.facts.public_key: one
+            for one in sorted(judged, key=lambda one: one.shown.not_after)
+            if one.shown.is_ca and not one.shown.place
+        },
+        _at={(one.shown.path, one.shown.place): one for one in seen},
+        _admins=dict(_admins(judged)),
+    )
+
+
+def _admins(judged: Iterable[Seen]) -> Iterator[tuple[tuple[bytes, str], Seen]]:
+    for one in sorted(judged, key=lambda one: one.shown.not_after):
+        is_kubeadms = one.file is not None and one.file.path == "admin.conf"
+        if is_kubeadms and one.shown.role == ADMINISTRATOR and one.issuer_key:
+            yield (one.issuer_key, one.entry.facts.common_name), one
 
 
 def _judged(seen: tuple[Seen, ...]) -> Iterator[Seen]:

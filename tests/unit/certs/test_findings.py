@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from kbuild.certs.model import Certificate, Finding, Inventory
@@ -97,9 +98,9 @@ def test_a_ca_of_ten_years_under_leaves_of_a_hundred(etc: Path, read: Read) -> N
     found = {found.path: found for found in of(read(etc), "leaf-outlives-ca")}
     assert set(found) == {str(etc / "pki/ca.crt"), str(etc / "pki/etcd/ca.crt")}
     assert "3 certificates" in found[str(etc / "pki/ca.crt")].reason
-    words = shlex.split(found[str(etc / "pki/ca.crt")].command)
-    assert words[:2] == ["openssl", "x509"]
-    assert str(etc / "pki/ca.key") in words
+    assert "that are not valid without it" in found[str(etc / "pki/ca.crt")].reason
+    words = shlex.split(found[str(etc / "pki/etcd/ca.crt")].command)
+    assert (words[:2], words[-1]) == (["kbuild", "advise"], str(etc))
 
 
 def test_equal_lifetimes_are_fine_though_leaves_are_younger(etc: Path, read: Read) -> None:
@@ -204,6 +205,7 @@ def test_an_unknown_issuer(etc: Path, read: Read) -> None:
 def test_a_ca_of_the_same_name_that_did_not_sign_it(etc: Path, read: Read) -> None:
     control_plane(etc)
     issue("kubernetes", ca=True, years=10).write(etc / "pki/ca.crt")
+    (etc / "admin.conf").unlink()  # it embeds the CA that signed them
     inventory = read(etc)
     assert {f.path for f in of(inventory, "bad-signature")} > {str(etc / "pki/apiserver.crt")}
     assert at(inventory, etc / "pki/apiserver.crt").issued_by is None
@@ -256,7 +258,7 @@ def test_a_copied_kubeconfig_that_was_not_renewed(etc: Path, tmp_path: Path, rea
     write_kubeconfig(config, kubeconfig("kubernetes-admin", old, ca))
     found = only(read(etc, config), "kubeconfig-old-certificate")
     assert found.path == str(config)
-    assert found.command == f"cp {etc / 'admin.conf'} {config}"
+    assert found.command == f"cp --backup=numbered {etc / 'admin.conf'} {config}"
 
 
 def kubelet(folder: Path, ca: Issued, years: float = 1) -> Path:
@@ -375,3 +377,197 @@ def test_a_bundle_in_a_kubeconfig_may_hold_the_ca_among_others(etc: Path, read: 
     text = kubeconfig("kubernetes-admin", admin, ca).decode().replace(one, both)
     write_kubeconfig(etc / "admin.conf", text.encode())
     assert of(read(etc), "kubeconfig-other-ca") == []
+
+
+def admin(ca: Issued, years: float = 1) -> Issued:
+    return issue(
+        "kubernetes-admin", ca, years=years, organization="system:masters", usages=(CLIENT,)
+    )
+
+
+def test_a_kubeconfig_of_another_cluster_is_no_copy(etc: Path, tmp_path: Path, read: Read) -> None:
+    control_plane(etc)
+    other = issue("kubernetes", ca=True, years=10)
+    config = tmp_path / "home/.kube/config"
+    write_kubeconfig(config, kubeconfig("kubernetes-admin", admin(other, 9), other))
+    inventory = read(etc, config)
+    assert inventory.findings == ()
+    embedded = at(inventory, config, "users[kubernetes-admin].client-certificate-data")
+    assert (embedded.chain, embedded.issued_by) == ("verified", str(config))
+
+
+def test_a_kubeconfig_without_its_ca_says_nothing_of_a_ca_elsewhere(
+    etc: Path, tmp_path: Path, read: Read
+) -> None:
+    control_plane(etc)
+    other, another = (issue("kubernetes", ca=True, years=10) for _ in range(2))
+    config = tmp_path / "home/.kube/config"
+    write_kubeconfig(config, kubeconfig("kubernetes-admin", admin(other), another))
+    assert only(read(etc, config), "bad-signature").path == str(config)  # it embeds a wrong one
+    one, none = base64.b64encode(another.pem).decode(), ""
+    config.write_text(config.read_text().replace(one, none))
+    inventory = read(etc, config)
+    assert of(inventory, "bad-signature") == []
+    assert only(inventory, "unknown-issuer").path == str(config)
+
+
+def test_a_copy_keeps_what_else_is_in_a_kubeconfig(etc: Path, tmp_path: Path, read: Read) -> None:
+    ca = control_plane(etc)
+    config = tmp_path / "config"
+    mine = yaml.safe_load(kubeconfig("kubernetes-admin", admin(ca, 0.5), ca))
+    other = issue("kubernetes", ca=True, years=10)
+    theirs = yaml.safe_load(kubeconfig("joe", issue("joe", other), other))
+    mine["users"] += theirs["users"]
+    write_kubeconfig(config, yaml.safe_dump(mine).encode())
+    command = only(read(etc, config), "kubeconfig-old-certificate").command
+    assert f"KUBECONFIG={etc / 'admin.conf'}:{config} kubectl config view --flatten" in command
+    assert f"> {config}.new" in command
+
+
+def test_an_administrator_gets_the_renewed_admin_conf(
+    etc: Path, tmp_path: Path, read: Read
+) -> None:
+    ca = control_plane(etc)
+    config, dev = tmp_path / "config", tmp_path / "dev"
+    write_kubeconfig(config, kubeconfig("kubernetes-admin", admin(ca, 0.1), ca))
+    write_kubeconfig(dev, kubeconfig("dev", issue("dev", ca, years=0.1, organization="devs"), ca))
+    found = {found.path: found for found in of(read(etc, config, dev), "expires-soon")}
+    assert found[str(config)].command == f"cp --backup=numbered {etc / 'admin.conf'} {config}"
+    words = shlex.split(found[str(dev)].command)
+    assert words[-6:] == ["--config", "kubeadm.yaml", "--client-name", "dev", "--org", "devs"]
+    assert "v1.22" in found[str(dev)].reason
+
+
+def test_a_kubeconfig_with_a_later_ca_than_the_file(etc: Path, read: Read) -> None:
+    ca = control_plane(etc)
+    later = issue("kubernetes", ca=True, years=100, key=ca.key)
+    write_kubeconfig(etc / "admin.conf", kubeconfig("kubernetes-admin", admin(ca), later))
+    found = only(read(etc), "kubeconfig-old-ca")
+    assert f"{etc / 'pki/ca.crt'} is the older one" in found.reason
+    assert "set-cluster" not in found.command
+    assert '.clusters[?(@.name=="kubernetes")]' in found.command
+
+
+def test_a_ca_file_that_did_not_sign_the_certificates_beside_it(etc: Path, read: Read) -> None:
+    control_plane(etc)
+    issue("kubernetes", ca=True, years=10).write(etc / "pki/ca.crt")
+    found = only(read(etc), "kubeconfig-other-ca")
+    assert "did not sign the API server's" in found.reason
+    assert "set-cluster" not in found.command
+
+
+def run(command: str, folder: Path) -> None:
+    bash = shutil.which("bash")
+    assert bash is not None
+    subprocess.run([bash, "-c", command], check=True, cwd=folder, capture_output=True)
+
+
+def test_the_request_keeps_the_names_and_is_signed(etc: Path, read: Read) -> None:
+    ca = issue("kubernetes", ca=True, years=10)
+    ca.write(etc / "ca.pem", etc / "ca-key.pem")
+    issue("x", ca, years=0.1).write(etc / "x y.pem", etc / "x y-key.pem")
+    found = only(read(etc), "expires-soon")
+    run(found.command, etc)
+    old = at(read(etc / "x y.pem", etc), etc / "x y.pem")
+    new = at(read(etc), etc / "x y-new.pem")
+    assert (new.names, new.usages, new.subject) == (old.names, old.usages, old.subject)
+    assert (new.chain, new.issued_by) == ("verified", str(etc / "ca.pem"))
+    assert new.private_key is not None
+    assert (new.not_after - new.not_before).days == 36
+
+
+def test_a_weak_key_is_replaced(etc: Path, read: Read) -> None:
+    ca = issue("ca", ca=True, years=10)
+    ca.write(etc / "ca.crt")
+    small = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+    issue("x", ca, key=small).write(etc / "small.crt")
+    run(only(read(etc), "weak-key").command, etc)
+    new = at(read(etc), etc / "small-new.crt")
+    assert (new.key, new.names, new.chain) == ("ECDSA P-256", ("DNS:kubernetes",), "verified")
+    assert new.private_key is not None
+    assert (new.private_key.path, new.private_key.fits) == (str(etc / "small-new.key"), True)
+
+
+@pytest.mark.parametrize("folder", ["pki", "ssl"])
+def test_a_weak_ca_gets_a_new_key(folder: str, etc: Path, read: Read) -> None:
+    small = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+    issue("the ca", ca=True, years=10, key=small, organization="o").write(etc / folder / "ca.crt")
+    command = only(read(etc), "weak-key").command
+    if folder == "pki":
+        assert command == 'kubeadm init phase certs ca --cert-dir "$HOME/new-pki"'
+        return
+    run(command, etc)
+    new = at(read(etc), etc / folder / "ca-new.crt")
+    assert (new.key, new.subject, new.chain) == ("RSA 2048", "CN=the ca,O=o", "self-signed")
+
+
+def test_what_an_external_ca_signed_needs_a_request(etc: Path, read: Read) -> None:
+    ca = control_plane(etc)
+    issue("kube-apiserver", ca, years=0.1).write(etc / "pki/apiserver.crt")
+    write_kubeconfig(etc / "admin.conf", kubeconfig("kubernetes-admin", admin(ca, 0.1), ca))
+    (etc / "pki/ca.key").unlink()
+    inventory = read(etc)
+    found = {found.path: found.command for found in of(inventory, "expires-soon")}
+    leaf = etc / "pki/apiserver.crt"
+    assert found[str(leaf)].startswith("openssl x509 -x509toreq -copy_extensions copyall")
+    run(found[str(leaf)], etc)
+    assert "kubeadm certs generate-csr --config" in found[str(etc / "admin.conf")]
+    assert "renew" not in only(inventory, "peers-differ").command
+
+
+def test_a_ca_with_the_key_of_another_is_not_signed_anew(etc: Path, read: Read) -> None:
+    ca = issue("kubernetes", ca=True, years=0.1)
+    ca.write(etc / "pki/ca.crt")
+    (etc / "pki/ca.key").write_bytes(issue("other", ca=True).key_pem)
+    inventory = read(etc)
+    command = only(inventory, "key-mismatch").command
+    assert command == only(inventory, "expires-soon").command
+    assert "signkey" not in command
+    run(command, etc)
+
+
+def test_kubelets_rotated_certificate_ends_soon_by_design(
+    etc: Path, tmp_path: Path, read: Read
+) -> None:
+    ca = control_plane(etc, ca_years=10, leaf_years=2)
+    folder = kubelet(tmp_path / "kubelet/pki", ca)
+
+    def expiring(days_left: float) -> list[Finding]:
+        now = NOW - DAY + (365 - days_left) * DAY
+        found = of(read(etc, folder, now=now), "expires-soon")
+        return [each for each in found if each.path.endswith(".pem")]
+
+    assert expiring(37) == []
+    [found] = expiring(36)
+    assert found.path == str(folder / "kubelet-client-current.pem")
+    assert found.command.startswith("journalctl")
+    assert "its rotation fails" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("ca_age", "years", "severity"), [(200, 10, "info"), (400, 10, "warning"), (30, 4, "warning")]
+)
+def test_equal_lifetimes_from_different_days(
+    ca_age: int, years: float, severity: str, etc: Path, read: Read
+) -> None:
+    ca = issue("ca", ca=True, years=years, born=NOW - ca_age * DAY)
+    ca.write(etc / "ca.crt")
+    issue("x", ca, years=years).write(etc / "x.crt")
+    assert only(read(etc), "leaf-outlives-ca").severity == severity
+
+
+def test_a_kubelet_of_a_year_under_a_long_ca_only(etc: Path, tmp_path: Path, read: Read) -> None:
+    ca = control_plane(etc, ca_years=100, leaf_years=1)
+    issue("kube-apiserver", ca, years=50).write(etc / "pki/apiserver.crt")  # one of six
+    folder = kubelet(tmp_path / "kubelet/pki", ca)
+    assert of(read(etc, folder), "kubelet-client-short") == []
+
+
+def test_the_configuration_has_the_lifetimes_that_the_cluster_has(
+    etc: Path, tmp_path: Path, read: Read
+) -> None:
+    folder = kubelet(tmp_path / "kubelet/pki", control_plane(etc, ca_years=30, leaf_years=20))
+    inventory = read(etc, folder)
+    for kind in ("kubelet-serving-self-signed", "kubelet-client-short"):
+        assert "--ca-years 30 --leaf-years 20 " in only(inventory, kind).command
+    assert only(inventory, "kubelet-serving-self-signed").severity == "info"

@@ -54,6 +54,10 @@ def test_short_names_leave_out_what_all_have_in_common() -> None:
         "/ca.crt",
         "/etc/a.crt",
     ]
+    relative = [certificate("d/pki/ca.crt"), certificate("d/a.crt")]
+    assert short_names(relative) == ["pki/ca.crt", "a.crt"]
+    assert short_names([*relative, certificate("/d/b.crt")])[0] == "d/pki/ca.crt"
+    assert short_names([certificate("a.crt"), certificate("d/a.crt")]) == ["a.crt", "d/a.crt"]
     assert short_names([certificate("a.crt", place="certificate 2")]) == ["a.crt, certificate 2"]
     assert short_names([]) == []
 

@@ -77,12 +77,66 @@ def test_fail_before_names_the_first(etc: Path) -> None:
     done = run_here("certs", etc, "--fail-before", "8w")
     day = datetime.now(UTC) + 10.5 * DAY
     assert (
-        f"1 certificate expires within 56d; the first is {etc}/other/x.crt, on {day:%Y-%m-%d}"
+        f"1 certificate expires within 56d; the first, {etc}/other/x.crt, expires on {day:%Y-%m-%d}"
         in done.stderr
     )
 
 
-@pytest.mark.parametrize("path", ["absent", "kubernetes/pki/broken.crt", "empty"])
+@pytest.mark.parametrize(
+    ("days", "age", "words"),
+    [
+        (-1, "0d", "1 certificate has expired; the first, "),
+        (-1, "5000d", "1 certificate has expired; the first, "),
+        (10, "36h", ""),
+        (10, "5000d", "1 certificate expires within 5000d; the first, "),
+        (10, "2y", "1 certificate expires within 730d; the first, "),
+        (10, "243h", "1 certificate expires within 243h; the first, "),
+    ],
+)
+def test_fail_before_tells_what_has_expired(days: float, age: str, words: str, etc: Path) -> None:
+    expire(etc, days)
+    done = run_here("certs", etc, "--fail-before", age)
+    assert words in done.stderr
+    assert bool(done.stderr) == bool(words)
+
+
+def test_what_is_excluded_is_not_read(etc: Path) -> None:
+    expire(etc, -1)
+    (etc / "other").rename(etc / "pki/pki.bak")
+    shutil.copy(etc / "pki/pki.bak/x.crt", etc / "pki/x.old")
+    shutil.copy(etc / "pki/pki.bak/x.crt", etc / "pki/etcd/x.crt")
+    command = ("certs", etc, "--fail-before", "90d")
+    assert outcome(run_here(*command))[0] == 100
+    some = ("--exclude", "*.bak", "--exclude", "*.old")
+    assert outcome(run_here(*command, *some))[0] == 100
+    done = run_here(*command, *some, "--exclude", "*/etcd/x.*")
+    assert outcome(done) == (0, "")
+    assert "x.crt" not in done.stdout
+    assert outcome(run_here(*command, KBUILD_CERTS_EXCLUDE="*.bak,*.old,*/etcd/x.*")) == (0, "")
+
+
+def test_a_path_that_is_named_is_read_though_it_is_excluded(etc: Path) -> None:
+    done = run_here("certs", etc / "pki/ca.crt", "--exclude", "*.crt", "--json")
+    assert len(json.loads(done.stdout)["certificates"]) == 1
+
+
+def test_paths_that_do_not_exist(etc: Path, tmp_path: Path) -> None:
+    done = run_here("certs", tmp_path / "a", tmp_path / "b")
+    assert outcome(done) == (2, "nothing-to-read")
+    assert f"no such file or directory ({tmp_path}/a, {tmp_path}/b)" in done.stderr
+    done = run_here("certs", tmp_path / "a", etc, "--json")
+    assert done.returncode == 0
+    [found] = json.loads(done.stdout)["findings"]
+    assert (found["kind"], found["path"]) == ("unreadable", str(tmp_path / "a"))
+
+
+def test_a_directory_without_certificates(tmp_path: Path) -> None:
+    assert run_here("certs", tmp_path).stdout == f"There is no certificate in {tmp_path}.\n"
+    done = run_here("certs", tmp_path, "--fail-before", "1d")
+    assert f"there is no certificate in {tmp_path}" in done.stderr
+
+
+@pytest.mark.parametrize("path", ["kubernetes/pki/broken.crt", "empty"])
 def test_what_could_not_be_read_fails_too(path: str, etc: Path, tmp_path: Path) -> None:
     (etc / "pki/broken.crt").write_bytes(b"-----BEGIN CERTIFICATE-----\nAAAA")
     (tmp_path / "empty").mkdir()

@@ -1,6 +1,7 @@
 """kbuild certs with --timeline, --html, --prometheus and --ics."""
 
 import json
+import shutil
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,6 +33,34 @@ def test_timeline_shows_bars_instead_of_the_table(pki: Path) -> None:
     assert "NotAfter" not in done.stdout.splitlines()[0]
     assert "\x1b" not in done.stdout
     assert "[expired]" in done.stdout  # the findings follow
+
+
+@pytest.mark.parametrize(
+    ("columns", "width"), [("", 160), ("90", 90), ("-1", 160), ("90000", 160), ("5000", 1000)]
+)
+def test_timeline_in_a_pipe(columns: str, width: int, pki: Path) -> None:
+    done = run_here("certs", pki, "--timeline", COLUMNS=columns)
+    (bar,) = [line for line in done.stdout.splitlines() if line[3:].startswith("century")]
+    assert len(bar) == width
+
+
+@pytest.mark.parametrize(("locale", "sign"), [("C", "#"), ("POSIX", "#"), ("C.UTF-8", "█")])
+def test_timeline_in_the_locale_c(locale: str, sign: str, pki: Path) -> None:
+    assert sign * 20 in run_here("certs", pki, "--timeline", LC_ALL=locale).stdout
+
+
+@pytest.mark.slow
+def test_the_certificates_of_a_bundle_are_told_apart(
+    pki: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pki / "both").mkdir()
+    both = (pki / "century.crt").read_bytes() + (pki / "month.crt").read_bytes()
+    (pki / "both/both.pem").write_bytes(both)
+    monkeypatch.chdir(pki)
+    shown = on_terminal("certs", "both", width=80)
+    shutil.rmtree(pki / "both")
+    assert "Below both/:" in shown
+    assert "both.pem certificate 2" in shown
 
 
 @pytest.mark.slow
