@@ -110,6 +110,28 @@ def test_lifetimes_are_those_asked_for(
     assert (document["ca_years"], document["leaf_years"]) == years
 
 
+@pytest.mark.parametrize("command", ["advise", "config"])
+def test_help_offers_no_version_that_is_refused(command: str, tmp_path: Path) -> None:
+    told = run_here(command, "--help", cwd=tmp_path).stdout
+    words = " ".join(re.sub(r"[│╭╮╰╯─]", " ", told).split())
+    assert "Kubernetes version, such as v1.23.0. --ca-years" in words
+    assert "or 1.23 for its newest patch release" not in words
+
+
+def test_help_tells_which_version_can_be_repeated(tmp_path: Path) -> None:
+    for command, repeatable in (("kubeadm", True), ("verify", False)):
+        told = run_here(command, "--help", cwd=tmp_path).stdout
+        words = " ".join(re.sub(r"[│╭╮╰╯─]", " ", told).split())
+        version = words.partition("--version ")[2].partition(" --")[0]
+        assert version.endswith("Repeatable.") is repeatable
+
+
+def test_help_tells_the_lifetimes_of_a_plan_without_any(run: Run) -> None:
+    words = " ".join(re.sub(r"[│╭╮╰╯─]", " ", run("--help").stdout).split())
+    assert "Default: 100, or --leaf-years if that is more." in words
+    assert "Default: 100, or --ca-years if that is less." in words
+
+
 def test_a_version_of_the_settings_file_counts(run: Run, tmp_path: Path) -> None:
     (tmp_path / "home/kbuild.toml").write_text('version = "v1.31.2"\n[advise]\nliving = true\n')
     document = json.loads(run("--json").stdout)
