@@ -228,6 +228,20 @@ def test_nothing_is_renewed_if_everything_lasts() -> None:
     assert "renew" not in steps_of(LONG_CA, replace(soon, not_after=NOW + 45 * YEAR))
 
 
+@pytest.mark.parametrize("tag", ["v1.13.7", "v1.20.2", "v1.33.3"])
+@pytest.mark.parametrize(
+    "certificates",
+    [(CA, EXPIRED, ETCD), (WORKER_CA, EXPIRED_KUBELET), (replace(CA, private_key=None), LEAF)],
+)
+def test_a_plan_fits_into_80_columns(tag: str, certificates: tuple[Certificate, ...]) -> None:
+    cluster = cluster_of(inventory(*certificates), LONG)
+    for step in advise(tag, "living", LONG, cluster).steps:
+        assert len(step.where) <= 68
+        lines = [line for command in step.commands for line in command.split("\n")]
+        assert all(len(line) <= 74 for line in lines)
+        assert "$" not in step.text
+
+
 def test_a_snapshot_is_taken_where_etcd_is_and_answers() -> None:
     assert "snapshot" in steps_of(CA, LEAF, ETCD)
     assert "snapshot" not in steps_of(CA, LEAF)

@@ -5,10 +5,15 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import typer
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from kbuild.cli.app import COMMANDS, app
 from tests.support.command import Done, run_here
@@ -193,6 +198,38 @@ def test_a_path_is_a_cluster_that_exists(run: Run, etc_kubernetes: Path) -> None
     assert "The kubelet asks for its next one between" in words
     assert f"but {etc_kubernetes}/pki/ca.crt ends" in words
     assert "Sign the three CAs again" in words
+
+
+def test_a_worker_is_told_apart(run: Run, etc_kubernetes: Path) -> None:
+    (etc_kubernetes / "pki/ca.key").unlink()
+    told = run("--version", "v1.23.0", etc_kubernetes).stdout
+    assert "1. See what there is, and keep a copy" in told
+    assert "See to the control planes first" in told
+    assert "certs renew all" not in told
+
+
+def test_an_expired_control_plane_is_renewed_from_files(run: Run, etc_kubernetes: Path) -> None:
+    for name, kind in (("pki/apiserver.crt", "kube-apiserver"), ("kubelet.crt", "system:node:a")):
+        make_expired(etc_kubernetes, name, f"/O=system:nodes/CN={kind}")
+    (etc_kubernetes / "kubelet.crt").rename(etc_kubernetes / "kubelet-client-current.pem")
+    told = run("--version", "v1.33.3", etc_kubernetes).stdout
+    assert "kubeadm certs renew all --config /root/kubeadm.yaml" in told
+    assert told.index("certs renew all") < told.index("Change the stored configuration")
+    assert "asks for its next one" not in told
+
+
+def make_expired(folder: Path, path: str, name: str) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    parts = [part.split("=") for part in name.split("/")[1:]]
+    kinds = {"O": NameOID.ORGANIZATION_NAME, "CN": NameOID.COMMON_NAME}
+    subject = x509.Name([x509.NameAttribute(kinds[kind], value) for kind, value in parts])
+    made = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), 7)
+        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2021, 1, 1, tzinfo=UTC))
+        .sign(key, hashes.SHA256())
+    )
+    (folder / path).write_bytes(made.public_bytes(serialization.Encoding.PEM))
 
 
 def test_a_ca_that_lasts_is_left_alone(run: Run, etc_kubernetes: Path) -> None:
