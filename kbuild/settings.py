@@ -451,6 +451,7 @@ class VerifySettings(Target, Cached):
         "Version that the binary must report, such as v1.23.0.",
         metavar="V",
         repeatable=True,
+        single=True,
         example=["v1.23.0"],
     )
     stored_defaults: StoredDefaults | None = option(
@@ -468,6 +469,14 @@ class ConfigSettings(Target):
 
     command: ClassVar[str] = "config"
 
+    version: tuple[str, ...] | None = option(
+        text,
+        "Kubernetes version, such as v1.23.0.",
+        metavar="V",
+        repeatable=True,
+        single=True,
+        example=["v1.23.0"],
+    )
     for_: Purpose = option(
         one_of(PURPOSES),
         "new: files for kubeadm init. living: changes to the configuration of a cluster.",
@@ -699,10 +708,25 @@ class AdviseSettings(Target):
 
     version: tuple[str, ...] | None = option(
         text,
-        "Kubernetes version of the cluster, in full, such as v1.23.0.",
+        "Kubernetes version, such as v1.23.0.",
         metavar="V",
         repeatable=True,
+        single=True,
         example=["v1.23.0"],
+    )
+    ca_years: int | None = option(
+        _years,
+        f"Lifetime of CA certificates that you want, in years of 365 days, 1 to {MAX_YEARS}."
+        f" Default: {_WISHED_YEARS}, or --leaf-years if that is more.",
+        metavar="N",
+        example=100,
+    )
+    leaf_years: int | None = option(
+        _years,
+        "Lifetime of non-CA certificates that you want, at most that of the CAs."
+        f" Default: {_WISHED_YEARS}, or --ca-years if that is less.",
+        metavar="N",
+        example=100,
     )
     living: bool = option(
         switch, "Advise on a cluster that exists. A PATH implies it.", default=False

@@ -63,7 +63,7 @@ class StepEntry:
     name: str
     versions: SpecifierSet
     plans: list[Plan]
-    when: Literal["", "rebuild", "longer-ca"]
+    when: list[str]
     title: str
     where: str
     text: str

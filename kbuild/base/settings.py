@@ -39,7 +39,8 @@ Level = tuple[str, ...]
 class Option:
     """A setting as declared.
 
-    ``metavar`` is empty for a switch. ``default_text`` is the default as the user writes it.
+    ``metavar`` is empty for a switch. A ``single`` setting is repeatable in other commands, and
+    this command takes one value of it. ``default_text`` is the default as the user writes it.
     ``example`` is a value for a setting without a default. An ``own`` setting has another meaning
     than the setting of the same name of other commands, so it is not read from the top level of the
     file or from the variable for all commands. A ``trust`` setting decides who is trusted, so it is
@@ -53,6 +54,7 @@ class Option:
     short: str = ""
     panel: str | None = None
     repeatable: bool = False
+    single: bool = False
     default_text: str = ""
     example: Any = None
     own: bool = False
@@ -67,7 +69,7 @@ class Option:
     def full_help(self) -> str:
         """Return the help of the flag, with its default."""
         parts = [self.help]
-        if self.repeatable:
+        if self.repeatable and not self.single:
             parts.append("Repeatable.")
         if self.default not in (None, False, ()):
             values = self.default if self.repeatable else [self.default]

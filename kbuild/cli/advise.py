@@ -133,7 +133,7 @@ def _certificate_lines(certificate: Certificate, now: datetime) -> Iterator[str]
     word = f"expired {left(-time)} ago" if time < timedelta() else f"{left(time)} left"
     end = f"{_day(certificate.not_after)}, {word}"
     yield from _wrapped(f"{end}: {certificate.role}, {certificate.path}", _INDENT)
-    if moments := next_request(certificate):
+    if time > timedelta() and (moments := next_request(certificate)):
         first, last = map(_day, moments)
         yield f"{_DEEP}The kubelet asks for its next one between {first} and {last}."
 

@@ -1,15 +1,19 @@
 """The commands that sign CAs again do what the page promises, on a PKI that is thrown away."""
 
 import base64
+import re
 import subprocess
+from collections.abc import Collection
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
-from kbuild.advise.api import advise
+from kbuild.advise.api import Advice, Cluster, advise, cluster_of
 from kbuild.kubeadm.model import Lifetimes
+from tests.unit.advise.test_cluster import LEAF, LONG, NOW, inventory
 
 YEARS, SERIAL = 100, 7
 KEY = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
@@ -105,6 +109,117 @@ def test_old_and_new_certificates_are_valid_under_both_cas(etc_kubernetes: Path)
     for ca in ("old-ca", "ca"):
         for leaf in ("apiserver", "new"):
             assert openssl(pki, f"verify -CAfile {ca}.crt {leaf}.crt") == f"{leaf}.crt: OK\n"
+
+
+@pytest.fixture
+def machine(etc_kubernetes: Path) -> Path:
+    """Complete a control plane, with programs that only tell how they were called."""
+    root = etc_kubernetes.parent
+    for name in ("controller-manager", "scheduler", "kubelet"):
+        write_kubeconfig(etc_kubernetes / f"{name}.conf", etc_kubernetes / "pki/ca.crt")
+        with (etc_kubernetes / f"{name}.conf").open("a") as file:
+            file.write("    server: https://lb:6443\n")
+    for path in (
+        "root",
+        "usr/bin",
+        "bin",
+        "var/lib/kubelet/pki",
+        "var/lib/etcd",
+        "kubernetes/manifests",
+    ):
+        (root / path).mkdir(parents=True)
+    for pod in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"):
+        (etc_kubernetes / f"manifests/{pod}.yaml").touch()
+    (root / "var/lib/kubelet/pki/kubelet-client-current.pem").touch()
+    for name in ("kbuild", "kubeadm", "kubectl", "systemctl", "curl", "sleep", "sh"):
+        program = root / "bin" / name
+        program.write_text(f'#!/bin/bash\necho {name} "$@" >>{root}/calls\n')
+        program.chmod(0o755)
+    (root / "root/kubeadm-linux-amd64").touch()
+    with (root / "bin/kubeadm").open("a") as file:
+        # As `kubeadm init phase kubeconfig NAME` does.
+        file.write(
+            f'[[ "$*" != *"phase kubeconfig"* ]] || echo "    server: https://own:6443"'
+            f" >{etc_kubernetes}/$4.conf\n"
+        )
+    with (root / "bin/kubectl").open("a") as file:
+        file.write(
+            f'[[ "$*" != *"snapshot save"* ]] || touch {root}/var/lib/etcd/before.db\n'
+            '[[ "$*" != *use-context* ]] || echo x >$3\n'
+        )
+    return root
+
+
+def run_plan(machine: Path, advice: Advice, names: Collection[str] = ()) -> tuple[str, str]:
+    """Run steps in their order in one shell that goes on after errors; return what they print."""
+    steps = [step for step in advice.steps if not names or step.name in names]
+    typed = [command for step in steps for command in step.commands]
+    script = "\n".join([f"cd {machine}/var", *typed, "pwd"])
+    for path in ("/etc/kubernetes", "/root", "/var/lib", "/usr/bin"):
+        here = machine / path.removeprefix("/").removeprefix("etc/")
+        script = re.sub(rf"(?<![\w/]){path}(?![\w-])", str(here), script)
+    environment = {"PATH": f"{machine}/bin:/usr/bin:/bin", "HOME": str(machine / "root")}
+    done = subprocess.run(
+        ["bash"], input=script, env=environment, check=True, capture_output=True, text=True
+    )
+    return done.stdout, done.stderr
+
+
+def living(cluster: Cluster | None = None) -> Advice:
+    return advise("v1.20.2", "living", Lifetimes(ca_years=YEARS, leaf_years=YEARS), cluster)
+
+
+def test_all_steps_run_one_after_the_other_in_one_shell(machine: Path) -> None:
+    told, errors = run_plan(machine, living())
+    assert "Error" not in errors
+    assert "No such file" not in errors
+    assert told.endswith(f"{machine}/var\n")  # no step leaves the shell somewhere else
+    kubernetes = machine / "kubernetes"
+    new = read(kubernetes / "pki/ca.crt")
+    assert new.not_valid_after_utc - new.not_valid_before_utc == timedelta(days=365 * YEARS)
+    data = base64.b64encode((kubernetes / "pki/ca.crt").read_bytes()).decode()
+    for name in ("admin", "kubelet", "scheduler"):
+        assert f"authority-data: {data}\n" in (kubernetes / f"{name}.conf").read_text()
+    assert len(list((kubernetes / "manifests").iterdir())) == 4
+    before = machine / "root/kubernetes-before"
+    assert read(before / "pki/ca.crt") != new
+    assert (machine / "root/etcd-before.db").exists()
+    # A second run does not write over the copy.
+    run_plan(machine, living())
+    assert read(before / "pki/ca.crt") != new
+    assert not (before / "kubernetes").exists()
+
+
+def test_without_the_archive_nothing_changes(machine: Path) -> None:
+    (machine / "kubernetes/pki/ca.crt").unlink()  # so that a line that runs all the same shows
+    before = {path: path.read_bytes() for path in machine.rglob("*.c*") if path.is_file()}
+    told, errors = run_plan(machine, living(), ["spread-cas"])
+    assert "tar: " in errors
+    assert told == f"{machine}/var\n"
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_the_way_back_from_expired_certificates_runs(machine: Path) -> None:
+    cluster = cluster_of(inventory(replace(LEAF, not_after=NOW)), LONG)
+    names = ("recover-kubelet", "renew", "restart", "bootstrap", "rejoin")
+    told, errors = run_plan(machine, living(cluster), names)
+    assert errors == ""
+    assert told == f"{machine}/var\n"
+    calls = (machine / "calls").read_text().splitlines()
+    file = f"--config {machine}/root/kubeadm.yaml"
+    assert calls[:3] == [
+        f"kubeadm certs renew all {file}",
+        f"kubeadm init phase kubeconfig kubelet {file}",
+        "systemctl restart kubelet",
+    ]
+    assert calls[-2:] == ["systemctl stop kubelet", "systemctl start kubelet"]
+    root = machine / "root"
+    made = (machine / "kubernetes/bootstrap-kubelet.conf").stat()
+    assert made.st_mode & 0o777 == 0o600
+    assert (root / "etcd-before").is_dir()
+    assert len(list((machine / "kubernetes/manifests").iterdir())) == 4
+    # The kubelet keeps talking to the load balancer.
+    assert (root / "kubelet.conf.expired").read_text() == "    server: https://lb:6443\n"
 
 
 def test_the_archive_holds_no_key(etc_kubernetes: Path) -> None:

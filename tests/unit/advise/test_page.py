@@ -1,15 +1,17 @@
 """docs/lifetimes.md tells what the data says."""
 
 import re
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
 from packaging.version import Version
 
-from kbuild.advise.api import advise, facts_of, lasting
+from kbuild.advise.api import Step, advise, cluster_of, facts_of, lasting
 from kbuild.kubeadm.api import renewal_of
 from kbuild.kubeadm.model import Lifetimes
 from kbuild.kubernetes.configuration import configuration_of
+from tests.unit.advise.test_cluster import LEAF, LONG, NOW, inventory
 
 PAGE = (Path(__file__).parents[3] / "docs/lifetimes.md").read_text()
 # One minor after the newest whose source was read in any way, so that "and newer" is meant.
@@ -55,16 +57,46 @@ def test_the_table_of_versions_is_the_data() -> None:
 
 
 def test_the_steps_for_the_cas_are_those_of_the_plan() -> None:
-    told = "\n".join(re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)).split("\n")
+    part = section("Make the CAs of a living cluster last longer")
+    told = "\n".join(re.findall(r"^```sh\n(.*?)^```$", part, re.MULTILINE | re.DOTALL)).split("\n")
     advice = advise("v1.20.2", "living", Lifetimes(ca_years=100, leaf_years=100))
     planned = [
         line
         for step in advice.steps
-        if step.name in ("sign-cas", "spread-cas", "cluster-info")
+        if step.name in ("look", "snapshot", "sign-cas", "spread-cas", "cluster-info")
         for command in step.commands
         for line in command.split("\n")
     ]
     assert [line for line in told if line] == planned
+
+
+def test_the_way_back_begins_with_a_copy_that_the_page_makes() -> None:
+    part = section("Make the CAs of a living cluster last longer")
+    made, _, back = part.partition("**The way back**")
+    assert "cp -a /etc/kubernetes /root/kubernetes-before" in made
+    assert "/root/kubernetes-before" in back
+    assert "snapshot save" in made
+
+
+def test_the_steps_for_expired_certificates_are_those_of_the_plan() -> None:
+    told = re.findall(r"^```sh\n(.*?)\n```$", PAGE, re.MULTILINE | re.DOTALL)
+    for heading, names in (
+        ("When certificates have expired", ("renew", "restart")),
+        ("An expired kubelet", ("recover-kubelet", "bootstrap", "rejoin")),
+    ):
+        part = section(heading)
+        assert part
+        planned = [step for step in expired_steps() if step.name in names]
+        assert len(planned) == len(names)
+        for step in planned:
+            assert "\n".join(step.commands) in told
+            assert "\n".join(step.commands) in part
+
+
+def expired_steps() -> tuple[Step, ...]:
+    ended = replace(LEAF, not_after=NOW)
+    cluster = cluster_of(inventory(ended), LONG)
+    return advise("v1.20.2", "living", LONG, cluster).steps
 
 
 def test_the_lifetimes_in_the_first_table_are_those_of_every_version() -> None:

@@ -78,6 +78,7 @@ def test_any_other_lifetime_needs_one(lifetimes: Lifetimes) -> None:
 def test_a_living_cluster_is_changed_in_this_order() -> None:
     assert names(advise("v1.20.2", "living", LONG)) == [
         "look",
+        "snapshot",
         "sign-cas",
         "spread-cas",
         "build",
@@ -106,7 +107,32 @@ def test_a_new_cluster_needs_no_longer_ca_and_no_renewal() -> None:
     ],
 )
 def test_renewal_is_spelled_as_the_version_spells_it(tag: str, renew: str) -> None:
-    assert renew in commands(advise(tag, "living", LONG))
+    typed = "\n".join(commands(advise(tag, "living", LONG)))
+    assert renew in typed
+
+
+@pytest.mark.parametrize(("tag", "falls_back"), [("v1.30.0", False), ("v1.31.0", True)])
+def test_renewal_without_the_api_is_warned_of(tag: str, falls_back: bool) -> None:
+    [renew] = [step for step in advise(tag, "living", LONG).steps if step.name == "renew"]
+    assert ("Falling back to default configuration" in renew.text) is falls_back
+    assert ("pass --config" in renew.text) is falls_back
+
+
+@pytest.mark.parametrize(
+    ("tag", "etcdctl"),
+    [("v1.16.0", "  env ETCDCTL_API=3 etcdctl "), ("v1.17.0", "  etcdctl ")],
+)
+def test_etcd_is_asked_in_version_3_of_its_interface(tag: str, etcdctl: str) -> None:
+    [snapshot] = [each for each in advise(tag, "living", LONG).steps if each.name == "snapshot"]
+    assert etcdctl in snapshot.commands[0]
+
+
+@pytest.mark.parametrize("tag", ["v1.20.2", "v1.36.0"])
+@pytest.mark.parametrize("plan", PLANS)
+def test_the_loopback_certificate_can_be_looked_at(tag: str, plan: Plan) -> None:
+    last = advise(tag, plan, LONG).steps[-1]
+    assert "--resolve apiserver-loopback-client:6443:" in last.commands[-1]
+    assert "The last step of the plan shows its end" in limit(advise(tag, plan, LONG), "loopback")
 
 
 @pytest.mark.parametrize(("tag", "by_hand"), [("v1.14.10", True), ("v1.15.0", False)])

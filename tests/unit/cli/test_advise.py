@@ -5,10 +5,15 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import typer
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from kbuild.cli.app import COMMANDS, app
 from tests.support.command import Done, run_here
@@ -37,7 +42,7 @@ def test_a_page_is_text_of_80_columns(run: Run, tag: str, plan: tuple[str, ...])
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= WIDTH
-    assert len(lines) < 130
+    assert len(lines) < 160
     assert lines[0].startswith(f"Kubernetes {tag}, ")
 
 
@@ -49,7 +54,7 @@ def test_a_page_answers_in_this_order(run: Run) -> None:
         "What stays short, whatever kubeadm does",
         "What to do, in this order",
     ]
-    assert re.findall(r"^ ?(\d+)\. ", told, re.MULTILINE) == [str(n) for n in range(1, 13)]
+    assert re.findall(r"^ ?(\d+)\. ", told, re.MULTILINE) == [str(n) for n in range(1, 14)]
 
 
 @pytest.mark.parametrize("plan", [(), ("--living",)])
@@ -110,6 +115,28 @@ def test_lifetimes_are_those_asked_for(
     assert (document["ca_years"], document["leaf_years"]) == years
 
 
+@pytest.mark.parametrize("command", ["advise", "config"])
+def test_help_offers_no_version_that_is_refused(command: str, tmp_path: Path) -> None:
+    told = run_here(command, "--help", cwd=tmp_path).stdout
+    words = " ".join(re.sub(r"[│╭╮╰╯─]", " ", told).split())
+    assert "Kubernetes version, such as v1.23.0. --ca-years" in words
+    assert "or 1.23 for its newest patch release" not in words
+
+
+def test_help_tells_which_version_can_be_repeated(tmp_path: Path) -> None:
+    for command, repeatable in (("kubeadm", True), ("verify", False)):
+        told = run_here(command, "--help", cwd=tmp_path).stdout
+        words = " ".join(re.sub(r"[│╭╮╰╯─]", " ", told).split())
+        version = words.partition("--version ")[2].partition(" --")[0]
+        assert version.endswith("Repeatable.") is repeatable
+
+
+def test_help_tells_the_lifetimes_of_a_plan_without_any(run: Run) -> None:
+    words = " ".join(re.sub(r"[│╭╮╰╯─]", " ", run("--help").stdout).split())
+    assert "Default: 100, or --leaf-years if that is more." in words
+    assert "Default: 100, or --ca-years if that is less." in words
+
+
 def test_a_version_of_the_settings_file_counts(run: Run, tmp_path: Path) -> None:
     (tmp_path / "home/kbuild.toml").write_text('version = "v1.31.2"\n[advise]\nliving = true\n')
     document = json.loads(run("--json").stdout)
@@ -144,10 +171,11 @@ def test_bad_input_is_told(run: Run, words: tuple[str, ...], kind: str, what: st
 
 @pytest.fixture
 def etc_kubernetes(tmp_path: Path) -> Path:
-    """Make a CA of ten years and a kubelet's client certificate of one."""
+    """Make a control plane: a CA of ten years, and a kubelet's client certificate of one."""
     folder = tmp_path / "etc/kubernetes"
     (folder / "pki").mkdir(parents=True)
     make_certificate(folder, "pki/ca.crt", 3650, "/CN=kubernetes", is_ca=True)
+    (folder / "key").rename(folder / "pki/ca.key")
     node = "/O=system:nodes/CN=system:node:a"
     make_certificate(folder, "kubelet-client-current.pem", 365, node, is_ca=False)
     return folder
@@ -170,6 +198,38 @@ def test_a_path_is_a_cluster_that_exists(run: Run, etc_kubernetes: Path) -> None
     assert "The kubelet asks for its next one between" in words
     assert f"but {etc_kubernetes}/pki/ca.crt ends" in words
     assert "Sign the three CAs again" in words
+
+
+def test_a_worker_is_told_apart(run: Run, etc_kubernetes: Path) -> None:
+    (etc_kubernetes / "pki/ca.key").unlink()
+    told = run("--version", "v1.23.0", etc_kubernetes).stdout
+    assert "1. See what there is, and keep a copy" in told
+    assert "See to the control planes first" in told
+    assert "certs renew all" not in told
+
+
+def test_an_expired_control_plane_is_renewed_from_files(run: Run, etc_kubernetes: Path) -> None:
+    for name, kind in (("pki/apiserver.crt", "kube-apiserver"), ("kubelet.crt", "system:node:a")):
+        make_expired(etc_kubernetes, name, f"/O=system:nodes/CN={kind}")
+    (etc_kubernetes / "kubelet.crt").rename(etc_kubernetes / "kubelet-client-current.pem")
+    told = run("--version", "v1.33.3", etc_kubernetes).stdout
+    assert "kubeadm certs renew all --config /root/kubeadm.yaml" in told
+    assert told.index("certs renew all") < told.index("Change the stored configuration")
+    assert "asks for its next one" not in told
+
+
+def make_expired(folder: Path, path: str, name: str) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    parts = [part.split("=") for part in name.split("/")[1:]]
+    kinds = {"O": NameOID.ORGANIZATION_NAME, "CN": NameOID.COMMON_NAME}
+    subject = x509.Name([x509.NameAttribute(kinds[kind], value) for kind, value in parts])
+    made = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), 7)
+        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2021, 1, 1, tzinfo=UTC))
+        .sign(key, hashes.SHA256())
+    )
+    (folder / path).write_bytes(made.public_bytes(serialization.Encoding.PEM))
 
 
 def test_a_ca_that_lasts_is_left_alone(run: Run, etc_kubernetes: Path) -> None:
