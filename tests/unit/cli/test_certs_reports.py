@@ -25,7 +25,7 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_timeline_shows_bars_instead_of_the_table(pki: Path) -> None:
-    done = run_here("certs", pki, "--timeline")
+    done = run_here("certs", pki, "--timeline", COLUMNS="")
     assert done.returncode == 0
     bars = [line for line in done.stdout.splitlines() if line[3:].startswith(("ended", "century"))]
     assert ["expired 3 days ago" in line for line in bars] == [True, False]
