@@ -134,6 +134,7 @@ with open_workspace(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_begins_waits(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[subprocess.Popen[str]] = []
 

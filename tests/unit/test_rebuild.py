@@ -256,6 +256,7 @@ def forget_binary(made: Path) -> None:
     path.write_text(json.dumps(document, indent=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [

@@ -121,6 +121,7 @@ def test_what_it_calls_kbuild_with_is_known() -> None:
 plan = runpy.run_path(str(ROOT / ".ci/plan"))["plan"]
 
 
+@pytest.mark.slow
 @given(
     minors=st.integers(1, 6),
     patches=st.integers(1, 20),

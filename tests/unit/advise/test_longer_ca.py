@@ -99,6 +99,7 @@ def key_id(certificate: x509.Certificate) -> bytes:
     return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
 
 
+@pytest.mark.slow
 def test_old_and_new_certificates_are_valid_under_both_cas(etc_kubernetes: Path) -> None:
     pki = etc_kubernetes / "pki"
     old = (pki / "ca.crt").read_bytes()

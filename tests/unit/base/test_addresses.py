@@ -83,6 +83,7 @@ def test_no_secret_of_an_address_is_in_an_error(made: tuple[str, str], words: st
         assert without(secret, text)
 
 
+@pytest.mark.slow
 @given(addresses, st.sampled_from(WORDS), st.booleans())
 def test_no_secret_of_an_address_is_printed(
     made: tuple[str, str], words: str, as_json: bool
@@ -187,6 +188,7 @@ def test_what_is_no_secret_stays_readable(text: str, expected: str) -> None:
     assert shown(text) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["@a:", "://", "a@", "//a:b", "?/", "'", "https://a:b@c?d#"])
 def test_a_long_hostile_line_takes_no_time(text: str) -> None:
     began = time.process_time()

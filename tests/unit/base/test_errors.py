@@ -44,6 +44,7 @@ def test_there_are_errors_of_every_family() -> None:
     assert len(ERRORS) > 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.kind)
 def test_an_error_is_documented_and_of_one_family(error: type[KbuildError]) -> None:
     assert re.fullmatch(r"\S.+\.", str(error.__doc__).splitlines()[0])

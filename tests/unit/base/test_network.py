@@ -119,6 +119,7 @@ RUBBISH = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("name", RUBBISH)
@@ -163,6 +164,7 @@ def test_the_body_of_a_redirect_is_not_read(tmp_path: Path, recorder: Recorder) 
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.usefixtures("patient")
 def test_what_a_server_compresses_unasked_stays_as_it_is(

@@ -235,6 +235,7 @@ def test_output_is_limited(tmp_path: Path) -> None:
         limited(tmp_path, "exec cat /dev/urandom")
 
 
+@pytest.mark.slow
 def test_output_that_is_read_as_lines_is_limited(tmp_path: Path) -> None:
     process = start(tmp_path, "exec yes")
     with pytest.raises(SandboxLimit, match="1 MiB of output"):

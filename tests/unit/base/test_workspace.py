@@ -46,6 +46,7 @@ def test_a_work_folder_is_gone_when_its_run_ends(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "v1/locks").iterdir()] == ["alone.lock"]
 
 
+@pytest.mark.slow
 def test_the_next_run_removes_what_a_killed_run_left_and_spares_the_living(tmp_path: Path) -> None:
     living, living_work = hold(tmp_path)
     killed, killed_work = hold(tmp_path)

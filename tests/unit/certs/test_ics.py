@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import icalendar
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,6 +88,7 @@ def test_hostile_names_add_no_event_and_come_back_as_text() -> None:
     assert r"\x00\r\nBEGIN:VEVENT\\n;,\\ \udcff".replace(r"\\", "\\") in event["SUMMARY"]
 
 
+@pytest.mark.slow
 @given(text=st.text(max_size=200), host=st.text(min_size=1, max_size=40))
 def test_any_text_comes_back_as_it_was_shown(text: str, host: str) -> None:
     role = "".join(c if c.isprintable() else "?" for c in text) or "x"

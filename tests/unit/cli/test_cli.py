@@ -214,6 +214,7 @@ def test_the_settings_file_of_the_folder_is_read(
     assert (plan["tag"], plan["ca_years"], plan["leaf_years"]) == ("v1.30.0", 30, 4)
 
 
+@pytest.mark.slow
 def test_an_edited_tree_is_refused_and_nothing_is_left(
     run: Run, repository: tuple[Path, dict[str, str]], tmp_path: Path
 ) -> None:
@@ -410,6 +411,7 @@ def test_every_command_is_described_in_full(run: Run) -> None:
     assert "..." not in run("--help").stdout.partition("Commands:")[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("kubeadm",), ("cache",), ("pins", "update"), ("sign",)])
 def test_a_switch_has_no_value_in_help(words: tuple[str, ...], run: Run) -> None:
     shown = run(*words, "--help").stdout

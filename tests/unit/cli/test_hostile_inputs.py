@@ -199,6 +199,7 @@ def test_a_lock_file_below_what_is_no_folder_is_refused(
     assert str(tmp_path / "odd") in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NO_FILES)
 @pytest.mark.parametrize("flag", ["--output", "--cache-dir"])
 def test_what_is_no_folder_is_not_written_to(
@@ -230,6 +231,7 @@ def test_the_home_of_nobody_is_no_path(name: str) -> None:
     assert f"{name.replace('_', '-')} cannot be '~nosuchuser/x': there is no such user" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "kind", "reason"),
     [
@@ -417,6 +419,7 @@ def test_a_costly_cosign_key_is_refused(
     assert "its scrypt parameters are none that cosign uses" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -474,6 +477,7 @@ def encrypted_pem(path: Path, kdf: str, *cost: int) -> Path:
     return pem_file(path, "ENCRYPTED PRIVATE KEY", key)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     ("kdf", "cost", "reason"),

@@ -266,6 +266,7 @@ def test_what_is_right_already_stays_the_same(tmp_path: Path) -> None:
     assert again["kubeadm-config.diff"] == again["kubelet-config.diff"] == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stored", "reason"),
     [

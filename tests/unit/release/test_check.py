@@ -271,6 +271,7 @@ MISFITS: dict[str, Callable[[dict[str, Any]], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("misfit", MISFITS)
 def test_a_provenance_that_does_not_fit_is_found(folder: Path, misfit: str) -> None:
     path = folder / "provenance.json"
@@ -433,6 +434,7 @@ def test_lifetimes_that_were_not_proven_meet_no_demand(tmp_path: Path) -> None:
         assert "arm64 was not run" in problem.what
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ran", ["x", "", True, 5])
 def test_a_proof_that_ran_in_no_way_that_kbuild_knows_is_found(tmp_path: Path, ran: object) -> None:
     folder = make_release(tmp_path / "work", tmp_path / "v1.20.2")

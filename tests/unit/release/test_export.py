@@ -179,6 +179,7 @@ def test_cloud_init_installs_what_fits_the_machine(
     assert run(script, tmp_path, f"{tmp_path}:/usr/bin:/bin").returncode == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", TOOLS)
 def test_the_command_prints_the_snippet_and_nothing_else(
     mirror: tuple[Path, str], tool: str

@@ -100,6 +100,7 @@ def signed(made: Path, tmp_path: Path) -> Path:
 # --- what is checked is what was read ---------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("check",), ("check", "--key"), ("sign", "--key"), EXPORT])
 def test_no_file_of_a_release_is_opened_twice(
     words: tuple[str, ...], signed: Path, key: Path, public: Path
@@ -114,6 +115,7 @@ def test_no_file_of_a_release_is_opened_twice(
     assert [name for name in names if opened[name] > 1] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment", ["SHA256SUMS.sigstore.json", "SHA512SUMS", AMD64, "provenance.sigstore.json"]
 )
@@ -195,6 +197,7 @@ def test_half_a_demand_for_a_signer_is_a_usage_error(
     assert outcome(done) == (2, "bad-setting"), done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -258,6 +261,7 @@ def test_check_states_what_it_checked(signed: Path, public: Path) -> None:
 # --- folders of releases ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["evil release", "file", "empty folder", "link", "pipe"])
 def test_what_belongs_to_no_release_is_an_error(kind: str, plain: Path) -> None:
     stray = plain.with_name("v1.31.2")
@@ -394,6 +398,7 @@ def test_a_release_does_not_flood_the_terminal(plain: Path) -> None:
 # --- modes ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "mode"),
     [

@@ -110,6 +110,7 @@ def _other_sums(out: Path) -> None:
     (out / "thesis").write_text("mine")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -208,6 +209,7 @@ def test_what_somebody_adds_while_files_are_written_is_not_replaced(
     assert list(tmp_path.glob(".*")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exchanges", [True, False], ids=["exchange", "two renames"])
 def test_a_kill_while_a_release_is_replaced_loses_none(
     exchanges: bool,

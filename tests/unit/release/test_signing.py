@@ -214,6 +214,7 @@ def test_what_is_signed_again_is_signed_by_the_other_key(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [SUMS, PROVENANCE, "cosign.pub"])
 def test_a_signature_that_is_missing_cut_or_flipped_is_named(
     folder: Path, tmp_path: Path, key: ec.EllipticCurvePrivateKey, name: str

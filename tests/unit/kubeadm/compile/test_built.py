@@ -181,6 +181,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_binary_is_named_dropped_and_compiled_again(
     damage: Callable[[Path], object], tree: PatchedTree, wanted: BuildRequest, workspace: Workspace

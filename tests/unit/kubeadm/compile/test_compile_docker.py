@@ -157,6 +157,7 @@ def test_what_compiles_has_no_network_no_rights_and_no_root_to_write_to(compiled
     assert [bind.rpartition(":")[2] for bind in host["Binds"]].count("ro") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "code", "error"),
     [
@@ -186,6 +187,7 @@ def test_an_independent_build_gets_a_cache_of_its_own_that_is_removed(compiled: 
     assert "DELETE /volumes/cache" in engine.asked
 
 
+@pytest.mark.slow
 def test_a_build_cache_that_cannot_be_used_is_removed_and_made_again(compiled: Compile) -> None:
     given, good = answers("open /cache/go/00: not a directory\n", 1), answers()
     given["GET /containers/build/logs"] += good["GET /containers/build/logs"]

@@ -203,6 +203,7 @@ def test_another_go_than_the_toolchain_is_refused(compiled: Compile, tree: Patch
         compiled()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "fifo", "link"])
 def test_a_log_that_is_no_file_is_replaced(kind: str, compiled: Compile, tmp_path: Path) -> None:
     log = compiled.workspace.cache / "logs/v1.20.2-amd64.log"

@@ -47,6 +47,7 @@ def test_each_era_gets_the_lifetimes_asked_for(
     assert lifetimes(tmp_path, tag) == (ca, leaf)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.sampled_from(TAGS), YEARS, YEARS)
 def test_any_lifetimes_can_be_had(tag: str, ca: int, leaf: int) -> None:
@@ -229,6 +230,7 @@ def test_a_lifetime_that_is_off_is_an_error(
         patch(tmp_path / "tree", "v1.33.3")
 
 
+@pytest.mark.slow
 def test_a_machine_without_git_is_told(tmp_path: Path) -> None:
     make_tree(tmp_path, "v1.20.2")
     script = (

@@ -25,6 +25,7 @@ def function(value: str, more: str = "") -> str:
     return f"package a\n\nconst year = time.Hour * 24 * 365\n\nfunc F(c C) T {{\n{body}\n}}\n"
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(NUMBERS, SPELLINGS), min_size=1, max_size=5), st.sampled_from([*UNITS]))
 def test_a_product_is_what_it_is_in_python(numbers: list[tuple[int, str]], unit: str) -> None:
     text = " * ".join([unit, *(spelling.format(number) for number, spelling in numbers)])

@@ -42,6 +42,7 @@ def test_a_right_kubeadm_is_proven_with_every_certificate(kubeadm: FakeKubeadm) 
     }
 
 
+@pytest.mark.slow
 def test_an_old_ca_is_given_and_not_counted(kubeadm: FakeKubeadm) -> None:
     seen = prove(kubeadm, "old-ca")
     assert {c.kind for c in seen} == {"leaf", "kubeconfig"}
@@ -246,6 +247,7 @@ def test_one_date_that_is_off_is_found_where_lifetimes_are_stored(
         prove_stored(kubeadm, case, EITHER)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("text", [b"[" * 60_000, b"{a: " * 15_000, b"- " * 30_000, b"? " * 30_000])
 def test_a_kubeconfig_without_end_is_refused_soon(text: bytes) -> None:

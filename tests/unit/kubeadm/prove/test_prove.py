@@ -58,6 +58,7 @@ def binaries(tmp_path: Path) -> dict[str, Binary]:
     return {binary.arch: binary for binary in make_binaries(tmp_path)}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("kubeadm")
 def test_a_binary_of_ours_is_proven_in_both_cases(
     binaries: dict[str, Binary], workspace: Workspace

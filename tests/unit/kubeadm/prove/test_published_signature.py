@@ -103,6 +103,7 @@ def test_upstreams_signature_is_verified_and_told(
     assert any(IDENTITY in line for line in recorder.said)
 
 
+@pytest.mark.slow
 def test_a_binary_that_upstream_did_not_sign_is_refused_before_it_runs(
     site: Site, instance: Instance, workspace: Workspace, ran: list[Path]
 ) -> None:

@@ -149,6 +149,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.
     return info
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "evil",
     [

@@ -196,6 +196,7 @@ def test_a_tag_of_another_commit_is_refused(tree: Path, upstream: Path, obtain: 
         obtain(pack(tree), verify_against=str(upstream))
 
 
+@pytest.mark.slow
 def test_a_mirror_is_compared_by_the_commit_of_its_tag(
     upstream: Path, tmp_path: Path, obtain: Obtain
 ) -> None:

@@ -84,6 +84,7 @@ def kept(cache: Path) -> Iterator[str]:
             yield path.read_text(errors="replace")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["git", "archive"])
 def test_no_credential_of_a_source_is_kept_or_told(
     kind: str, tmp_path: Path, request_for: RequestFor

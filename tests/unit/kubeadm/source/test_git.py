@@ -272,6 +272,7 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_git_too(tmp_path: Path, recorder: Recorder) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -323,6 +323,7 @@ list_tags(sys.argv[1], Recorder())
 """
 
 
+@pytest.mark.slow
 def test_git_dies_with_a_kbuild_that_is_killed(tmp_path: Path, mark: str) -> None:
     script = tmp_path / "ssh"
     script.write_text(f"#!/bin/sh\ntouch {tmp_path}/runs\nsleep 100\n")

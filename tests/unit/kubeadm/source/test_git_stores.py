@@ -98,6 +98,7 @@ def test_the_users_settings_do_not_change_the_tree(
     assert b"\r" not in files_of(tree)["cmd/kubeadm/kubeadm.go"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["GIT_COMMON_DIR", "GIT_QUARANTINE_PATH", "GIT_SHALLOW_FILE"])
 def test_what_a_hook_inherits_does_not_lead_astray(
     name: str,

@@ -79,6 +79,7 @@ class Obtain:
         return found.returncode == 0
 
 
+@pytest.mark.slow
 def test_only_the_closure_is_fetched_in_a_few_requests(obtain: Obtain) -> None:
     assert CLOSURE in obtain("v1.20.2")
     assert obtain.has("v1.20.2", CLOSURE)
@@ -87,6 +88,7 @@ def test_only_the_closure_is_fetched_in_a_few_requests(obtain: Obtain) -> None:
     assert obtain.said == []
 
 
+@pytest.mark.slow
 def test_the_license_files_of_what_is_vendored_need_no_further_request(obtain: Obtain) -> None:
     module = obtain.source / "vendor/example.org/module"
     module.mkdir(parents=True)
@@ -120,6 +122,7 @@ def test_the_next_tag_asks_for_its_difference_only(obtain: Obtain) -> None:
     assert "pkg/new" in again
 
 
+@pytest.mark.slow
 def test_another_run_asks_for_the_tag_alone(obtain: Obtain) -> None:
     first = obtain("v1.20.2")
     assert obtain("v1.20.2") == first

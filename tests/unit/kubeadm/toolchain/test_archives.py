@@ -97,6 +97,7 @@ def left_in(workspace: Workspace) -> list[str]:
 # --- what a GOROOT is --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["1.15.15", "1.19", "1.21.0", "1.22rc1"])
 def test_the_version_of_a_goroot(make_go: MakeGo, tmp_path: Path, version: str) -> None:
     assert version_of(make_go(version), tmp_path) == version
@@ -147,6 +148,7 @@ def test_a_relative_goroot_is_made_absolute(
     assert found == root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("actual", ["1.15.15", "1.15", "1.15.5rc1"])
 def test_a_goroot_of_another_version(
     make_go: MakeGo,
@@ -207,6 +209,7 @@ def test_a_hostile_go_of_a_go_root_gets_no_further(
     assert not mark.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shipped")
 def test_another_go_on_the_path_is_passed_over(
     make_go: MakeGo,

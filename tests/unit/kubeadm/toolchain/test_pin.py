@@ -214,6 +214,7 @@ def test_old_cross_images(version: str, revision: int, word: str) -> None:
     assert pin_of({CROSS: f"v{version}-{word}{revision}\n"}).version == go_name(version)
 
 
+@pytest.mark.slow
 @given(versions, minors, st.sampled_from(["", "-alpha.1", "-rc.0"]), st.integers(0, 9))
 def test_new_cross_images(version: str, minor: int, pre: str, revision: int) -> None:
     text = f"v1.{minor}.0{pre}-go{version}-bookworm.{revision}\n"
