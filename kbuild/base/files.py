@@ -56,7 +56,7 @@ def read_file(path: Path, limit: int) -> bytes:
     Raises OSError as ``open_file`` does, also for a file that is too large.
     """
     with open_file(path) as file:
-        content = file.read(limit + 1)
+        content = _some(file, limit + 1)
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit} bytes", str(path))
     return content
@@ -64,8 +64,20 @@ def read_file(path: Path, limit: int) -> bytes:
 
 def read_head(path: Path, most: int) -> bytes:
     """Return the first bytes of a regular file, ``most`` or fewer; raises OSError."""
+    return read_some(path, most)
+
+
+def read_some(path: Path | str, most: int) -> bytes:
+    """Return the first bytes of a regular file, ``most`` or fewer; raises OSError."""
     with open_file(path) as file:
-        return file.read(most)
+        return _some(file, most)
+
+
+def _some(file: io.BufferedReader, most: int) -> bytes:
+    content: bytes | None = file.read(most)
+    if content is None:  # it is opened without waiting, and a file of /proc may have nothing yet
+        raise BlockingIOError(errno.EAGAIN, "it has no content to read now", file.name)
+    return content
 
 
 def sha256(path: Path) -> str:

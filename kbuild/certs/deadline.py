@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 from kbuild.certs.errors import CertificatesExpire, CertificatesUnread
 from kbuild.certs.inventory import UNREAD
 from kbuild.certs.model import Certificate, Inventory
-from kbuild.certs.roles import known_file
 from kbuild.certs.rotation import will_rotate
 
 
@@ -18,7 +17,7 @@ def demand_longer(inventory: Inventory, within: timedelta) -> None:
         each
         for each in inventory.certificates
         if each.time_left(inventory.read_at) <= within
-        and _is_in_use(each)
+        and not each.is_superseded
         and not will_rotate(each, inventory.read_at)
     ]
     if ending:
@@ -61,8 +60,3 @@ def _exactly(time: timedelta) -> str:
     if time % timedelta(days=1):
         return f"{time // timedelta(hours=1)}h"
     return f"{time.days}d"
-
-
-def _is_in_use(certificate: Certificate) -> bool:
-    file = known_file(certificate.path)
-    return file is None or file.state != "superseded"

@@ -15,7 +15,7 @@ from kbuild.certs.findings.seen import Scene, Seen
 from kbuild.certs.findings.seen import scene as make_scene
 from kbuild.certs.model import Certificate, Finding, Inventory, PrivateKey, Severity
 from kbuild.certs.pairs import Keys
-from kbuild.certs.reading import CertificateEntry, Problem, Tree, read_tree
+from kbuild.certs.reading import CertificateEntry, Problem, Tree, current_of, read_tree
 from kbuild.certs.roles import role_of, usual_places
 from kbuild.x509.api import quiet
 
@@ -92,16 +92,20 @@ def _seen(tree: Tree) -> Iterator[Seen]:
     chains, pairs = Chains(tree.certificates), Keys(tree)
     for entry in tree.certificates:
         issuer = chains.issuer_of(entry)
-        shown = _shown(entry, issuer, pairs.key_of(entry))
+        is_superseded = tree.is_superseded(entry.path)
+        shown = _shown(entry, issuer, pairs.key_of(entry), is_superseded=is_superseded)
         yield Seen(entry=entry, issuer=issuer, shown=shown)
 
 
-def _shown(entry: CertificateEntry, issuer: Issuer, key: PrivateKey | None) -> Certificate:
+def _shown(
+    entry: CertificateEntry, issuer: Issuer, key: PrivateKey | None, *, is_superseded: bool
+) -> Certificate:
     facts = entry.facts
+    used_as = entry.path if is_superseded else current_of(entry.path)
     return Certificate(
         path=entry.path,
         place=entry.place,
-        role=role_of(entry.path, entry.place, facts),
+        role=role_of(used_as, entry.place, facts),
         subject=facts.subject,
         issuer=facts.issuer,
         serial=facts.serial,
@@ -116,6 +120,7 @@ def _shown(entry: CertificateEntry, issuer: Issuer, key: PrivateKey | None) -> C
         issued_by=issuer.ca.path if issuer.ca else None,
         owner=entry.owner,
         private_key=key,
+        is_superseded=is_superseded,
     )
 
 

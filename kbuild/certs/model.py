@@ -38,7 +38,8 @@ class Certificate:
     a kubeconfig, ``users[kubernetes-admin].client-certificate-data``. ``role`` is what it is for
     (``API server, server``). ``key`` is type and size (``RSA 2048``, ``ECDSA P-256``).
     ``fingerprint`` is the SHA-256 in hexadecimal digits. ``issued_by`` is the path of the CA
-    certificate whose key signed it, None if it was not found.
+    certificate whose key signed it, None if it was not found. ``is_superseded`` tells whether
+    kubelet has replaced it, and nobody uses it.
     """
 
     path: str
@@ -58,6 +59,7 @@ class Certificate:
     issued_by: str | None
     owner: Owner
     private_key: PrivateKey | None
+    is_superseded: bool = False
 
     def time_left(self, now: datetime) -> timedelta:
         """Return the time until NotAfter, negative if it has passed."""

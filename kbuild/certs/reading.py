@@ -14,7 +14,7 @@ from kbuild.base.progress import Progress
 from kbuild.certs.model import Owner
 from kbuild.certs.paths import beside
 from kbuild.certs.roles import known_file
-from kbuild.certs.walk import MAX_SIZE, Found, Unread, Walk, read
+from kbuild.certs.walk import MAX_SIZE, Found, Unread, Walk, is_dated, is_gone, read
 from kbuild.x509.api import (
     BadKubeconfig,
     CertificateFacts,
@@ -76,21 +76,38 @@ class Problem:
 
 @dataclass(slots=True)
 class Tree:
-    """All that was found below the paths; ``walk`` knows each file by its name."""
+    """All that was found below the paths; ``walk`` knows each file by its name.
+
+    ``referenced`` are the files, by their names, that kubeconfigs refer to.
+    """
 
     certificates: list[CertificateEntry] = field(default_factory=list)
     keys: list[KeyEntry] = field(default_factory=list)
     kubeconfigs: list[KubeconfigEntry] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     walk: Walk = field(default_factory=Walk)
+    referenced: set[str] = field(default_factory=set)
 
     def name_of(self, path: str) -> str:
         """Return the name by which a file is shown, which may be another link to it."""
+        return self._read_as(path) or path
+
+    def is_superseded(self, path: str) -> bool:
+        """Tell whether kubelet has replaced a certificate by one that was read too.
+
+        A dated file without such a later one, or one that a kubeconfig refers to, may be in use.
+        """
+        if not is_dated(path) or path in self.referenced:
+            return False
+        later = self._read_as(current_of(path))
+        return later is not None and later != path
+
+    def _read_as(self, path: str) -> str | None:
         try:
             status = os.stat(path)  # noqa: PTH116  # of a text
         except (OSError, ValueError):
-            return path
-        return self.walk.names.get((status.st_dev, status.st_ino), path)
+            return None
+        return self.walk.names.get((status.st_dev, status.st_ino))
 
 
 def read_tree(paths: Iterable[Path], progress: Progress, exclude: tuple[str, ...] = ()) -> Tree:
@@ -126,7 +143,7 @@ def resolved(entry: KubeconfigEntry, embedded: Embedded) -> str:
 
 
 def _read_referenced(entry: KubeconfigEntry, place: str, path: str, tree: Tree) -> None:
-    for found in tree.walk.at(path):
+    for found in tree.walk.file_at(path):
         if isinstance(found, Unread):
             reason = f"it refers to {path}, which cannot be read: {found.reason}"
             tree.problems.append(
@@ -134,6 +151,13 @@ def _read_referenced(entry: KubeconfigEntry, place: str, path: str, tree: Tree) 
             )
         else:
             _take(found, tree)
+    tree.referenced.add(tree.name_of(path))
+
+
+def current_of(path: str) -> str:
+    """Return the path of the certificate that replaces a dated one; of others, their own."""
+    file = known_file(path)
+    return beside(path, file.current) if file and file.current else path
 
 
 def _take(found: Found | Unread, tree: Tree) -> None:
@@ -166,7 +190,7 @@ def _unreadable(
         facts = KeyFacts(public_key=b"", problem=reason_of(error))
         owner = _owner(found.status)
         tree.keys.append(KeyEntry(path=found.path, place="", owner=owner, facts=facts))
-    elif is_expected:
+    elif is_expected or not is_gone(error):
         _report(tree, found.path, "unreadable", reason_of(error))
 
 

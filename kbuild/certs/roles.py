@@ -27,6 +27,7 @@ class KnownFile:
     renew: str = ""
     set: str = ""
     state: str = ""
+    current: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

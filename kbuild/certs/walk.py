@@ -1,5 +1,6 @@
 """Find the files below paths: each once, no matter how often links lead to it."""
 
+import errno
 import os
 import posixpath
 import stat
@@ -9,7 +10,8 @@ from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 
-from kbuild.base.files import open_file, reason_of
+from kbuild.base.files import read_some, reason_of
+from kbuild.certs.roles import known_file
 
 MAX_SIZE = 1 << 20  # bytes; a bundle of 150 public CAs has 250 KiB
 MAX_FILES = 100_000
@@ -30,7 +32,8 @@ class Found:
 class Unread:
     """A path that could not be read, and why; ``kind`` is that of its finding.
 
-    ``named`` also holds for folders: what is in them is not known.
+    ``named`` also holds for folders, and for files that may be read by others only: what is in
+    them is not known.
     """
 
     path: str
@@ -50,20 +53,40 @@ class Walk:
     exclude: tuple[str, ...] = ()
     names: dict[Inode, str] = field(default_factory=dict)
     _folders: set[Inode] = field(default_factory=set)
+    _dated: dict[Inode, Found] = field(default_factory=dict)
     _is_full: bool = False
 
     def below(self, paths: Iterable[Path]) -> Iterator[Found | Unread]:
         """Yield the files below paths, or what keeps one from being read.
 
         Links are followed. In a folder they come first: a link such as kubelet-client-current.pem
-        says which file is in use, so its name is the one that is shown.
+        says which file is in use, so its name is the one that is shown. Any other name of a file
+        is shown rather than a dated one, of a certificate that kubelet has probably replaced.
         """
         # A file that is named is told of by its name, though a folder that is named may hold it.
-        for path in sorted(map(str, paths), key=posixpath.isdir):
+        for path in sorted(map(str, paths), key=_files_first):
             yield from self.at(path)
+        while self._dated:
+            inode, found = self._dated.popitem()
+            if inode not in self.names:
+                self.names[inode] = found.path
+                yield found
+
+    def file_at(self, path: str) -> Iterator[Found | Unread]:
+        """Yield the file at a path that a kubeconfig names, or what keeps it from being read."""
+        try:
+            status = os.stat(path)  # noqa: PTH116  # of a text
+        except (OSError, ValueError) as error:
+            yield Unread(path=path, named=True, reason=reason_of(error))
+            return
+        if stat.S_ISREG(status.st_mode):
+            yield from self._file(path, status, named=True, is_dated_last=False)
+        else:
+            reason = "it is not a regular file"
+            yield Unread(path=path, named=True, reason=reason)
 
     def at(self, path: str) -> Iterator[Found | Unread]:
-        """Yield the files at a path that the user, or a kubeconfig, names."""
+        """Yield the files at a path that the user names."""
         try:
             status = os.stat(path)  # noqa: PTH116  # of a text, as all here
         except (OSError, ValueError) as error:
@@ -82,41 +105,52 @@ class Walk:
     def _in_folder(self, folder: str, inner: list[str]) -> Iterator[Found | Unread]:
         try:
             with os.scandir(folder) as listing:
-                found = sorted(islice(listing, MAX_FILES), key=_links_first)
+                entries = list(islice(listing, MAX_FILES))
+                is_cut = next(listing, None) is not None
         except OSError as error:
             yield Unread(path=folder, named=True, reason=reason_of(error))
             return
-        linked: list[str] = []
-        for entry in found:
+        if is_cut:
+            yield _too_many(folder)
+        linked: list[tuple[str, os.stat_result]] = []
+        for entry in sorted(entries, key=_links_first):
             if self._is_excluded(entry):
                 continue
             try:
                 status = entry.stat()
             except OSError as error:  # a link that leads nowhere, or in a circle
-                yield Unread(path=entry.path, named=False, reason=reason_of(error))
+                is_there = not is_gone(error)
+                yield Unread(path=entry.path, named=is_there, reason=reason_of(error))
                 continue
             if not stat.S_ISDIR(status.st_mode):
                 yield from self._file(entry.path, status, named=False)
             elif entry.is_symlink():
-                linked.append(entry.path)
+                linked.append((entry.path, status))
             elif self._is_new_folder(status):
                 inner.append(entry.path)
         # Folders before links to folders, so that each is shown by its own name.
-        inner += [path for path in linked if self._is_new_folder(os.stat(path))]  # noqa: PTH116
+        inner += [path for path, status in linked if self._is_new_folder(status)]
 
-    def _file(self, path: str, status: os.stat_result, *, named: bool) -> Iterator[Found | Unread]:
+    def _file(
+        self, path: str, status: os.stat_result, *, named: bool, is_dated_last: bool = True
+    ) -> Iterator[Found | Unread]:
         inode = (status.st_dev, status.st_ino)
         if inode in self.names or self._is_full:
             return
-        if len(self.names) == MAX_FILES:
+        if len(self.names) + len(self._dated) >= MAX_FILES:
             self._is_full = True
-            reason = f"only the first {MAX_FILES} files were read"
-            yield Unread(path=path, named=True, reason=reason, kind="too-many-files")
+            yield _too_many(path)
+            return
+        if stat.S_ISREG(status.st_mode):
+            found = Found(path=path, named=named, status=status)
+            if is_dated_last and is_dated(path):
+                self._dated.setdefault(inode, found)
+                return
+            self.names[inode] = path
+            yield found
             return
         self.names[inode] = path
-        if stat.S_ISREG(status.st_mode):
-            yield Found(path=path, named=named, status=status)
-        elif named:
+        if named:
             yield Unread(path=path, named=True, reason="it is not a regular file")
 
     def _is_excluded(self, entry: "os.DirEntry[str]") -> bool:
@@ -138,9 +172,29 @@ def read(found: Found) -> bytes:
     Whatever has taken its place since, no FIFO or device is opened and no more is read.
     """
     size = min(found.status.st_size, MAX_SIZE)
-    with open_file(found.path) as file:
-        content = file.read(size + 1)
-    return content[:MAX_SIZE]
+    return read_some(found.path, size + 1)[:MAX_SIZE]
+
+
+def is_dated(path: str) -> bool:
+    """Tell whether a name is that of a certificate that kubelet replaces by a later one."""
+    file = known_file(path)
+    return file is not None and file.state == "superseded"
+
+
+def is_gone(error: OSError) -> bool:
+    """Tell whether an error says that there is no file: it was removed, or a link is broken."""
+    return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+def _too_many(path: str) -> Unread:
+    reason = f"only the first {MAX_FILES} files were read"
+    return Unread(path=path, named=True, reason=reason, kind="too-many-files")
+
+
+def _files_first(path: str) -> tuple[bool, bool]:
+    """Sort paths that the user names: links to files, files, directories."""
+    is_folder = posixpath.isdir(path)
+    return is_folder, not is_folder and not posixpath.islink(path)
 
 
 def _links_first(entry: "os.DirEntry[str]") -> tuple[bool, str]:

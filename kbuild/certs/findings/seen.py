@@ -36,8 +36,7 @@ class Seen:
     @property
     def is_in_use(self) -> bool:
         """Tell whether kubelet has not replaced it."""
-        file = known_file(self.shown.path)
-        return not file or file.state != "superseded"
+        return not self.shown.is_superseded
 
     @property
     def issuer_key(self) -> bytes:
@@ -110,8 +109,8 @@ def _judged(seen: tuple[Seen, ...]) -> Iterator[Seen]:
     known = set[str]()
     for one in sorted(seen, key=lambda one: bool(one.shown.place)):
         is_copy = one.shown.is_ca and one.shown.fingerprint in known
-        known.add(one.shown.fingerprint)
         if one.is_in_use and not is_copy:
+            known.add(one.shown.fingerprint)
             yield one
 
 
