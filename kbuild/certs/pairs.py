@@ -13,10 +13,10 @@ class Keys:
     """The private keys of a tree, by place and by public key."""
 
     def __init__(self, tree: Tree) -> None:
-        self._by_place: dict[tuple[str, str], KeyEntry] = {}
+        self._by_place: dict[tuple[str, str], list[KeyEntry]] = {}
         self._by_public: dict[bytes, list[KeyEntry]] = {}
         for key in tree.keys:
-            self._by_place.setdefault((key.path, key.place), key)
+            self._by_place.setdefault((key.path, key.place), []).append(key)
             if key.facts.public_key:
                 self._by_public.setdefault(key.facts.public_key, []).append(key)
         # Of the client certificate of a user, embedded or in a file, the place of the key.
@@ -28,7 +28,7 @@ class Keys:
         It is the one that belongs to its place or its name; without one, the nearest that fits.
         """
         # The later certificates of a bundle are those of CAs: their keys do not stand there.
-        found = None if "certificate " in entry.place else self._expected(entry)
+        found = self._expected(entry) if entry.number == 1 else None
         if found is None and entry.facts.public_key:
             fitting = self._by_public.get(entry.facts.public_key, [])
             found = max(fitting, key=lambda key: near(entry.path, key.path), default=None)
@@ -46,7 +46,9 @@ class Keys:
         places = [where] if where else []
         if not entry.place:
             places += [(name, "") for name in (entry.path, *_names_of_key(entry.path))]
-        return next((self._by_place[each] for each in places if each in self._by_place), None)
+        keys = next((self._by_place[each] for each in places if each in self._by_place), [])
+        fitting = (key for key in keys if _fits(entry, key))
+        return next(fitting, keys[0] if keys else None)
 
 
 def _users(tree: Tree) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:

@@ -22,6 +22,8 @@ from kbuild.x509.api import (
     Embedded,
     KeyFacts,
     Kubeconfig,
+    has_pem,
+    is_meant_as_kubeconfig,
     looks_like_kubeconfig,
     looks_like_pem,
     read_content,
@@ -37,10 +39,15 @@ _LONG_DER = (b"\x30\x81", b"\x30\x82", b"\x30\x83")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateEntry:
-    """A certificate, and where it stands; ``place`` is as in model.Certificate."""
+    """A certificate, and where it stands; ``place`` is as in model.Certificate.
+
+    ``part`` is the field of a kubeconfig, or empty; ``number`` counts what stands there, from 1 on.
+    """
 
     path: str
     place: str
+    part: str
+    number: int
     owner: Owner
     facts: CertificateFacts
 
@@ -198,24 +205,37 @@ def _take_content(
     found: Found, content: bytes, tree: Tree, *, is_key: bool, is_expected: bool
 ) -> None:
     owner = _owner(found.status)
+    taken = Content()
     if looks_like_pem(content) or content.startswith(_LONG_DER):
         taken = read_content(content)
         _add(found.path, "", owner, taken, tree)
-        if taken:
-            return
-    elif looks_like_kubeconfig(content) and _take_kubeconfig(found.path, owner, content, tree):
+    # A comment in a kubeconfig may look like PEM.
+    is_kubeconfig = looks_like_kubeconfig(content) and _take_kubeconfig(
+        found, owner, content, tree, is_other=bool(taken)
+    )
+    if taken or is_kubeconfig:
         return
-    if is_expected and (found.named or not looks_like_pem(content)):
+    if is_expected and (found.named or not has_pem(content)):
         what = "private key" if is_key else "certificate"
         reason = f"it holds no {what}" if content else "it is empty"
         _report(tree, found.path, "not-a-certificate", reason)
 
 
-def _take_kubeconfig(path: str, owner: Owner, content: bytes, tree: Tree) -> bool:
-    """Take what a kubeconfig holds; tell whether it was anything, or was reported."""
+def _take_kubeconfig(
+    found: Found, owner: Owner, content: bytes, tree: Tree, *, is_other: bool
+) -> bool:
+    """Take what a kubeconfig holds; tell whether it was anything, or was reported.
+
+    A script or a page about kubeconfigs is passed over, unless its name is that of a kubeconfig or
+    the user asked for it.
+    """
+    path = found.path
     try:
         kubeconfig = read_kubeconfig(content)
     except BadKubeconfig as error:
+        is_expected = found.named or known_file(path) is not None
+        if is_other or not (is_expected or is_meant_as_kubeconfig(content)):
+            return False
         _report(tree, path, "unreadable", f"it is no kubeconfig that can be read: {error}")
         return True
     tree.kubeconfigs.append(KubeconfigEntry(path=path, owner=owner, kubeconfig=kubeconfig))
@@ -233,7 +253,11 @@ def _take_kubeconfig(path: str, owner: Owner, content: bytes, tree: Tree) -> boo
 def _add(path: str, place: str, owner: Owner, taken: Content, tree: Tree) -> None:
     for number, facts in enumerate(taken.certificates, 1):
         which = place if number == 1 else f"{place} certificate {number}".strip()
-        tree.certificates.append(CertificateEntry(path=path, place=which, owner=owner, facts=facts))
+        tree.certificates.append(
+            CertificateEntry(
+                path=path, place=which, part=place, number=number, owner=owner, facts=facts
+            )
+        )
     tree.keys += [KeyEntry(path=path, place=place, owner=owner, facts=key) for key in taken.keys]
     for problem in taken.problems:
         _report(tree, path, "unreadable", problem, place)

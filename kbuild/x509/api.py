@@ -8,10 +8,11 @@ from kbuild.x509.kubeconfig import (
     Cluster,
     Embedded,
     Kubeconfig,
+    is_meant_as_kubeconfig,
     looks_like_kubeconfig,
     read_kubeconfig,
 )
-from kbuild.x509.pem import looks_like_pem
+from kbuild.x509.pem import has_pem, looks_like_pem
 from kbuild.x509.reading import Content, Unreadable, quiet, read_certificate, read_content
 from kbuild.x509.signatures import signed_by
 
@@ -25,6 +26,8 @@ __all__ = [
     "Kubeconfig",
     "NewCA",
     "Unreadable",
+    "has_pem",
+    "is_meant_as_kubeconfig",
     "looks_like_kubeconfig",
     "looks_like_pem",
     "make_ca",

@@ -5,18 +5,26 @@ The format is that of k8s.io/client-go/tools/clientcmd/api/v1/types.go (v0.20.2)
 
 import base64
 import binascii
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-from kbuild.base.files import BROKEN, demand_plain_yaml, reason_of
+from kbuild.base.files import BROKEN, reason_of
 
 MAX_KUBECONFIG = 256 << 10  # bytes; one with a user of kubeadm has 6 KiB
 _MAX_DEPTH = 16  # a kubeconfig has four levels
 _MARKS = (b"client-certificate", b"certificate-authority", b"current-context")
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MAX_EVENTS = 50_000  # of the parser; a user, a cluster and a context have about 60
+# All values are text for this loader: YAML's numbers may take quadratic time.
+_Loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+_NULLS = ("null", "Null", "NULL", "~")
+_MEANT = re.compile(
+    rb"""^[ \t{]*["']?(?:users|clusters)["']?[ \t]*:|["']?kind["']?[ \t]*:[ \t]*["']?Config\b""",
+    re.MULTILINE,
+)
 
 
 class BadKubeconfig(ValueError):
@@ -72,28 +80,34 @@ class Kubeconfig:
 
 
 def looks_like_kubeconfig(content: bytes) -> bool:
-    """Tell whether a content has a word that only kubeconfigs have."""
+    """Tell whether a content has a word that is in every kubeconfig, and in text about them."""
     return any(mark in content for mark in _MARKS)
+
+
+def is_meant_as_kubeconfig(content: bytes) -> bool:
+    """Tell whether a content that cannot be read as a kubeconfig seems to be a damaged one."""
+    return looks_like_kubeconfig(content) and _MEANT.search(content) is not None
 
 
 def read_kubeconfig(content: bytes) -> Kubeconfig:
     """Parse a kubeconfig; raises BadKubeconfig, whose text says why.
 
-    A field of another type counts as absent, so that the rest can be read.
+    A field of another type counts as absent, so that the rest can be read. Of YAML with several
+    documents each is looked at.
     """
     if len(content) > MAX_KUBECONFIG:
         message = f"it has {len(content)} bytes, which is more than {MAX_KUBECONFIG}"
         raise BadKubeconfig(message)
     try:
-        demand_plain_yaml(content, _MAX_DEPTH)
-        document = yaml.load(content, _Loader)  # a safe loader, see above
-        if not isinstance(document, dict):
-            message = "it is not a YAML mapping"
+        _demand_plain(content)
+        documents = [each for each in yaml.load_all(content, _Loader) if _is_kubeconfig(each)]
+        if not documents:
+            message = "it is not a YAML mapping with users or clusters"
             raise BadKubeconfig(message)
         return Kubeconfig(
-            users=tuple(_users(document)),
-            clusters=tuple(_clusters(document)),
-            contexts=tuple(_contexts(document)),
+            users=tuple(user for each in documents for user in _users(each)),
+            clusters=tuple(cluster for each in documents for cluster in _clusters(each)),
+            contexts=tuple(context for each in documents for context in _contexts(each)),
         )
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -102,6 +116,31 @@ def read_kubeconfig(content: bytes) -> Kubeconfig:
         raise BadKubeconfig(message) from error
     except BROKEN as error:
         raise BadKubeconfig(reason_of(error)) from error
+
+
+def _demand_plain(content: bytes) -> None:
+    """Raise BadKubeconfig for YAML that takes long, or means more than its text says.
+
+    A few aliases can expand to gigabytes, and the parser takes quadratic time in the depth.
+    """
+    level = 0
+    for number, event in enumerate(yaml.parse(content, _Loader)):
+        level += isinstance(event, yaml.CollectionStartEvent)
+        level -= isinstance(event, yaml.CollectionEndEvent)
+        is_merge = isinstance(event, yaml.ScalarEvent) and event.value == "<<"
+        if isinstance(event, yaml.AliasEvent) or is_merge or level > _MAX_DEPTH:
+            message = f"it has YAML aliases, merge keys, or more than {_MAX_DEPTH} levels"
+            raise BadKubeconfig(message)
+        if number > _MAX_EVENTS:
+            message = f"it has more than {_MAX_EVENTS} YAML tokens"
+            raise BadKubeconfig(message)
+
+
+def _is_kubeconfig(document: object) -> bool:
+    return isinstance(document, dict) and (
+        document.get("kind") == "Config"
+        or any(isinstance(document.get(key), list) for key in ("users", "clusters"))
+    )
 
 
 def _entries(
@@ -138,7 +177,7 @@ def _contexts(document: dict[Any, Any]) -> Iterator[Context]:
 
 def _embedded(entry: dict[Any, Any], key: str) -> Embedded:
     data = entry.get(f"{key}-data")
-    if data:  # it wins over a file, as in clientcmd
+    if data and data not in _NULLS:  # it wins over a file, as in clientcmd
         try:
             # A block of YAML has line ends in it.
             return Embedded(data=base64.b64decode("".join(data.split()), validate=True))
@@ -149,4 +188,4 @@ def _embedded(entry: dict[Any, Any], key: str) -> Embedded:
 
 def _text(entry: dict[Any, Any], key: str) -> str:
     value = entry.get(key)
-    return value if isinstance(value, str) else ""
+    return value if isinstance(value, str) and value not in _NULLS else ""

@@ -5,19 +5,46 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _LINE = re.compile(rb"-----(BEGIN|END) ([A-Z0-9 #.]{1,40})-----")
+# In small letters; the base64 of a certificate begins with MI.
+_LIKE_BEGIN = re.compile(
+    rb"begin[ \t]{1,8}[a-z0-9 #.]{0,40}?(?:certificate|pkcs7)(?! req)[^\n]{0,40}\n[ \t#>]{0,8}mi"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """A block of PEM with its two lines; ``text`` is empty if the second one is missing."""
+    """A block of PEM with its two lines; ``text`` is empty if one of them is missing."""
 
     label: str
     text: bytes
 
 
 def looks_like_pem(content: bytes) -> bool:
-    """Tell whether a content has the first line of a block of PEM."""
-    return b"-----BEGIN " in content
+    """Tell whether a content has a line of PEM, or a damaged first line of a certificate."""
+    return b"-----BEGIN " in content or b"-----END " in content or _likely(content)
+
+
+def has_pem(content: bytes) -> bool:
+    """Tell whether a content has a block of PEM, of any kind."""
+    return _LINE.search(content) is not None
+
+
+def damaged_line(content: bytes) -> int:
+    """Return the number of the first line that begins a certificate and is damaged; 0 for none.
+
+    Such as one with four dashes or small letters. Programs pass over what it begins.
+    """
+    if content.lower().count(b"begin") == content.count(b"-----BEGIN CERTIFICATE-----"):
+        return 0  # which is by far the quickest
+    intact = {line.start(1) for line in _LINE.finditer(content)}
+    for line in _LIKE_BEGIN.finditer(content.lower()):
+        if line.start() not in intact:
+            return content.count(b"\n", 0, line.start()) + 1
+    return 0
+
+
+def _likely(content: bytes) -> bool:
+    return _LIKE_BEGIN.search(content.lower()) is not None
 
 
 def split_pem(content: bytes) -> Iterator[Block]:
@@ -29,7 +56,9 @@ def split_pem(content: bytes) -> Iterator[Block]:
             if start >= 0:
                 yield Block(label=label, text=b"")
             label, start = name, line.start()
-        elif start >= 0 and name == label:
+        elif start < 0:
+            yield Block(label=name, text=b"")
+        elif name == label:
             yield Block(label=label, text=content[start : line.end()])
             start = -1
     if start >= 0:

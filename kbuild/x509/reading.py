@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import pkcs7
 from kbuild.base.files import BROKEN as _BROKEN
 from kbuild.x509.facts import CertificateFacts, facts_of
 from kbuild.x509.keys import KeyFacts, is_private_key, read_der_key, read_key
-from kbuild.x509.pem import Block, looks_like_pem, split_pem
+from kbuild.x509.pem import Block, damaged_line, looks_like_pem, split_pem
 
 # What parsing a certificate and reading values from it can raise.
 BROKEN = (
@@ -21,6 +21,9 @@ BROKEN = (
 )
 _CERTIFICATES = ("CERTIFICATE", "X509 CERTIFICATE")
 _BUNDLES = ("PKCS7", "CMS")
+# Blocks with other labels that have such a word in them are damaged.
+_WORDS = ("CERTIFICATE", "PRIVATE KEY")
+_OTHER_BLOCKS = ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST", "ATTRIBUTE CERTIFICATE")
 _LONGEST = 200  # characters of what the library says of an error
 _SEQUENCE = b"0"  # 0x30, with which all DER here begins
 
@@ -70,6 +73,8 @@ def read_content(content: bytes) -> Content:
                 _read_block(block, found)
             except Unreadable as error:
                 found.problems.append(f"block {number} ({block.label}): {error}")
+        if not found.problems and (line := damaged_line(content)):
+            found.problems.append(f"line {line} begins a certificate, but it is damaged")
     elif content.startswith(_SEQUENCE):
         _read_der(content, found)
     return found
@@ -84,6 +89,9 @@ def _read_block(block: Block, found: Content) -> None:
         found.certificates += _bundle(pkcs7.load_pem_pkcs7_certificates, _pkcs7_text(block))
     elif block.label == "TRUSTED CERTIFICATE":
         message = "it is in OpenSSL's own format; convert it with `openssl x509`"
+        raise Unreadable(message)
+    elif block.label not in _OTHER_BLOCKS and any(word in block.label for word in _WORDS):
+        message = "its first line is damaged"
         raise Unreadable(message)
 
 

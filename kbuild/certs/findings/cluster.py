@@ -121,7 +121,7 @@ def trusted(scene: Scene) -> Iterator[Finding]:
     for one in scene.seen:
         path, place = one.shown.path, one.shown.place
         if place.startswith("clusters["):
-            bundles.setdefault((path, place.partition(" certificate ")[0]), []).append(one)
+            bundles.setdefault((path, one.entry.part), []).append(one)
         elif one.shown.is_ca and not place.startswith("users["):
             files.setdefault(path, []).append(one)
     for entry in scene.tree.kubeconfigs:

@@ -31,7 +31,7 @@ class Seen:
     def is_first(self) -> bool:
         """Tell whether it is what its file is for: not the CA of a kubeconfig or of a bundle."""
         place = self.shown.place
-        return not place or (place.startswith("users[") and "certificate " not in place)
+        return self.entry.number == 1 and (not place or place.startswith("users["))
 
     @property
     def is_in_use(self) -> bool:

@@ -1,5 +1,6 @@
 """What is read below paths, and what is told of the rest: nothing ends in a traceback."""
 
+import base64
 import os
 import resource
 import shutil
@@ -14,7 +15,15 @@ from hypothesis import strategies as st
 
 from kbuild.certs.api import take_inventory
 from kbuild.certs.model import Inventory
-from tests.support.authority import CLIENT, NOW, Issued, control_plane, issue, kubeconfig
+from tests.support.authority import (
+    CLIENT,
+    NOW,
+    Issued,
+    control_plane,
+    issue,
+    kubeconfig,
+    write_kubeconfig,
+)
 from tests.support.mutations import damaged
 from tests.support.recorder import Recorder
 from tests.unit.certs.conftest import Read
@@ -96,6 +105,39 @@ def test_what_should_be_a_certificate_and_is_not(
         assert kind in kinds(inventory)
         assert {f.path for f in inventory.findings if f.kind == kind} == {f"{tmp_path}/bad.crt"}
     assert len(read(tmp_path).certificates) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"-----BEGIN CERTIFICATE-----", b"-----BEGIN CERTIFICATE----"),
+        (b"-----BEGIN CERTIFICATE-----", b"----BEGIN CERTIFICATE-----"),
+        (b"-----BEGIN CERTIFICATE-----", b"-----BEGIN  CERTIFICATE-----"),
+        (b"-----BEGIN CERTIFICATE-----", b"-----BEGIN CERTIFICATE -----"),
+        (b"-----BEGIN CERTIFICATE-----", b"-----Begin certificate-----"),
+        (b"-----BEGIN CERTIFICATE-----\n", b""),
+        (b"CERTIFICATE-----", b"certificate-----"),
+    ],
+    ids=["end", "start", "spaces", "space", "small", "absent", "both small"],
+)
+def test_a_damaged_first_line_is_never_silent(
+    old: bytes, new: bytes, tmp_path: Path, read: Read
+) -> None:
+    damage = LEAF.pem.replace(old, new)
+    for name in ("x.crt", "any.name"):
+        for content in (damage, damage + CA.pem, CA.pem + damage):
+            (tmp_path / name).write_bytes(content)
+            told = {f.kind for f in read(tmp_path).findings}
+            assert told & {"unreadable", "not-a-certificate"}, content
+        (tmp_path / name).unlink()
+
+
+def test_blocks_of_other_kinds_are_passed_over(tmp_path: Path, read: Read) -> None:
+    for label in (b"CERTIFICATE REQUEST", b"PUBLIC KEY", b"X509 CRL", b"DH PARAMETERS"):
+        content = LEAF.pem.replace(b"CERTIFICATE", label)
+        (tmp_path / f"{label.decode()}.pem").write_bytes(content)
+    (tmp_path / "x.sh").write_text("# BEGIN of the certificate\necho begin certificate\n")
+    assert read(tmp_path).findings == ()
 
 
 def test_one_broken_block_does_not_hide_the_others(tmp_path: Path, read: Read) -> None:
@@ -272,3 +314,77 @@ def test_ten_thousand_certificates_are_all_there(tmp_path: Path, read: Read) -> 
     assert len(inventory.certificates) == 10_010
     assert {c.chain for c in inventory.certificates} == {"verified", "self-signed"}
     shutil.rmtree(tmp_path)
+
+
+USER = kubeconfig("x", issue("x", CA, usages=(CLIENT,)), CA)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"# -----BEGIN by a tool\n" + USER,
+        b"# " + BEGIN + USER,
+        b"kind: Pod\n---\n" + USER + b"---\n{}\n",
+        USER.replace(b"kind: Config\n", b""),
+    ],
+    ids=["comment", "certificate in a comment", "documents", "no kind"],
+)
+def test_unusual_kubeconfigs(content: bytes, tmp_path: Path, read: Read) -> None:
+    (tmp_path / "x").write_bytes(content)
+    assert {place.partition("[")[0] for place in places(read(tmp_path))} == {"users", "clusters"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#!/bin/sh\nctx=$(kubectl config current-context)\n\tfoo: bar: baz\n",
+        "<p>certificate-authority</p>\n<pre>kubectl config current-context</pre>\n",
+        "kind: A\n---\nkind: ConfigMap\ndata: {x: 'certificate-authority: /a'}\n",
+    ],
+    ids=["script", "page", "manifest"],
+)
+def test_text_about_kubeconfigs_is_passed_over(text: str, tmp_path: Path, read: Read) -> None:
+    (tmp_path / "x").write_text(text)
+    assert read(tmp_path).findings == ()
+    assert kinds(read(tmp_path / "x")) == ["unreadable"]
+
+
+def test_a_damaged_kubeconfig_with_any_name_is_reported(tmp_path: Path, read: Read) -> None:
+    (tmp_path / "x").write_bytes(USER + b"  ]")
+    assert kinds(read(tmp_path)) == ["unreadable"]
+
+
+def test_a_kubeconfig_that_refers_to_a_directory(tmp_path: Path, read: Read) -> None:
+    LEAF.write(tmp_path / "other/x.crt")
+    config = tmp_path / "config"
+    config.write_text("users: [{name: x, user: {client-certificate: other}}]\n")
+    inventory = read(config)
+    assert inventory.certificates == ()
+    assert "kubeconfig-file-missing" in kinds(inventory)
+
+
+@pytest.mark.timeout(3)
+@pytest.mark.parametrize(
+    "text",
+    ["? a\n" * 60_000, "a: 1" + ":1" * 100_000, "a: " + "9" * 200_000, "a: [" + "[]," * 70_000],
+    ids=["keys", "sexagesimal", "digits", "lists"],
+)
+def test_a_kubeconfig_that_takes_long_to_parse(text: str, tmp_path: Path, read: Read) -> None:
+    (tmp_path / "admin.conf").write_text(f"current-context: x\n{text}\n")
+    assert kinds(read(tmp_path)) == ["unreadable"]
+
+
+def test_any_key_of_a_file_may_fit(tmp_path: Path, read: Read) -> None:
+    (tmp_path / "x.pem").write_bytes(CA.key_pem + LEAF.key_pem + LEAF.pem)
+    (tmp_path / "x.pem").chmod(0o600)
+    assert "key-mismatch" not in kinds(read(tmp_path))
+    (tmp_path / "x.pem").write_bytes(CA.key_pem + CA.key_pem + LEAF.pem)
+    assert "key-mismatch" in kinds(read(tmp_path))
+
+
+def test_a_users_name_does_not_hide_a_key_that_does_not_fit(tmp_path: Path, read: Read) -> None:
+    content = kubeconfig("x certificate 2", LEAF, CA).replace(
+        base64.b64encode(LEAF.key_pem), base64.b64encode(CA.key_pem)
+    )
+    write_kubeconfig(tmp_path / "config", content)
+    assert "key-mismatch" in kinds(read(tmp_path))
