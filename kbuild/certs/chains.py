@@ -2,15 +2,21 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from kbuild.certs.model import Chain
 from kbuild.certs.paths import folder_of, near
 from kbuild.certs.reading import CertificateEntry
 from kbuild.x509.api import signed_by
 
-# A hostile folder may hold thousands of CAs of one name; after years of renewals there are a few.
-_MAX_TRIED = 32
-_MAX_DEPTH = 16  # CAs above one another
+# A hostile directory may hold thousands of CAs of one name; after renewals there are a few.
+_MAX_TRIED = 1000  # keys for each certificate, until the attempts are used up
+_MAX_ATTEMPTS = 20_000
+_FEW = 8
+_MAX_ALIKE = 32  # certificates of one CA
+_MAX_ABOVE = 64  # CAs above a certificate
+
+_Named = dict[bytes, list[CertificateEntry]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,63 +27,115 @@ class Issuer:
     ca: CertificateEntry | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Signers:
+    """The certificates of the CA that signed one, the best first; without any, what is wrong."""
+
+    cas: tuple[CertificateEntry, ...] = ()
+    chain: Chain = "unknown-issuer"
+
+
 class Chains:
-    """The CAs by name, and those that each kubeconfig embeds."""
+    """The CAs by name and by public key, and those that each kubeconfig embeds."""
 
     def __init__(self, entries: Iterable[CertificateEntry]) -> None:
-        self._cas: dict[str, list[CertificateEntry]] = {}
-        self._by_key_id: dict[tuple[str, bytes], list[CertificateEntry]] = {}
-        self._own: dict[str, set[str]] = {}
-        self._known: dict[tuple[str, str], Issuer] = {}
+        self._named: dict[str, _Named] = {}
+        self._by_key_id: dict[tuple[str, bytes], dict[bytes, None]] = {}
+        self._own: dict[str, dict[bytes, None]] = {}
+        self._signers: dict[tuple[str, str], _Signers] = {}
+        self._above: dict[str, Chain] = {}
+        self._roots: dict[str, bool] = {}
+        self._attempts = _MAX_ATTEMPTS
         cas: dict[str, CertificateEntry] = {}
         for entry in sorted(entries, key=_files_last):
             if entry.facts.may_sign:
                 cas[entry.facts.fingerprint] = entry
                 if _is_embedded(entry):
-                    self._own.setdefault(entry.path, set()).add(entry.facts.fingerprint)
-        for ca in cas.values():
-            self._cas.setdefault(ca.facts.subject, []).append(ca)
-            if ca.facts.own_key_id is not None:
-                named = (ca.facts.subject, ca.facts.own_key_id)
-                self._by_key_id.setdefault(named, []).append(ca)
+                    self._own.setdefault(entry.path, {})[entry.facts.public_key] = None
+        for ca in sorted(cas.values(), key=_longest_first):
+            facts = ca.facts
+            self._named.setdefault(facts.subject, {}).setdefault(facts.public_key, []).append(ca)
+            if facts.own_key_id is not None:
+                which = facts.subject, facts.own_key_id
+                self._by_key_id.setdefault(which, {})[facts.public_key] = None
 
-    def issuer_of(self, entry: CertificateEntry, depth: int = 0) -> Issuer:
+    def issuer_of(self, entry: CertificateEntry) -> Issuer:
         """Return who signed a certificate."""
-        # In a kubeconfig the answer depends on what else it embeds.
-        which = entry.facts.fingerprint, entry.path if _is_embedded(entry) else ""
-        known = self._known.get(which)
+        if self._is_root(entry):
+            return Issuer(chain="self-signed", ca=None)
+        signers = self._signers_of(entry)
+        if not signers.cas:
+            return Issuer(chain=signers.chain, ca=None)
+        # A CA that was cross-signed has several certificates, and not all of them lead to a root.
+        for ca in signers.cas:
+            if self._chain_above(ca) == "verified":
+                return Issuer(chain="verified", ca=ca)
+        return Issuer(chain=self._chain_above(signers.cas[0]), ca=signers.cas[0])
+
+    def _chain_above(self, ca: CertificateEntry) -> Chain:
+        """Return how far a CA can be followed, whichever of its signers leads on."""
+        known = self._above.get(ca.facts.fingerprint)
         if known is None:
-            known = self._known[which] = self._find(entry, depth)
+            known = self._above[ca.facts.fingerprint] = self._follow(ca)
         return known
 
-    def _find(self, entry: CertificateEntry, depth: int) -> Issuer:
+    def _follow(self, ca: CertificateEntry) -> Chain:
+        seen, waiting, ends = {ca.facts.fingerprint}, [ca], set[Chain]()
+        for each in waiting:
+            if self._is_root(each):
+                return "verified"
+            signers = self._signers_of(each)
+            if not signers.cas:
+                ends.add(signers.chain)
+            for above in signers.cas:
+                if above.facts.fingerprint not in seen and len(seen) < _MAX_ABOVE:
+                    seen.add(above.facts.fingerprint)
+                    waiting.append(above)
+        return "bad-signature" if ends == {"bad-signature"} else "unknown-issuer"
+
+    def _is_root(self, entry: CertificateEntry) -> bool:
         facts = entry.facts
-        if facts.is_self_issued and signed_by(facts, facts):
-            return Issuer(chain="self-signed", ca=None)
-        named = self._cas.get(facts.issuer, [])
-        ca = next((ca for ca in self._candidates(entry, named) if signed_by(facts, ca.facts)), None)
-        if ca is None:
-            is_bad = any(self._is_expected(entry, ca) for ca in named)
-            return Issuer(chain="bad-signature" if is_bad else "unknown-issuer", ca=None)
-        if depth == _MAX_DEPTH:
-            return Issuer(chain="unknown-issuer", ca=ca)
-        above = self.issuer_of(ca, depth + 1).chain
-        return Issuer(chain="verified" if above in ("self-signed", "verified") else above, ca=ca)
+        known = self._roots.get(facts.fingerprint)
+        if known is None:
+            known = facts.is_self_issued and signed_by(facts, facts) is True
+            self._roots[facts.fingerprint] = known
+        return known
 
-    def _candidates(
-        self, entry: CertificateEntry, named: list[CertificateEntry]
-    ) -> Iterator[CertificateEntry]:
-        """Yield the CAs to try: of the named key first, then the nearest, then the longest.
+    def _signers_of(self, entry: CertificateEntry) -> _Signers:
+        # In a kubeconfig the answer depends on what else it embeds.
+        which = entry.facts.fingerprint, entry.path if _is_embedded(entry) else ""
+        known = self._signers.get(which)
+        if known is None:
+            known = self._signers[which] = self._find(entry)
+        return known
 
-        The CAs that the same kubeconfig embeds are among them, however many others there are. Files
-        come before copies in kubeconfigs, which may be out of date.
-        """
+    def _find(self, entry: CertificateEntry) -> _Signers:
+        named = self._named.get(entry.facts.issuer, {})
+        is_certain, is_expected, tried = True, False, set[bytes]()
+        for key in self._keys_to_try(entry, named):
+            if key in tried:
+                continue
+            tried.add(key)
+            others = _others(entry, named[key])
+            if not others:
+                continue
+            self._attempts -= 1
+            is_signed = signed_by(entry.facts, others[0].facts)
+            if is_signed:
+                return _Signers(cas=others)
+            is_certain = is_certain and is_signed is not None
+            is_expected = is_expected or any(self._is_expected(entry, ca) for ca in others)
+        is_bad = is_certain and is_expected and len(tried) == len(named)
+        return _Signers(chain="bad-signature" if is_bad else "unknown-issuer")
+
+    def _keys_to_try(self, entry: CertificateEntry, named: _Named) -> Iterator[bytes]:
+        """Yield the public keys of CAs to try: that of the key id and those beside it first."""
+        limit = _MAX_TRIED if self._attempts > 0 else _FEW
         key_id = entry.facts.issuer_key_id
-        if key_id is not None:  # nearly always enough, and then not all have to be sorted
-            yield from _nearest(entry, self._by_key_id.get((entry.facts.issuer, key_id), []))
-        yield from _nearest(entry, named)
-        own = self._own.get(entry.path, set())
-        yield from (ca for ca in named if ca.facts.fingerprint in own)
+        by_id = self._by_key_id.get((entry.facts.issuer, key_id), {}) if key_id else {}
+        yield from islice(by_id, limit)  # nearly always enough
+        yield from (key for key in self._own.get(entry.path, {}) if key in named)
+        yield from islice(named, limit)
 
     def _is_expected(self, entry: CertificateEntry, ca: CertificateEntry) -> bool:
         """Tell whether a CA of the right name should have signed a certificate.
@@ -87,26 +145,33 @@ class Chains:
         """
         if not _is_embedded(entry):
             return not _is_embedded(ca)
-        if ca.facts.fingerprint in self._own.get(entry.path, set()):
+        if ca.facts.public_key in self._own.get(entry.path, {}):
             return True
         return not _is_embedded(ca) and ca.path.startswith(f"{folder_of(entry.path)}/")
 
 
-def _nearest(entry: CertificateEntry, cas: list[CertificateEntry]) -> list[CertificateEntry]:
-    others = [ca for ca in cas if ca.facts.fingerprint != entry.facts.fingerprint]
-    if len(others) > 1:
-        others.sort(key=lambda ca: _rank(entry, ca))
-    return others[:_MAX_TRIED]
+def _others(entry: CertificateEntry, alike: list[CertificateEntry]) -> tuple[CertificateEntry, ...]:
+    """Return the certificates of a CA but this one: in files first, the nearest, the longest.
 
-
-def _rank(entry: CertificateEntry, ca: CertificateEntry) -> tuple[bool, int, float]:
-    return _is_embedded(ca), -near(entry.path, ca.path), -ca.facts.not_after.timestamp()
+    Files come before copies in kubeconfigs, which may be out of date.
+    """
+    others = [
+        ca
+        for ca in islice(alike, _MAX_ALIKE + 1)
+        if ca.facts.fingerprint != entry.facts.fingerprint
+    ]
+    others.sort(key=lambda ca: (_is_embedded(ca), -near(entry.path, ca.path)))
+    return tuple(others[:_MAX_ALIKE])
 
 
 def _is_embedded(entry: CertificateEntry) -> bool:
-    return entry.place.startswith(("users[", "clusters["))
+    return entry.part != ""
 
 
 def _files_last(entry: CertificateEntry) -> tuple[bool, bool, str]:
     """Sort the copies of a CA so that the one that stands for all comes last."""
     return not _is_embedded(entry), not entry.place, entry.path
+
+
+def _longest_first(ca: CertificateEntry) -> tuple[bool, float]:
+    return _is_embedded(ca), -ca.facts.not_after.timestamp()

@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
+_MAX_EXPONENT = 1 << 32  # Go refuses larger ones; a signature of such a key takes long to verify
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 # The words of the certificates API (k8s.io/api/certificates/v1/types.go, KeyUsage).
 _KEY_USAGES = {
@@ -62,7 +63,8 @@ class CertificateFacts:
     ``der`` is the certificate itself: the library's object takes ten times as much memory.
     ``subject`` and ``issuer`` are as in RFC 4514. ``public_key`` is the DER of the
     SubjectPublicKeyInfo, empty if its kind is not known. ``bits`` is the size of an RSA or DSA
-    modulus, 0 for other keys. ``hash_name`` is that of the signature, such as ``sha256``, empty if
+    modulus, 0 for other keys. ``has_large_exponent`` tells whether an RSA key has an exponent that
+    programs refuse. ``hash_name`` is that of the signature, such as ``sha256``, empty if
     it has none of its own. ``may_sign`` tells whether it can be a CA: BasicConstraints say so, or
     it has none and is its own issuer. ``serial`` is hexadecimal, as openssl prints it.
     """
@@ -80,6 +82,7 @@ class CertificateFacts:
     may_sign: bool
     key: str
     bits: int
+    has_large_exponent: bool
     public_key: bytes
     hash_name: str
     names: tuple[str, ...]
@@ -117,6 +120,7 @@ def facts_of(certificate: x509.Certificate) -> CertificateFacts:
         may_sign=is_ca or (constraints is None and subject == issuer),
         key=key,
         bits=bits,
+        has_large_exponent=_has_large_exponent(certificate) if bits else False,
         public_key=public_key,
         hash_name=_hash_name(certificate),
         names=tuple(_names(extensions.get(x509.SubjectAlternativeName))),
@@ -152,6 +156,11 @@ def _public_key(certificate: x509.Certificate) -> tuple[str, int, bytes]:
         return key_facts(certificate.public_key())
     except (ValueError, UnsupportedAlgorithm):  # a kind or a curve that the library lacks
         return "unknown", 0, b""
+
+
+def _has_large_exponent(certificate: x509.Certificate) -> bool:
+    key = certificate.public_key()
+    return isinstance(key, rsa.RSAPublicKey) and key.public_numbers().e >= _MAX_EXPONENT
 
 
 def _values(name: x509.Name, oid: x509.ObjectIdentifier) -> Iterator[str]:

@@ -80,6 +80,9 @@ def weak(scene: Scene) -> Iterator[Finding]:
         if 0 < facts.bits < LEAST_BITS or facts.key.startswith("DSA"):
             reason = f"its key is {facts.key}; {LEAST_BITS} bits of RSA are the least"
             yield remedied("warning", "weak-key", one, reason, with_new_key(one, scene))
+        if facts.has_large_exponent:
+            reason = "the exponent of its RSA key is 2^32 or more, which Go's programs refuse"
+            yield remedied("warning", "weak-key", one, reason, with_new_key(one, scene))
         if facts.hash_name in WEAK_HASHES and not _is_root(one):
             reason = f"it is signed with {facts.hash_name.upper()}, which Go's programs refuse"
             yield remedied("warning", "weak-signature", one, reason, another(one, scene))
