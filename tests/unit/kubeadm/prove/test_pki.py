@@ -251,5 +251,5 @@ def test_one_date_that_is_off_is_found_where_lifetimes_are_stored(
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("text", [b"[" * 60_000, b"{a: " * 15_000, b"- " * 30_000, b"? " * 30_000])
 def test_a_kubeconfig_without_end_is_refused_soon(text: bytes) -> None:
-    with pytest.raises(UnreadableCertificate, match="more than 16 levels"):
+    with pytest.raises(UnreadableCertificate, match=r"more than 16 levels|it is not YAML"):
         read_certificates({"admin.conf": text})
