@@ -1,6 +1,5 @@
 """The commands that a finding suggests, each ready to be typed into a shell."""
 
-import os
 import re
 import shlex
 from collections.abc import Iterable
@@ -31,7 +30,7 @@ def quote(path: str) -> str:
         return shlex.quote(path)
     escaped = "".join(
         f"\\x{byte:02x}" if byte < 0x20 or byte > 0x7E or byte in b"\\'" else chr(byte)  # noqa: PLR2004  # printable ASCII
-        for byte in os.fsencode(path)
+        for byte in path.encode("utf-8", "surrogateescape")
     )
     return f"$'{escaped}'"
 

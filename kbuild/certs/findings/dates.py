@@ -44,7 +44,7 @@ def outliving(scene: Scene) -> Iterator[Finding]:
             signed[one.issuer.ca.facts.fingerprint].append(one)
     for ca in scene.judged:
         mine = signed.get(ca.shown.fingerprint, []) if ca.entry.facts.may_sign else []
-        later = [one for one in mine if one.shown.not_after > ca.shown.not_after + SAME_TIME]
+        later = [one for one in mine if one.shown.not_after - ca.shown.not_after > SAME_TIME]
         if later:
             last = max(later, key=lambda one: one.shown.not_after).shown
             which = "a certificate" if len(later) == 1 else f"{len(later)} certificates"

@@ -4,19 +4,21 @@ import base64
 import shlex
 import shutil
 import subprocess
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from kbuild.certs import commands
 from kbuild.certs.model import Certificate, Finding, Inventory
 from tests.support.authority import (
     CLIENT,
     DAY,
     NOW,
     SERVER,
+    YEAR,
     Issued,
     control_plane,
     issue,
@@ -571,3 +573,18 @@ def test_the_configuration_has_the_lifetimes_that_the_cluster_has(
     for kind in ("kubelet-serving-self-signed", "kubelet-client-short"):
         assert "--ca-years 30 --leaf-years 20 " in only(inventory, kind).command
     assert only(inventory, "kubelet-serving-self-signed").severity == "info"
+
+
+def test_a_ca_without_an_end_is_judged_like_others(tmp_path: Path, read: Read) -> None:
+    # RFC 5280, section 4.1.2.5: 99991231235959Z stands for no expiration.
+    end = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+    ca = issue("kubernetes", born=NOW, years=(end - NOW) / YEAR, ca=True)
+    ca.write(tmp_path / "ca.crt")
+    issue("n1", ca).write(tmp_path / "n1.crt")
+    inventory = read(tmp_path)
+    assert max(c.not_after for c in inventory.certificates) == end
+    assert of(inventory, "leaf-outlives-ca") == []
+
+
+def test_commands_quote_all_bytes_of_a_name() -> None:
+    assert commands.quote("vi\u2713\x01\udcff") == r"$'vi\xe2\x9c\x93\x01\xff'"
