@@ -1,6 +1,5 @@
 """The configuration that a living cluster has stored, and what must change in it."""
 
-import difflib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import yaml
 from packaging.version import InvalidVersion, Version
 
+from kbuild.base.diff import unified
 from kbuild.base.files import BROKEN, read_file, reason_of
 from kbuild.config import yamltext
 from kbuild.config.errors import BadStoredConfiguration
@@ -40,13 +40,7 @@ class Stored:
     @property
     def diff(self) -> str:
         """Return the difference in the unified format, empty if nothing changes."""
-        lines = difflib.unified_diff(
-            self.before.splitlines(keepends=True),
-            self.after.splitlines(keepends=True),
-            f"{self.name}.before.yaml",
-            f"{self.name}.yaml",
-        )
-        return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
+        return unified(self.before, self.after, f"{self.name}.before.yaml", f"{self.name}.yaml")
 
     def patch(self, text: str) -> str:
         """Return the merge patch that stores this text; other keys of the ConfigMap stay."""

@@ -1,11 +1,10 @@
 """Apply the patches with git, and check the result by computing the lifetimes from the source."""
 
-import difflib
 import hashlib
-import io
 from datetime import timedelta
 
 from kbuild.base import git
+from kbuild.base.diff import unified
 from kbuild.base.errors import BrokenSource, NotWritable
 from kbuild.kubeadm.model import (
     STOCK_CA_YEARS,
@@ -22,8 +21,6 @@ from kbuild.kubeadm.patching.fitting import check_keeps, fitting_series, human, 
 from kbuild.kubeadm.patching.goconst import GoSourceError
 from kbuild.kubeadm.patching.gosource import added_duration, const_value
 from kbuild.kubeadm.patching.series import Check, Hunk, Patch, Series
-
-NO_NEWLINE = "\n\\ No newline at end of file\n"
 
 
 def patch_tree(
@@ -53,7 +50,9 @@ def patch_tree(
         toolchain=toolchain,
         lifetimes=lifetimes,
         patches=tuple(_applied(patch, text) for patch, text in rendered.items()),
-        diff="".join(_diff(file, before[file], after[file]) for file in sorted(before)),
+        diff="".join(
+            unified(before[file], after[file], f"a/{file}", f"b/{file}") for file in sorted(before)
+        ),
         stored_defaults=stored_defaults if series.stored_defaults else None,
         note=series.note(stored_defaults),
     )
@@ -133,9 +132,3 @@ def _computed(source: str, check: Check) -> int:
 
 def _applied(patch: Patch, text: str) -> AppliedPatch:
     return AppliedPatch(name=patch.name, sha256=hashlib.sha256(text.encode()).hexdigest())
-
-
-def _diff(file: str, before: str, after: str) -> str:
-    old, new = (io.StringIO(text, newline="\n").readlines() for text in (before, after))
-    lines = difflib.unified_diff(old, new, f"a/{file}", f"b/{file}")
-    return "".join(line if line.endswith("\n") else line + NO_NEWLINE for line in lines)
