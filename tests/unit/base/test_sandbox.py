@@ -28,6 +28,8 @@ from kbuild.base.sandbox import (
     unpack_files,
 )
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 LIMITS = Limits(processes=100, memory=128 * MIB, disk=4 * MIB, printed=MIB, seconds=30)
 FOLDER = PurePosixPath("/etc/kubernetes")
@@ -101,7 +103,6 @@ def test_outside_the_program_is_no_root_either(tmp_path: Path) -> None:
     assert owners == {SANDBOX_ID if os.geteuid() == 0 else os.geteuid()}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -235,7 +236,6 @@ def test_output_is_limited(tmp_path: Path) -> None:
         limited(tmp_path, "exec cat /dev/urandom")
 
 
-@pytest.mark.slow
 def test_output_that_is_read_as_lines_is_limited(tmp_path: Path) -> None:
     process = start(tmp_path, "exec yes")
     with pytest.raises(SandboxLimit, match="1 MiB of output"):
@@ -265,7 +265,6 @@ def test_the_exit_code_is_that_of_the_program(tmp_path: Path) -> None:
     assert run(tmp_path / "more", "sh -c 'kill -9 $$'; exit $?").code == 137
 
 
-@pytest.mark.slow
 def test_the_program_dies_with_its_parent(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path\n"
@@ -307,7 +306,6 @@ def test_a_machine_without_bubblewrap_is_told_so(
 # --- files of others ---------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @given(st.dictionaries(st.from_regex(r"[a-z]{1,9}(/[a-z]{1,9}){0,3}", fullmatch=True), st.binary()))
 def test_packing_and_unpacking_are_each_others_inverse(files: dict[str, bytes]) -> None:
     folders = {str(p) for name in files for p in PurePosixPath(name).parents}

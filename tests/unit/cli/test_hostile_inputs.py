@@ -22,6 +22,8 @@ from tests.support.goelf import write_go_elf
 from tests.support.releases import forge, forge_sums, make_release
 from tests.support.repositories import git, make_repository
 
+pytestmark = pytest.mark.slow
+
 KBUILD = Path(sys.executable).with_name("kbuild")
 YEARS = ("--ca-years", "100", "--leaf-years", "10")
 BUILD = ("kubeadm", *YEARS, "--version", "v1.20.2", "--builder", "local", "--dry-run")
@@ -138,7 +140,6 @@ def words_for(reader: str, file: Path, release: Path) -> tuple[object, ...]:
             return ("check", release, *WHO, "--trust-config", file)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", NO_FILES)
 @pytest.mark.parametrize("reader", READERS)
 def test_only_a_regular_file_is_read(reader: str, kind: str, release: Path, tmp_path: Path) -> None:
@@ -154,7 +155,6 @@ def test_only_a_regular_file_is_read(reader: str, kind: str, release: Path, tmp_
         assert str(file) in said
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
 def test_a_file_that_may_not_be_read_is_told(reader: str, release: Path, tmp_path: Path) -> None:
     file = tmp_path / "odd"
@@ -199,7 +199,6 @@ def test_a_lock_file_below_what_is_no_folder_is_refused(
     assert str(tmp_path / "odd") in said
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", NO_FILES)
 @pytest.mark.parametrize("flag", ["--output", "--cache-dir"])
 def test_what_is_no_folder_is_not_written_to(
@@ -231,7 +230,6 @@ def test_the_home_of_nobody_is_no_path(name: str) -> None:
     assert f"{name.replace('_', '-')} cannot be '~nosuchuser/x': there is no such user" in said
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "kind", "reason"),
     [
@@ -274,7 +272,6 @@ def test_settings_of_any_kind_are_an_error_of_their_own(
     assert len(said) < 1000
 
 
-@pytest.mark.slow
 def test_settings_are_utf8_whatever_the_locale(tmp_path: Path) -> None:
     file = tmp_path / "kbuild.toml"
     file.write_bytes('# für mich\ngolang-repository = "ü"\n'.encode())
@@ -290,7 +287,6 @@ def test_settings_are_utf8_whatever_the_locale(tmp_path: Path) -> None:
     assert b"the locale cannot encode it" in done.stderr
 
 
-@pytest.mark.slow
 def test_a_current_folder_that_was_removed_is_told(repository: Path, tmp_path: Path) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()
@@ -336,7 +332,6 @@ def test_all_that_is_missing_is_told_at_once(
 # --- names in a locale that has not their characters -------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("locale", [ASCII, UTF8], ids=["ascii", "utf-8"])
 @pytest.mark.parametrize("name", ["ü".encode(), b"x\xff"], ids=["u umlaut", "no utf-8"])
 def test_an_output_of_any_name_is_planned(
@@ -352,7 +347,6 @@ def test_an_output_of_any_name_is_planned(
     assert not output.exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ü".encode(), b"x\xff"], ids=["u umlaut", "no utf-8"])
 def test_a_release_of_any_name_is_checked_and_signed(
     name: bytes, made: Path, key: Path, tmp_path: Path
@@ -363,7 +357,6 @@ def test_a_release_of_any_name_is_checked_and_signed(
         assert process(*words, **ASCII).returncode == 0
 
 
-@pytest.mark.slow
 def test_a_result_of_any_characters_is_printed(tmp_path: Path) -> None:
     folder = make_release(
         tmp_path / "work",
@@ -419,7 +412,6 @@ def test_a_costly_cosign_key_is_refused(
     assert "its scrypt parameters are none that cosign uses" in said
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -477,7 +469,6 @@ def encrypted_pem(path: Path, kdf: str, *cost: int) -> Path:
     return pem_file(path, "ENCRYPTED PRIVATE KEY", key)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     ("kdf", "cost", "reason"),
@@ -696,7 +687,6 @@ def on_a_full_disk(
     return done.returncode, done.stderr
 
 
-@pytest.mark.slow
 def test_sign_names_the_full_disk_and_leaves_nothing(made: Path, key: Path, tmp_path: Path) -> None:
     folder = tmp_path / "full"
     prepare = f"mkdir {folder}/v1; cp -r {made}/. {folder}/v1"
@@ -731,7 +721,6 @@ BODIES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", BODIES)
 def test_the_full_disk_is_named_and_not_another_one(kind: str, tmp_path: Path) -> None:
     if kind in ("output", "cache") and os.geteuid() != 0:

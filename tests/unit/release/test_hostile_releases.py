@@ -26,6 +26,8 @@ from tests.support.failures import outcome
 from tests.support.opened import when_opened
 from tests.support.releases import forge, forge_sums, make_release
 
+pytestmark = pytest.mark.slow
+
 BROKEN = (90, "release-broken")
 KBUILD = Path(sys.executable).with_name("kbuild")
 AMD64 = "kubeadm-linux-amd64"
@@ -100,7 +102,6 @@ def signed(made: Path, tmp_path: Path) -> Path:
 # --- what is checked is what was read ---------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("words", [("check",), ("check", "--key"), ("sign", "--key"), EXPORT])
 def test_no_file_of_a_release_is_opened_twice(
     words: tuple[str, ...], signed: Path, key: Path, public: Path
@@ -115,7 +116,6 @@ def test_no_file_of_a_release_is_opened_twice(
     assert [name for name in names if opened[name] > 1] == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment", ["SHA256SUMS.sigstore.json", "SHA512SUMS", AMD64, "provenance.sigstore.json"]
 )
@@ -197,7 +197,6 @@ def test_half_a_demand_for_a_signer_is_a_usage_error(
     assert outcome(done) == (2, "bad-setting"), done.stdout + done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -261,7 +260,6 @@ def test_check_states_what_it_checked(signed: Path, public: Path) -> None:
 # --- folders of releases ----------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["evil release", "file", "empty folder", "link", "pipe"])
 def test_what_belongs_to_no_release_is_an_error(kind: str, plain: Path) -> None:
     stray = plain.with_name("v1.31.2")
@@ -319,7 +317,6 @@ BOMBS: dict[str, Callable[[Path], None]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_binary_decides_no_size(bomb: str, plain: Path) -> None:
     BOMBS[bomb](plain / AMD64)
@@ -330,7 +327,6 @@ def test_a_binary_decides_no_size(bomb: str, plain: Path) -> None:
     assert f"different: {AMD64}" in done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["provenance.json", "build.json", "proof.json"])
 @pytest.mark.parametrize("kind", ["a key twice", "deep", "large"])
 def test_a_document_that_no_release_has_is_named(kind: str, name: str, plain: Path) -> None:
@@ -365,7 +361,6 @@ def test_links_to_one_file_count_as_many(plain: Path) -> None:
     assert "more than 500 entries" in done.stderr
 
 
-@pytest.mark.slow
 def test_a_release_among_too_many_entries_is_not_good(plain: Path) -> None:
     for number in range(10_000):
         os.link(plain / "build.json", plain.parent / f"v0.0.{number}")
@@ -374,7 +369,6 @@ def test_a_release_among_too_many_entries_is_not_good(plain: Path) -> None:
     assert outcome(done) == (90, "not-a-release") or "not all were read" in done.stderr
 
 
-@pytest.mark.slow
 def test_a_binary_of_any_size_is_not_read(plain: Path) -> None:
     with (plain / AMD64).open("r+b") as file:
         file.truncate(2**33)
@@ -383,7 +377,6 @@ def test_a_binary_of_any_size_is_not_read(plain: Path) -> None:
     assert f"different: {AMD64}: it is larger than" in done.stderr
 
 
-@pytest.mark.slow
 def test_a_release_does_not_flood_the_terminal(plain: Path) -> None:
     lines = "".join(f"{'0' * 64}  {'x' * 5000}{number:04}\n" for number in range(600))
     (plain / "SHA256SUMS").write_text(lines)
@@ -398,7 +391,6 @@ def test_a_release_does_not_flood_the_terminal(plain: Path) -> None:
 # --- modes ------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "mode"),
     [

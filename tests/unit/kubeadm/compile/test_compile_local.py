@@ -20,6 +20,8 @@ from kbuild.kubeadm.toolchain.errors import WrongGo
 from tests.support.recorder import Recorder
 from tests.unit.kubeadm.compile.conftest import patched_tree
 
+pytestmark = pytest.mark.slow
+
 # Like Go, it links what its cache holds, whatever that is, and makes what the cache lacks.
 FAKE_GO = """\
 #!/bin/sh
@@ -121,7 +123,6 @@ def link(entry: Path) -> None:
     entry.symlink_to("/usr/bin/env")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("damage", [flip, cut, empty, fifo, link])
 def test_a_damaged_entry_is_dropped_and_made_again(
     damage: Callable[[Path], None], compiled: Compile
@@ -146,7 +147,6 @@ def folder_for_entry(gocache: Path) -> None:
     (gocache / ENTRY).mkdir()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("damage", [file_for_folder, folder_for_entry])
 def test_a_build_cache_that_cannot_be_used_is_made_again(
     damage: Callable[[Path], None], compiled: Compile
@@ -159,7 +159,6 @@ def test_a_build_cache_that_cannot_be_used_is_made_again(
     assert compiled.said == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["file", "link", "fifo"])
 def test_what_is_no_build_cache_is_replaced(damage: str, compiled: Compile, tmp_path: Path) -> None:
     compiled()
@@ -203,7 +202,6 @@ def test_another_go_than_the_toolchain_is_refused(compiled: Compile, tree: Patch
         compiled()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "fifo", "link"])
 def test_a_log_that_is_no_file_is_replaced(kind: str, compiled: Compile, tmp_path: Path) -> None:
     log = compiled.workspace.cache / "logs/v1.20.2-amd64.log"

@@ -19,6 +19,8 @@ from tests.support.repositories import git as run_git
 from tests.support.repositories import make_repository
 from tests.unit.kubeadm.source.conftest import RequestFor
 
+pytestmark = pytest.mark.slow
+
 TAGS = ("v1.13.0", "v1.20.2", "v1.31.0")
 TAG = "v1.20.2"
 CERT = "staging/src/k8s.io/client-go/util/cert/cert.go"
@@ -72,7 +74,6 @@ def edit(file: Path, old: str = "", new: str = "\nfunc init() { backdoor() }\n")
     file.write_text(text.replace(old, new, 1) if old else text + new)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("tag", TAGS)
 def test_a_genuine_archive_is_verified_by_comparison(
     tag: str, upstream: Path, tmp_path: Path, obtain: Obtain
@@ -161,7 +162,6 @@ def test_a_link_that_leads_elsewhere_is_refused(tree: Path, upstream: Path, obta
         obtain(pack(tree), verify_against=str(upstream))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
@@ -196,7 +196,6 @@ def test_a_tag_of_another_commit_is_refused(tree: Path, upstream: Path, obtain: 
         obtain(pack(tree), verify_against=str(upstream))
 
 
-@pytest.mark.slow
 def test_a_mirror_is_compared_by_the_commit_of_its_tag(
     upstream: Path, tmp_path: Path, obtain: Obtain
 ) -> None:

@@ -42,7 +42,7 @@ from tests.support.recorder import Recorder
 from tests.support.repositories import git, make_repository
 from tests.unit.kubeadm.source.conftest import RequestFor
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 STALLED = "it stalled: fewer than 1000 bytes a second for 0.5 s"
 COMMIT = "1" * 40
 HTTP = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-git-upload-pack-advertisement\r\n"
@@ -80,7 +80,6 @@ def mark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     return f"mark-{tmp_path}-"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "act",
     [
@@ -101,7 +100,6 @@ def test_a_git_server_that_stalls_is_left(act: Act, recorder: Recorder, mark: st
     wait_for_the_end_of(mark)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "act",
     [
@@ -119,7 +117,6 @@ def test_a_web_server_that_stalls_is_left(act: Act, recorder: Recorder, mark: st
     wait_for_the_end_of(mark)
 
 
-@pytest.mark.slow
 def test_an_ssh_that_hangs_is_killed_with_what_it_started(
     recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str
 ) -> None:
@@ -136,7 +133,6 @@ def test_an_ssh_that_hangs_is_killed_with_what_it_started(
     wait_for_the_end_of(mark)
 
 
-@pytest.mark.slow
 def test_a_fetch_that_stalls_after_its_refs_is_left(
     workspace: Workspace, recorder: Recorder, mark: str
 ) -> None:
@@ -184,14 +180,12 @@ def test_rubbish_of_a_git_server_is_told(
         resolve(request_for(f"git://127.0.0.1:{server.port}/x"), workspace, recorder)
 
 
-@pytest.mark.slow
 def test_tags_without_end_are_cut_off(recorder: Recorder) -> None:
     with hostile_server(flood(REFS[:-4])) as server, pytest.raises(SourceUnreachable) as caught:
         list_tags(f"git://127.0.0.1:{server.port}/kubernetes", recorder)
     assert caught.value.details == "it sends more data than any repository needs"
 
 
-@pytest.mark.slow
 def test_a_pack_without_end_is_cut_off(
     workspace: Workspace, recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,7 +210,6 @@ def test_a_pack_without_end_is_cut_off(
     assert str(LARGEST // 512) in (tmp_path / "limits").read_text().split()
 
 
-@pytest.mark.slow
 def test_git_that_is_busy_itself_has_not_stalled(
     recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,7 +229,6 @@ def test_git_that_is_busy_itself_has_not_stalled(
     assert recorder.said == []
 
 
-@pytest.mark.slow
 def test_a_slow_transfer_has_not_stalled(
     workspace: Workspace, recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,7 +315,6 @@ list_tags(sys.argv[1], Recorder())
 """
 
 
-@pytest.mark.slow
 def test_git_dies_with_a_kbuild_that_is_killed(tmp_path: Path, mark: str) -> None:
     script = tmp_path / "ssh"
     script.write_text(f"#!/bin/sh\ntouch {tmp_path}/runs\nsleep 100\n")

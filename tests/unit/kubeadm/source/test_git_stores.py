@@ -20,6 +20,8 @@ from tests.support.repositories import git, make_repository
 from tests.support.trees import files_of
 from tests.unit.kubeadm.source.conftest import RequestFor
 
+pytestmark = pytest.mark.slow
+
 
 def _empty_the_objects(store: Path) -> None:
     for path in store.glob("objects/**/*"):
@@ -54,7 +56,6 @@ def settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("version", ["v1.20.2", "v1.20.1"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_store_mends_itself_however_it_was_damaged(
@@ -98,7 +99,6 @@ def test_the_users_settings_do_not_change_the_tree(
     assert b"\r" not in files_of(tree)["cmd/kubeadm/kubeadm.go"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["GIT_COMMON_DIR", "GIT_QUARANTINE_PATH", "GIT_SHALLOW_FILE"])
 def test_what_a_hook_inherits_does_not_lead_astray(
     name: str,
@@ -187,7 +187,6 @@ def _plant(store: Path, oid: str, kind: str, content: bytes) -> None:
     loose.write_bytes(zlib.compress(f"{kind} {len(content)}\0".encode() + content))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["blob", "tree", "commit"])
 def test_a_planted_object_is_noticed_and_fetched_anew(
     kind: str, upstream: Path, workspace: Workspace, recorder: Recorder, request_for: RequestFor
@@ -215,7 +214,6 @@ def test_a_planted_object_is_noticed_and_fetched_anew(
     assert any("damaged" in line and "fetching it again" in line for line in recorder.said)
 
 
-@pytest.mark.slow
 def test_a_file_that_unpacks_to_more_than_any_kubernetes_is_refused(
     upstream: Path, workspace: Workspace, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,8 @@ from tests.support.repositories import make_repository
 from tests.support.trees import files_of
 from tests.unit.kubeadm.source.conftest import RequestFor
 
+pytestmark = pytest.mark.slow
+
 TAGS = ("v1.20.1", "v1.20.2", "v1.21.0")
 UNNEEDED = "test/utils/pki_helpers.go"
 CLOSURE = "cmd/kubeadm/kubeadm.go"
@@ -79,7 +81,6 @@ class Obtain:
         return found.returncode == 0
 
 
-@pytest.mark.slow
 def test_only_the_closure_is_fetched_in_a_few_requests(obtain: Obtain) -> None:
     assert CLOSURE in obtain("v1.20.2")
     assert obtain.has("v1.20.2", CLOSURE)
@@ -88,7 +89,6 @@ def test_only_the_closure_is_fetched_in_a_few_requests(obtain: Obtain) -> None:
     assert obtain.said == []
 
 
-@pytest.mark.slow
 def test_the_license_files_of_what_is_vendored_need_no_further_request(obtain: Obtain) -> None:
     module = obtain.source / "vendor/example.org/module"
     module.mkdir(parents=True)
@@ -104,7 +104,6 @@ def test_the_license_files_of_what_is_vendored_need_no_further_request(obtain: O
     assert obtain.requests == 4  # the tag, the trees, the files, and what they import
 
 
-@pytest.mark.slow
 def test_the_next_tag_asks_for_its_difference_only(obtain: Obtain) -> None:
     obtain("v1.20.1")
     (obtain.source / "pkg/new").mkdir(parents=True)
@@ -122,7 +121,6 @@ def test_the_next_tag_asks_for_its_difference_only(obtain: Obtain) -> None:
     assert "pkg/new" in again
 
 
-@pytest.mark.slow
 def test_another_run_asks_for_the_tag_alone(obtain: Obtain) -> None:
     first = obtain("v1.20.2")
     assert obtain("v1.20.2") == first
@@ -130,7 +128,6 @@ def test_another_run_asks_for_the_tag_alone(obtain: Obtain) -> None:
     assert obtain.said == ["v1.20.2 is in the cache already"]
 
 
-@pytest.mark.slow
 def test_two_tags_of_a_commit_keep_their_names(obtain: Obtain) -> None:
     repositories.git(obtain.source, "tag", "v1.20.5", "v1.20.2^{}")
     assert obtain("v1.20.2") == obtain("v1.20.5")
@@ -139,7 +136,6 @@ def test_two_tags_of_a_commit_keep_their_names(obtain: Obtain) -> None:
     assert obtain.tag == "v1.20.2"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("damage", [b"", b"\xff\xfe\x00nonsense", b"../../etc\n/etc\n"])
 def test_a_remembered_closure_is_only_a_hint(obtain: Obtain, damage: bytes) -> None:
     first = obtain("v1.20.2")
@@ -147,7 +143,6 @@ def test_a_remembered_closure_is_only_a_hint(obtain: Obtain, damage: bytes) -> N
     assert obtain("v1.20.2") == first
 
 
-@pytest.mark.slow
 def test_a_server_without_filters_gives_the_whole_tree_and_it_is_said(obtain: Obtain) -> None:
     expected = obtain("v1.21.0")
     repositories.git(obtain.source, "config", "uploadpack.allowFilter", "false")
@@ -159,7 +154,6 @@ def test_a_server_without_filters_gives_the_whole_tree_and_it_is_said(obtain: Ob
     assert obtain.requests == 1
 
 
-@pytest.mark.slow
 def test_an_old_server_gives_the_whole_tree_and_it_is_said(
     obtain: Obtain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +169,6 @@ def test_an_old_server_gives_the_whole_tree_and_it_is_said(
     assert obtain.said == ["the source does not serve single files, fetching the whole tree"]
 
 
-@pytest.mark.slow
 def test_a_server_that_fails_at_single_files_is_asked_for_the_whole_tree(
     obtain: Obtain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,7 +186,6 @@ def test_a_server_that_fails_at_single_files_is_asked_for_the_whole_tree(
     assert obtain.said == ["the source does not serve single files, fetching the whole tree"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["..", ".git", "."])
 def test_a_tree_that_leaves_its_folder_is_refused(
     name: str, upstream: Path, tmp_path: Path, recorder: Recorder

@@ -26,6 +26,8 @@ from kbuild.kubeadm.toolchain.pin import go_name, is_go_version
 from tests.support.recorder import Recorder
 from tests.unit.kubeadm.toolchain.conftest import MakeGo, RequestFor
 
+pytestmark = pytest.mark.slow
+
 NAME = "go1.15.5.linux-amd64.tar.gz"
 
 
@@ -97,7 +99,6 @@ def left_in(workspace: Workspace) -> list[str]:
 # --- what a GOROOT is --------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("version", ["1.15.15", "1.19", "1.21.0", "1.22rc1"])
 def test_the_version_of_a_goroot(make_go: MakeGo, tmp_path: Path, version: str) -> None:
     assert version_of(make_go(version), tmp_path) == version
@@ -148,7 +149,6 @@ def test_a_relative_goroot_is_made_absolute(
     assert found == root
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("actual", ["1.15.15", "1.15", "1.15.5rc1"])
 def test_a_goroot_of_another_version(
     make_go: MakeGo,
@@ -209,7 +209,6 @@ def test_a_hostile_go_of_a_go_root_gets_no_further(
     assert not mark.exists()
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("shipped")
 def test_another_go_on_the_path_is_passed_over(
     make_go: MakeGo,
@@ -291,7 +290,6 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("shipped")
 @pytest.mark.parametrize(("damage", "named"), DAMAGES.values(), ids=DAMAGES)
 def test_an_unpacked_go_that_is_not_as_its_archive_is_unpacked_again(
@@ -335,7 +333,6 @@ def replace_folder(folder: Path) -> None:
     folder.symlink_to("absent")
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("shipped")
 @pytest.mark.parametrize("damage", [lose_archive, flip_archive, archive_of_nothing, replace_folder])
 def test_a_kept_archive_that_is_damaged_is_downloaded_again(
