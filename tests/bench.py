@@ -23,13 +23,17 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 from tests.e2e.repository import add_tag, write_tagged_repository
 from tests.support import debian, servers
+from tests.support.authority import issue
 
 GO = "1.15.15"  # of Debian; v1.20.2 itself pins 1.15.5
 VERSION, NEXT_VERSION = "v1.20.2", "v1.20.9"
 CERT = "staging/src/k8s.io/client-go/util/cert/cert.go"
 FETCHES, STARTS = 3, 15
+CERTIFICATES, FEW = 10_000, 500
 KBUILD = Path(sys.executable).with_name("kbuild")
 LATEST = Path("bench/latest.json")
 FETCH = """
@@ -162,6 +166,29 @@ class Bench:
             limit=0.90,
         )
 
+    def certificates(self) -> Iterator[Figure]:
+        """Compare `kbuild certs` on one processor with openssl, which reads a file a process."""
+        folder = self.folder / "certificates"
+        few = write_certificates(folder)
+        yield Figure(
+            what=f"certs, {CERTIFICATES:,} with keys",
+            unit="s",
+            kbuild=min(
+                timed(on_one_processor(KBUILD, "certs", folder, "--json")) for _ in range(2)
+            ),
+            beside="at most",
+            other=5,
+            limit=1,
+        )
+        loop = 'for file in "$0"/*.crt; do openssl x509 -in "$file" -noout -enddate; done'
+        yield Figure(
+            what=f"certs, {FEW}",
+            unit="s",
+            kbuild=timed(on_one_processor(KBUILD, "certs", few, "--json")),
+            beside="openssl x509 in a loop",
+            other=timed(on_one_processor("sh", "-c", loop, few)),
+        )
+
     def starts(self) -> Iterator[Figure]:
         """Compare the start with that of a program that only imports typer."""
         bare = best([sys.executable, "-c", "import typer"])
@@ -226,6 +253,26 @@ class Bench:
                 *("--cache-dir", self.folder / "cache", "--output", self.folder / "out"),
             )
         )
+
+
+def write_certificates(folder: Path) -> Path:
+    """Write certificates of 8 CAs with their keys into directories, and return one of these."""
+    keys = [rsa.generate_private_key(65537, 2048) for _ in range(64)]  # as kubeadm's
+    authorities = [issue(f"ca{n}", ca=True, years=10, key=keys[n]) for n in range(8)]
+    for number in range(CERTIFICATES):
+        place = folder / str(number // FEW)
+        place.mkdir(parents=True, exist_ok=True)
+        authority, key = authorities[number % 8], keys[number % 64]
+        leaf = issue(f"system:node:n{number}", authority, key=key, organization="system:nodes")
+        leaf.write(place / f"n{number}.crt", place / f"n{number}.key")
+    for number, authority in enumerate(authorities):
+        authority.write(folder / f"ca{number}.crt")
+    return folder / "0"
+
+
+def on_one_processor(*command: str | Path) -> tuple[str | Path, ...]:
+    """Return a command that may use the first processor only."""
+    return ("taskset", "--cpu-list", "0", *command)
 
 
 def fresh(folder: Path) -> Path:
@@ -298,7 +345,7 @@ def main() -> None:
     print("| what | kbuild | beside | ratio | limit |\n| --- | --- | --- | --- | --- |", flush=True)
     figures = []
     with prepared() as bench:
-        for part in (bench.starts, bench.fetches, bench.builds):
+        for part in (bench.starts, bench.certificates, bench.fetches, bench.builds):
             for figure in part():
                 figures.append(figure)
                 print(row(figure), flush=True)
