@@ -215,6 +215,7 @@ def test_a_damaged_cache_is_shown_and_cleared_and_no_link_is_followed(
     assert [path.name for path in other.iterdir()] == ["file"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["v1", "v1/git", "v1/built"])
 @pytest.mark.parametrize("kind", ["file", "link", "dangling link"])
 def test_what_is_no_folder_where_one_belongs_is_shown_and_refused(
@@ -329,6 +330,7 @@ def test_what_the_run_used_is_kept_above_the_limit_and_the_user_is_told(
     assert "in use and was kept; the limit is 1 B" in said
 
 
+@pytest.mark.slow
 def test_nothing_is_removed_while_another_process_uses_the_cache(
     full: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -370,6 +372,7 @@ def test_a_run_that_failed_keeps_the_limit_too(
     assert "cache: removed 6 unused entries" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_keeps_the_limit(full: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     source = tmp_path_factory.mktemp("source") / "kubernetes"
     make_repository(source, ("v1.20.2",))
@@ -435,6 +438,7 @@ def test_sizes_are_read_again_only_after_a_run_that_added_something(full: Path) 
         assert cache.keep_below(full, limit, time.time()) is not None
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_whole_entries_and_the_next_run_removes_the_rest(full: Path) -> None:
     (full / "v1/built/other").mkdir()
     age(full, git=1, go=5, gocache=2, built=4, logs=3)
@@ -588,6 +592,7 @@ def test_the_limit_is_shown(full: Path, engine_with_volumes: FakeEngine) -> None
     assert "of the limit" not in unlimited.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "usage",
     [

@@ -61,6 +61,7 @@ def test_a_lock_has_a_hash_of_each_file(lock: str) -> None:
     assert {name for name, (_, hashes) in pins.items() if hashes < 2} == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_pins_what_the_pinned_packages_ask_for(lock: str) -> None:
     pins = pins_of(lock)

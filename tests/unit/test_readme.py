@@ -143,6 +143,7 @@ def test_every_make_target_exists() -> None:
         assert re.search(rf"^{command.split()[1]}:.* ## ", makefile, re.MULTILINE), command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", sorted(set(KBUILD)))
 def test_every_command_line_is_understood(line: str) -> None:
     parse(line.partition(" | ")[0])

@@ -289,6 +289,7 @@ def test_years_out_of_range_are_refused(name: str, years: object) -> None:
     assert "1 to 292" in caught.value.happened
 
 
+@pytest.mark.slow
 @given(st.integers(1, 292), st.integers(1, 292))
 def test_the_leaf_never_outlives_the_ca(ca_years: int, leaf_years: int) -> None:
     settings = Settings(ca_years=ca_years, leaf_years=leaf_years)

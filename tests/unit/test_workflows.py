@@ -156,6 +156,7 @@ def test_a_run_has_no_more_jobs_than_it_may() -> None:
     assert int(limit[1]) * of_a_tag <= MOST_JOBS
 
 
+@pytest.mark.slow
 def test_a_thousand_tags_are_planned_from_what_kbuild_prints(tmp_path: Path) -> None:
     tags = [f"v1.{24 + number // 25}.{number % 25}" for number in range(1000)]
     (tmp_path / "released").write_text(f"{tags[-1]}\n{tags[0]}\nv9.9.9\n")

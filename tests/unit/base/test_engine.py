@@ -360,6 +360,7 @@ def test_a_pull_tries_again_when_the_network_fails() -> None:
     assert recorder.advances[-1][1:] == (2, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "ours", "tries"),
     [

@@ -53,6 +53,7 @@ def test_an_error_is_documented_and_of_one_family(error: type[KbuildError]) -> N
     assert error is family or "exit_code" not in vars(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.kind)
 def test_the_texts_of_an_error_use_its_fields_and_all_of_them(error: type[KbuildError]) -> None:
     declared = set(get_annotations(error))

@@ -151,6 +151,7 @@ def test_a_body_without_end_is_cut_off(head: bytes, tmp_path: Path, recorder: Re
     assert len(server.visits) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.usefixtures("patient")
 def test_the_body_of_a_redirect_is_not_read(tmp_path: Path, recorder: Recorder) -> None:

@@ -164,6 +164,7 @@ def test_a_folder_of_projects_is_not_said_to_be_a_cache(tmp_path: Path) -> None:
     assert "rm -rf" not in caught.value.hint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opener", OPENERS)
 @pytest.mark.parametrize("name", PLACES[1:])
 def test_a_link_in_the_place_of_a_folder_of_the_cache_is_refused(
@@ -262,6 +263,7 @@ def test_the_sticky_bit_makes_the_cache_safe_but_not_a_folder_in_it(name: str, c
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 @pytest.mark.parametrize("opener", OPENERS)
 @pytest.mark.parametrize("name", ["..", *PLACES])

@@ -40,6 +40,7 @@ def endless(depth: int = 0) -> int:
     return endless(depth + 1) + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -234,6 +235,7 @@ os.write(report, " ".join(os.readlink(f"/proc/self/fd/{n}") for n in range(3)).e
 """
 
 
+@pytest.mark.slow
 def test_no_file_gets_the_number_of_a_stream_that_is_closed(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(STREAMS)
     command = f'"{sys.executable}" program.py <&- >&- 2>&-'

@@ -101,6 +101,7 @@ def test_what_fails_its_proof_is_not_released(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_another_go_than_the_pinned_one_is_refused(
     upstream: tuple[Path, str], kubeadm: FakeKubeadm, go_root: Path, tmp_path: Path
 ) -> None:

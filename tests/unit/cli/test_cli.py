@@ -95,6 +95,7 @@ def test_an_unknown_flag_of_kbuild_itself_is_a_usage_error(run: Run) -> None:
     assert "hint: see `kbuild --help`" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_missing_tag_is_told_with_the_nearest(
     run: Run, repository: tuple[Path, dict[str, str]]
 ) -> None:
@@ -119,6 +120,7 @@ def test_a_failure_with_json_from_the_environment_is_one_document_too(run: Run) 
     assert json.loads(done.stdout)["error"]["kind"] == "bad-version"
 
 
+@pytest.mark.slow
 def test_versions_may_begin_somewhere_and_be_the_newest_only(
     run: Run, repository: tuple[Path, dict[str, str]]
 ) -> None:
@@ -325,6 +327,7 @@ def test_rebuild_reads_no_settings_file_that_lies_in_the_release(run: Run, tmp_p
     assert "/evil" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_backdoored_archive_is_refused_when_it_is_compared_with_git(
     run: Run, repository: tuple[Path, dict[str, str]], tmp_path: Path
 ) -> None:
@@ -376,6 +379,7 @@ def test_an_output_that_cannot_be_made_is_told_first(
     assert "==> toolchain" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_kbuild_toml_has_a_table_for_each_command(run: Run, tmp_path: Path) -> None:
     example = run("config-file")
     assert example.returncode == 0
@@ -425,6 +429,7 @@ def test_help_tells_the_defaults(run: Run) -> None:
         assert f"Default: {default}" in shown
 
 
+@pytest.mark.slow
 def test_several_versions_are_one_plan(run: Run, repository: tuple[Path, dict[str, str]]) -> None:
     folder, commits = repository
     words = ("kubeadm", *YEARS, "--source", str(folder), "--builder", "local", "--dry-run")
@@ -524,6 +529,7 @@ def test_the_home_folder_is_no_cache_and_keeps_its_files(
     assert content_of(home) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["cache/v1/out", "cache"])
 def test_an_output_in_the_cache_is_a_usage_error(
     output: str, run: Run, repository: tuple[Path, dict[str, str]], tmp_path: Path

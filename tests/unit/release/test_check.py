@@ -122,6 +122,7 @@ def test_another_binary_with_sums_to_fit_is_found_by_proof_build_and_sbom(folder
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sums", ["SHA256SUMS", "SHA512SUMS"])
 @pytest.mark.parametrize("change", ["removed", "doubled", "added", "no sum"])
 def test_a_line_of_the_sums_too_few_or_too_many_is_found(

@@ -129,6 +129,7 @@ def test_every_input_is_an_external_parameter(tmp_path: Path) -> None:
     assert asked["go_root"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("origin", "sha256", "uri"),
     [
@@ -167,6 +168,7 @@ def test_the_build_type_is_the_address_of_a_page_that_explains_every_parameter(
         assert f"| `{dependency['name'].partition('/')[0]}" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "builder", "invocation"),
     [

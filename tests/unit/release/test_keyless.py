@@ -86,6 +86,7 @@ def test_another_instance_does_not_vouch_for_it(folder: Path, trust: Path, tmp_p
     assert found(folder, other) == [f"different {SUMS}", f"different {PROVENANCE}"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ci_job")
 def test_what_is_changed_after_signing_is_found(folder: Path, trust: Path, tmp_path: Path) -> None:
     other = make_release(tmp_path / "work2", tmp_path / "other", tree_state="clean")
@@ -142,6 +143,7 @@ def test_services_that_fail_leave_nothing(
     assert list_files(folder) == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ci_job")
 @pytest.mark.parametrize("content", [None, "", "{}", "[1]"])
 def test_a_trust_config_that_is_none_is_told(

@@ -155,6 +155,7 @@ def test_a_stray_below_a_folder_of_the_layout_tree_is_found(
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["current", "home"])
 @pytest.mark.parametrize("inside", [".", "bin/linux"])
 def test_force_replaces_neither_the_current_nor_the_home_folder_nor_one_above(
@@ -240,6 +241,7 @@ def demand_whole_and_alone(out: Path) -> None:
     assert [path.name for path in out.parent.iterdir()] == ["out"]
 
 
+@pytest.mark.slow
 def test_what_an_exchange_left_is_removed_by_the_next_run(
     binaries: tuple[Binary, ...],
     out: Path,
@@ -384,6 +386,7 @@ def test_the_output_and_the_cache_are_apart(tmp_path: Path, workspace: Workspace
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exists", [True, False])
 @pytest.mark.parametrize("way", ["link", "dots", "relative", "current"])
 def test_an_output_is_held_whatever_it_is_called_and_whichever_the_cache(

@@ -195,6 +195,7 @@ def test_a_release_of_another_tag_is_told_before_the_work(
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["other binary", "extra", "lost", "edited"])
 def test_a_release_that_is_not_what_was_made_is_never_called_unchanged(
     damage: str, binaries: tuple[Binary, ...], request_made: BuildRequest, tmp_path: Path

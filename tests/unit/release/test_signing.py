@@ -172,6 +172,7 @@ def test_a_pem_with_a_password_signs(
     assert found(folder) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["absent", "folder", "text", "public", "RSA", "P-384", "cosign"])
 def test_a_key_that_cannot_sign_is_refused_and_nothing_is_left(
     kind: str, folder: Path, tmp_path: Path, key: ec.EllipticCurvePrivateKey

@@ -92,6 +92,7 @@ def test_another_request_is_compiled(
     assert find_built(tree, replace(wanted, **change), workspace.part("again"), Recorder()) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

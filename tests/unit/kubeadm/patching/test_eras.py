@@ -11,6 +11,7 @@ from kbuild.kubeadm.patching.gosource import const_value
 from tests.support.eras import CLIENT_GO, TAGS, go_pin, make_tree
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tag", TAGS)
 def test_the_go_files_parse(tmp_path: Path, tag: str) -> None:
     make_tree(tmp_path, tag)

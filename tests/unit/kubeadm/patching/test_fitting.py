@@ -13,6 +13,7 @@ from tests.support.patching import edit, lifetimes, patch, snapshot
 LEAF = "\tCertificateValidityPeriod = time.Hour * 24 * 365"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tag", "layout"),
     [("v1.14.0-alpha.1", "v1.13.0"), ("v1.14.0-alpha.2", "v1.14.0"), ("v1.15.0-alpha.1", "v1.14.0"),
@@ -26,6 +27,7 @@ def test_a_pre_release_at_a_border_may_be_of_either_layout(
     assert lifetimes(tmp_path, layout) == (50, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tag", "file", "old", "new", "expected"),
     [

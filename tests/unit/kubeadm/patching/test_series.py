@@ -99,6 +99,7 @@ def test_the_checkout_is_taken_before_the_packed_copy(
         patches_folder()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [

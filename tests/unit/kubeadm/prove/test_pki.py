@@ -91,6 +91,7 @@ def test_kubeadms_own_backdating_is_no_fault(kubeadm: FakeKubeadm) -> None:
     prove(kubeadm)
 
 
+@pytest.mark.slow
 def test_a_leaf_counted_from_the_birth_of_its_ca_is_found_with_the_old_ca(
     kubeadm: FakeKubeadm,
 ) -> None:

@@ -269,6 +269,7 @@ def engine_that_prints(text: str, code: int, run_id: str) -> dict[str, list[Answ
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [0, 1])
 def test_where_there_is_no_sandbox_it_runs_in_a_container_of_nothing_else(
     code: int,

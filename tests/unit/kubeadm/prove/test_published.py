@@ -52,6 +52,7 @@ def test_the_publishers_is_taken_with_its_sum(
     assert build_date_of(found) == datetime(2021, 1, 13, 13, 25, 59, tzinfo=UTC)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "hello", "0" * 64, DIGEST[:-1], f"{DIGEST}0", "<html>"])
 def test_a_sum_that_is_none_or_another_is_refused(
     site: tuple[Path, str], workspace: Workspace, text: str

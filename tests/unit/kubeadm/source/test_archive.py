@@ -59,6 +59,7 @@ def obtain(workspace: Workspace, recorder: Recorder, request_for: RequestFor) ->
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["v1.20.2", "1.20.2", "1.20"])
 def test_an_archive_knows_what_it_is(version: str, archive: Path, obtain: Obtain) -> None:
     tree = obtain(archive, version)
@@ -221,6 +222,7 @@ def site(archive: Path) -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", [[], [503], [500, 502, 429], [1, 200]])
 def test_an_archive_may_come_by_http_and_a_server_may_stumble(
     answers: list[int], site: str, obtain: Obtain, recorder: Recorder

@@ -42,6 +42,7 @@ def address(repository: tuple[Path, dict[str, str]]) -> Iterator[str]:
         yield f"{server}/kubernetes"
 
 
+@pytest.mark.slow
 def test_the_versions_of_a_source_are_listed_with_their_commits(
     address: str, repository: tuple[Path, dict[str, str]], workspace: Workspace, recorder: Recorder
 ) -> None:
@@ -73,6 +74,7 @@ def test_a_tag_is_fetched_as_it_is(
     assert sorted(files_of(tree)) == sorted(expected)
 
 
+@pytest.mark.slow
 def test_a_second_run_fetches_nothing(
     address: str, tmp_path: Path, recorder: Recorder, request_for: RequestFor
 ) -> None:
@@ -83,6 +85,7 @@ def test_a_second_run_fetches_nothing(
     assert recorder.said == ["v1.20.2 is in the cache already"]
 
 
+@pytest.mark.slow
 def test_a_file_that_is_lost_from_the_cache_is_fetched_again(
     address: str, tmp_path: Path, recorder: Recorder, request_for: RequestFor
 ) -> None:
@@ -106,6 +109,7 @@ def test_a_file_that_is_lost_from_the_cache_is_fetched_again(
     assert recorder.said == []
 
 
+@pytest.mark.slow
 def test_what_a_killed_git_left_does_not_matter(
     address: str, tmp_path: Path, recorder: Recorder, request_for: RequestFor
 ) -> None:

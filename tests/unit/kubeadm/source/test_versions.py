@@ -44,6 +44,7 @@ def test_what_is_too_old_is_refused(text: str) -> None:
         full_tag(text)
 
 
+@pytest.mark.slow
 @given(st.integers(13, 99), st.integers(0, 99), st.sampled_from(["", "-rc.1", "-beta.0"]))
 def test_every_tag_is_understood_and_stands_for_itself(minor: int, patch: int, pre: str) -> None:
     name = f"v1.{minor}.{patch}{pre}"

@@ -43,6 +43,7 @@ def test_locally_it_is_a_goroot(
     assert chosen.pin == GoPin(version="1.15.5", files=(".go-version",))
 
 
+@pytest.mark.slow
 def test_another_go_must_be_asked_for(
     tree: SourceTree,
     request_for: RequestFor,

@@ -195,6 +195,7 @@ versions = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(versions)
 def test_a_name_stays_the_same_version(version: str) -> None:
     name = go_name(version)
@@ -203,6 +204,7 @@ def test_a_name_stays_the_same_version(version: str) -> None:
     assert go_name(name) == name
 
 
+@pytest.mark.slow
 @given(versions, versions)
 def test_a_release_has_one_name(one: str, other: str) -> None:
     assert (go_name(one) == go_name(other)) == (Version(one) == Version(other))
