@@ -15,6 +15,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from kbuild.base.eras import eras_of, make_eras, read_eras
+from kbuild.base.words import counted
 
 Plan = Literal["new", "living"]
 PLANS: tuple[Plan, ...] = get_args(Plan)
@@ -120,12 +121,8 @@ def filled(text: str, values: Mapping[str, int | str]) -> str:
 def lasting(days: int) -> str:
     """Return a number of days in words: ``1 year``, ``3 years``, with the days that are over."""
     years, rest = divmod(days, _DAYS_A_YEAR)
-    parts = [_counted(years, "year"), _counted(rest, "day")]
-    return " and ".join(part for part in parts if part) or "0 days"
-
-
-def _counted(number: int, unit: str) -> str:
-    return f"{number} {unit}{'' if number == 1 else 's'}" if number else ""
+    parts = [counted(number, unit) for number, unit in ((years, "year"), (rest, "day")) if number]
+    return " and ".join(parts) or "0 days"
 
 
 def _of(entries: tuple[E, ...], version: Version, plan: Plan) -> tuple[E, ...]:

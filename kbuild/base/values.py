@@ -65,6 +65,11 @@ def path(name: str, value: object) -> Path:
     raise BadSetting(name=name, value=value, reason=reason, hint=hint)
 
 
+def day(utc: datetime) -> str:
+    """Return the date of a UTC moment, such as 2026-01-31."""
+    return utc.date().isoformat()
+
+
 def rfc3339(utc: datetime) -> str:
     """Return a UTC moment as RFC 3339 with whole seconds."""
     # strftime would write the year 1 as 1, without zeros.

@@ -2,6 +2,8 @@
 
 from datetime import datetime, timedelta
 
+from kbuild.base.values import day
+from kbuild.base.words import counted
 from kbuild.certs.errors import CertificatesExpire, CertificatesUnread
 from kbuild.certs.inventory import UNREAD
 from kbuild.certs.model import Certificate, Inventory
@@ -24,7 +26,7 @@ def demand_longer(inventory: Inventory, within: timedelta) -> None:
         raise _expire(ending, inventory.read_at, within)
     unread = [each for each in inventory.findings if each.kind in UNREAD]
     if unread:
-        count = "1 file" if len(unread) == 1 else f"{len(unread)} files"
+        count = counted(len(unread), "file")
         first = f"{unread[0].path}: {unread[0].reason}"
         problem = f"no certificate that was read expires, but {count} could not be read: {first}"
         raise CertificatesUnread(problem=problem)
@@ -38,21 +40,19 @@ def _expire(ending: list[Certificate], now: datetime, within: timedelta) -> Cert
     ahead = len(ending) - expired
     counts = []
     if expired:
-        counts.append(f"{_certificates(expired)} {'has' if expired == 1 else 'have'} expired")
+        counts.append(
+            f"{counted(expired, 'certificate')} {'has' if expired == 1 else 'have'} expired"
+        )
     if ahead:
         verb = "expires" if ahead == 1 else "expire"
-        counts.append(f"{_certificates(ahead)} {verb} within {_exactly(within)}")
+        counts.append(f"{counted(ahead, 'certificate')} {verb} within {_exactly(within)}")
     first = ending[0]
     verb = "expired" if expired else "expires"
     return CertificatesExpire(
         count=" and ".join(counts),
         first=f"{first.path} {first.place}".strip(),
-        when=f"{verb} on {first.not_after:%Y-%m-%d}",
+        when=f"{verb} on {day(first.not_after)}",
     )
-
-
-def _certificates(count: int) -> str:
-    return "1 certificate" if count == 1 else f"{count} certificates"
 
 
 def _exactly(time: timedelta) -> str:

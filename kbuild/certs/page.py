@@ -9,10 +9,11 @@ from html import escape
 from importlib.resources import files
 
 from kbuild.base.printable import printable
+from kbuild.base.values import day
 from kbuild.certs.model import Certificate, Finding, Inventory, PrivateKey, Severity
 from kbuild.certs.naming import SEVERITIES, without_copies, worst
 from kbuild.certs.timeline import Scale, Tick, scale_of
-from kbuild.certs.times import day, in_words, minute
+from kbuild.certs.times import in_words, minute
 
 MARK = b'<meta name="generator" content="kbuild certs">'
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"

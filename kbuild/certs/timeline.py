@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
+from kbuild.base.values import day
 from kbuild.certs.model import Certificate, Inventory, Severity
 from kbuild.certs.naming import columns, short_names, worst
-from kbuild.certs.times import day, in_words
+from kbuild.certs.times import in_words
 
 _UNIT = timedelta(days=7)
 _TICKS = {

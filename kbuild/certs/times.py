@@ -2,6 +2,9 @@
 
 from datetime import datetime, timedelta
 
+from kbuild.base.values import day
+from kbuild.base.words import counted
+
 _DAY, _YEAR = 24 * 3600, 365 * 24 * 3600  # seconds; a year as kubeadm has it
 _UNITS = {"h": "hour", "d": "day", "y": "year"}
 
@@ -22,16 +25,11 @@ def in_words(time: timedelta) -> str:
     return f"{_amount(time)} left" if time >= timedelta() else f"expired {_amount(-time)} ago"
 
 
-def day(moment: datetime) -> str:
-    """Return the date of a UTC moment, such as 2026-01-31."""
-    return moment.date().isoformat()
-
-
 def minute(moment: datetime) -> str:
     """Return a UTC moment as 2026-01-31 12:00 UTC."""
     return f"{day(moment)} {moment:%H:%M} UTC"
 
 
 def _amount(time: timedelta) -> str:
-    number, unit = int(left(time)[:-1]), _UNITS[left(time)[-1]]
-    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
+    short = left(time)
+    return counted(int(short[:-1]), _UNITS[short[-1]])

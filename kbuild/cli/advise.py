@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from kbuild.advise.api import Advice, Cluster, Limit, Plan, Step, advise, cluster_of, next_request
-from kbuild.base.values import rfc3339
+from kbuild.base.values import day, rfc3339
+from kbuild.base.words import years
 from kbuild.certs.model import Certificate, Finding
 from kbuild.cli.boundary import begin
 from kbuild.cli.console import Screen, visible
@@ -83,8 +84,8 @@ def _headline(advice: Advice) -> str:
     cluster = "a new cluster" if advice.plan == "new" else "a cluster that exists"
     lifetimes = advice.lifetimes
     return (
-        f"Kubernetes {advice.version}, {cluster}: CAs for {_years(lifetimes.ca_years)}, other"
-        f" certificates for {_years(lifetimes.leaf_years)} (--ca-years, --leaf-years)."
+        f"Kubernetes {advice.version}, {cluster}: CAs for {years(lifetimes.ca_years)}, other"
+        f" certificates for {years(lifetimes.leaf_years)} (--ca-years, --leaf-years)."
     )
 
 
@@ -111,18 +112,18 @@ def _cluster_lines(cluster: Cluster, lifetimes: Lifetimes) -> Iterator[str]:
 
 def _forecast(cluster: Cluster, lifetimes: Lifetimes) -> str:
     issued = (
-        f"A certificate issued now for {_years(lifetimes.leaf_years)} ends {_day(cluster.leaf_end)}"
+        f"A certificate issued now for {years(lifetimes.leaf_years)} ends {day(cluster.leaf_end)}"
     )
     if not cluster.authorities:
         return f"{issued}. No CA was found here, so compare that with the end of yours."
     first = cluster.authorities[0]
     if cluster.is_ca_too_short:
         return (
-            f"{issued}, but {first.path} ends {_day(first.not_after)}, and everything with it."
-            f" Signed again now, it would end {_day(cluster.ca_end)}."
+            f"{issued}, but {first.path} ends {day(first.not_after)}, and everything with it."
+            f" Signed again now, it would end {day(cluster.ca_end)}."
         )
     if first.not_after < cluster.leaf_end:
-        return f"{issued}. {first.path} ends {_day(first.not_after)}, which is late enough."
+        return f"{issued}. {first.path} ends {day(first.not_after)}, which is late enough."
     return f"{issued}; every CA here lasts longer, so none needs to be signed again."
 
 
@@ -131,10 +132,10 @@ def _certificate_lines(certificate: Certificate, now: datetime) -> Iterator[str]
 
     time = certificate.time_left(now)
     word = f"expired {left(-time)} ago" if time < timedelta() else f"{left(time)} left"
-    end = f"{_day(certificate.not_after)}, {word}"
+    end = f"{day(certificate.not_after)}, {word}"
     yield from _wrapped(f"{end}: {certificate.role}, {certificate.path}", _INDENT)
     if time > timedelta() and (moments := next_request(certificate)):
-        first, last = map(_day, moments)
+        first, last = map(day, moments)
         yield f"{_DEEP}The kubelet asks for its next one between {first} and {last}."
 
 
@@ -175,14 +176,6 @@ def _wrapped(text: str, indent: str = "") -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
-
-
-def _years(number: int) -> str:
-    return "1 year" if number == 1 else f"{number} years"
-
-
-def _day(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%d")
 
 
 def _document(advice: Advice) -> dict[str, object]:

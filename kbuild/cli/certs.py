@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from kbuild.base.values import day
 from kbuild.certs.model import Certificate, Finding, Inventory, Severity
 from kbuild.cli.boundary import begin
 from kbuild.cli.console import Screen, plain_table, visible
@@ -112,7 +113,7 @@ def _table(inventory: Inventory, rows: list[Certificate], folder: str, *, is_wid
         table.add_row(
             f"{each.path.removeprefix(folder)} {_place(each, is_wide=is_wide)}".rstrip(),
             each.role,
-            f"{each.not_after:%Y-%m-%d}",
+            day(each.not_after),
             left(each.time_left(inventory.read_at)),
             *details,
         )

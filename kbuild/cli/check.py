@@ -4,17 +4,16 @@ from collections.abc import Iterator
 
 import typer
 
+from kbuild.base.words import counted, years
 from kbuild.cli.boundary import begin
 from kbuild.cli.console import visible
 from kbuild.cli.options import ReleaseFolder, command_app, takes
 from kbuild.release.api import (
     Checked,
     Demands,
-    Problem,
     ReleaseBroken,
     Statement,
     check_folder,
-    years,
 )
 from kbuild.settings import CheckSettings
 
@@ -54,11 +53,9 @@ def demand_whole(release: Checked) -> None:
         lines = [visible(str(problem))[:_WIDE] for problem in problems[:_SHOWN]]
         more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         details = "\n".join(lines + more)
-        raise ReleaseBroken(folder=release.folder, count=_count(problems), details=details)
-
-
-def _count(problems: tuple[Problem, ...]) -> str:
-    return "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise ReleaseBroken(
+            folder=release.folder, count=counted(len(problems), "problem"), details=details
+        )
 
 
 def _lines(release: Checked) -> Iterator[str]:

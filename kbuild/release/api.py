@@ -10,7 +10,6 @@ from kbuild.release.documents import (
     go_document,
     proof_document,
     source_document,
-    years,
 )
 from kbuild.release.errors import (
     AddressNotAllowed,
@@ -58,5 +57,4 @@ __all__ = [
     "sign_with_key",
     "snippet",
     "source_document",
-    "years",
 ]

@@ -128,11 +128,6 @@ def go_document(tree: PatchedTree) -> dict[str, object]:
     }
 
 
-def years(count: int) -> str:
-    """Return a number of years as text."""
-    return "1 year" if count == 1 else f"{count} years"
-
-
 def plain(value: object) -> object:
     """Return a value as JSON: tuples become lists; times, paths and versions become text.
 

@@ -16,7 +16,7 @@ from string import Template
 from packaging.version import Version
 
 from kbuild.base.arches import ARCHES
-from kbuild.release.documents import years
+from kbuild.base.words import years
 from kbuild.release.names import binary_name
 from kbuild.release.provenance import Statement
 

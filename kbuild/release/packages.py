@@ -16,8 +16,8 @@ from pathlib import Path
 from string import Template
 
 from kbuild.base.arches import ARCHES
+from kbuild.base.words import years
 from kbuild.kubeadm.model import Binary, PackageKind
-from kbuild.release.documents import years
 from kbuild.release.errors import PackagerFailed, PackagerMissing
 
 NAME = "kubeadm-kbuild"

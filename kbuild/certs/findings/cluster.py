@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from statistics import median_low
 
+from kbuild.base.values import day
 from kbuild.certs import commands
 from kbuild.certs.findings.dates import issued_together
 from kbuild.certs.findings.remedy import Remedy, another, remedied, take_over
@@ -106,9 +107,9 @@ def embedded(scene: Scene) -> Iterator[Finding]:
         new = latest[certificate.subject, one.issuer_key]
         if new.shown.not_after - certificate.not_after > SAME_TIME:
             reason = (
-                f"it embeds a certificate until {certificate.not_after:%Y-%m-%d};"
+                f"it embeds a certificate until {day(certificate.not_after)};"
                 f" {new.shown.path} has one of the same user and the same CA until"
-                f" {new.shown.not_after:%Y-%m-%d}"
+                f" {day(new.shown.not_after)}"
             )
             remedy = take_over(one, new, scene)
             yield remedied("warning", "kubeconfig-old-certificate", one, reason, remedy)
@@ -143,17 +144,17 @@ def _compare(
     mine, ca = pair or (bundle[0], expected[0])
     theirs = commands.trust(mine.shown.path, cluster, ca.shown.path)
     inside = commands.show_embedded(mine.shown.path, cluster)
-    day, other_day = f"{mine.shown.not_after:%Y-%m-%d}", f"{ca.shown.not_after:%Y-%m-%d}"
+    end, other_end = day(mine.shown.not_after), day(ca.shown.not_after)
     if pair and ca.shown.not_after > mine.shown.not_after:
         reason = (
-            f"it embeds the CA of {ca.shown.path} as of an earlier time, until {day} instead of"
-            f" {other_day}"
+            f"it embeds the CA of {ca.shown.path} as of an earlier time, until {end} instead of"
+            f" {other_end}"
         )
         yield remedied("warning", "kubeconfig-old-ca", mine, reason, Remedy(command=theirs))
     elif pair:
         reason = (
-            f"it embeds a later certificate of the CA, until {day}: {ca.shown.path} is the older"
-            f" one, until {other_day}"
+            f"it embeds a later certificate of the CA, until {end}: {ca.shown.path} is the older"
+            f" one, until {other_end}"
         )
         yield remedied("warning", "kubeconfig-old-ca", mine, reason, Remedy(command=inside))
     elif _signed_here(ca, bundle, scene):

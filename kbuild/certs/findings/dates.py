@@ -4,11 +4,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
+from kbuild.base.values import day
 from kbuild.certs.commands import RENEW_ALL
 from kbuild.certs.findings.remedy import Remedy, another, remedied
 from kbuild.certs.findings.seen import SAME_TIME, Scene, Seen, finding
 from kbuild.certs.model import Finding, Severity
 from kbuild.certs.rotation import is_rotated, will_rotate
+from kbuild.certs.times import minute
 
 CRITICAL = timedelta(days=30)
 WARNING = timedelta(days=90)
@@ -21,16 +23,16 @@ def expiring(scene: Scene) -> Iterator[Finding]:
     """Find what has expired, ends soon, or is not valid yet."""
     for one in scene.judged:
         certificate = one.shown
-        left, day = certificate.time_left(scene.now), f"{certificate.not_after:%Y-%m-%d}"
+        left, end = certificate.time_left(scene.now), day(certificate.not_after)
         if certificate.not_before > scene.now:
-            reason = f"it is not valid before {certificate.not_before:%Y-%m-%d %H:%M} UTC"
+            reason = f"it is not valid before {minute(certificate.not_before)}"
             yield finding("warning", "not-yet-valid", certificate, reason, "timedatectl status")
         if left <= timedelta():
-            reason, remedy = f"it expired on {day}", another(one, scene)
+            reason, remedy = f"it expired on {end}", another(one, scene)
             yield remedied("critical", "expired", one, reason, remedy)
         elif left < WARNING and not will_rotate(certificate, scene.now):
             severity: Severity = "critical" if left < CRITICAL else "warning"
-            reason = f"it expires on {day}, in {left.days} days"
+            reason = f"it expires on {end}, in {left.days} days"
             if is_rotated(certificate):
                 reason += "; kubelet should have renewed it by now, so its rotation fails"
             yield remedied(severity, "expires-soon", one, reason, another(one, scene))
@@ -50,9 +52,9 @@ def outliving(scene: Scene) -> Iterator[Finding]:
             which = "a certificate" if len(later) == 1 else f"{len(later)} certificates"
             verb = "is" if len(later) == 1 else "are"
             reason = (
-                f"it expires on {ca.shown.not_after:%Y-%m-%d}, before {which} that it signed and"
+                f"it expires on {day(ca.shown.not_after)}, before {which} that it signed and"
                 f" that {verb} not valid without it; {last.path} expires on"
-                f" {last.not_after:%Y-%m-%d}"
+                f" {day(last.not_after)}"
             )
             left, longest = ca.shown.time_left(scene.now), last.time_left(scene.now)
             is_near = left <= _FAR or left <= longest * _ALMOST
@@ -69,7 +71,7 @@ def differing(scene: Scene) -> Iterator[Finding]:
             early = sum(_is_with(one, first.shown.not_after) for one in peers)
             reason = (
                 f"{early} of {len(peers)} certificates that belong together expire on"
-                f" {first.shown.not_after:%Y-%m-%d}, {last.path} on {last.not_after:%Y-%m-%d}"
+                f" {day(first.shown.not_after)}, {last.path} on {day(last.not_after)}"
             )
             is_kubeadm = any(one.file and one.file.renew for one in peers)
             has_keys = all(ca is None or ca.shown.private_key for ca in map(scene.ca_of, peers))

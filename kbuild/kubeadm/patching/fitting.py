@@ -3,6 +3,7 @@
 import os
 
 from kbuild.base.files import read_file, reason_of
+from kbuild.base.words import counted
 from kbuild.kubeadm.model import DAYS_A_YEAR, Lifetimes, SourceTree, StoredDefaults
 from kbuild.kubeadm.patching.errors import NoPatchFits, SeveralPatchesFit, VendoredCopy
 from kbuild.kubeadm.patching.goconst import GoSourceError
@@ -75,8 +76,7 @@ def human(duration: int) -> str:
     """Return nanoseconds in the largest unit without a fraction."""
     for name, size in (("year", DAYS_A_YEAR * DAY), ("day", DAY), ("hour", DAY // 24)):
         if duration and duration % size == 0:
-            count = duration // size
-            return f"{count} {name}{'' if count == 1 else 's'}"
+            return counted(duration // size, name)
     return f"{duration / 10**9:g} seconds"
 
 

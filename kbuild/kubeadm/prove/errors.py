@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from kbuild.base.errors import ProofError
+from kbuild.base.words import counted
 
 
 class WrongLifetime(ProofError):
@@ -21,7 +22,7 @@ class WrongLifetime(ProofError):
     def __init__(
         self, *, path: str, case: str, moment: str, years: int, actual: str, expected: str
     ) -> None:
-        lifetime = "1 year" if years == 1 else f"{years} years"
+        lifetime = counted(years, "year")
         fields = {"path": path, "case": case, "moment": moment, "years": lifetime}
         times = {"actual": actual, "expected": expected}
         self._fill("", {**fields, **{n: t.replace("+00:00", "Z") for n, t in times.items()}})
