@@ -11,7 +11,6 @@ from kbuild.kubeadm.model import Lifetimes
 # Roles of kbuild/certs/layouts.toml.
 _KUBELET_CLIENT = "kubelet, client"
 _KUBELET = (_KUBELET_CLIENT, "kubelet, server")
-_SUPERSEDED = "(earlier)"
 _SHOWN = 5  # findings, where there is nothing else to show
 # In the names of the CAs that client-go's GenerateSelfSignedCertKey makes for one certificate each,
 # as for kubelet.crt (v1.13.7 to v1.33.3: staging/src/k8s.io/client-go/util/cert/cert.go).
@@ -47,13 +46,13 @@ def next_request(certificate: Certificate) -> tuple[datetime, datetime] | None:
     """
     if certificate.role != _KUBELET_CLIENT:
         return None
-    born, lifetime = certificate.not_before, certificate.not_after - certificate.not_before
+    born, lifetime = certificate.not_before, certificate.lifetime
     return born + 0.7 * lifetime, born + 0.9 * lifetime
 
 
 def _is_without_use(certificate: Certificate) -> bool:
     is_own_ca = certificate.is_ca and _OWN_CA in certificate.subject
-    return is_own_ca or certificate.role.endswith(_SUPERSEDED)
+    return is_own_ca or (certificate.is_superseded and not certificate.is_ca)
 
 
 def _each_once(certificates: Iterable[Certificate]) -> list[Certificate]:

@@ -7,7 +7,9 @@ import json
 import os
 import stat
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
@@ -62,12 +64,7 @@ def read_file(path: Path, limit: int) -> bytes:
     return content
 
 
-def read_head(path: Path, most: int) -> bytes:
-    """Return the first bytes of a regular file, ``most`` or fewer; raises OSError."""
-    return read_some(path, most)
-
-
-def read_some(path: Path | str, most: int) -> bytes:
+def read_head(path: Path | str, most: int) -> bytes:
     """Return the first bytes of a regular file, ``most`` or fewer; raises OSError."""
     with open_file(path) as file:
         return _some(file, most)
@@ -87,19 +84,28 @@ def sha256(path: Path) -> str:
 
 
 def demand_plain_yaml(text: str | bytes, depth: int) -> None:
-    """Raise ValueError for YAML that has aliases, or more than ``depth`` levels.
+    """Raise ValueError for YAML that has aliases, or more than ``depth`` levels."""
+    for _ in plain_yaml_events(text, depth):
+        pass
+
+
+def plain_yaml_events(
+    text: str | bytes, depth: int, loader: type[Any] | None = None
+) -> Iterator[Any]:
+    """Yield the parser's events of YAML; raises ValueError as ``demand_plain_yaml`` does.
 
     A few aliases can expand to gigabytes, and the parser takes quadratic time in the depth.
     """
     import yaml  # slow to import, and most documents are not YAML
 
     level = 0
-    for event in yaml.parse(text, yaml.BaseLoader):
+    for event in yaml.parse(text, loader or yaml.BaseLoader):
         level += isinstance(event, yaml.CollectionStartEvent)
         level -= isinstance(event, yaml.CollectionEndEvent)
         if isinstance(event, yaml.AliasEvent) or level > depth:
             message = f"it has YAML aliases, or more than {depth} levels"
             raise ValueError(message)
+        yield event
 
 
 def reason_of(error: Exception) -> str:

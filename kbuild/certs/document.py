@@ -1,9 +1,10 @@
 """An inventory as a JSON document; docs/certificates.md explains its fields."""
 
+from dataclasses import asdict
 from typing import Any
 
 from kbuild.base.values import rfc3339
-from kbuild.certs.model import Certificate, Finding, Inventory, Owner, PrivateKey
+from kbuild.certs.model import Certificate, Inventory, Owner, PrivateKey
 
 
 def document(inventory: Inventory) -> dict[str, Any]:
@@ -12,7 +13,7 @@ def document(inventory: Inventory) -> dict[str, Any]:
         "read_at": rfc3339(inventory.read_at),
         "paths": list(inventory.paths),
         "certificates": [_certificate(each, inventory) for each in inventory.certificates],
-        "findings": [_finding(each) for each in inventory.findings],
+        "findings": [asdict(each) for each in inventory.findings],
     }
 
 
@@ -50,14 +51,3 @@ def _key(key: PrivateKey) -> dict[str, Any]:
 
 def _owner(owner: Owner) -> dict[str, str]:
     return {"user": owner.user, "group": owner.group, "mode": f"{owner.mode:04o}"}
-
-
-def _finding(finding: Finding) -> dict[str, str]:
-    return {
-        "severity": finding.severity,
-        "kind": finding.kind,
-        "path": finding.path,
-        "place": finding.place,
-        "reason": finding.reason,
-        "command": finding.command,
-    }

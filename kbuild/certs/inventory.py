@@ -13,13 +13,12 @@ from kbuild.certs.errors import NothingToRead
 from kbuild.certs.findings import cluster, dates, keys
 from kbuild.certs.findings.seen import Scene, Seen
 from kbuild.certs.findings.seen import scene as make_scene
-from kbuild.certs.model import Certificate, Finding, Inventory, PrivateKey, Severity
+from kbuild.certs.model import SEVERITIES, Certificate, Finding, Inventory, PrivateKey
 from kbuild.certs.pairs import Keys
 from kbuild.certs.reading import CertificateEntry, Problem, Tree, current_of, read_tree
 from kbuild.certs.roles import role_of, usual_places
 from kbuild.x509.api import quiet
 
-_ORDER: tuple[Severity, ...] = ("critical", "warning", "info")
 _JUDGES: tuple[Callable[[Scene], Iterator[Finding]], ...] = (
     *(dates.expiring, dates.outliving, dates.differing),
     *(keys.unfitting, keys.external_cas, keys.readable, keys.unread, keys.weak),
@@ -149,4 +148,4 @@ def _first_to_expire(certificate: Certificate) -> tuple[datetime, str, str]:
 
 
 def _worst_first(found: Finding) -> tuple[int, str, str, str]:
-    return _ORDER.index(found.severity), found.path, found.place, found.kind
+    return SEVERITIES.index(found.severity), found.path, found.place, found.kind

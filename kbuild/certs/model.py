@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, get_args
 
 Severity = Literal["critical", "warning", "info"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the worst first
 # How far the issuer of a certificate could be followed among the CAs that were found. verified: up
 # to a self-signed CA. self-signed: it is one itself. unknown-issuer: its issuer was not found.
 # bad-signature: a CA with the issuer's name was found, and its key did not sign this certificate.
@@ -60,6 +61,11 @@ class Certificate:
     owner: Owner
     private_key: PrivateKey | None
     is_superseded: bool = False
+
+    @property
+    def lifetime(self) -> timedelta:
+        """Return the time from NotBefore to NotAfter."""
+        return self.not_after - self.not_before
 
     def time_left(self, now: datetime) -> timedelta:
         """Return the time until NotAfter, negative if it has passed."""

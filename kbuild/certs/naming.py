@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kbuild.base.printable import printable
-from kbuild.certs.model import Certificate, Inventory, Severity
+from kbuild.certs.model import SEVERITIES, Certificate, Inventory, Severity
 
 _EMBEDDED = re.compile(r"(cluster|user)s\[(.*)\]\.[a-z-]+(?: .*)?", re.DOTALL)
 # RFC 4514 section 3: an attribute, and what stands for a character in its value.
 _ATTRIBUTE = re.compile(r"(?:^|[,+]) *([^=,+]+)=((?:\\.|[^,+\\])*)", re.DOTALL)
 _ESCAPE = re.compile(rb"\\(?:([0-9A-Fa-f]{2})|(.))", re.DOTALL)
-SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,8 @@ from importlib.resources import files
 
 from kbuild.base.printable import printable
 from kbuild.base.values import day
-from kbuild.certs.model import Certificate, Finding, Inventory, PrivateKey, Severity
-from kbuild.certs.naming import SEVERITIES, without_copies, worst
+from kbuild.certs.model import SEVERITIES, Certificate, Finding, Inventory, PrivateKey, Severity
+from kbuild.certs.naming import without_copies, worst
 from kbuild.certs.timeline import Scale, Tick, scale_of
 from kbuild.certs.times import in_words, minute
 

@@ -12,8 +12,8 @@ from pathlib import PurePath
 
 from kbuild.base.printable import printable
 from kbuild.certs.inventory import UNREAD
-from kbuild.certs.model import Certificate, Finding, Inventory
-from kbuild.certs.naming import SEVERITIES, common_name, embedded
+from kbuild.certs.model import SEVERITIES, Certificate, Finding, Inventory
+from kbuild.certs.naming import common_name, embedded
 
 MARK = b"# Written by kbuild certs"
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})

@@ -18,5 +18,5 @@ def is_rotated(certificate: Certificate) -> bool:
 
 def will_rotate(certificate: Certificate, now: datetime) -> bool:
     """Tell whether kubelet renews a certificate, and the time for it has not passed."""
-    lifetime = certificate.not_after - certificate.not_before
-    return is_rotated(certificate) and certificate.time_left(now) >= lifetime * _LEAST_LEFT
+    least = certificate.lifetime * _LEAST_LEFT
+    return is_rotated(certificate) and certificate.time_left(now) >= least

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 
-from kbuild.base.files import read_some, reason_of
+from kbuild.base.files import read_head, reason_of
 from kbuild.certs.roles import known_file
 
 MAX_SIZE = 1 << 20  # bytes; a bundle of 150 public CAs has 250 KiB
@@ -172,7 +172,7 @@ def read(found: Found) -> bytes:
     Whatever has taken its place since, no FIFO or device is opened and no more is read.
     """
     size = min(found.status.st_size, MAX_SIZE)
-    return read_some(found.path, size + 1)[:MAX_SIZE]
+    return read_head(found.path, size + 1)[:MAX_SIZE]
 
 
 def is_dated(path: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from kbuild.base.files import BROKEN, reason_of
+from kbuild.base.files import BROKEN, plain_yaml_events, reason_of
 
 MAX_KUBECONFIG = 256 << 10  # bytes; one with a user of kubeadm has 6 KiB
 _MAX_DEPTH = 16  # a kubeconfig has four levels
@@ -119,17 +119,10 @@ def read_kubeconfig(content: bytes) -> Kubeconfig:
 
 
 def _demand_plain(content: bytes) -> None:
-    """Raise BadKubeconfig for YAML that takes long, or means more than its text says.
-
-    A few aliases can expand to gigabytes, and the parser takes quadratic time in the depth.
-    """
-    level = 0
-    for number, event in enumerate(yaml.parse(content, _Loader)):
-        level += isinstance(event, yaml.CollectionStartEvent)
-        level -= isinstance(event, yaml.CollectionEndEvent)
-        is_merge = isinstance(event, yaml.ScalarEvent) and event.value == "<<"
-        if isinstance(event, yaml.AliasEvent) or is_merge or level > _MAX_DEPTH:
-            message = f"it has YAML aliases, merge keys, or more than {_MAX_DEPTH} levels"
+    """Raise ValueError for YAML that takes long, or means more than its text says."""
+    for number, event in enumerate(plain_yaml_events(content, _MAX_DEPTH, _Loader)):
+        if isinstance(event, yaml.ScalarEvent) and event.value == "<<":
+            message = "it has YAML merge keys"
             raise BadKubeconfig(message)
         if number > _MAX_EVENTS:
             message = f"it has more than {_MAX_EVENTS} YAML tokens"

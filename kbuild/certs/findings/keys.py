@@ -6,7 +6,6 @@ from kbuild.certs.commands import REQUESTS, cert_dir, quote
 from kbuild.certs.findings.remedy import another, remedied, with_new_key
 from kbuild.certs.findings.seen import Scene, Seen, finding
 from kbuild.certs.model import Finding, Severity
-from kbuild.certs.reading import KeyEntry
 
 LEAST_BITS = 2048  # NIST SP 800-57 part 1 takes RSA below that as broken by now
 WEAK_HASHES = ("md5", "sha1")
@@ -67,10 +66,10 @@ def unread(scene: Scene) -> Iterator[Finding]:
         if key.facts.encrypted:
             reason = "it is encrypted, so whether it fits its certificate is not known"
             command = f"openssl pkey -in {quote(key.path)} -pubout"
-            yield _on_key(key, "info", "key-encrypted", reason, command)
+            yield finding("info", "key-encrypted", key, reason, command)
         elif key.facts.problem:
             command = f"ls -l {quote(key.path)}"
-            yield _on_key(key, "warning", "key-unreadable", key.facts.problem, command)
+            yield finding("warning", "key-unreadable", key, key.facts.problem, command)
 
 
 def weak(scene: Scene) -> Iterator[Finding]:
@@ -90,14 +89,3 @@ def weak(scene: Scene) -> Iterator[Finding]:
 
 def _is_root(one: Seen) -> bool:
     return one.entry.facts.is_self_issued  # nobody checks the signature of a root
-
-
-def _on_key(key: KeyEntry, severity: Severity, kind: str, reason: str, command: str) -> Finding:
-    return Finding(
-        severity=severity,
-        kind=kind,
-        path=key.path,
-        place=key.place,
-        reason=reason,
-        command=command,
-    )

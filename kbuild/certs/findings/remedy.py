@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from kbuild.certs import commands
 from kbuild.certs.findings.seen import SAME_TIME, Scene, Seen, finding
 from kbuild.certs.model import Finding, Severity
+from kbuild.certs.naming import embedded
 from kbuild.certs.paths import folder_of, name_of
 
 _OF_USERS = "`kubeadm kubeconfig user` needs kubeadm v1.22 or later"
@@ -74,7 +75,8 @@ def take_over(old: Seen, new: Seen, scene: Scene) -> Remedy:
         return another(old, scene)
     if source.place:
         return Remedy(command=_copy(old, new, scene))
-    user = old.shown.place.removeprefix("users[").rpartition("]")[0]
+    inside = embedded(old.shown)
+    user = inside.key if inside else ""
     key = source.private_key.path if source.private_key else source.path
     command = (
         f"kubectl config --kubeconfig={commands.quote(path)} set-credentials"
@@ -107,7 +109,8 @@ def _embed_later(one: Seen, scene: Scene) -> Remedy:
     """Return how to embed the file of a CA that ends later, if there is one with this key."""
     certificate = one.shown
     later = scene.latest_cas.get(one.entry.facts.public_key)
-    cluster = certificate.place.removeprefix("clusters[").rpartition("]")[0]
+    inside = embedded(certificate)
+    cluster = inside.key if inside and inside.kind == "cluster" else ""
     if later is None or later.shown.not_after <= certificate.not_after or not cluster:
         return Remedy(command=commands.show_embedded(certificate.path, cluster))
     return Remedy(command=commands.trust(certificate.path, cluster, later.shown.path))
@@ -148,8 +151,7 @@ def _signed_request(one: Seen, scene: Scene, key: str) -> str:
     ca_key = ca.shown.private_key if ca and not ca.shown.place else None
     if ca is None or ca_key is None or ca_key.fits is False:
         return request
-    lifetime = certificate.not_after - certificate.not_before
-    days = max(min(lifetime, ca.shown.time_left(scene.now)).days, 1)
+    days = max(min(one.lifetime, ca.shown.time_left(scene.now)).days, 1)
     return f"{request} && {commands.sign(certificate.path, ca.shown.path, ca_key.path, days)}"
 
 

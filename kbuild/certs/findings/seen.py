@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from kbuild.certs.chains import Issuer
 from kbuild.certs.model import Certificate, Finding, Severity
-from kbuild.certs.reading import CertificateEntry, KubeconfigEntry, Tree
+from kbuild.certs.reading import CertificateEntry, KeyEntry, KubeconfigEntry, Tree
 from kbuild.certs.roles import KnownFile, known_file
 
 # What is issued in one go, with one lifetime, ends within seconds.
@@ -46,7 +46,7 @@ class Seen:
     @property
     def lifetime(self) -> timedelta:
         """Return the time from NotBefore to NotAfter."""
-        return self.shown.not_after - self.shown.not_before
+        return self.shown.lifetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,14 +115,14 @@ def _judged(seen: tuple[Seen, ...]) -> Iterator[Seen]:
 
 
 def finding(
-    severity: Severity, kind: str, certificate: Certificate, reason: str, command: str
+    severity: Severity, kind: str, on: Certificate | KeyEntry, reason: str, command: str
 ) -> Finding:
-    """Return a finding on a certificate."""
+    """Return a finding on a certificate or a private key."""
     return Finding(
         severity=severity,
         kind=kind,
-        path=certificate.path,
-        place=certificate.place,
+        path=on.path,
+        place=on.place,
         reason=reason,
         command=command,
     )

@@ -85,7 +85,7 @@ def test_a_certificate_is_told_once_and_by_its_own_file() -> None:
     "useless",
     [
         replace(CA, subject="CN=node-1-ca@1700000000", path="/var/lib/kubelet/pki/kubelet.crt"),
-        replace(KUBELET, role="kubelet, client (earlier)"),
+        replace(KUBELET, role="kubelet, client (earlier)", is_superseded=True),
     ],
 )
 def test_what_nobody_uses_is_left_out(useless: Certificate) -> None:
