@@ -464,10 +464,8 @@ class VerifySettings(Target, Cached):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConfigSettings(Target):
-    """Settings of ``kbuild config``."""
-
-    command: ClassVar[str] = "config"
+class OneRelease(Target):
+    """What every command has that is about one release of Kubernetes."""
 
     version: tuple[str, ...] | None = option(
         text,
@@ -477,6 +475,14 @@ class ConfigSettings(Target):
         single=True,
         example=["v1.23.0"],
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigSettings(OneRelease):
+    """Settings of ``kbuild config``."""
+
+    command: ClassVar[str] = "config"
+
     for_: Purpose = option(
         one_of(PURPOSES),
         "new: files for kubeadm init. living: changes to the configuration of a cluster.",
@@ -701,19 +707,11 @@ class CacheClearSettings(Cached):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdviseSettings(Target):
+class AdviseSettings(OneRelease):
     """Settings of ``kbuild advise``."""
 
     command: ClassVar[str] = "advise"
 
-    version: tuple[str, ...] | None = option(
-        text,
-        "Kubernetes version, such as v1.23.0.",
-        metavar="V",
-        repeatable=True,
-        single=True,
-        example=["v1.23.0"],
-    )
     ca_years: int | None = option(
         _years,
         f"Lifetime of CA certificates that you want, in years of 365 days, 1 to {MAX_YEARS}."

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import typer
-from packaging.version import Version
 from rich.table import Table
 
 from kbuild.cli.boundary import begin
@@ -28,7 +27,7 @@ def config(ctx: typer.Context) -> None:
     settings.check_stored()
     assert settings.version is not None
     request = Request(
-        version=Version(whole_tag(settings.version, _ONE)),
+        tag=whole_tag(settings.version, _ONE),
         lifetimes=settings.lifetimes(),
         purpose=settings.for_,
         kubeadm_config=settings.kubeadm_config,

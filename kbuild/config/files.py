@@ -33,7 +33,8 @@ class _Text(Template):
 def make_configuration(request: Request) -> Configuration:
     """Return the files for a cluster; raises BadStoredConfiguration."""
     era = configuration_of(request.version)
-    facts, notes = _facts(request, era), _notes(request, era)
+    notes = _notes(request, era)
+    facts = _facts(request, era, notes)
     if request.purpose == "new":
         files = [_readme("new.md", facts), _kubeadm_yaml(request, era, facts)]
     else:
@@ -47,7 +48,7 @@ def make_configuration(request: Request) -> Configuration:
     )
 
 
-def _facts(request: Request, era: Era) -> dict[str, str]:
+def _facts(request: Request, era: Era, notes: list[str]) -> dict[str, str]:
     facts = {
         "tag": request.tag,
         "ca_years": str(request.lifetimes.ca_years),
@@ -57,7 +58,7 @@ def _facts(request: Request, era: Era) -> dict[str, str]:
         "check": era.check,
         "kubelet_map": era.kubelet_config_map.format(minor=request.version.minor),
         "kubelet_update": era.kubelet_update,
-        "first": " ".join(_notes(request, era)),
+        "first": " ".join(notes),
         "short": _read("short.md").rstrip(),
         "renew_fallback": _read("renew-fallback.md") if era.validity else "",
         "renew_note": "" if era.validity else "    # with the kubeadm that kbuild built",

@@ -15,24 +15,20 @@ Purpose = Literal["new", "living"]
 class Request:
     """A cluster and the lifetimes of its certificates.
 
-    The two files are the stored configuration of a living cluster, as kubectl prints it, or None.
+    ``tag`` is the version as Kubernetes writes it, such as v1.31.0-rc.1. The two files are the
+    stored configuration of a living cluster, as kubectl prints it, or None.
     """
 
-    version: Version
+    tag: str
     lifetimes: Lifetimes
     purpose: Purpose
     kubeadm_config: Path | None = None
     kubelet_config: Path | None = None
 
     @property
-    def tag(self) -> str:
-        """Return the version as Kubernetes writes it, such as v1.31.0-rc.1."""
-        release = ".".join(map(str, self.version.release))
-        words = {"a": "alpha", "b": "beta", "rc": "rc"}
-        if self.version.pre is None:
-            return f"v{release}"
-        word, number = self.version.pre
-        return f"v{release}-{words[word]}.{number}"
+    def version(self) -> Version:
+        """Return the version."""
+        return Version(self.tag)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from kbuild.kubeadm.compile.run import choose_builder
 from kbuild.kubeadm.patching.series import Series, patches_folder, read_index, series_for
 from kbuild.kubeadm.prove.binary import prove_file
 from kbuild.kubeadm.prove.elf import Content, read_arch
+from kbuild.kubeadm.prove.eras import renewal_of
 from kbuild.kubeadm.prove.errors import WrongBinary
 from kbuild.kubeadm.prove.gobinary import (
     Module,
@@ -16,7 +17,6 @@ from kbuild.kubeadm.prove.gobinary import (
     read_functions,
     replacement,
 )
-from kbuild.kubeadm.prove.renewal import renewal_of
 from kbuild.kubeadm.source.closure import is_license
 from kbuild.kubeadm.source.fetch import list_tags, resolve
 from kbuild.kubeadm.source.versions import full_tag, is_tag, newest_of_each_minor, since

@@ -16,7 +16,12 @@ import pytest
 from kbuild.certs.model import Inventory
 from kbuild.certs.page import page
 from tests.e2e.browser import Browser, running_browser
-from tests.support.inventories import HOSTILE, certificate, control_plane, finding, inventory
+from tests.support.inventories import (
+    certificate,
+    control_plane,
+    hostile,
+    inventory,
+)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -123,21 +128,6 @@ def test_nothing_sticks_out_and_no_label_hides_another(
     assert len(labels) >= 3
     assert all(one[2] <= other[1] for one, other in pairwise(labels))
     assert all(high < 40 for *_, high in labels)  # two lines at most
-
-
-def hostile() -> Inventory:
-    bad = certificate(
-        f"/pki/{HOSTILE}",
-        place=HOSTILE,
-        role=HOSTILE,
-        subject=HOSTILE,
-        issuer=HOSTILE,
-        key=HOSTILE,
-        names=(HOSTILE,),
-        issued_by=HOSTILE,
-    )
-    found = finding(f"/pki/{HOSTILE}", place=HOSTILE, reason=HOSTILE, command=HOSTILE)
-    return inventory(bad, findings=(found,))
 
 
 @pytest.mark.parametrize("is_hostile", [False, True])

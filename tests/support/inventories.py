@@ -150,3 +150,19 @@ def control_plane() -> Inventory:
             ),
         ),
     )
+
+
+def hostile() -> Inventory:
+    """Return an inventory whose every text is hostile."""
+    bad = certificate(
+        f"/pki/{HOSTILE}",
+        place=HOSTILE,
+        role=HOSTILE,
+        subject=HOSTILE,
+        issuer=HOSTILE,
+        key=HOSTILE,
+        names=(HOSTILE,),
+        issued_by=HOSTILE,
+    )
+    found = finding(f"/pki/{HOSTILE}", place=HOSTILE, reason=HOSTILE, command=HOSTILE)
+    return inventory(bad, findings=(found,))

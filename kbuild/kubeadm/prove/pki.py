@@ -4,15 +4,14 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib import resources
 from string import Template
 
-from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from kbuild.base.eras import era_of, read_eras
+from kbuild.base.eras import era_of
 from kbuild.base.sandbox import Files
 from kbuild.kubeadm.model import Case, IssuedCertificate, Lifetimes, Moment, StoredDefaults
+from kbuild.kubeadm.prove.eras import Era, eras
 from kbuild.kubeadm.prove.errors import MissingCertificate, NotRenewed, WrongLifetime
 from kbuild.kubeadm.prove.issued import (
     CAS,
@@ -36,18 +35,6 @@ _HOURS_A_DAY = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Era:
-    """How an era of kubeadm is driven; the fields are explained at the top of eras.toml."""
-
-    versions: SpecifierSet
-    read: list[str]
-    renew: list[str]
-    renewed: list[str]
-    ecdsa: str
-    stored: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
     """The certificates that one command has made, and between which times it was called."""
 
@@ -55,12 +42,6 @@ class _Seen:
     began: datetime
     ended: datetime
     certificates: list[Certificate]
-
-
-def eras() -> tuple[Era, ...]:
-    """Return the shipped eras, oldest first."""
-    text = resources.files("kbuild.kubeadm.prove").joinpath("eras.toml").read_text()
-    return read_eras(text, "era", Era)
 
 
 def cases(version: Version, accepted: Sequence[StoredDefaults]) -> tuple[Case, ...]:

@@ -7,7 +7,14 @@ import pytest
 
 from kbuild.certs.model import Inventory
 from kbuild.certs.page import MARK, page
-from tests.support.inventories import HOSTILE, certificate, control_plane, finding, inventory
+from tests.support.inventories import (
+    HOSTILE,
+    certificate,
+    control_plane,
+    finding,
+    hostile,
+    inventory,
+)
 
 # What could load something or run something; the page needs none of them.
 FORBIDDEN = {"script", "link", "img", "iframe", "object", "embed", "base", "form", "a", "video"}
@@ -50,21 +57,6 @@ def read(found: Inventory, host: str = "node1") -> Read:
     content = page(found, host)
     assert MARK in content[:1024]
     return Read(content.decode())
-
-
-def hostile() -> Inventory:
-    bad = certificate(
-        f"/pki/{HOSTILE}",
-        place=HOSTILE,
-        role=HOSTILE,
-        subject=HOSTILE,
-        issuer=HOSTILE,
-        key=HOSTILE,
-        names=(HOSTILE,),
-        issued_by=HOSTILE,
-    )
-    found = finding(f"/pki/{HOSTILE}", place=HOSTILE, reason=HOSTILE, command=HOSTILE)
-    return inventory(bad, findings=(found,))
 
 
 def test_hostile_text_adds_no_element_and_no_attribute() -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import yaml
-from packaging.version import Version
 
 from kbuild.config.api import BadStoredConfiguration, Configuration, Request, make_configuration
 from kbuild.kubeadm.model import MAX_YEARS, Lifetimes
@@ -32,7 +31,7 @@ rotateCertificates: true
 
 def request(tag: str, ca_years: int = 100, leaf_years: int = 50, **more: Any) -> Request:
     lifetimes = Lifetimes(ca_years=ca_years, leaf_years=leaf_years)
-    return Request(version=Version(tag), lifetimes=lifetimes, **{"purpose": "new", **more})
+    return Request(tag=tag, lifetimes=lifetimes, **{"purpose": "new", **more})
 
 
 def contents(made: Configuration) -> dict[str, str]:

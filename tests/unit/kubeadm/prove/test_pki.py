@@ -6,9 +6,10 @@ from packaging.version import Version
 
 from kbuild.base.eras import era_of
 from kbuild.kubeadm.model import CASES, Case, IssuedCertificate, Lifetimes, StoredDefaults
+from kbuild.kubeadm.prove.eras import eras
 from kbuild.kubeadm.prove.errors import MissingCertificate, NotRenewed, WrongLifetime
 from kbuild.kubeadm.prove.issued import UnreadableCertificate, read_certificates
-from kbuild.kubeadm.prove.pki import cases, eras, prove_pki, stored_defaults_of
+from kbuild.kubeadm.prove.pki import cases, prove_pki, stored_defaults_of
 from kbuild.kubernetes.configuration import configuration_of
 from tests.support.fake_kubeadm import DAY, FakeKubeadm
 
@@ -158,8 +159,6 @@ def test_the_era_decides_how_kubeadm_is_driven(tag: str, config: str, renew: str
 
 @pytest.mark.parametrize("minor", range(13, 40))
 def test_every_minor_is_of_exactly_one_era(minor: int) -> None:
-    from kbuild.kubeadm.prove.pki import eras
-
     version = Version(f"1.{minor}.0")
     assert sum(SpecifierSet(era.versions).contains(version) for era in eras()) == 1
 
