@@ -27,6 +27,8 @@ _HIDDEN = "***"
 
 def shown(text: str) -> str:
     """Return a text without the credentials of the addresses in it."""
+    if not _has_mark(text):
+        return text
     return _WORD.sub(lambda word: _clean(word[0]), text)
 
 
@@ -48,8 +50,13 @@ def is_local(source: str) -> bool:
     return source.startswith(LOCAL)
 
 
+def _has_mark(text: str) -> bool:
+    """Tell whether a text has a character that stands beside each credential of an address."""
+    return "@" in text or "?" in text or "#" in text
+
+
 def _clean(word: str) -> str:
-    if not any(mark in word for mark in "@?#"):
+    if not _has_mark(word):
         return word
     before, *parts = _SCHEME_END.split(word)
     if not parts:

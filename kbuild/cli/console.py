@@ -20,6 +20,7 @@ from kbuild.base.errors import KbuildError, NotWritable
 from kbuild.base.files import reason_of
 from kbuild.base.printable import printable
 
+_LONG = 1000  # items of a list in JSON
 _WIDE = 1000  # characters of a line in a pipe, which has no width: a long path is not cut
 _DRAWING = 160  # columns of a drawing in a pipe
 _SECONDS_BETWEEN_LINES = 5.0
@@ -113,7 +114,7 @@ class Screen:
         self._has_result = True
         try:
             if self._json:
-                self._out.file.write(json.dumps(_without_secrets(document), indent=2) + "\n")
+                self._out.file.write(_as_json(document))
             else:
                 for line in lines:
                     match line:
@@ -152,9 +153,7 @@ class Screen:
                 "details": details,
             }
             with contextlib.suppress(OSError):  # standard error has it already
-                self._out.file.write(
-                    json.dumps({"error": _without_secrets(error)}, indent=2) + "\n"
-                )
+                self._out.file.write(_as_json({"error": error}))
                 self._out.file.flush()
 
     def _print_table(self, table: Table) -> None:
@@ -216,11 +215,20 @@ def visible(text: str) -> str:
     return printable(shown(text).expandtabs(8))
 
 
+def _as_json(document: Mapping[str, object]) -> str:
+    """Return a document as JSON: indented, unless it is so long that only programs read it.
+
+    Indentation takes the encoder three times as long.
+    """
+    is_long = any(isinstance(value, list) and len(value) > _LONG for value in document.values())
+    return json.dumps(_without_secrets(document), indent=None if is_long else 2) + "\n"
+
+
 def _without_secrets(value: object) -> Any:  # noqa: ANN401  # returns the type of its argument
     match value:
         case str():
             return shown(value)
-        case Mapping():
+        case dict():
             return {name: _without_secrets(item) for name, item in value.items()}
         case list() | tuple():
             return [_without_secrets(item) for item in value]

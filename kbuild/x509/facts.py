@@ -105,7 +105,7 @@ def facts_of(certificate: x509.Certificate) -> CertificateFacts:
     is_ca = constraints is not None and constraints.ca
     own_id = extensions.get(x509.SubjectKeyIdentifier)
     issuer_id = extensions.get(x509.AuthorityKeyIdentifier)
-    key, bits, public_key = _public_key(certificate)
+    key, bits, public_key, has_large_exponent = _public_key(certificate)
     return CertificateFacts(
         der=der,
         subject=subject,
@@ -120,7 +120,7 @@ def facts_of(certificate: x509.Certificate) -> CertificateFacts:
         may_sign=is_ca or (constraints is None and subject == issuer),
         key=key,
         bits=bits,
-        has_large_exponent=_has_large_exponent(certificate) if bits else False,
+        has_large_exponent=has_large_exponent,
         public_key=public_key,
         hash_name=_hash_name(certificate),
         names=tuple(_names(extensions.get(x509.SubjectAlternativeName))),
@@ -130,20 +130,6 @@ def facts_of(certificate: x509.Certificate) -> CertificateFacts:
     )
 
 
-def key_facts(key: PublicKeyTypes) -> tuple[str, int, bytes]:
-    """Return the type and size of a public key, the bits of a modulus or 0, and its DER."""
-    der = der_of(key)
-    match key:
-        case rsa.RSAPublicKey():
-            return f"RSA {key.key_size}", key.key_size, der
-        case dsa.DSAPublicKey():
-            return f"DSA {key.key_size}", key.key_size, der
-        case ec.EllipticCurvePublicKey():
-            return f"ECDSA {_CURVES.get(key.curve.name, key.curve.name)}", 0, der
-        case _:
-            return type(key).__name__.removesuffix("PublicKey"), 0, der
-
-
 def der_of(key: PublicKeyTypes) -> bytes:
     """Return the DER of a public key, which is equal for equal keys."""
     return key.public_bytes(
@@ -151,16 +137,26 @@ def der_of(key: PublicKeyTypes) -> bytes:
     )
 
 
-def _public_key(certificate: x509.Certificate) -> tuple[str, int, bytes]:
+def _public_key(certificate: x509.Certificate) -> tuple[str, int, bytes, bool]:
+    """Return type and size of a key, the bits of a modulus, its DER, whether its exponent is large.
+
+    The bits are 0 for a key that has no modulus.
+    """
     try:
-        return key_facts(certificate.public_key())
+        key = certificate.public_key()
+        der = der_of(key)
     except (ValueError, UnsupportedAlgorithm):  # a kind or a curve that the library lacks
-        return "unknown", 0, b""
-
-
-def _has_large_exponent(certificate: x509.Certificate) -> bool:
-    key = certificate.public_key()
-    return isinstance(key, rsa.RSAPublicKey) and key.public_numbers().e >= _MAX_EXPONENT
+        return "unknown", 0, b"", False
+    match key:
+        case rsa.RSAPublicKey():
+            is_large = key.public_numbers().e >= _MAX_EXPONENT
+            return f"RSA {key.key_size}", key.key_size, der, is_large
+        case dsa.DSAPublicKey():
+            return f"DSA {key.key_size}", key.key_size, der, False
+        case ec.EllipticCurvePublicKey():
+            return f"ECDSA {_CURVES.get(key.curve.name, key.curve.name)}", 0, der, False
+        case _:
+            return type(key).__name__.removesuffix("PublicKey"), 0, der, False
 
 
 def _values(name: x509.Name, oid: x509.ObjectIdentifier) -> Iterator[str]:

@@ -72,3 +72,14 @@ def test_text_that_is_harmless_is_shown_as_it_is(
 ) -> None:
     Screen(verbose=False, quiet=False, as_json=False).result({}, [text])
     assert capsys.readouterr().out == f"{text}\n"
+
+
+@pytest.mark.parametrize(("items", "lines"), [(3, 7), (1001, 1)])
+def test_a_document_with_a_long_list_is_not_indented(
+    items: int, lines: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = {"certificates": [f"https://user:secret@host/{i}" for i in range(items)]}
+    Screen(verbose=False, quiet=False, as_json=True).result(document, [])
+    out = capsys.readouterr().out
+    assert out.count("\n") == lines
+    assert json.loads(out) == {"certificates": [f"https://host/{i}" for i in range(items)]}
