@@ -25,6 +25,7 @@ from kbuild.base.settings import (
 )
 from kbuild.base.values import (
     EPOCH,
+    Parse,
     address,
     address_or_path,
     age,
@@ -59,6 +60,8 @@ GOLANG = "golang"
 GO_SITE = "https://go.dev/dl"
 RELEASE_SITE = "https://dl.k8s.io/release"
 MAX_STALL = 3600
+MAX_PARALLEL = 200
+MAX_HOSTS = 100_000
 BUILDERS: tuple[BuilderChoice, ...] = get_args(BuilderChoice)
 TREE_STATES: tuple[TreeState, ...] = get_args(TreeState)
 STORED_DEFAULTS: tuple[StoredDefaults, ...] = get_args(StoredDefaults)
@@ -71,7 +74,8 @@ _WISHED_YEARS = 100  # in the plans of `kbuild advise`, where nothing is asked f
 # The headings of --help, in this order below.
 COMMON = "Common options"
 _BUILD, _SOURCE, _GO, _OUTPUT = "Build", "Source", "Go", "Output"
-PANELS = (None, _BUILD, _SOURCE, _GO, _OUTPUT, COMMON)
+_HOSTS = "Hosts"
+PANELS = (None, _HOSTS, _BUILD, _SOURCE, _GO, _OUTPUT, COMMON)
 
 _years = whole_number(
     "years",
@@ -81,6 +85,18 @@ _years = whole_number(
 _seconds = whole_number("seconds", MAX_STALL, "60 is the default")
 _arch = one_of(ARCHES)
 _stored_defaults = one_of(STORED_DEFAULTS)
+
+
+def _none_or(parse: Parse) -> Parse:
+    """Let a parser of whole numbers take 0 too."""
+
+    def parse_all(name: str, value: object) -> int:
+        if value == 0 or (isinstance(value, str) and value.strip() == "0"):
+            return 0
+        number: int = parse(name, value)
+        return number
+
+    return parse_all
 
 
 def _limit(name: str, value: object) -> int:
@@ -602,6 +618,123 @@ class CheckSettings(Signed):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OnNodes(Common):
+    """What every command has that connects to nodes."""
+
+    hosts: tuple[str, ...] = option(
+        text,
+        "Hosts, separated by commas, as ssh knows them.",
+        default=(),
+        example=["node1,node2"],
+        metavar="HOSTS",
+        repeatable=True,
+        panel=_HOSTS,
+    )
+    inventory: Path | None = option(
+        path,
+        "Inventory of Ansible (INI, YAML, or JSON of `ansible-inventory --list`) or pyinfra.",
+        metavar="FILE",
+        example="hosts.ini",
+        panel=_HOSTS,
+    )
+    limit: tuple[str, ...] = option(
+        text,
+        "Only hosts whose name or group matches this pattern.",
+        default=(),
+        example=["node*"],
+        metavar="PATTERN",
+        repeatable=True,
+        panel=_HOSTS,
+    )
+    user: str | None = option(
+        text,
+        "User to connect as. Default: as ssh does.",
+        metavar="NAME",
+        example="root",
+        panel=_HOSTS,
+    )
+    sudo: bool = option(switch, "Become root with sudo on the hosts.", default=False, panel=_HOSTS)
+    ssh_config: Path | None = option(
+        path,
+        "Configuration file of ssh. Default: ~/.ssh/config.",
+        metavar="FILE",
+        example="ssh_config",
+        panel=_HOSTS,
+    )
+    known_hosts: Path | None = option(
+        path,
+        "File with the keys of the hosts. Default: ~/.ssh/known_hosts.",
+        metavar="FILE",
+        example="known_hosts",
+        panel=_HOSTS,
+    )
+    parallel: int = option(
+        whole_number("hosts", MAX_PARALLEL, "10 is the default"),
+        "How many hosts are worked on at a time.",
+        default=10,
+        metavar="N",
+        panel=_HOSTS,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangesNodes(OnNodes):
+    """What every command has that changes nodes."""
+
+    dry_run: bool = option(switch, "Show what would be done, and change nothing.", default=False)
+    yes: bool = option(switch, "Do not ask before nodes are changed.", default=False, short="-y")
+    take_over: bool = option(
+        switch, "Remove the lock of another run that has not ended in order.", default=False
+    )
+    max_fail: int = option(
+        _none_or(whole_number("hosts", MAX_HOSTS, "0 is the default")),
+        "Go on until more hosts than this have failed.",
+        default=0,
+        metavar="N",
+    )
+    path: str | None = option(
+        text,
+        "Where kubeadm is on the nodes. Default: as their PATH says.",
+        metavar="PATH",
+        example="/usr/bin/kubeadm",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodesInstallSettings(ChangesNodes):
+    """Settings of ``kbuild nodes install``."""
+
+    command: ClassVar[str] = "nodes install"
+
+    hold: bool = option(
+        switch, "Hold the package that owns kubeadm, so that apt keeps yours.", default=False
+    )
+    key: Path | None = option(
+        path,
+        "Require that the release is signed by this public key.",
+        metavar="FILE",
+        example="cosign.pub",
+        trust=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodesRollbackSettings(ChangesNodes):
+    """Settings of ``kbuild nodes rollback``."""
+
+    command: ClassVar[str] = "nodes rollback"
+
+    to: str | None = option(
+        text,
+        "Backup to bring back: its name or its sha256, or how one of them begins."
+        " Default: the newest that differs from what is there.",
+        metavar="BACKUP",
+        example="20260131T120000Z-0123456789ab",
+    )
+    list: bool = option(switch, "Show the backups, and change nothing.", default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SignSettings(Signed):
     """Settings of ``kbuild sign``."""
 
@@ -797,6 +930,7 @@ C = TypeVar("C", bound=Common)
 KINDS: tuple[type[Common], ...] = (
     *(Settings, VerifySettings, CheckSettings, SignSettings, RebuildSettings, ExportSettings),
     *(CertsSettings, VersionsSettings, PinsListSettings, PinsCheckSettings, PinsUpdateSettings),
+    *(NodesInstallSettings, NodesRollbackSettings),
     *(CacheSettings, CachePruneSettings, CacheClearSettings, ConfigFileSettings, ConfigSettings),
     AdviseSettings,
 )

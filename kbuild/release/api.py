@@ -20,7 +20,7 @@ from kbuild.release.errors import (
 )
 from kbuild.release.export import TOOLS, snippet
 from kbuild.release.files import Problem
-from kbuild.release.names import BUILD, PROOF, PROVENANCE, SUM_SUFFIX
+from kbuild.release.names import BUILD, PROOF, PROVENANCE, SUM_SUFFIX, binary_name
 from kbuild.release.packages import demand_tools
 from kbuild.release.provenance import Statement, read_provenance
 from kbuild.release.recorded import artifacts
@@ -44,6 +44,7 @@ __all__ = [
     "ReleaseBroken",
     "Statement",
     "artifacts",
+    "binary_name",
     "check_folder",
     "commit_notes",
     "demand_free",

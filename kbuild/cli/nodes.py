@@ -1,0 +1,287 @@
+"""``kbuild nodes``: install kubeadm on nodes, and bring the old one back."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+import typer
+from platformdirs import user_state_path
+from rich.table import Table
+
+from kbuild.base.words import counted
+from kbuild.cli.boundary import begin
+from kbuild.cli.check import demand_whole
+from kbuild.cli.console import Screen, plain_table
+from kbuild.cli.options import ReleaseFolder, command_app, takes
+from kbuild.nodes.api import (
+    Access,
+    Connection,
+    HostsRefused,
+    HostsUnreachable,
+    Kubeadm,
+    NotConfirmed,
+    Run,
+    RunFailed,
+    Wishes,
+    carry_out,
+    connections,
+    plan_install,
+    plan_rollback,
+    read_hosts,
+    run_name,
+    survey,
+)
+from kbuild.nodes.model import Host, HostFacts, HostPlan, Outcome, Refusal, Step
+from kbuild.release.api import Checked, Demands, NotARelease, binary_name, check_folder
+from kbuild.settings import ChangesNodes, NodesInstallSettings, NodesRollbackSettings, OnNodes
+
+Planner = Callable[[list[HostFacts], str], tuple[list[HostPlan], list[Refusal]]]
+
+app = command_app("Install kubeadm on nodes, and bring the old one back.")
+
+
+@app.command()
+@takes(NodesInstallSettings)
+def install(ctx: typer.Context, folder: ReleaseFolder) -> None:
+    """Replace kubeadm on hosts with that of a release, and keep the old one."""
+    settings, screen = begin(ctx, NodesInstallSettings)
+    hosts = _hosts(settings)
+    screen.stage("release")
+    kubeadms = _kubeadms(folder, Demands(key=settings.key))
+
+    def planner(facts: list[HostFacts], at: str) -> tuple[list[HostPlan], list[Refusal]]:
+        return plan_install(facts, Wishes(kubeadms=kubeadms, at=at, hold=settings.hold))
+
+    _change(settings, screen, hosts, planner)
+
+
+@app.command()
+@takes(NodesRollbackSettings)
+def rollback(ctx: typer.Context) -> None:
+    """Bring back a kubeadm that was on hosts before."""
+    settings, screen = begin(ctx, NodesRollbackSettings)
+    hosts = _hosts(settings)
+    if settings.list:
+        with connections(hosts) as connected:
+            facts = _survey(settings, screen, connected)
+        _show_backups(facts, screen)
+        return
+    _change(settings, screen, hosts, lambda facts, at: plan_rollback(facts, settings.to or "", at))
+
+
+def _hosts(settings: OnNodes) -> tuple[Host, ...]:
+    access = Access(
+        user=settings.user or "",
+        sudo=settings.sudo,
+        ssh_config=settings.ssh_config,
+        known_hosts=settings.known_hosts,
+    )
+    return read_hosts(settings.hosts, settings.inventory, settings.limit, access)
+
+
+def _kubeadms(folder: Path, demands: Demands) -> dict[str, Kubeadm]:
+    """Return the binaries of a release that is whole and meets the demands, by architecture."""
+    releases = check_folder(folder, demands)
+    for release in releases:
+        demand_whole(release)
+    if len(releases) > 1:
+        raise NotARelease(path=folder, reason="it holds several releases; name one")
+    return dict(_binaries(releases[0]))
+
+
+def _binaries(release: Checked) -> Iterator[tuple[str, Kubeadm]]:
+    assert release.statement is not None
+    asked = release.statement.asked
+    for arch in asked["arches"]:
+        name = binary_name(arch, asked["layout"])
+        file = release.folder / name
+        yield (
+            arch,
+            Kubeadm(
+                file=file,
+                sha256=release.statement.subjects[name]["sha256"],
+                size=file.stat().st_size,
+                version=asked["version"],
+            ),
+        )
+
+
+def _survey(
+    settings: ChangesNodes, screen: Screen, connected: Mapping[str, Connection]
+) -> list[HostFacts]:
+    """Ask all hosts; raises HostsUnreachable if one does not answer."""
+    screen.stage("hosts")
+    facts, unreachable = survey(connected, settings.parallel, settings.path or "")
+    if unreachable:
+        count = f"{len(unreachable)} of {counted(len(connected), 'host')}"
+        raise HostsUnreachable(count=count, details=_reasons(unreachable))
+    screen.say(f"{counted(len(facts), 'host')}: all answer")
+    return facts
+
+
+def _reasons(refusals: list[Refusal]) -> str:
+    return "\n".join(f"{each.host}: {each.reason}; {each.todo}" for each in refusals)
+
+
+def _change(
+    settings: ChangesNodes, screen: Screen, hosts: tuple[Host, ...], planner: Planner
+) -> None:
+    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    with connections(hosts) as connected:
+        plans, refused = planner(_survey(settings, screen, connected), now)
+        if refused:
+            count = f"{len({each.host for each in refused})} of {counted(len(hosts), 'host')}"
+            raise HostsRefused(count=count, details=_reasons(refused))
+        if settings.dry_run:
+            screen.result(_plan_document(plans), list(_plan_lines(plans)))
+            return
+        _confirm(settings, screen, plans)
+        run = Run(
+            name=run_name(),
+            parallel=settings.parallel,
+            max_fail=settings.max_fail,
+            take_over=settings.take_over,
+        )
+        screen.stage("nodes")
+        with _log(run.name) as log:
+            outcomes = carry_out(plans, connected, run, _Watcher(screen, log))
+            _report(outcomes, plans, run, screen)
+
+
+def _confirm(settings: ChangesNodes, screen: Screen, plans: list[HostPlan]) -> None:
+    changed = [plan for plan in plans if plan.steps]
+    for line in _plan_lines(plans):
+        if isinstance(line, str):
+            screen.say(line)
+    if not changed or settings.yes:
+        return
+    count = counted(len(changed), "host")
+    if not (sys.stdin and sys.stdin.isatty()) or settings.json:
+        raise NotConfirmed(count=count)
+    if not typer.confirm(f"Change {count}?", err=True):
+        raise NotConfirmed(count=count)
+
+
+class _Watcher:
+    """Shows what happens on each host, and writes it to the log of the run."""
+
+    def __init__(self, screen: Screen, log: TextIO) -> None:
+        self._screen, self._file = screen, log
+
+    def step(self, host: str, step: Step, number: int, of: int) -> None:
+        self._screen.say(f"{host}: {number} of {of}: {step.what}")
+
+    def sent(self, host: str, done: int, total: int) -> None:
+        self._screen.advance(f"{host}: bytes sent", done, total)
+
+    def ended(self, outcome: Outcome) -> None:
+        where = f" in the step {outcome.step}: {outcome.reason}" if outcome.step else ""
+        self.note(f"{outcome.host}: {outcome.state}{where}")
+        self._screen.say(f"{outcome.host}: {outcome.state}{where}")
+
+    def note(self, text: str) -> None:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self._file.write(f"{stamp} {text}\n")
+        self._file.flush()
+
+
+@contextlib.contextmanager
+def _log(name: str) -> Iterator[TextIO]:
+    folder = user_state_path("kbuild") / "runs"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (folder / f"{name}.log").open("x", encoding="utf-8", errors="backslashreplace") as file:
+        yield file
+
+
+def _report(outcomes: tuple[Outcome, ...], plans: list[HostPlan], run: Run, screen: Screen) -> None:
+    document = {
+        "run": run.name,
+        "hosts": [
+            {
+                "host": each.host,
+                "state": each.state,
+                "step": each.step,
+                "reason": each.reason,
+                "notes": list(plan.notes),
+            }
+            for each, plan in zip(outcomes, plans, strict=True)
+        ],
+    }
+    failed = [each for each in outcomes if each.state not in ("changed", "unchanged")]
+    table = plain_table("host", "state", "step", "reason")
+    for each in outcomes:
+        table.add_row(each.host, each.state, each.step, each.reason)
+    screen.result(document, [table])
+    if failed:
+        good = len(outcomes) - len(failed)
+        details = "\n".join(
+            f"{each.host}: {each.state}" + (f" in {each.step}: {each.reason}" if each.step else "")
+            for each in failed
+        )
+        raise RunFailed(
+            count=f"{len(failed)} of {counted(len(outcomes), 'host')}",
+            rest=f"{good} are as requested",
+            details=details,
+        )
+
+
+def _plan_lines(plans: list[HostPlan]) -> Iterator[str | Table]:
+    for plan in plans:
+        yield f"{plan.host.name}: " + (
+            counted(len(plan.steps), "step") if plan.steps else "nothing to do"
+        )
+        for number, step in enumerate(plan.steps, 1):
+            yield f"  {number}. {step.name}: {step.what} ({step.why})"
+        for note in plan.notes:
+            yield f"  note: {note}"
+
+
+def _plan_document(plans: list[HostPlan]) -> dict[str, object]:
+    return {
+        "hosts": [
+            {
+                "host": plan.host.name,
+                "steps": [
+                    {
+                        "name": step.name,
+                        "what": step.what,
+                        "why": step.why,
+                        "check": str(step.check),
+                        "do": str(step.do),
+                        "confirm": str(step.confirm),
+                        "undo": str(step.undo) if step.undo else None,
+                    }
+                    for step in plan.steps
+                ],
+                "notes": list(plan.notes),
+            }
+            for plan in plans
+        ]
+    }
+
+
+def _show_backups(facts: list[HostFacts], screen: Screen) -> None:
+    table = plain_table("host", "backup", "version", "of")
+    for each in facts:
+        for backup in each.generations:
+            table.add_row(each.host.name, backup.name, backup.version, backup.path)
+    document = {
+        "hosts": [
+            {
+                "host": each.host.name,
+                "kubeadm": each.target,
+                "sha256": each.sha256,
+                "version": each.version,
+                "backups": [
+                    {"name": b.name, "sha256": b.sha256, "version": b.version, "path": b.path}
+                    for b in each.generations
+                ],
+            }
+            for each in facts
+        ]
+    }
+    screen.result(document, [table])

@@ -1,0 +1,1 @@
+"""Carry a kubeadm to nodes, and take it back."""

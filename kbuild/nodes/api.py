@@ -1,0 +1,39 @@
+"""The front of this package: ask hosts, plan, and carry out.
+
+Other packages import from here only.
+"""
+
+from kbuild.nodes.connection import Connection, connections
+from kbuild.nodes.errors import (
+    HostsRefused,
+    HostsUnreachable,
+    NoHosts,
+    NotConfirmed,
+    RunFailed,
+)
+from kbuild.nodes.hosts import Access, read_hosts
+from kbuild.nodes.install import Kubeadm, Wishes, plan_install
+from kbuild.nodes.rollback import plan_rollback
+from kbuild.nodes.runner import Run, Watcher, carry_out, run_name
+from kbuild.nodes.survey import survey
+
+__all__ = [
+    "Access",
+    "Connection",
+    "HostsRefused",
+    "HostsUnreachable",
+    "Kubeadm",
+    "NoHosts",
+    "NotConfirmed",
+    "Run",
+    "RunFailed",
+    "Watcher",
+    "Wishes",
+    "carry_out",
+    "connections",
+    "plan_install",
+    "plan_rollback",
+    "read_hosts",
+    "run_name",
+    "survey",
+]

@@ -1,0 +1,88 @@
+"""What can go wrong with nodes."""
+
+from kbuild.base.errors import ClusterError, UsageError
+
+
+class NodesExtraMissing(UsageError):
+    """The libraries that connect to nodes are not installed."""
+
+    library: str
+
+    what = "commands for nodes need {library}, which is not installed"
+    todo = "install kbuild with its extra `nodes`, as docs/nodes.md says"
+
+
+class NoHosts(UsageError):
+    """No host is named, or --limit leaves none."""
+
+    reason: str
+
+    what = "no hosts: {reason}"
+    todo = "name them with --hosts a,b or --inventory FILE"
+
+
+class BadInventory(UsageError):
+    """An inventory cannot be read."""
+
+    path: str
+    reason: str
+
+    what = "the inventory {path} cannot be used: {reason}"
+    todo = "correct it, or name the hosts with --hosts a,b"
+
+
+class NotConfirmed(UsageError):
+    """A change of nodes was not confirmed."""
+
+    count: str
+
+    what = "nothing was changed on {count}"
+    todo = "answer y, or give --yes; --dry-run shows what would be done"
+
+
+class HostsUnreachable(ClusterError):
+    """Hosts cannot be reached; ``details`` names each."""
+
+    count: str
+
+    what = "{count} cannot be used"
+    todo = "repair what is named below, or leave hosts out with --limit; nothing was changed"
+
+
+class HostsRefused(ClusterError):
+    """Hosts do not meet what a change needs; ``details`` names each."""
+
+    count: str
+
+    what = "{count} must not be changed as they are"
+    todo = "do what is said for each, or leave hosts out with --limit; nothing was changed"
+
+
+class HostsLocked(ClusterError):
+    """Another run has the lock of a host."""
+
+    host: str
+    owner: str
+
+    what = "{host}: another run has the lock: {owner}"
+    todo = "wait until it has ended; if it never will, run the same command with --take-over"
+
+
+class RunFailed(ClusterError):
+    """Some hosts could not be changed; ``details`` names each with its step and state."""
+
+    count: str
+    rest: str
+
+    what = "{count} failed; {rest}"
+    todo = "see each host below; the same command goes on where this run stopped"
+
+
+class NoGeneration(ClusterError):
+    """There is nothing to roll back to."""
+
+    hosts: str
+    wanted: str
+
+    what = "no backup to roll back to on {hosts}: {wanted}"
+    todo = "see the backups with: kbuild nodes rollback --list"

@@ -1,0 +1,200 @@
+"""The plan of an installation: a kubeadm takes the place of another, and the old one is kept."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from posixpath import dirname
+
+from packaging.version import InvalidVersion, Version
+
+from kbuild.base.arches import ARCHES
+from kbuild.nodes.model import HostFacts, HostPlan, Refusal, Step, Upload, call
+
+MAX_SKEW = 60  # seconds between the clock of a node and ours
+_KIB = 1024
+_SPARE = 16 * _KIB  # KiB that must be left free
+_RESTORED = "hold the package with --hold, or install the deb or rpm of the release"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kubeadm:
+    """A kubeadm of a release, for one architecture; ``size`` in bytes."""
+
+    file: Path
+    sha256: str
+    size: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the user asks of an installation; ``at`` is its time, as in 20261126T183000Z."""
+
+    kubeadms: Mapping[str, Kubeadm]
+    at: str
+    hold: bool = False
+
+
+def plan_install(
+    facts: Iterable[HostFacts], wishes: Wishes
+) -> tuple[list[HostPlan], list[Refusal]]:
+    """Return a plan for each host that may be changed, and a refusal for each that may not."""
+    plans, refused = [], []
+    for each in facts:
+        problems = list(_refusals(each, wishes))
+        refused += problems
+        if not problems:
+            plans.append(_plan(each, wishes))
+    return plans, refused
+
+
+def _refusals(facts: HostFacts, wishes: Wishes) -> Iterable[Refusal]:
+    def refusal(reason: str, todo: str) -> Refusal:
+        return Refusal(host=facts.host.name, reason=reason, todo=todo)
+
+    yield from unsafe(facts)
+    kubeadm = _kubeadm_for(facts, wishes)
+    if kubeadm is None:
+        having = ", ".join(wishes.kubeadms)
+        reason = f"it is {facts.machine}, and the release has {having}"
+        yield refusal(reason, "build for it too, with --arch")
+        return
+    for what, version in (("kubeadm", facts.version), ("kubelet", facts.kubelet)):
+        if version and _minor(version) != _minor(kubeadm.version):
+            reason = f"its {what} is {version}, and the release is {kubeadm.version}"
+            yield refusal(reason, "build a release of the node's own minor version")
+    needed = _needed(facts, kubeadm)
+    for name, free in (("beside kubeadm", facts.free), ("in /var/lib", facts.state_free)):
+        if free < needed:
+            reason = f"{free // _KIB} MiB are free {name}, and {needed // _KIB} MiB are needed"
+            yield refusal(reason, "make room")
+
+
+def unsafe(facts: HostFacts) -> Iterable[Refusal]:
+    """Yield why a host must not be changed at all, whatever the change of its kubeadm is."""
+
+    def refusal(reason: str, todo: str) -> Refusal:
+        return Refusal(host=facts.host.name, reason=reason, todo=todo)
+
+    if facts.uid != 0:
+        yield refusal("the user is not root there", "add --sudo, or connect as root with --user")
+    skew = facts.clock - facts.asked_at
+    if abs(skew) > MAX_SKEW:
+        reason = f"its clock differs from ours by {round(skew)} seconds"
+        yield refusal(reason, "set the clocks; certificates depend on them")
+    if not facts.target:
+        reason = "it has no kubeadm on the PATH"
+        yield refusal(reason, "say where kubeadm belongs, with --path /usr/bin/kubeadm")
+    if facts.is_read_only:
+        yield refusal(f"{dirname(facts.target)} is read-only", "mount it for writing")
+    if facts.busy:
+        reason = f"{', '.join(facts.busy)} is running there"
+        yield refusal(reason, "wait until it has ended: it may replace kubeadm")
+
+
+def _needed(facts: HostFacts, kubeadm: Kubeadm) -> int:
+    """Return the KiB that an installation needs: the upload, the program, and the backup."""
+    return 0 if facts.sha256 == kubeadm.sha256 else 2 * kubeadm.size // _KIB + _SPARE
+
+
+def _kubeadm_for(facts: HostFacts, wishes: Wishes) -> Kubeadm | None:
+    arch = next((arch for arch, names in ARCHES.items() if names.machine == facts.machine), "")
+    return wishes.kubeadms.get(arch)
+
+
+def _minor(version: str) -> tuple[int, ...] | str:
+    try:
+        return Version(version).release[:2]
+    except InvalidVersion:
+        return version
+
+
+def _plan(facts: HostFacts, wishes: Wishes) -> HostPlan:
+    kubeadm = _kubeadm_for(facts, wishes)
+    assert kubeadm is not None  # it would have been refused
+    steps: list[Step] = []
+    if facts.sha256 != kubeadm.sha256:
+        steps.append(_copy(facts, kubeadm))
+        if facts.sha256:
+            steps.append(back_up(facts, wishes.at))
+        steps.append(_replace(facts, kubeadm))
+    kind, _, package = facts.package.partition(" ")
+    if wishes.hold and kind == "deb" and not facts.is_held:
+        steps.append(_hold(package))
+    return HostPlan(host=facts.host, steps=tuple(steps), notes=tuple(_notes(facts, wishes)))
+
+
+def _notes(facts: HostFacts, wishes: Wishes) -> Iterable[str]:
+    if facts.kubeadm != facts.target:
+        yield f"{facts.kubeadm} is a link to {facts.target}, which is the file that is replaced"
+    kind, _, package = facts.package.partition(" ")
+    if package and not facts.is_held and not (wishes.hold and kind == "deb"):
+        manager = "apt" if kind == "deb" else "yum or dnf"
+        yield f"{manager} may bring back the old kubeadm: {package} owns the file; {_RESTORED}"
+    if wishes.hold and kind == "rpm":
+        yield f"the package {package} cannot be held from here: use `yum versionlock add {package}`"
+    if facts.unfinished:
+        yield f"an earlier run did not end; its last entry is: {facts.unfinished}"
+
+
+def _copy(facts: HostFacts, kubeadm: Kubeadm) -> Step:
+    temporary = temporary_of(facts.target, kubeadm.sha256)
+    upload = Upload(file=kubeadm.file, to=f"{temporary}.part", is_compressed=facts.has_gzip)
+    return Step(
+        name="copy",
+        what=f"copy kubeadm {kubeadm.version} to {temporary}",
+        why=f"the node has {facts.version or 'none'}; it is replaced only when the new one runs",
+        check=call("runs_as", temporary, kubeadm.sha256, kubeadm.version),
+        do=call(
+            *("unpack", upload.to, "gzip" if upload.is_compressed else "plain"),
+            *(temporary, kubeadm.sha256),
+        ),
+        confirm=call("runs_as", temporary, kubeadm.sha256, kubeadm.version),
+        undo=call("forget", temporary, upload.to),
+        upload=upload,
+    )
+
+
+def back_up(facts: HostFacts, at: str) -> Step:
+    """Return the step that keeps the kubeadm that is there."""
+    generation = f"{at}-{facts.sha256[:12]}"
+    return Step(
+        name="back-up",
+        what=f"keep {facts.target} as /var/lib/kbuild/kubeadm/{generation}",
+        why="so that `kbuild nodes rollback` can bring it back",
+        check=call("has_generation", facts.sha256, facts.target),
+        do=call("back_up", facts.target, facts.sha256, generation, facts.version),
+        confirm=call("has_generation", facts.sha256, facts.target),
+    )
+
+
+def _replace(facts: HostFacts, kubeadm: Kubeadm) -> Step:
+    temporary = temporary_of(facts.target, kubeadm.sha256)
+    return Step(
+        name="replace",
+        what=f"rename it to {facts.target}",
+        why="kubeadm is replaced at once, so nobody sees half of it",
+        check=call("runs_as", facts.target, kubeadm.sha256, kubeadm.version),
+        do=call("swap", temporary, facts.target),
+        confirm=call("runs_as", facts.target, kubeadm.sha256, kubeadm.version),
+        undo=call("bring_back", facts.sha256, facts.target)
+        if facts.sha256
+        else call("forget", facts.target),
+    )
+
+
+def _hold(package: str) -> Step:
+    return Step(
+        name="hold",
+        what=f"hold the package {package}",
+        why="so that apt does not bring back the old kubeadm",
+        check=call("is_held", package),
+        do=call("hold", package),
+        confirm=call("is_held", package),
+        undo=call("unhold", package),
+    )
+
+
+def temporary_of(target: str, sha256: str) -> str:
+    """Return where a kubeadm is made, in the directory of its place."""
+    return f"{dirname(target)}/.kubeadm.kbuild-{sha256[:12]}"

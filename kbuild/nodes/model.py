@@ -1,0 +1,140 @@
+"""The values of a run on nodes: hosts, what they are like, and a plan of steps for each."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+# changed: all steps are done. unchanged: nothing was to be done. undone: a step failed, and the
+# host is as it was before. failed: a step failed, and some of the changes are still there.
+# not-started: the run stopped before.
+State = Literal["changed", "unchanged", "undone", "failed", "not-started"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """A host of the inventory; ``data`` is pyinfra's, such as ``ssh_hostname`` and ``ssh_port``.
+
+    ``sudo`` tells whether root's rights are had with sudo.
+    """
+
+    name: str
+    data: Mapping[str, object] = field(default_factory=dict)
+    sudo: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A function of node.sh with its arguments."""
+
+    function: str
+    arguments: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return shlex.join((self.function, *self.arguments))
+
+
+def call(function: str, *arguments: str) -> Call:
+    """Return the call of a function of node.sh."""
+    return Call(function=function, arguments=arguments)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """A local file that a step needs on the node, and where it is collected there."""
+
+    file: Path
+    to: str
+    is_compressed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One change of a host.
+
+    ``check`` succeeds if nothing is to be done. ``do`` makes the change, and may be killed and
+    repeated. ``confirm`` succeeds if the change is really there. ``undo`` takes it back; without
+    it, it stays. ``what`` and ``why`` are for people.
+    """
+
+    name: str
+    what: str
+    why: str
+    check: Call
+    do: Call
+    confirm: Call
+    undo: Call | None = None
+    upload: Upload | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostPlan:
+    """The steps of one host, in their order; ``notes`` are for people."""
+
+    host: Host
+    steps: tuple[Step, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why a host cannot take part, and what to do about it."""
+
+    host: str
+    reason: str
+    todo: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a host: ``step`` and ``reason`` tell where and why a run stopped there."""
+
+    host: str
+    state: State
+    step: str = ""
+    reason: str = ""
+    todo: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """A backup of a kubeadm on a node; ``name`` begins with the time, in UTC."""
+
+    name: str
+    sha256: str
+    version: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """What a host is like.
+
+    ``clock`` is its time in seconds since the epoch, and ``asked_at`` the time here when it was
+    asked. ``kubeadm`` is where kubeadm is found, ``target`` the file behind all links. ``sha256``
+    is empty if there is none. ``free`` is what is free beside it, and ``state_free`` where backups
+    go, in KiB. ``package`` is what owns it (``deb kubeadm``). ``busy`` are programs that may be
+    replacing it. ``unfinished`` is the last entry of the journal if the last run has no end.
+    """
+
+    host: Host
+    uid: int
+    clock: int
+    asked_at: float
+    machine: str
+    has_gzip: bool
+    kubeadm: str
+    target: str
+    sha256: str
+    version: str
+    kubelet: str
+    free: int
+    state_free: int
+    package: str
+    is_held: bool
+    is_read_only: bool
+    is_control_plane: bool
+    busy: tuple[str, ...]
+    generations: tuple[Generation, ...]
+    unfinished: str
