@@ -25,7 +25,6 @@ from kbuild.base.settings import (
 )
 from kbuild.base.values import (
     EPOCH,
-    Parse,
     address,
     address_or_path,
     age,
@@ -85,18 +84,6 @@ _years = whole_number(
 _seconds = whole_number("seconds", MAX_STALL, "60 is the default")
 _arch = one_of(ARCHES)
 _stored_defaults = one_of(STORED_DEFAULTS)
-
-
-def _none_or(parse: Parse) -> Parse:
-    """Let a parser of whole numbers take 0 too."""
-
-    def parse_all(name: str, value: object) -> int:
-        if value == 0 or (isinstance(value, str) and value.strip() == "0"):
-            return 0
-        number: int = parse(name, value)
-        return number
-
-    return parse_all
 
 
 def _limit(name: str, value: object) -> int:
@@ -636,6 +623,7 @@ class OnNodes(Common):
         metavar="FILE",
         example="hosts.ini",
         panel=_HOSTS,
+        trust=True,
     )
     limit: tuple[str, ...] = option(
         text,
@@ -660,6 +648,7 @@ class OnNodes(Common):
         metavar="FILE",
         example="ssh_config",
         panel=_HOSTS,
+        trust=True,
     )
     known_hosts: Path | None = option(
         path,
@@ -667,6 +656,7 @@ class OnNodes(Common):
         metavar="FILE",
         example="known_hosts",
         panel=_HOSTS,
+        trust=True,
     )
     parallel: int = option(
         whole_number("hosts", MAX_PARALLEL, "10 is the default"),
@@ -687,7 +677,7 @@ class ChangesNodes(OnNodes):
         switch, "Remove the lock of another run that has not ended in order.", default=False
     )
     max_fail: int = option(
-        _none_or(whole_number("hosts", MAX_HOSTS, "0 is the default")),
+        whole_number("hosts", MAX_HOSTS, "0 is the default", least=0),
         "Go on until more hosts than this have failed.",
         default=0,
         metavar="N",

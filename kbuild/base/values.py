@@ -130,15 +130,15 @@ def size(
     raise BadSetting(name=name, value=value, reason="it must be a size", hint=hint)
 
 
-def whole_number(unit: str, most: int, hint: str) -> Parse:
-    """Return a parser of whole numbers from 1 to ``most``."""
+def whole_number(unit: str, most: int, hint: str, *, least: int = 1) -> Parse:
+    """Return a parser of whole numbers from ``least`` to ``most``."""
 
     def parse(name: str, value: object) -> int:
         digits = value if isinstance(value, int) and not isinstance(value, bool) else None
         if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value.strip(), re.ASCII):
             digits = int(value)
-        if digits is None or not 1 <= digits <= most:
-            reason = f"it must be a whole number of {unit} from 1 to {most}"
+        if digits is None or not least <= digits <= most:
+            reason = f"it must be a whole number of {unit} from {least} to {most}"
             raise BadSetting(name=name, value=value, reason=reason, hint=hint)
         return digits
 

@@ -106,7 +106,7 @@ def example_of(kind: type[Common], name: str) -> object:
         return True
     others = {"arch": ["arm"], "builder": "local", "layout": "tree", "package": ["rpm"]}
     others["for_"] = "living"
-    numbers = {"stall_timeout": 7, "cache_limit": "7GB"}
+    numbers = {"stall_timeout": 7, "cache_limit": "7GB", "parallel": 7, "max_fail": 7}
     return declared.example or {**others, **numbers}.get(name, "/other")
 
 
