@@ -76,13 +76,3 @@ class RunFailed(ClusterError):
 
     what = "{count} failed; {rest}"
     todo = "see each host below; the same command goes on where this run stopped"
-
-
-class NoGeneration(ClusterError):
-    """There is nothing to roll back to."""
-
-    hosts: str
-    wanted: str
-
-    what = "no backup to roll back to on {hosts}: {wanted}"
-    todo = "see the backups with: kbuild nodes rollback --list"

@@ -203,7 +203,8 @@ def test_the_example_holds_the_defaults() -> None:
         assert set(found.given) == set(options(kind))
         for name, declared in options(kind).items():
             assert f"# {declared.help.split()[0]}" in text
-            wanted = declared.default or declared.parse("x", declared.example or False)
+            example = declared.example
+            wanted = declared.parse("x", example) if example else declared.default
             assert getattr(found, name) == wanted
 
 
