@@ -1,7 +1,9 @@
 """``kbuild nodes``: install kubeadm on nodes, and bring the old one back."""
 
 import contextlib
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -12,10 +14,12 @@ import typer
 from platformdirs import user_state_path
 from rich.table import Table
 
+from kbuild.base.errors import NotWritable
+from kbuild.base.files import reason_of
 from kbuild.base.words import counted
 from kbuild.cli.boundary import begin
 from kbuild.cli.check import demand_whole
-from kbuild.cli.console import Screen, plain_table
+from kbuild.cli.console import Screen, plain_table, visible
 from kbuild.cli.options import ReleaseFolder, command_app, takes
 from kbuild.nodes.api import (
     Access,
@@ -162,38 +166,58 @@ def _confirm(settings: ChangesNodes, screen: Screen, plans: list[HostPlan]) -> N
     count = counted(len(changed), "host")
     if not (sys.stdin and sys.stdin.isatty()) or settings.json:
         raise NotConfirmed(count=count)
-    if not typer.confirm(f"Change {count}?", err=True):
+    try:
+        is_confirmed = typer.confirm(f"Change {count}?", err=True)
+    except typer.Abort as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        is_confirmed = False  # the end of standard input
+    if not is_confirmed:
         raise NotConfirmed(count=count)
 
 
 class _Watcher:
-    """Shows what happens on each host, and writes it to the log of the run."""
+    """Shows what happens on each host, and writes it to the log of the run; threads call it."""
 
     def __init__(self, screen: Screen, log: TextIO) -> None:
         self._screen, self._file = screen, log
+        self._one_at_a_time = threading.RLock()
 
     def step(self, host: str, step: Step, number: int, of: int) -> None:
-        self._screen.say(f"{host}: {number} of {of}: {step.what}")
+        with self._one_at_a_time:
+            self._screen.say(f"{host}: {number} of {of}: {step.what}")
 
     def sent(self, host: str, done: int, total: int) -> None:
-        self._screen.advance(f"{host}: bytes sent", done, total)
+        with self._one_at_a_time:
+            self._screen.advance(f"{host}: bytes sent", done, total)
 
     def ended(self, outcome: Outcome) -> None:
         where = f" in the step {outcome.step}: {outcome.reason}" if outcome.step else ""
-        self.note(f"{outcome.host}: {outcome.state}{where}")
-        self._screen.say(f"{outcome.host}: {outcome.state}{where}")
+        self.tell(f"{outcome.host}: {outcome.state}{where}")
+
+    def tell(self, text: str) -> None:
+        with self._one_at_a_time:
+            self._screen.say(text)
+            self.note(text)
 
     def note(self, text: str) -> None:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        self._file.write(f"{stamp} {text}\n")
-        self._file.flush()
+        with self._one_at_a_time, contextlib.suppress(OSError):  # its disk may be full
+            self._file.write(f"{stamp} {visible(text)}\n")
+            self._file.flush()
 
 
 @contextlib.contextmanager
 def _log(name: str) -> Iterator[TextIO]:
+    """Open the log of a run, which only its user may read."""
     folder = user_state_path("kbuild") / "runs"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (folder / f"{name}.log").open("x", encoding="utf-8", errors="backslashreplace") as file:
+    path = folder / f"{name}.log"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise NotWritable(path=path, reason=reason_of(error)) from error
+    with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as file:
         yield file
 
 
@@ -218,15 +242,23 @@ def _report(outcomes: tuple[Outcome, ...], plans: list[HostPlan], run: Run, scre
     screen.result(document, [table])
     if failed:
         good = len(outcomes) - len(failed)
-        details = "\n".join(
-            f"{each.host}: {each.state}" + (f" in {each.step}: {each.reason}" if each.step else "")
-            for each in failed
-        )
         raise RunFailed(
             count=f"{len(failed)} of {counted(len(outcomes), 'host')}",
             rest=f"{good} are as requested",
-            details=details,
+            details="\n".join(_what_is_true(each) for each in failed),
         )
+
+
+_NOW = {
+    "undone": "the host is as it was before",
+    "failed": "the steps before it are done, and kept",
+    "not-started": "nothing was done there",
+}
+
+
+def _what_is_true(outcome: Outcome) -> str:
+    where = f"the step {outcome.step} failed: {outcome.reason}; now " if outcome.step else ""
+    return f"{outcome.host}: {where}{_NOW[outcome.state]}; {outcome.todo}"
 
 
 def _plan_lines(plans: list[HostPlan]) -> Iterator[str | Table]:

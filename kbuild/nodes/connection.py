@@ -1,8 +1,15 @@
-"""Connections to hosts, which pyinfra makes: run functions of node.sh, and send files."""
+"""Connections to hosts, which pyinfra makes: run functions of node.sh, and send files.
 
-import base64
+pyinfra runs commands with gevent, which replaces Python's threads and sockets everywhere, and asks
+for a password of sudo on the terminal whenever a host prints that it needs one. So only its
+connections are used, with threads, and commands are run on them here.
+"""
+
 import contextlib
+import logging
+import secrets
 import shlex
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,17 +21,22 @@ from kbuild.nodes.errors import NodesExtraMissing
 from kbuild.nodes.model import Call, Host
 
 if TYPE_CHECKING:
+    from paramiko import Channel
     from pyinfra.api.host import Host as PyinfraHost
 
 CHUNK = 4 << 20  # bytes of a file that are sent at once: a cut connection loses no more
 # In seconds. CONNECT is for each host; STEP is for a function that does not wait for anything.
 CONNECT, STEP = 20, 300
-_TRIES = 3
-_APPEND = 'set -u; umask 077; [ "$(wc -c <"$1")" -eq "$2" ] || exit 9; base64 -d >>"$1"'
+_MOST = 16 << 20  # bytes that a function may print
+_PAUSES = (1, 2, 4)  # seconds before a lost connection is made again
 
 
 class ConnectionFailed(Exception):
     """A host cannot be reached, or no longer; its text says why."""
+
+
+class TimedOut(ConnectionFailed):
+    """A function has not ended in time, and may still be going on there."""
 
 
 class CallFailed(Exception):
@@ -37,93 +49,190 @@ class CallFailed(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class Connection:
-    """A connection to one host, which is made again if it is lost."""
+    """A connection to one host, which is made again if it is lost. One thread uses it at a time."""
 
     host: Host
     _peer: "PyinfraHost"
     _open: bool = field(default=False)
+    _was_open: bool = field(default=False)
 
     def call(self, function: Call, *, timeout: float = STEP) -> str:
-        """Run a function of node.sh; raises CallFailed or ConnectionFailed."""
-        text = f"{_library()}\n{{ {function}; exit; }} </dev/null\n"
-        return self._run(["sh", "-s", "kbuild_step"], text, timeout)
+        """Run a function of node.sh, again if the connection is lost meanwhile.
+
+        Raises CallFailed or ConnectionFailed.
+        """
+        return self._run(lambda: self._call(function, timeout))
 
     def send(self, content: bytes, path: str, told: Callable[[int, int], None]) -> None:
         """Send a file; what has arrived before a connection was cut is not sent again."""
-        size = self._size(path)
+        values = values_of(self.call(Call(function="uploaded", arguments=(path,))))
+        size = int(values["size"][0])
         if size > len(content):  # of something else
             self.call(Call(function="forget", arguments=(path,)))
-            size = self._size(path)
-        while size < len(content):
-            chunk = base64.b64encode(content[size : size + CHUNK]).decode()
-            with contextlib.suppress(ConnectionFailed):  # how much arrived is asked next
-                self._run(["sh", "-c", _APPEND, "kbuild", path, str(size)], chunk, STEP)
-            before, size = size, self._size(path)
-            if size <= before:
-                message = f"{path} does not grow: no space?"
-                raise CallFailed(message, "")
-            told(size, len(content))
+            size = 0
+        # Whole chunks, so that a sender that was cut off can only write what is written anyway.
+        number = size // CHUNK if size < len(content) else -(-size // CHUNK)
+        while number * CHUNK < len(content):
+            chunk = content[number * CHUNK : (number + 1) * CHUNK]
+            self._run(lambda chunk=chunk, at=number: self._write(path, at, chunk))  # type: ignore[misc]
+            number += 1
+            told(min(number * CHUNK, len(content)), len(content))
 
     def close(self) -> None:
         """End the connection."""
-        if self._open:
-            self._open = False
-            with contextlib.suppress(Exception):  # it may be cut already
+        client = getattr(self._peer.connector, "client", None)
+        with contextlib.suppress(Exception):  # it may be cut already
+            if self._open:
                 self._peer.disconnect()
+        self._open = False
+        with contextlib.suppress(Exception):
+            if client is not None:  # which pyinfra leaves open
+                client.close()
 
-    def _size(self, path: str) -> int:
-        values = values_of(self.call(Call(function="uploaded", arguments=(path,))))
-        return int(values["size"][0])
+    def _write(self, path: str, number: int, chunk: bytes) -> str:
+        """Write one chunk of a file at its place; the program reads it from standard input."""
+        mark, prologue = _mark()
+        program = f"{prologue}{_WRITE}"
+        command = ["sh", "-c", program, "kbuild", path, str(CHUNK), str(number)]
+        return self._run_once(command, chunk, mark, STEP)
 
-    def _run(self, command: Sequence[str], text: str, timeout: float) -> str:
-        for tried in range(1, _TRIES + 1):
+    def _call(self, function: Call, timeout: float) -> str:
+        mark, prologue = _mark()
+        text = f"{prologue}\n{_library()}\n{{ {function}; exit; }} </dev/null\n"
+        return self._run_once(["sh", "-s", "kbuild_step"], text.encode(), mark, timeout)
+
+    def _run(self, do: Callable[[], str]) -> str:
+        for pause in (*_PAUSES, None):
             try:
                 self._connect()
-                return self._run_once(command, text, timeout)
             except ConnectionFailed:
                 self.close()
-                if tried == _TRIES:
+                if pause is None or not self._was_open:
                     raise
-                time.sleep(2 * tried)
+                time.sleep(pause)
+                continue
+            try:
+                return do()
+            except TimedOut:
+                self.close()
+                raise
+            except ConnectionFailed:
+                self.close()
+                if pause is None:
+                    raise
         raise AssertionError
 
     def _connect(self) -> None:
-        from pyinfra.api.exceptions import ConnectError
+        from pyinfra.api.exceptions import PyinfraError
 
         if self._open:
             return
         try:
             self._peer.connect(raise_exceptions=True, show_errors=False)
-        except ConnectError as error:
-            raise ConnectionFailed(str(error)) from error
-        transport = getattr(getattr(self._peer.connector, "client", None), "get_transport", None)
-        if transport and transport():
-            transport().set_keepalive(5)
-        self._open = True
+        except (PyinfraError, OSError, EOFError, ValueError, LookupError) as error:
+            raise ConnectionFailed(str(error) or type(error).__name__) from error
+        client = getattr(self._peer.connector, "client", None)
+        transport = client.get_transport() if client is not None else None
+        if transport is None:
+            self._peer.disconnect()
+            message = "it is not reached with ssh, which is the only way here"
+            raise ConnectionFailed(message)
+        transport.set_keepalive(5)
+        self._open = self._was_open = True
 
-    def _run_once(self, command: Sequence[str], text: str, timeout: float) -> str:
+    def _run_once(self, command: Sequence[str], text: bytes, mark: str, timeout: float) -> str:
         from paramiko import SSHException
-        from pyinfra.api.command import StringCommand
 
         try:
-            is_good, output = self._peer.run_shell_command(
-                StringCommand(shlex.join(command)),
-                _sudo=self.host.sudo,
-                _stdin=text,
-                _timeout=timeout,
-            )
+            with contextlib.closing(self._channel()) as channel:
+                channel.exec_command(self._as_root(shlex.join(command)))
+                code, output, reason = _talk(channel, text, time.monotonic() + timeout)
+        except TimeoutError as error:
+            message = f"it did not end within {round(timeout)} seconds"
+            raise TimedOut(message) from error
         except (SSHException, OSError, EOFError) as error:
             raise ConnectionFailed(str(error) or "the connection was cut") from error
-        except UnicodeDecodeError as error:
-            message = "it printed something that is not text"
-            raise CallFailed(message, "") from error
-        if is_good:
-            return output.stdout
-        lines = [line for line in output.stderr_lines if line.strip()]
-        if not lines and not output.stdout:
+        if code == -1:
             message = "the connection was cut"
             raise ConnectionFailed(message)
-        raise CallFailed(lines[-1] if lines else "it failed without a reason", output.stdout)
+        # What a login shell prints before is no answer.
+        _, is_answer, answer = output.partition(f"{mark}\n")
+        if code == 0 and is_answer:
+            return answer
+        raise CallFailed(_reason(reason, output, mark), answer)
+
+    def _channel(self) -> "Channel":
+        transport = self._peer.connector.client.get_transport()  # type: ignore[attr-defined]
+        if transport is None or not transport.is_active():
+            raise EOFError
+        channel: Channel = transport.open_session(timeout=CONNECT)
+        return channel
+
+    def _as_root(self, command: str) -> str:
+        from pyinfra.api.command import StringCommand
+        from pyinfra.connectors.util import make_unix_command
+
+        made = make_unix_command(StringCommand(command), _sudo=self.host.sudo)
+        return str(made.get_raw_value())
+
+
+# A sender that was cut off may write the same bytes to the same place at the same time. The lock is
+# touched so that other machines see that this run goes on.
+_WRITE = (
+    "umask 077; touch /run/kbuild/lock 2>/dev/null;"
+    ' exec dd of="$1" bs="$2" seek="$3" conv=notrunc status=none'
+)
+
+
+def _mark() -> tuple[str, str]:
+    """Return a line that no host can know before, and a program that prints it on both streams."""
+    mark = f"kbuild-{secrets.token_hex(8)}"
+    return mark, f"echo; echo {mark}; echo >&2; echo {mark} >&2;"
+
+
+def _talk(channel: "Channel", text: bytes, until: float) -> tuple[int, str, str]:
+    """Send text to a command, and return its exit code, or -1 if it has none, and its output."""
+    channel.settimeout(max(until - time.monotonic(), 0.1))
+    with contextlib.suppress(ConnectionError, BrokenPipeError, EOFError):
+        _send(channel, text)
+    channel.shutdown_write()
+    output = _all(channel, channel.recv, until)
+    reason = _all(channel, channel.recv_stderr, until)
+    if not channel.status_event.wait(max(until - time.monotonic(), 0.1)):
+        raise TimeoutError
+    return channel.exit_status, output, reason
+
+
+def _send(channel: "Channel", text: bytes) -> None:
+    try:
+        channel.sendall(text)
+    except TimeoutError:
+        raise
+    except OSError:  # the command has ended without reading it all, and its output says why
+        return
+
+
+def _all(channel: "Channel", receive: Callable[[int], bytes], until: float) -> str:
+    content = bytearray()
+    while True:
+        channel.settimeout(max(until - time.monotonic(), 0.1))
+        piece = receive(1 << 16)
+        if not piece:
+            return content.decode(errors="backslashreplace")
+        content += piece
+        if len(content) > _MOST:
+            message = f"it printed more than {_MOST >> 20} MiB"
+            raise CallFailed(message, "")
+        if time.monotonic() > until:
+            raise TimeoutError
+
+
+def _reason(errors: str, output: str, mark: str) -> str:
+    """Return the last line that says why a command failed, or why it did not even begin."""
+    _, has_begun, after = errors.partition(f"{mark}\n")
+    texts = (after,) if has_begun else (errors, output)
+    lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it failed without a reason"
 
 
 @contextlib.contextmanager
@@ -146,20 +255,24 @@ def connections(hosts: Sequence[Host]) -> Iterator[dict[str, Connection]]:
 
 @cache
 def prepare() -> None:
-    """Make Python's waiting cooperative, as pyinfra needs it; raises NodesExtraMissing."""
+    """Make pyinfra ready for threads, silent, and strict; raises NodesExtraMissing."""
     try:
-        import gevent.monkey
         import pyinfra  # noqa: F401
+        from pyinfra.connectors.sshuserclient import client
     except ImportError as error:
         raise NodesExtraMissing(library="pyinfra") from error
-    # subprocess and signal stay as they are: nothing here waits for processes.
-    gevent.monkey.patch_all(subprocess=False, signal=False)
+    # Its lock is gevent's. It asks whether the key of an unknown jump host is accepted.
+    client.HOST_KEYS_LOCK = threading.Lock()
+    client.AskPolicy = client.StrictPolicy  # type: ignore[assignment,misc]
+    for name in ("pyinfra", "paramiko"):  # their messages have tracebacks; our errors say it all
+        logging.getLogger(name).addHandler(logging.NullHandler())
+        logging.getLogger(name).propagate = False
 
 
 def values_of(output: str) -> dict[str, list[str]]:
     """Return the ``name=value`` lines of a function, the values of each name in their order."""
     values: dict[str, list[str]] = {}
-    for line in output.splitlines():
+    for line in output.split("\n"):
         name, equals, value = line.partition("=")
         if equals and name.isidentifier():
             values.setdefault(name, []).append(value.strip())

@@ -3,16 +3,17 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from posixpath import dirname
+from posixpath import basename, dirname
 
 from packaging.version import InvalidVersion, Version
 
 from kbuild.base.arches import ARCHES
-from kbuild.nodes.model import HostFacts, HostPlan, Refusal, Step, Upload, call
+from kbuild.nodes.model import Call, HostFacts, HostPlan, Refusal, Step, Upload, call
 
 MAX_SKEW = 60  # seconds between the clock of a node and ours
 _KIB = 1024
 _SPARE = 16 * _KIB  # KiB that must be left free
+_MANAGERS = {"deb": "apt", "rpm": "yum or dnf"}
 _RESTORED = "hold the package with --hold, or install the deb or rpm of the release"
 
 
@@ -63,9 +64,12 @@ def _refusals(facts: HostFacts, wishes: Wishes) -> Iterable[Refusal]:
         if version and _minor(version) != _minor(kubeadm.version):
             reason = f"its {what} is {version}, and the release is {kubeadm.version}"
             yield refusal(reason, "build a release of the node's own minor version")
+    if facts.sha256 and not facts.version and not facts.kubelet:
+        reason = f"{facts.target} does not say which version it is, and there is no kubelet"
+        yield refusal(reason, f"see what `{facts.target} version -o short` prints; move it away")
     needed = _needed(facts, kubeadm)
     for name, free in (("beside kubeadm", facts.free), ("in /var/lib", facts.state_free)):
-        if free < needed:
+        if facts.target and free < needed:
             reason = f"{free // _KIB} MiB are free {name}, and {needed // _KIB} MiB are needed"
             yield refusal(reason, "make room")
 
@@ -82,14 +86,26 @@ def unsafe(facts: HostFacts) -> Iterable[Refusal]:
     if abs(skew) > MAX_SKEW:
         reason = f"its clock differs from ours by {round(skew)} seconds"
         yield refusal(reason, "set the clocks; certificates depend on them")
-    if not facts.target:
+    if not facts.kubeadm:
+        known = next((g.path for g in reversed(facts.generations)), "/usr/bin/kubeadm")
         reason = "it has no kubeadm on the PATH"
+        yield refusal(reason, f"say where kubeadm belongs, with --path {known}")
+    elif not (facts.kubeadm.startswith("/") and _is_plain(facts.kubeadm + facts.target)):
+        reason = f"{facts.kubeadm} is not an absolute path of printable characters"
         yield refusal(reason, "say where kubeadm belongs, with --path /usr/bin/kubeadm")
-    if facts.is_read_only:
+    elif facts.problem or not facts.target:
+        reason = facts.problem or f"{facts.kubeadm} is a link that leads nowhere"
+        yield refusal(reason, "repair that, or say where kubeadm belongs, with --path")
+    if facts.is_read_only and facts.uid == 0:
         yield refusal(f"{dirname(facts.target)} is read-only", "mount it for writing")
     if facts.busy:
         reason = f"{', '.join(facts.busy)} is running there"
         yield refusal(reason, "wait until it has ended: it may replace kubeadm")
+
+
+def _is_plain(path: str) -> bool:
+    # The node writes ? for control characters, and what is not UTF-8 arrives with backslashes.
+    return path.isprintable() and not set(path) & set("?\\")
 
 
 def _needed(facts: HostFacts, kubeadm: Kubeadm) -> int:
@@ -112,34 +128,91 @@ def _minor(version: str) -> tuple[int, ...] | str:
 def _plan(facts: HostFacts, wishes: Wishes) -> HostPlan:
     kubeadm = _kubeadm_for(facts, wishes)
     assert kubeadm is not None  # it would have been refused
-    steps: list[Step] = []
-    if facts.sha256 != kubeadm.sha256:
+    is_new = facts.sha256 != kubeadm.sha256
+    steps = list(clean(facts, temporary_of(facts.target, kubeadm.sha256) if is_new else ""))
+    if is_new:
         steps.append(_copy(facts, kubeadm))
         if facts.sha256:
             steps.append(back_up(facts, wishes.at))
         steps.append(_replace(facts, kubeadm))
+    elif facts.unfinished:
+        steps.append(settle(call("runs_as", facts.target, kubeadm.sha256, kubeadm.version)))
     kind, _, package = facts.package.partition(" ")
-    if wishes.hold and kind == "deb" and not facts.is_held:
-        steps.append(_hold(package))
+    if wishes.hold and _can_hold(facts) and not facts.is_held:
+        steps.append(_hold(kind, package))
     return HostPlan(host=facts.host, steps=tuple(steps), notes=tuple(_notes(facts, wishes)))
 
 
+def _can_hold(facts: HostFacts) -> bool:
+    kind = facts.package.partition(" ")[0]
+    return kind == "deb" or (kind == "rpm" and facts.can_lock_versions)
+
+
 def _notes(facts: HostFacts, wishes: Wishes) -> Iterable[str]:
+    yield from general_notes(facts)
+    if facts.sha256 and not facts.version:
+        yield f"{facts.target} does not say which version it is; kubelet is {facts.kubelet}"
+    kind, _, package = facts.package.partition(" ")
+    if package and not facts.is_held and not (wishes.hold and _can_hold(facts)):
+        manager = _MANAGERS[kind]
+        yield f"{manager} may bring back the old kubeadm: {package} owns the file; {_RESTORED}"
+    if wishes.hold and kind == "rpm" and not _can_hold(facts):
+        yield (
+            f"the package {package} is not held: yum and dnf have no plugin versionlock there;"
+            f" install it (python3-dnf-plugin-versionlock or yum-plugin-versionlock), or set"
+            f" exclude={package} in the repository's file"
+        )
+    if wishes.hold and not package:
+        yield f"no package owns {facts.target}, so there is nothing to hold"
+
+
+def general_notes(facts: HostFacts) -> Iterable[str]:
+    """Yield what people should know before kubeadm is replaced by whatever."""
     if facts.kubeadm != facts.target:
         yield f"{facts.kubeadm} is a link to {facts.target}, which is the file that is replaced"
-    kind, _, package = facts.package.partition(" ")
-    if package and not facts.is_held and not (wishes.hold and kind == "deb"):
-        manager = "apt" if kind == "deb" else "yum or dnf"
-        yield f"{manager} may bring back the old kubeadm: {package} owns the file; {_RESTORED}"
-    if wishes.hold and kind == "rpm":
-        yield f"the package {package} cannot be held from here: use `yum versionlock add {package}`"
     if facts.unfinished:
         yield f"an earlier run did not end; its last entry is: {facts.unfinished}"
 
 
+def clean(facts: HostFacts, kept: str) -> Iterable[Step]:
+    """Yield the step that removes what runs which did not end have left beside kubeadm.
+
+    ``kept`` is the temporary file of this run, whose upload goes on, or empty.
+    """
+    name = basename(kept)
+    left = [each for each in facts.leftovers if not name or each not in (name, f"{name}.part")]
+    if left:
+        where = dirname(facts.target)
+        yield Step(
+            name="clean",
+            what=f"remove {', '.join(left)} from {where}",
+            why="a run that did not end has left it",
+            check=call("no_leftovers", where, name),
+            do=call("forget_leftovers", where, name),
+            confirm=call("no_leftovers", where, name),
+        )
+
+
+def settle(confirm: Call) -> Step:
+    """Return the step that ends what an earlier run has done, but did not live to confirm."""
+    return Step(
+        name="confirm",
+        what="confirm that kubeadm is as requested",
+        why="an earlier run did not end",
+        check=confirm,
+        do=call("nothing"),
+        confirm=confirm,
+    )
+
+
 def _copy(facts: HostFacts, kubeadm: Kubeadm) -> Step:
     temporary = temporary_of(facts.target, kubeadm.sha256)
-    upload = Upload(file=kubeadm.file, to=f"{temporary}.part", is_compressed=facts.has_gzip)
+    upload = Upload(
+        file=kubeadm.file,
+        to=f"{temporary}.part",
+        is_compressed=facts.has_gzip,
+        sha256=kubeadm.sha256,
+    )
     return Step(
         name="copy",
         what=f"copy kubeadm {kubeadm.version} to {temporary}",
@@ -175,23 +248,23 @@ def _replace(facts: HostFacts, kubeadm: Kubeadm) -> Step:
         what=f"rename it to {facts.target}",
         why="kubeadm is replaced at once, so nobody sees half of it",
         check=call("runs_as", facts.target, kubeadm.sha256, kubeadm.version),
-        do=call("swap", temporary, facts.target),
+        do=call("swap", temporary, facts.target, facts.sha256, kubeadm.sha256),
         confirm=call("runs_as", facts.target, kubeadm.sha256, kubeadm.version),
-        undo=call("bring_back", facts.sha256, facts.target)
+        undo=call("bring_back", facts.sha256, facts.target, kubeadm.sha256)
         if facts.sha256
-        else call("forget", facts.target),
+        else call("take_away", facts.target, kubeadm.sha256),
     )
 
 
-def _hold(package: str) -> Step:
+def _hold(kind: str, package: str) -> Step:
     return Step(
         name="hold",
         what=f"hold the package {package}",
-        why="so that apt does not bring back the old kubeadm",
-        check=call("is_held", package),
-        do=call("hold", package),
-        confirm=call("is_held", package),
-        undo=call("unhold", package),
+        why=f"so that {_MANAGERS[kind]} does not bring back the old kubeadm",
+        check=call("is_held", kind, package),
+        do=call("hold", kind, package),
+        confirm=call("is_held", kind, package),
+        undo=call("unhold", kind, package),
     )
 
 

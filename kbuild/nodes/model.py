@@ -42,11 +42,15 @@ def call(function: str, *arguments: str) -> Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """A local file that a step needs on the node, and where it is collected there."""
+    """A local file that a step needs on the node, and where it is collected there.
+
+    If ``sha256`` is given, the file is only sent if it has it.
+    """
 
     file: Path
     to: str
     is_compressed: bool
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +120,8 @@ class HostFacts:
     is empty if there is none. ``free`` is what is free beside it, and ``state_free`` where backups
     go, in KiB. ``package`` is what owns it (``deb kubeadm``). ``busy`` are programs that may be
     replacing it. ``unfinished`` is the last entry of the journal if the last run has no end.
+    ``problem`` is why the file cannot be used at all, ``leftovers`` are files beside it that runs
+    have left, ``can_lock_versions`` tells whether yum or dnf has its plugin versionlock.
     """
 
     host: Host
@@ -138,3 +144,6 @@ class HostFacts:
     busy: tuple[str, ...]
     generations: tuple[Generation, ...]
     unfinished: str
+    problem: str = ""
+    leftovers: tuple[str, ...] = ()
+    can_lock_versions: bool = False

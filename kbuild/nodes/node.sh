@@ -10,14 +10,46 @@ umask 077
 LC_ALL=C
 export LC_ALL
 PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-state=/var/lib/kbuild
-run=/run/kbuild
+# Tests put a directory here.
+root=
+state=$root/var/lib/kbuild
+run=$root/run/kbuild
 # A cut connection must not end a step half way.
 trap '' HUP PIPE
 
 fail() {
   printf '%s\n' "$*" >&2
   exit 1
+}
+
+# Print a fact as one line, whatever is in it: one NAME VALUE
+one() {
+  printf '%s=%s\n' "$1" "$(printf '%s' "$2" | tr '[:cntrl:]' '?')"
+}
+
+# Run a program, and kill it after some seconds: within SECONDS PROGRAM ARGUMENT...
+within() {
+  seconds=$1
+  shift
+  if command -v timeout >/dev/null 2>&1; then
+    timeout -s KILL "$seconds" "$@"
+    return
+  fi
+  "$@" &
+  child=$!
+  { sleep "$seconds" && kill -s KILL "$child"; } >/dev/null 2>&1 &
+  killer=$!
+  wait "$child"
+  code=$?
+  kill "$killer" 2>/dev/null
+  return "$code"
+}
+
+# What a program prints of its version. A hostile one prints without end, or never ends.
+version_of() {
+  program=$1
+  shift
+  within 10 "$program" "$@" 2>/dev/null </dev/null | head -c 200
 }
 
 sha_of() {
@@ -30,38 +62,67 @@ has_sha() {
   [ "$(sha_of "$1")" = "$2" ] || fail "$1 does not have the sha256 $2"
 }
 
+# Whether a file is still what the plan was made for; no sha256 stands for no file: is_still FILE SHA256
+is_still() {
+  if [ -z "$2" ]; then
+    [ ! -e "$1" ] || fail "somebody has made $1 meanwhile, so it is left as it is"
+  else
+    [ -f "$1" ] && [ "$(sha_of "$1")" = "$2" ] ||
+      fail "somebody has changed $1 meanwhile, so it is left as it is"
+  fi
+}
+
+# Write files to the disk; an old sync writes all of them.
+flush() {
+  sync -- "$@" 2>/dev/null || sync
+}
+
 # --- facts -------------------------------------------------------------------------------------
 
 # facts [PATH OF KUBEADM]
 facts() {
-  printf 'uid=%s\n' "$(id -u)"
-  printf 'time=%s\n' "$(date +%s)"
-  printf 'machine=%s\n' "$(uname -m)"
+  one uid "$(id -u)"
+  one time "$(date +%s)"
+  one machine "$(uname -m)"
   command -v gzip >/dev/null 2>&1 && printf 'gzip=yes\n'
   kubeadm=${1:-$(command -v kubeadm || true)}
-  if [ -n "$kubeadm" ]; then
-    target=$(readlink -f -- "$kubeadm" || true)
-    printf 'asked=%s\ntarget=%s\n' "$kubeadm" "$target"
-    place=$(dirname -- "$target")
-    [ -d "$place" ] && printf 'free=%s\n' "$(free_kib "$place")"
-    [ -d "$place" ] && [ ! -w "$place" ] && printf 'readonly=%s\n' "$place"
-    if [ -f "$target" ]; then
-      printf 'sha256=%s\n' "$(sha_of "$target")"
-      printf 'version=%s\n' "$("$target" version -o short 2>/dev/null </dev/null)"
-      owner_of "$target"
-    fi
-  fi
+  [ -z "$kubeadm" ] || facts_of_kubeadm "$kubeadm"
   kubelet=$(command -v kubelet || true)
-  [ -n "$kubelet" ] && printf 'kubelet=%s\n' "$("$kubelet" --version 2>/dev/null </dev/null)"
-  for way in "$state" /var/lib /var /; do
+  [ -z "$kubelet" ] || one kubelet "$(version_of "$kubelet" --version)"
+  for way in "$state" "$root/var/lib" "$root/var" /; do
     [ -d "$way" ] && break
   done
-  printf 'state_free=%s\n' "$(free_kib "$way")"
-  [ -e /etc/kubernetes/manifests/kube-apiserver.yaml ] && printf 'control_plane=yes\n'
+  one state_free "$(free_kib "$way")"
+  [ -e "$root/etc/kubernetes/manifests/kube-apiserver.yaml" ] && printf 'control_plane=yes\n'
+  can_lock_versions && printf 'versionlock=yes\n'
   busy
   generations
   unfinished
   return 0
+}
+
+facts_of_kubeadm() {
+  target=$(readlink -f -- "$1" || true)
+  one asked "$1"
+  one target "$target"
+  place=$(dirname -- "${target:-$1}")
+  if [ ! -d "$place" ]; then
+    one problem "its directory $place does not exist"
+    return 0
+  fi
+  one free "$(free_kib "$place")"
+  [ -w "$place" ] || one readonly "$place"
+  for each in "$place"/.kubeadm.kbuild-*; do
+    [ -e "$each" ] && one leftover "${each##*/}"
+  done
+  if [ -f "$target" ]; then
+    one sha256 "$(sha_of "$target")"
+    [ -x "$target" ] || one problem "$target is not executable"
+    one version "$(version_of "$target" version -o short)"
+    owner_of "$target"
+  elif [ -e "$target" ]; then
+    one problem "$target is not a file"
+  fi
 }
 
 free_kib() {
@@ -77,92 +138,165 @@ owner_of() {
   if command -v dpkg-query >/dev/null 2>&1; then
     package=$(dpkg-query -S "$1" 2>/dev/null | head -n 1 | cut -d : -f 1)
     if [ -n "$package" ]; then
-      printf 'package=deb %s\n' "$package"
-      (is_held "$package") 2>/dev/null && printf 'held=yes\n'
+      one package "deb $package"
+      (is_held deb "$package") 2>/dev/null && printf 'held=yes\n'
       return 0
     fi
   fi
-  if command -v rpm >/dev/null 2>&1; then
-    package=$(rpm -qf --queryformat '%{NAME}' -- "$1" 2>/dev/null) && printf 'package=rpm %s\n' "$package"
-  fi
-  return 0
+  command -v rpm >/dev/null 2>&1 || return 0
+  package=$(rpm -qf --queryformat '%{NAME}' -- "$1" 2>/dev/null) || return 0
+  one package "rpm $package"
+  (is_held rpm "$package") 2>/dev/null && printf 'held=yes\n'
 }
 
-# Programs that may be replacing kubeadm at this moment.
+# Programs that may be replacing kubeadm at this moment. Those in containers do not: they have
+# another file system.
 busy() {
+  here=$(readlink /proc/self/ns/mnt || true)
   for each in /proc/[0-9]*/comm; do
     read -r name 2>/dev/null <"$each" || continue
     case $name in
-      apt-get|apt|aptitude|dpkg|unattended-upgr|yum|dnf|rpm|zypper|kubeadm) printf 'busy=%s\n' "$name" ;;
+      apt-get|apt|aptitude|dpkg|yum|dnf|dnf5|rpm|zypper|kubeadm) ;;
+      *) continue ;;
     esac
+    there=$(readlink "${each%/comm}/ns/mnt" 2>/dev/null || true)
+    [ "$there" = "$here" ] && one busy "$name"
   done
+  for each in var/lib/dpkg/lock-frontend var/lib/dpkg/lock var/lib/rpm/.rpm.lock; do
+    [ -f "$root/$each" ] && has_lock "$root/$each"
+  done
+}
+
+# Print who has locked a file. unattended-upgrades, say, always runs, but seldom has the lock.
+has_lock() {
+  inode=$(stat -c %i -- "$1")
+  while read -r _ _ _ kind holder file _; do
+    case $kind:$file in "WRITE:"*":$inode") ;; *) continue ;; esac
+    for open in /proc/"$holder"/fd/*; do
+      [ "$(readlink "$open" 2>/dev/null)" = "$1" ] || continue
+      one busy "$(cat "/proc/$holder/comm" 2>/dev/null)"
+      break
+    done
+  done </proc/locks
 }
 
 # --- locks and the journal -----------------------------------------------------------------------
 
 # One lock a host, in a directory that a reboot empties. take_lock RUN OWNER
 take_lock() {
-  mkdir -p "$run" || fail "$run cannot be made"
-  if mkdir "$run/lock" 2>/dev/null; then
-    printf '%s\n' "$1" >"$run/lock/run" && printf '%s\n' "$2" >"$run/lock/owner" ||
-      { rm -rf "$run/lock"; fail "$run/lock cannot be written"; }
-    journal "$1" run begin
-    return 0
-  fi
-  [ "$(cat "$run/lock/run" 2>/dev/null)" = "$1" ] && return 0
-  printf 'run=%s\n' "$(cat "$run/lock/run" 2>/dev/null)"
-  printf 'owner=%s\n' "$(cat "$run/lock/owner" 2>/dev/null)"
-  printf 'age=%s\n' "$(($(date +%s) - $(stat -c %Y "$run/lock" 2>/dev/null || echo 0)))"
+  for _ in 1 2; do # the last run may be removing $run
+    mkdir -p "$run" 2>/dev/null && mkdir "$run/lock" 2>/dev/null && { own_lock "$@"; return 0; }
+    [ -d "$run/lock" ] && break
+  done
+  [ -d "$run/lock" ] || fail "the lock $run/lock cannot be made: $(mkdir -p "$run/lock" 2>&1)"
+  [ "$(has_the_lock)" = "$1" ] && return 0
+  one run "$(has_the_lock)"
+  one owner "$(cat "$run/lock/owner" 2>/dev/null)"
+  one age "$(age_of "$run/lock")"
   step_runs && printf 'step=running\n'
   fail "another run of kbuild has the lock"
+}
+
+own_lock() {
+  { printf '%s\n' "$1" >"$run/lock/run" && printf '%s\n' "$2" >"$run/lock/owner"; } 2>/dev/null ||
+    { rm -rf "$run/lock"; fail "the lock $run/lock cannot be written: no space?"; }
+  (journal "$1" run begin) || { rm -rf "$run/lock"; exit 1; }
+}
+
+has_the_lock() {
+  cat "$run/lock/run" 2>/dev/null
+}
+
+age_of() {
+  printf '%s' "$(($(date +%s) - $(stat -c %Y "$1" 2>/dev/null || date +%s)))"
 }
 
 # Whether a step of the run that has the lock is still going on.
 step_runs() {
   pid=$(cat "$run/lock/pid" 2>/dev/null) || return 1
-  [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null && grep -q kbuild_step "/proc/$pid/cmdline" 2>/dev/null
+  [ -n "$pid" ] && [ "$pid" != "$$" ] && grep -q kbuild_step "/proc/$pid/cmdline" 2>/dev/null
 }
 
-# Remove the lock of a run that has ended without doing so: break_lock RUN
+# Have the lock instead of a run that has ended without giving it back: take_over RUN OWNER OTHER
+take_over() {
+  [ "$(has_the_lock)" = "$1" ] && return 0
+  break_lock "$3"
+  take_lock "$1" "$2"
+}
+
+# Only one process may ever remove the lock of a run: the next lock must not be removed with it.
 break_lock() {
-  [ "$(cat "$run/lock/run" 2>/dev/null)" = "$1" ] || fail "another run has the lock now"
-  step_runs && fail "a step of that run is still going on"
-  rm -rf "$run/lock.old" && mv "$run/lock" "$run/lock.old" && rm -rf "$run/lock.old"
+  broken=$run/broken.$1
+  mkdir "$broken" 2>/dev/null || [ "$(age_of "$broken")" -gt 60 ] || fail "another run removes that lock"
+  [ "$(has_the_lock)" = "$1" ] || { rm -rf "$broken"; fail "another run has the lock now"; }
+  step_runs && { rm -rf "$broken"; fail "a step of that run is still going on"; }
+  mv "$run/lock" "$broken/" && rm -rf "$broken"
 }
 
 release_lock() {
-  [ "$(cat "$run/lock/run" 2>/dev/null)" = "$1" ] || return 0
-  journal "$1" run end
+  [ "$(has_the_lock)" = "$1" ] || return 0
+  (journal "$1" run end)
   break_lock "$1"
+  rmdir "$run" 2>/dev/null
+  return 0
 }
 
 # journal RUN STEP EVENT
 journal() {
-  mkdir -p "$state/runs" || fail "$state cannot be made"
-  printf '%s %s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$2" "$3" >>"$state/runs/$1" ||
+  mkdir -p "$state/runs" 2>/dev/null && chmod 700 "$state" || fail "$state/runs cannot be made: no space?"
+  { printf '%s %s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$2" "$3" >>"$state/runs/$1"; } 2>/dev/null ||
     fail "the journal $state/runs/$1 cannot be written: no space?"
 }
 
-# The last run, if it has no end: the step that it was in.
+# The last run, if it has no end: the step that it was in. Names of runs begin with their time.
 unfinished() {
-  last=$(ls -1t "$state/runs" 2>/dev/null | head -n 1)
+  last=$(ls -1 "$state/runs" 2>/dev/null | tail -n 1)
   [ -n "$last" ] || return 0
   read_last=$(tail -n 1 "$state/runs/$last")
   case $read_last in
     *' run end') ;;
-    *) printf 'unfinished=%s %s\n' "$last" "$read_last" ;;
+    *) one unfinished "$last $read_last" ;;
   esac
 }
 
-# Do one step of a run that has the lock: apply RUN STEP DO CONFIRM, two calls as one word each.
+# Do one step of a run that has the lock: apply RUN STEP CHECK DO CONFIRM, three calls as one word
+# each. It may be repeated after a cut connection, so it waits for itself.
 apply() {
-  [ "$(cat "$run/lock/run" 2>/dev/null)" = "$1" ] || fail "this run no longer has the lock"
-  touch "$run/lock" && printf '%s\n' "$$" >"$run/lock/pid"
+  begin_step "$1"
+  if (eval "$3") >/dev/null 2>&1; then
+    rm -f "$run/lock/pid"
+    return 0
+  fi
   journal "$1" "$2" begin
-  (eval "$3") || { journal "$1" "$2" failed; exit 3; }
-  (eval "$4") || { journal "$1" "$2" unconfirmed; exit 4; }
-  journal "$1" "$2" done
+  (eval "$4") || end_step "$1" "$2" failed
+  (eval "$5") || end_step "$1" "$2" unconfirmed
+  (end_step "$1" "$2" "done") || true
+}
+
+# Undo one step of a run that has the lock: take_back RUN STEP UNDO
+take_back() {
+  begin_step "$1"
+  (eval "$3") || end_step "$1" "$2" 'not undone'
+  (end_step "$1" "$2" undone) || true
+}
+
+begin_step() {
+  [ -d "$run/lock" ] || { printf 'lock=none\n'; fail "the lock is gone: was the host restarted?"; }
+  [ "$(has_the_lock)" = "$1" ] || fail "another run has the lock now"
+  for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30; do
+    step_runs || break
+    sleep 1
+  done
+  step_runs && fail "an earlier step is still going on"
+  touch "$run/lock" && { printf '%s\n' "$$" >"$run/lock/pid"; } 2>/dev/null ||
+    fail "the lock $run/lock cannot be written: no space?"
+}
+
+end_step() {
   rm -f "$run/lock/pid"
+  # A full disk must not hide why the step failed.
+  (journal "$1" "$2" "$3") 2>/dev/null
+  exit 3
 }
 
 # --- kubeadm -------------------------------------------------------------------------------------
@@ -170,29 +304,37 @@ apply() {
 # Print how much of an upload is there: uploaded FILE
 uploaded() {
   [ -L "$1" ] && rm -f -- "$1"
-  [ -f "$1" ] || : >"$1" || fail "$1 cannot be written"
-  printf 'size=%s\n' "$(wc -c <"$1")"
+  [ -f "$1" ] || { : >"$1"; } 2>/dev/null || fail "$1 cannot be written: $(touch -- "$1" 2>&1)"
+  printf 'size=%s\n' "$(($(wc -c <"$1")))"
 }
 
 # Make a program of an upload: unpack PART gzip|plain TEMPORARY SHA256
 unpack() {
   rm -f -- "$3"
+  [ -f "$1" ] || fail "the upload $1 is gone"
   case $2 in
-    gzip) gzip -dc -- "$1" >"$3" || { rm -f -- "$1" "$3"; fail "the upload cannot be unpacked"; } ;;
-    *) cp -- "$1" "$3" || fail "$3 cannot be written" ;;
-  esac
+    gzip) why=$({ gzip -dc -- "$1" >"$3"; } 2>&1) ;;
+    *) why=$(cp -- "$1" "$3" 2>&1) ;;
+  esac || { rm -f -- "$1" "$3"; fail "the upload cannot be unpacked: $why"; }
   if [ "$(sha_of "$3")" != "$4" ]; then
     rm -f -- "$1" "$3"
-    fail "what arrived does not have the sha256 $4"
+    fail "what arrived does not have the sha256 $4: it was damaged, or the release was changed meanwhile"
   fi
-  chmod 755 -- "$3" && sync && rm -f -- "$1"
+  chmod 755 -- "$3" && flush "$3" && rm -f -- "$1"
 }
 
 # Whether a program is the one with this sha256 and says that it is this version.
 runs_as() {
   has_sha "$1" "$2"
-  said=$("$1" version -o short 2>&1 </dev/null) || fail "$1 does not run: $said"
-  [ "$said" = "$3" ] || fail "$1 says that it is $said, not $3"
+  said=$({ within 30 "$1" version -o short 2>&1 </dev/null; printf ' (exit code %s)' "$?"; } |
+    head -c 400 | tr '[:cntrl:]' ' ')
+  case $said in
+    "$3  (exit code 0)") ;;
+    *'(exit code 126)'*) fail "$1 cannot be executed; is the file system mounted with noexec? It said: $said" ;;
+    *'(exit code 137)'*) fail "$1 does not end, or was killed: $said" ;;
+    *'(exit code 0)'*) fail "$1 says that it is $said, not $3" ;;
+    *) fail "$1 does not run: $said" ;;
+  esac
 }
 
 generations() {
@@ -200,31 +342,46 @@ generations() {
     [ -f "$each" ] || continue
     id=$(basename -- "$(dirname -- "$each")")
     case $id in *.part) continue ;; esac
-    printf 'generation=%s %s\n' "$id" "$(cat "$each")"
+    one generation "$id $(head -n 1 "$each")"
   done
 }
 
-# Whether a generation is whole: has_generation SHA256 TARGET
-has_generation() {
+# Print the whole generations of a file: generations_of SHA256 TARGET
+generations_of() {
   for each in "$state"/kubeadm/*/meta; do
     [ -f "$each" ] || continue
     case $each in *.part/meta) continue ;; esac
     read -r sha _ path <"$each"
     [ "$sha" = "$1" ] && [ "$path" = "$2" ] || continue
-    [ "$(sha_of "${each%/meta}/kubeadm")" = "$1" ] && return 0
+    [ "$(sha_of "${each%/meta}/kubeadm")" = "$1" ] && basename -- "${each%/meta}"
   done
-  fail "no backup has the sha256 $1"
+}
+
+# Whether a generation is whole: has_generation SHA256 TARGET
+has_generation() {
+  [ -n "$(generations_of "$1" "$2")" ] || fail "no whole backup has the sha256 $1"
 }
 
 # Keep the kubeadm that is there: back_up TARGET SHA256 GENERATION VERSION
 back_up() {
-  has_sha "$1" "$2"
+  is_still "$1" "$2"
   new=$state/kubeadm/$3
-  rm -rf "$new.part" && mkdir -p "$new.part" || fail "$new.part cannot be made"
-  copy_all "$1" "$new.part/kubeadm" || { rm -rf "$new.part"; fail "$1 cannot be copied to $state: no space?"; }
-  printf '%s %s %s\n' "$2" "${4:-unknown}" "$1" >"$new.part/meta" || { rm -rf "$new.part"; fail "$new.part cannot be written"; }
-  [ "$(sha_of "$new.part/kubeadm")" = "$2" ] || { rm -rf "$new.part"; fail "the backup differs from $1"; }
-  sync && mv "$new.part" "$new"
+  while [ -e "$new" ]; do # damaged, or it would do
+    new=$new.again
+  done
+  rm -rf "$new.part" && mkdir -p "$new.part" 2>/dev/null || fail "$new.part cannot be made: no space?"
+  why=$(copy_all "$1" "$new.part/kubeadm" 2>&1) || no_backup "$1 cannot be copied to $state: $why"
+  { printf '%s %s %s\n' "$2" "${4:-unknown}" "$1" >"$new.part/meta"; } 2>/dev/null ||
+    no_backup "$new.part/meta cannot be written: no space?"
+  [ "$(sha_of "$new.part/kubeadm")" = "$2" ] || no_backup "the backup differs from $1"
+  flush "$new.part/kubeadm" "$new.part/meta"
+  mv "$new.part" "$new" || no_backup "the backup $new cannot be made"
+  flush "$state/kubeadm"
+}
+
+no_backup() {
+  rm -rf "$new.part"
+  fail "$1"
 }
 
 # Copy a file with its owner, mode, SELinux context and extended attributes.
@@ -232,40 +389,83 @@ copy_all() {
   cp --preserve=all --no-dereference -- "$1" "$2" 2>/dev/null || cp -p -- "$1" "$2"
 }
 
-# Put a program in the place of another, at once: swap TEMPORARY TARGET
-swap() {
-  [ -f "$1" ] || fail "$1 does not exist"
-  chown 0:0 -- "$1"
-  chmod 755 -- "$1"
-  if [ -f "$2" ]; then
-    chown --reference="$2" -- "$1" 2>/dev/null
-    chmod --reference="$2" -- "$1" 2>/dev/null
-    chcon --reference="$2" -- "$1" 2>/dev/null
-  fi
-  mv -f -- "$1" "$2" && sync || fail "$2 cannot be replaced"
+# Give a file the owner, mode, SELinux context and extended attributes of another: like FILE OTHER
+like() {
+  chown "$(stat -c %u:%g -- "$2")" -- "$1" && chmod "$(stat -c %a -- "$2")" -- "$1" ||
+    fail "$1 cannot have the owner and the mode of $2"
+  chcon --reference="$2" -- "$1" 2>/dev/null
+  cp --attributes-only --preserve=xattr -- "$2" "$1" 2>/dev/null
+  return 0
 }
 
-# Bring back a backup: restore GENERATION TARGET SHA256
+# Put a program in the place of another, at once: swap TEMPORARY TARGET OLD NEW, with their sha256
+swap() {
+  is_still "$2" "$3"
+  if [ -n "$3" ]; then
+    like "$1" "$2"
+  else
+    chown 0:0 -- "$1" && chmod 755 -- "$1" || fail "$1 cannot belong to root"
+  fi
+  has_sha "$1" "$4"
+  put "$1" "$2" "$3"
+  [ -n "$3" ] || ! command -v restorecon >/dev/null 2>&1 || restorecon -- "$2" 2>/dev/null
+  return 0
+}
+
+# Rename a file to its place, unless somebody has changed what is there: put TEMPORARY TARGET SHA256
+put() {
+  flush "$1"
+  is_still "$2" "$3"
+  why=$(mv -f -- "$1" "$2" 2>&1) || fail "$2 cannot be replaced: $why"
+  flush "$(dirname -- "$2")"
+}
+
+# Bring back a backup: restore GENERATION TARGET SHA256 NOW, where NOW is the sha256 of what is there
 restore() {
   from=$state/kubeadm/$1/kubeadm
-  [ "$(sha_of "$from")" = "$3" ] || fail "the backup $1 is damaged: it does not have the sha256 $3"
+  [ "$(sha_of "$from")" = "$3" ] ||
+    fail "the backup $1 is damaged: it does not have the sha256 $3; choose another with --to"
+  is_still "$2" "$4"
   temporary=$(dirname -- "$2")/.kubeadm.kbuild-restore
   rm -f -- "$temporary"
-  copy_all "$from" "$temporary" || { rm -f -- "$temporary"; fail "$2 cannot be written: no space?"; }
+  why=$(copy_all "$from" "$temporary" 2>&1) || { rm -f -- "$temporary"; fail "$2 cannot be written: $why"; }
   [ "$(sha_of "$temporary")" = "$3" ] || { rm -f -- "$temporary"; fail "the copy of the backup differs"; }
-  mv -f -- "$temporary" "$2" && sync || fail "$2 cannot be replaced"
+  (put "$temporary" "$2" "$4") || { rm -f -- "$temporary"; exit 1; }
 }
 
-# As restore, with whichever generation has the sha256: bring_back SHA256 TARGET
+# Undo a replacement with the backup of what was there: bring_back SHA256 TARGET NOW
 bring_back() {
-  for each in "$state"/kubeadm/*/meta; do
-    [ -f "$each" ] || continue
-    read -r sha _ path <"$each"
-    [ "$sha" = "$1" ] && [ "$path" = "$2" ] || continue
-    restore "$(basename -- "${each%/meta}")" "$2" "$1"
-    return 0
+  [ "$(sha_of "$2")" = "$1" ] && return 0
+  whole=$(generations_of "$1" "$2" | tail -n 1)
+  [ -n "$whole" ] || fail "no whole backup has the sha256 $1"
+  restore "$whole" "$2" "$1" "$3"
+}
+
+# Undo the installation where nothing was before: take_away TARGET NOW
+take_away() {
+  [ -e "$1" ] || return 0
+  is_still "$1" "$2"
+  rm -f -- "$1"
+}
+
+# Whether runs that did not end have left nothing but the upload of this one: no_leftovers DIRECTORY KEPT
+no_leftovers() {
+  for each in "$1"/.kubeadm.kbuild-*; do
+    [ -e "$each" ] || continue
+    case ${each##*/} in
+      "$2"|"$2.part") continue ;;
+    esac
+    fail "$each is left"
   done
-  fail "no backup has the sha256 $1"
+}
+
+forget_leftovers() {
+  for each in "$1"/.kubeadm.kbuild-*; do
+    case ${each##*/} in
+      "$2"|"$2.part") continue ;;
+    esac
+    rm -f -- "$each"
+  done
 }
 
 forget() {
@@ -278,14 +478,37 @@ nothing() {
 
 # --- packages --------------------------------------------------------------------------------------
 
+# The functions get the kind of the package, deb or rpm, and its name.
+
 is_held() {
-  apt-mark showhold 2>/dev/null | grep -qx -- "$1" || fail "the package $1 is not held"
+  case $1 in
+    deb) apt-mark showhold 2>/dev/null | grep -qx -- "$2" ;;
+    *) cat "$root"/etc/yum/pluginconf.d/versionlock.list "$root"/etc/dnf/plugins/versionlock.list \
+      "$root"/etc/dnf/versionlock.toml 2>/dev/null |
+      grep -qE "^([0-9]+:)?$2-[0-9]|^name *= *\"$2\"" ;;
+  esac || fail "the package $2 is not held"
+}
+
+# Whether yum or dnf has the plugin versionlock.
+can_lock_versions() {
+  [ -e "$root/etc/yum/pluginconf.d/versionlock.conf" ] || [ -e "$root/etc/dnf/plugins/versionlock.conf" ] ||
+    command -v dnf5 >/dev/null 2>&1
+}
+
+yum_or_dnf() {
+  if command -v dnf >/dev/null 2>&1; then printf dnf; else printf yum; fi
 }
 
 hold() {
-  apt-mark hold -- "$1" >/dev/null || fail "apt-mark cannot hold $1"
+  case $1 in
+    deb) why=$(within 120 apt-mark hold -- "$2" 2>&1 </dev/null) ;;
+    *) why=$(within 120 "$(yum_or_dnf)" -q versionlock add "$2" 2>&1 </dev/null) ;;
+  esac || fail "the package $2 cannot be held: $why"
 }
 
 unhold() {
-  apt-mark unhold -- "$1" >/dev/null || fail "apt-mark cannot release $1"
+  case $1 in
+    deb) why=$(within 120 apt-mark unhold -- "$2" 2>&1 </dev/null) ;;
+    *) why=$(within 120 "$(yum_or_dnf)" -q versionlock delete "$2" 2>&1 </dev/null) ;;
+  esac || fail "the package $2 cannot be released: $why"
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from kbuild.nodes.install import back_up, unsafe
+from kbuild.nodes.install import back_up, clean, general_notes, settle, unsafe
 from kbuild.nodes.model import Generation, HostFacts, HostPlan, Refusal, Step, call
 
 
@@ -26,7 +26,8 @@ def plan_rollback(
         if chosen is None or problems:
             refused += problems
         else:
-            plans.append(HostPlan(host=each.host, steps=tuple(_steps(each, chosen, at))))
+            steps, notes = tuple(_steps(each, chosen, at)), tuple(general_notes(each))
+            plans.append(HostPlan(host=each.host, steps=steps, notes=notes))
     return plans, refused
 
 
@@ -40,7 +41,10 @@ def _choose(facts: HostFacts, to: str) -> Generation | None:
 
 
 def _steps(facts: HostFacts, to: Generation, at: str) -> Iterable[Step]:
+    yield from clean(facts, "")
     if facts.sha256 == to.sha256:
+        if facts.unfinished:
+            yield settle(call("has_sha", facts.target, to.sha256))
         return
     if facts.sha256:
         yield back_up(facts, at)
@@ -49,7 +53,9 @@ def _steps(facts: HostFacts, to: Generation, at: str) -> Iterable[Step]:
         what=f"bring back {to.version} from /var/lib/kbuild/kubeadm/{to.name}",
         why=f"it takes the place of {facts.version or 'nothing'} at {facts.target}",
         check=call("has_sha", facts.target, to.sha256),
-        do=call("restore", to.name, facts.target, to.sha256),
+        do=call("restore", to.name, facts.target, to.sha256, facts.sha256),
         confirm=call("has_sha", facts.target, to.sha256),
-        undo=call("bring_back", facts.sha256, facts.target) if facts.sha256 else None,
+        undo=call("bring_back", facts.sha256, facts.target, to.sha256)
+        if facts.sha256
+        else call("take_away", facts.target, to.sha256),
     )

@@ -1,24 +1,33 @@
 """Carry out a plan: lock, then each host's steps, with a journal on the node."""
 
 import gzip
+import hashlib
 import os
-import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from kbuild.base.words import counted
-from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, values_of
+from kbuild.base.files import reason_of
+from kbuild.nodes.connection import (
+    CallFailed,
+    Connection,
+    ConnectionFailed,
+    TimedOut,
+    values_of,
+)
 from kbuild.nodes.errors import HostsLocked
-from kbuild.nodes.model import HostPlan, Outcome, Step, call
+from kbuild.nodes.locks import release_lock, take_lock
+from kbuild.nodes.model import Call, HostPlan, Outcome, Step, call
 from kbuild.nodes.survey import at_once
 
-# A run of another machine that has touched nothing for this long, in seconds, has ended.
-_ABANDONED = 900
+_REPAIR = "remove the cause, then run the same command again"
 _AGAIN = "run the same command again: it goes on where this run stopped"
+
+
+T = TypeVar("T")
 
 
 class Watcher(Protocol):
@@ -32,6 +41,9 @@ class Watcher(Protocol):
 
     def ended(self, outcome: Outcome) -> None:
         """Report what became of a host."""
+
+    def tell(self, text: str) -> None:
+        """Show one line, and record it."""
 
     def note(self, text: str) -> None:
         """Record one line for the log of this run."""
@@ -50,16 +62,37 @@ class Run:
     take_over: bool = False
 
 
+class _Interrupted(Exception):
+    """The user wants this run to stop."""
+
+
 @dataclass(slots=True, kw_only=True)
 class _Progress:
     run: Run
     watcher: Watcher
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    is_interrupted: bool = False
 
     @property
     def is_stopped(self) -> bool:
-        failed = sum(each.state in ("failed", "undone") for each in self.outcomes.values())
-        return failed > self.run.max_fail
+        failed = sum(each.state in ("failed", "undone") for each in list(self.outcomes.values()))
+        return self.is_interrupted or failed > self.run.max_fail
+
+    def interrupt(self) -> None:
+        self.is_interrupted = True
+
+    def end(self, outcome: Outcome) -> None:
+        self.outcomes[outcome.host] = outcome
+        self.watcher.ended(outcome)
+
+    def lock(self, connection: Connection) -> None:
+        take_lock(
+            connection, self.run.name, self.watcher.tell, self.go_on, by_force=self.run.take_over
+        )
+
+    def go_on(self) -> None:
+        if self.is_interrupted:
+            raise _Interrupted
 
 
 def carry_out(
@@ -67,7 +100,8 @@ def carry_out(
 ) -> tuple[Outcome, ...]:
     """Carry out plans, the first host alone, then several at a time; return what became of each.
 
-    Raises HostsLocked before anything is changed.
+    Raises HostsLocked before anything is changed. An interrupted run ends the steps that go on,
+    and gives the locks back.
     """
     progress = _Progress(run=run, watcher=watcher)
     busy = [plan for plan in plans if plan.steps]
@@ -76,48 +110,77 @@ def carry_out(
             progress.outcomes[plan.host.name] = Outcome(host=plan.host.name, state="unchanged")
     with_lock = [connections[plan.host.name] for plan in busy]
     try:
-        at_once(with_lock, lambda connection: _lock(connection, run, watcher), run.parallel)
+        lock_hosts(with_lock, progress)
         for batch in (busy[:1], busy[1:]):
-            at_once(batch, lambda plan: _host(plan, connections, progress), run.parallel)
+            _at_once(batch, lambda plan: _host(plan, connections, progress), progress)
     finally:
-        at_once(with_lock, lambda connection: _unlock(connection, run), run.parallel)
+        at_once(
+            with_lock, lambda each: release_lock(each, run.name), run.parallel, progress.interrupt
+        )
     return tuple(progress.outcomes[plan.host.name] for plan in plans)
+
+
+def _at_once(items: Sequence[T], do: Callable[[T], None], progress: _Progress) -> None:
+    at_once(items, do, progress.run.parallel, progress.interrupt)
 
 
 def _host(plan: HostPlan, connections: Mapping[str, Connection], progress: _Progress) -> None:
     name = plan.host.name
+    if name in progress.outcomes:  # it could not be locked
+        return
     if progress.is_stopped:
-        outcome = Outcome(host=name, state="not-started", todo=_AGAIN)
+        progress.end(Outcome(host=name, state="not-started", todo=_AGAIN))
     else:
-        outcome = _steps(plan, connections[name], progress)
-    progress.outcomes[name] = outcome
-    progress.watcher.ended(outcome)
+        progress.end(_steps(plan, connections[name], progress))
 
 
 def _steps(plan: HostPlan, connection: Connection, progress: _Progress) -> Outcome:
-    name, run, watcher = plan.host.name, progress.run, progress.watcher
+    name, watcher = plan.host.name, progress.watcher
     for number, step in enumerate(plan.steps, 1):
-        watcher.step(name, step, number, len(plan.steps))
-        watcher.note(f"{name} {step.name}: {step.do}")
+
+        def stopped(reason: str, at: str = step.name) -> Outcome:
+            return Outcome(host=name, state="failed", step=at, reason=reason, todo=_AGAIN)
+
         try:
-            _do(step, connection, run, watcher)
+            progress.go_on()
+            watcher.step(name, step, number, len(plan.steps))
+            watcher.note(f"{name} {step.name}: {step.do}")
+            _do(step, connection, progress)
+        except _Interrupted:
+            return stopped("it was interrupted")
+        except TimedOut as error:
+            return stopped(f"{error}; it may still be going on there")
         except ConnectionFailed as error:
-            reason = f"the connection was lost: {error}"
-            return Outcome(host=name, state="failed", step=step.name, reason=reason, todo=_AGAIN)
+            return stopped(f"the connection was lost: {error}")
         except CallFailed as error:
             watcher.note(f"{name} {step.name}: failed: {error}")
-            return _undo(plan.steps[:number], connection, str(error), watcher)
+            return _undo(plan.steps[:number], connection, str(error), progress)
     return Outcome(host=name, state="changed")
 
 
-def _do(step: Step, connection: Connection, run: Run, watcher: Watcher) -> None:
-    if _is_done(step, connection):
-        return
-    if step.upload:
-        content = _content(step.upload.file, is_compressed=step.upload.is_compressed)
-        name = connection.host.name
-        connection.send(content, step.upload.to, lambda done, of: watcher.sent(name, done, of))
-    connection.call(call("apply", run.name, step.name, str(step.do), str(step.confirm)))
+def _do(step: Step, connection: Connection, progress: _Progress) -> None:
+    if step.upload and not _is_done(step, connection):
+        content = _content(step.upload.file, step.upload.sha256, zip_it=step.upload.is_compressed)
+
+        def told(done: int, of: int) -> None:
+            progress.go_on()
+            progress.watcher.sent(connection.host.name, done, of)
+
+        connection.send(content, step.upload.to, told)
+    words = (str(step.check), str(step.do), str(step.confirm))
+    _with_lock(connection, call("apply", progress.run.name, step.name, *words), progress)
+
+
+def _with_lock(connection: Connection, function: Call, progress: _Progress) -> None:
+    """Call a function that needs the lock, which a restart of the host takes away."""
+    try:
+        connection.call(function)
+    except CallFailed as error:
+        if values_of(error.output).get("lock") != ["none"]:
+            raise
+        progress.watcher.tell(f"{connection.host.name}: the lock was gone, and is taken again")
+        progress.lock(connection)
+        connection.call(function)
 
 
 def _is_done(step: Step, connection: Connection) -> bool:
@@ -128,78 +191,63 @@ def _is_done(step: Step, connection: Connection) -> bool:
     return True
 
 
-def _undo(steps: Sequence[Step], connection: Connection, reason: str, watcher: Watcher) -> Outcome:
+def _undo(
+    steps: Sequence[Step], connection: Connection, reason: str, progress: _Progress
+) -> Outcome:
     """Take back the steps of a host whose last one failed, the last first."""
     name, failed = connection.host.name, steps[-1].name
     for step in reversed(steps):
         if step.undo is None:
             continue
-        watcher.note(f"{name} {step.name}: {step.undo}")
+        progress.watcher.note(f"{name} {step.name}: {step.undo}")
         try:
-            connection.call(step.undo)
-        except (CallFailed, ConnectionFailed) as error:
+            undo = call("take_back", progress.run.name, step.name, str(step.undo))
+            _with_lock(connection, undo, progress)
+        except (CallFailed, ConnectionFailed, HostsLocked) as error:
             why = f"{reason}; and it could not be taken back: {step.name}: {error}"
             return Outcome(host=name, state="failed", step=failed, reason=why, todo=_AGAIN)
-    return Outcome(host=name, state="undone", step=failed, reason=reason, todo=_AGAIN)
+    return Outcome(host=name, state="undone", step=failed, reason=reason, todo=_REPAIR)
 
 
 @cache
-def _content(file: Path, *, is_compressed: bool) -> bytes:
-    content = file.read_bytes()
+def _content(file: Path, sha256: str, *, zip_it: bool) -> bytes:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        message = f"{file} cannot be read: {reason_of(error)}; nothing was sent"
+        raise CallFailed(message, "") from error
+    if sha256 and hashlib.sha256(content).hexdigest() != sha256:
+        message = f"{file} has changed since the release was checked; nothing was sent"
+        raise CallFailed(message, "")
     # The same bytes in each run, so that a later run can go on with an upload.
-    return gzip.compress(content, compresslevel=4, mtime=0) if is_compressed else content
+    return gzip.compress(content, compresslevel=4, mtime=0) if zip_it else content
 
 
-def _lock(connection: Connection, run: Run, watcher: Watcher) -> None:
-    take = call("take_lock", run.name, _owner())
-    try:
-        connection.call(take)
-    except CallFailed as error:
-        values = values_of(error.output)
-        other = next(iter(values.get("run", ())), "")
-        owner = next(iter(values.get("owner", ())), "") or "of which nothing is known"
-        age = int(next(iter(values.get("age", ())), 0))
-        is_running = "step" in values
-        if not other and not values:
-            raise
-        host = connection.host.name
-        if is_running or not (run.take_over or _has_ended(owner, age)):
-            since = f"{owner}, last active {counted(age, 'second')} ago"
-            raise HostsLocked(host=host, owner=since) from error
-        watcher.note(f"{host}: the lock of {other} ({owner}) is removed: that run has ended")
-        connection.call(call("break_lock", other))
-        connection.call(take)
+def lock_hosts(connections: Sequence[Connection], progress: _Progress) -> None:
+    """Lock all hosts; raises HostsLocked, which names all that others have locked.
 
+    A host that cannot be locked for another reason has failed.
+    """
+    locked: list[HostsLocked] = []
 
-def _unlock(connection: Connection, run: Run) -> None:
-    try:
-        connection.call(call("release_lock", run.name))
-    except (CallFailed, ConnectionFailed):
-        return  # the next run sees that this one has ended
+    def lock(connection: Connection) -> None:
+        try:
+            progress.go_on()
+            progress.lock(connection)
+        except HostsLocked as error:
+            locked.append(error)
+        except (CallFailed, ConnectionFailed) as error:
+            name = connection.host.name
+            outcome = Outcome(
+                host=name, state="undone", step="lock", reason=str(error), todo=_REPAIR
+            )
+            progress.end(outcome)
 
-
-def _owner() -> str:
-    """Describe this process: `USER@MACHINE PID START`, where START is the time that it began."""
-    user = os.environ.get("SUDO_USER") or os.environ.get("USER") or str(os.getuid())
-    return f"{user}@{socket.gethostname()} {os.getpid()} {_started(os.getpid())}"
-
-
-def _has_ended(owner: str, age: int) -> bool:
-    """Tell whether the run that has a lock can no longer be going on."""
-    match owner.split():
-        case [who, pid, began] if who.endswith(f"@{socket.gethostname()}") and pid.isdigit():
-            return _started(int(pid)) != began
-        case _:
-            return age > _ABANDONED
-
-
-def _started(pid: int) -> str:
-    """Return when a process of this machine began, in ticks since the boot, or an empty text."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return "none"
-    return stat.rpartition(")")[2].split()[19]
+    _at_once(connections, lock, progress)
+    if locked:
+        first, *others = sorted(locked, key=lambda error: error.host)
+        more = "\n".join(each.happened for each in others)
+        raise HostsLocked(host=first.host, owner=first.owner, details=more)
 
 
 def run_name() -> str:

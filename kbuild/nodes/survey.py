@@ -1,6 +1,9 @@
 """Ask all hosts at once what they are like, and change nothing."""
 
+import re
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
@@ -11,7 +14,14 @@ T = TypeVar("T")
 
 _RUN_IT = "see that `ssh {host}` works without a question, with the same user and key"
 _SUDO = "give the user root's rights without a password, or connect as root with --user root"
-_HOST_KEY = "compare the key of the host with its console, then add it with ssh-keyscan"
+_WRONG_KEY = (
+    "somebody else may be answering: compare its key with that on its console;"
+    " if the host was installed anew, remove the old one with ssh-keygen -R"
+)
+_NEW_KEY = "compare its key with that on its console, then add it with ssh-keyscan"
+_VERSION = re.compile(r"v\d+(\.\d+)+[0-9A-Za-z.+-]{0,40}")
+_PACKAGE = re.compile(r"(deb|rpm) [0-9A-Za-z][0-9A-Za-z.+_-]*")
+_NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 
 
 def survey(
@@ -25,66 +35,122 @@ def survey(
     refused: list[Refusal] = []
 
     def ask(connection: Connection) -> None:
-        name = connection.host.name
-        asked_at = time.time()
+        name, asked_at = connection.host.name, time.time()
         try:
-            output = connection.call(call("facts", path), timeout=60)
-            facts.append(_facts(connection.host, asked_at, values_of(output)))
-        except ConnectionFailed as error:
-            reason = str(error)
-            todo = _HOST_KEY if "host key" in reason.lower() else _RUN_IT
-            refused.append(Refusal(host=name, reason=reason, todo=todo.format(host=name)))
-        except (CallFailed, LookupError, ValueError) as error:
-            todo = _SUDO if "sudo" in str(error) else _RUN_IT.format(host=name)
+            values = values_of(connection.call(call("facts", path), timeout=60))
+            facts.append(_facts(connection.host, (asked_at, time.time()), values))
+        except (ConnectionFailed, CallFailed) as error:
+            todo = _advice(str(error)).format(host=name)
             refused.append(Refusal(host=name, reason=str(error), todo=todo))
+        except ValueError as error:
+            reason = f"its answer cannot be understood: {error}"
+            refused.append(Refusal(host=name, reason=reason, todo=_RUN_IT.format(host=name)))
 
     at_once(connections.values(), ask, parallel)
     return sorted(facts, key=lambda each: each.host.name), sorted(refused, key=lambda r: r.host)
 
 
-def at_once(items: Iterable[T], do: Callable[[T], None], parallel: int) -> None:
-    """Call a function for each item, so many at a time; raises what one of them raises."""
-    from gevent.pool import Pool
+def _advice(reason: str) -> str:
+    match reason.lower():
+        case text if "does not match" in text:
+            return _WRONG_KEY
+        case text if "no host key" in text:
+            return _NEW_KEY
+        case text if "sudo" in text:
+            return _SUDO
+        case _:
+            return _RUN_IT
 
-    pool = Pool(parallel)
-    running = [pool.spawn(do, item) for item in items]
+
+def at_once(
+    items: Iterable[T],
+    do: Callable[[T], None],
+    parallel: int,
+    stop: Callable[[], None] | None = None,
+) -> None:
+    """Call a function for each item in threads, so many at a time; raises what one of them raises.
+
+    If the caller is interrupted, no item begins any more. What has begun is told with ``stop`` and
+    awaited, or abandoned without it.
+    """
+    left, errors = deque(items), deque[BaseException]()
+
+    def work() -> None:
+        while True:
+            try:
+                item = left.popleft()
+            except IndexError:
+                return
+            try:
+                do(item)
+            except BaseException as error:  # raised again below
+                errors.append(error)
+
+    # Of a thread that is abandoned, nothing must keep kbuild from ending.
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(parallel, len(left)))]
     try:
-        pool.join()
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
     except BaseException:
-        pool.kill()
+        left.clear()
+        if stop is not None:
+            stop()
+            for each in threads:
+                each.join()
         raise
-    for each in running:
-        each.get()
+    if errors:
+        raise errors[0]
 
 
-def _facts(host: Host, asked_at: float, values: Mapping[str, list[str]]) -> HostFacts:
+def _facts(host: Host, asked: tuple[float, float], values: Mapping[str, list[str]]) -> HostFacts:
     def one(name: str) -> str:
         return next(iter(values.get(name, ())), "")
 
+    def number(name: str, default: str = "") -> int:
+        if not _NUMBER.fullmatch(text := one(name) or default):
+            message = f"{name} is {text[:80]!r}, which is not a number"
+            raise ValueError(message)
+        return int(text)
+
+    clock = number("time")
+    generations = (_generation(line) for line in sorted(values.get("generation", ())))
     return HostFacts(
         host=host,
-        uid=int(one("uid")),
-        clock=int(one("time")),
-        asked_at=asked_at,
+        uid=number("uid"),
+        clock=clock,
+        # It was read between the question and the answer, which may take long.
+        asked_at=min(max(clock, asked[0]), asked[1]),
         machine=one("machine"),
         has_gzip=one("gzip") == "yes",
         kubeadm=one("asked"),
         target=one("target"),
         sha256=one("sha256"),
-        version=one("version"),
-        kubelet=one("kubelet").removeprefix("Kubernetes "),
-        free=int(one("free") or 0),
-        state_free=int(one("state_free") or 0),
-        package=one("package"),
+        version=_version(one("version")),
+        kubelet=_version(one("kubelet").removeprefix("Kubernetes ")),
+        free=number("free", "0"),
+        state_free=number("state_free", "0"),
+        package=text if _PACKAGE.fullmatch(text := one("package")) else "",
         is_held=one("held") == "yes",
         is_read_only=bool(one("readonly")),
         is_control_plane=one("control_plane") == "yes",
         busy=tuple(sorted(set(values.get("busy", ())))),
-        generations=tuple(_generation(line) for line in sorted(values.get("generation", ()))),
+        generations=tuple(each for each in generations if each is not None),
         unfinished=one("unfinished"),
+        problem=one("problem"),
+        leftovers=tuple(values.get("leftover", ())),
+        can_lock_versions=one("versionlock") == "yes",
     )
 
 
-def _generation(line: str) -> Generation:
-    name, sha256, version, path = line.split(" ", 3)
-    return Generation(name=name, sha256=sha256, version=version, path=path)
+def _version(text: str) -> str:
+    """Return a version, or an empty text if a program prints something else."""
+    return text if _VERSION.fullmatch(text) else ""
+
+
+def _generation(line: str) -> Generation | None:
+    """Return a backup, or None if what describes it is damaged."""
+    name, sha256, version, path = [*line.split(" ", 3), "", "", ""][:4]
+    is_whole = re.fullmatch(r"[0-9a-f]{64}", sha256) and path.startswith("/")
+    return Generation(name=name, sha256=sha256, version=version, path=path) if is_whole else None
