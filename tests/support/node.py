@@ -14,21 +14,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# The stubs run before the programs of the same name, and wait or fail if the test wants them to.
+# The stubs run before the programs of the same name, and wait or fail if the test wants them to,
+# most of them only while a run has the lock.
 _STUB = """\
 #!/bin/sh
-if [ -e {stubs}/fail-{name} ]; then cat {stubs}/fail-{name} >&2; exit 1; fi
-if [ -e {stubs}/hold-{name} ] && grep -q kbuild_step /proc/$PPID/cmdline; then
-  : >{stubs}/held-{name}
-  while [ -e {stubs}/hold-{name} ]; do /bin/sleep 0.02; done
+cd /usr/local/sbin
+if [ -d /run/kbuild/lock ] || [ {name} = uname ]; then
+  echo >>calls-{name}
+  if [ -e fail-{name} ]; then cat fail-{name} >&2; exit 1; fi
+  if [ -e hold-{name} ] && [ "$(/usr/bin/wc -l <calls-{name})" -ge "$(cat hold-{name})" ]; then
+    : >held-{name}
+    while [ -e hold-{name} ]; do /bin/sleep 0.02; done
+  fi
 fi
+cd - >/dev/null
 exec {real} "$@"
 """
-_STUBBED = ("cp", "dd", "gzip", "mv", "sha256sum", "tail")
+_STUBBED = ("cp", "dd", "gzip", "mv", "sha256sum", "uname", "wc")
 _BEGIN = """\
 set -e
-mount -t tmpfs run /run
+mount -t tmpfs -o {run_options} run /run
 mkdir -p /run/sshd
+cp {folder}/user_key.pub /run/sshd/keys
+mount --bind {folder}/stubs /usr/local/sbin
 mount --bind {folder}/lib /var/lib
 mount --bind {folder}/bin /usr/local/bin
 mount --bind {folder}/etc/passwd /etc/passwd
@@ -39,7 +47,7 @@ _SSHD = """\
 ListenAddress 127.0.0.1
 ListenAddress ::1
 HostKey {folder}/host_key
-AuthorizedKeysFile {folder}/user_key.pub
+AuthorizedKeysFile /run/sshd/keys
 StrictModes no
 UsePAM no
 PidFile none
@@ -56,6 +64,7 @@ class Node:
     folder: Path
     port: int
     mounts: str = ""
+    run_options: str = "size=64m"
     path: str = ""
     process: subprocess.Popen[bytes] | None = field(default=None)
 
@@ -82,7 +91,9 @@ class Node:
 
     def start(self) -> None:
         """Start it, with an empty /run."""
-        begin = _BEGIN.format(folder=self.folder, port=self.port, more=self.mounts)
+        begin = _BEGIN.format(
+            folder=self.folder, port=self.port, more=self.mounts, run_options=self.run_options
+        )
         where = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
         with (self.folder / "sshd.log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -120,9 +131,15 @@ class Node:
         kill = "for each in $(pgrep -f '^sshd: .*(root|@notty)'); do kill -9 $each; done"
         self.run(f"{kill}; true")
 
-    def hold(self, program: str) -> None:
-        """Let a program wait before it begins, when a step runs it."""
-        (self.folder / "stubs" / f"hold-{program}").touch()
+    def hold(self, program: str, call: int = 1) -> None:
+        """Let a program wait before it begins, when a step runs it for so many times from now."""
+        (self.folder / "stubs" / f"calls-{program}").unlink(missing_ok=True)
+        (self.folder / "stubs" / f"hold-{program}").write_text(str(call))
+
+    def calls(self, program: str) -> int:
+        """Return how often steps ran a program since it was last held."""
+        calls = self.folder / "stubs" / f"calls-{program}"
+        return len(calls.read_text().splitlines()) if calls.exists() else 0
 
     def is_held(self, program: str, seconds: float = 20) -> None:
         """Wait until a program waits."""
@@ -154,16 +171,22 @@ class Node:
 
 @contextlib.contextmanager
 def running_node(
-    folder: Path, kubeadm: bytes, *, mounts: str = "", shell: str = "/bin/sh"
+    folder: Path,
+    kubeadm: bytes,
+    *,
+    mounts: str = "",
+    run_options: str = "size=64m",
+    shell: str = "/bin/sh",
 ) -> Iterator[Node]:
     """Run a node that has a kubeadm; ``mounts`` are commands that its file systems need."""
-    node = Node(folder=folder, port=free_port(), mounts=mounts)
+    node = Node(folder=folder, port=free_port(), mounts=mounts, run_options=run_options)
     for name in ("bin", "lib", "etc", "stubs"):
         (folder / name).mkdir(parents=True)
     _write_stubs(folder / "stubs")
-    node.path = f"{folder}/stubs:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+    node.path = "/usr/local/sbin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
     (folder / "etc/passwd").write_text(
-        f"root:x:0:0:root:/root:{shell}\nsshd:x:100:65534::/:/bin/false\n"
+        f"root:x:0:0:root:/root:{shell}\n"
+        "somebody:x:1000:1000::/tmp:/bin/sh\nsshd:x:100:65534::/:/bin/false\n"
     )
     for key in ("host_key", "user_key"):
         new_key(folder / key)
@@ -185,7 +208,7 @@ def running_node(
 def _write_stubs(folder: Path) -> None:
     for name in _STUBBED:
         real = shutil.which(name, path="/usr/bin:/bin")
-        (folder / name).write_text(_STUB.format(name=name, real=real, stubs=folder))
+        (folder / name).write_text(_STUB.format(name=name, real=real))
         (folder / name).chmod(0o755)
 
 
