@@ -217,7 +217,8 @@ def _copy(facts: HostFacts, kubeadm: Kubeadm) -> Step:
         name="copy",
         what=f"copy kubeadm {kubeadm.version} to {temporary}",
         why=f"the node has {facts.version or 'none'}; it is replaced only when the new one runs",
-        check=call("runs_as", temporary, kubeadm.sha256, kubeadm.version),
+        # The step of a run that was killed may have put it in its place meanwhile.
+        check=call("is_ready", temporary, facts.target, kubeadm.sha256, kubeadm.version),
         do=call(
             *("unpack", upload.to, "gzip" if upload.is_compressed else "plain"),
             *(temporary, kubeadm.sha256),

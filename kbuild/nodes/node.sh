@@ -337,6 +337,12 @@ runs_as() {
   esac
 }
 
+# Whether a program is there to be put in its place, or is there already:
+# is_ready TEMPORARY TARGET SHA256 VERSION
+is_ready() {
+  if [ "$(sha_of "$2")" = "$3" ]; then runs_as "$2" "$3" "$4"; else runs_as "$1" "$3" "$4"; fi
+}
+
 generations() {
   for each in "$state"/kubeadm/*/meta; do
     [ -f "$each" ] || continue
@@ -436,6 +442,7 @@ restore() {
 # Undo a replacement with the backup of what was there: bring_back SHA256 TARGET NOW
 bring_back() {
   [ "$(sha_of "$2")" = "$1" ] && return 0
+  is_still "$2" "$3"
   whole=$(generations_of "$1" "$2" | tail -n 1)
   [ -n "$whole" ] || fail "no whole backup has the sha256 $1"
   restore "$whole" "$2" "$1" "$3"

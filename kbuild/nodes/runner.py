@@ -195,7 +195,7 @@ def _undo(
     steps: Sequence[Step], connection: Connection, reason: str, progress: _Progress
 ) -> Outcome:
     """Take back the steps of a host whose last one failed, the last first."""
-    name, failed = connection.host.name, steps[-1].name
+    name, failed, kept = connection.host.name, steps[-1].name, []
     for step in reversed(steps):
         if step.undo is None:
             continue
@@ -204,8 +204,10 @@ def _undo(
             undo = call("take_back", progress.run.name, step.name, str(step.undo))
             _with_lock(connection, undo, progress)
         except (CallFailed, ConnectionFailed, HostsLocked) as error:
-            why = f"{reason}; and it could not be taken back: {step.name}: {error}"
-            return Outcome(host=name, state="failed", step=failed, reason=why, todo=_AGAIN)
+            kept.append(f"the step {step.name} could not be undone: {error}")
+    if kept:
+        why = "; ".join((reason, *kept))
+        return Outcome(host=name, state="failed", step=failed, reason=why, todo=_AGAIN)
     return Outcome(host=name, state="undone", step=failed, reason=reason, todo=_REPAIR)
 
 

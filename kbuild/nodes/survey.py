@@ -75,30 +75,34 @@ def at_once(
     """
     left, errors = deque(items), deque[BaseException]()
 
-    def work() -> None:
-        while True:
+    def work(ended: threading.Event) -> None:
+        while left:
             try:
                 item = left.popleft()
-            except IndexError:
-                return
+            except IndexError:  # another thread was quicker
+                break
             try:
                 do(item)
             except BaseException as error:  # raised again below
                 errors.append(error)
+        ended.set()
 
-    # Of a thread that is abandoned, nothing must keep kbuild from ending.
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(parallel, len(left)))]
+    # Events, because join takes a thread for ended once Ctrl-C has interrupted it (Python 3.11,
+    # threading.py). Of a thread that is abandoned, nothing must keep kbuild from ending.
+    ends = [threading.Event() for _ in range(min(parallel, len(left)))]
+    threads = [threading.Thread(target=work, args=(end,), daemon=True) for end in ends]
     try:
-        for each in threads:
-            each.start()
-        for each in threads:
-            each.join()
+        for thread in threads:
+            thread.start()
+        for end in ends:
+            end.wait()
     except BaseException:
         left.clear()
         if stop is not None:
             stop()
-            for each in threads:
-                each.join()
+            for thread, end in zip(threads, ends, strict=True):
+                if thread.ident is not None:
+                    end.wait()
         raise
     if errors:
         raise errors[0]

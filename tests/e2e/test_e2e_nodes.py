@@ -263,7 +263,7 @@ FULL = {
     "upload": ("wc", 1, "/usr/local/bin", "copy"),
     "unpacked": ("gzip", 1, "/usr/local/bin", "copy"),
     "backup": ("cp", 1, "/var/lib", "back-up"),
-    "journal": ("dd", 1, "/var/lib", "copy"),
+    "journal": ("ls", 1, "/var/lib", "lock"),
 }
 
 
