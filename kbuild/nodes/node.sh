@@ -17,8 +17,9 @@ run=$root/run/kbuild
 # A cut connection must not end a step half way.
 trap '' HUP PIPE
 
+# Only the last line is the reason, so that it must be one line.
 fail() {
-  printf '%s\n' "$*" >&2
+  printf '%s\n' "$(printf '%s' "$*" | tr '\n' ' ')" >&2
   exit 1
 }
 
@@ -304,7 +305,7 @@ end_step() {
 # Print how much of an upload is there: uploaded FILE
 uploaded() {
   [ -L "$1" ] && rm -f -- "$1"
-  [ -f "$1" ] || { : >"$1"; } 2>/dev/null || fail "$1 cannot be written: $(touch -- "$1" 2>&1)"
+  [ -f "$1" ] || { true >"$1"; } 2>/dev/null || fail "$1 cannot be written: $(touch -- "$1" 2>&1)"
   printf 'size=%s\n' "$(($(wc -c <"$1")))"
 }
 
