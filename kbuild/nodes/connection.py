@@ -56,12 +56,12 @@ class Connection:
     _open: bool = field(default=False)
     _was_open: bool = field(default=False)
 
-    def call(self, function: Call, *, timeout: float = STEP) -> str:
-        """Run a function of node.sh, again if the connection is lost meanwhile.
+    def call(self, function: Call, *, timeout: float = STEP, library: str = "") -> str:
+        """Run a function of node.sh or of a library, again if the connection is lost meanwhile.
 
         Raises CallFailed or ConnectionFailed.
         """
-        return self._run(lambda: self._call(function, timeout))
+        return self._run(lambda: self._call(function, timeout, library or function.library))
 
     def send(self, content: bytes, path: str, told: Callable[[int, int], None]) -> None:
         """Send a file; what has arrived before a connection was cut is not sent again."""
@@ -96,9 +96,10 @@ class Connection:
         command = ["sh", "-c", program, "kbuild", path, str(CHUNK), str(number)]
         return self._run_once(command, chunk, mark, STEP)
 
-    def _call(self, function: Call, timeout: float) -> str:
+    def _call(self, function: Call, timeout: float, library: str) -> str:
         mark, prologue = _mark()
-        text = f"{prologue}\n{_library()}\n{{ {function}; exit; }} </dev/null\n"
+        libraries = "\n".join(_library(name) for name in ("node.sh", library) if name)
+        text = f"{prologue}\n{libraries}\n{{ {function}; exit; }} </dev/null\n"
         return self._run_once(["sh", "-s", "kbuild_step"], text.encode(), mark, timeout)
 
     def _run(self, do: Callable[[], str]) -> str:
@@ -280,5 +281,5 @@ def values_of(output: str) -> dict[str, list[str]]:
 
 
 @cache
-def _library() -> str:
-    return resources.files("kbuild.nodes").joinpath("node.sh").read_text()
+def _library(name: str) -> str:
+    return resources.files("kbuild.nodes").joinpath(name).read_text()

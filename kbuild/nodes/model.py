@@ -26,18 +26,19 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A function of node.sh with its arguments."""
+    """A function of node.sh with its arguments, or of a ``library`` beside it, such as renew.sh."""
 
     function: str
     arguments: tuple[str, ...] = ()
+    library: str = ""
 
     def __str__(self) -> str:
         return shlex.join((self.function, *self.arguments))
 
 
-def call(function: str, *arguments: str) -> Call:
-    """Return the call of a function of node.sh."""
-    return Call(function=function, arguments=arguments)
+def call(function: str, *arguments: str, library: str = "") -> Call:
+    """Return the call of a function of node.sh, or of a library beside it."""
+    return Call(function=function, arguments=arguments, library=library)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -168,7 +168,8 @@ def _do(step: Step, connection: Connection, progress: _Progress) -> None:
 
         connection.send(content, step.upload.to, told)
     words = (str(step.check), str(step.do), str(step.confirm))
-    _with_lock(connection, call("apply", progress.run.name, step.name, *words), progress)
+    apply = call("apply", progress.run.name, step.name, *words, library=step.do.library)
+    _with_lock(connection, apply, progress)
 
 
 def _with_lock(connection: Connection, function: Call, progress: _Progress) -> None:
@@ -201,8 +202,8 @@ def _undo(
             continue
         progress.watcher.note(f"{name} {step.name}: {step.undo}")
         try:
-            undo = call("take_back", progress.run.name, step.name, str(step.undo))
-            _with_lock(connection, undo, progress)
+            words, library = (progress.run.name, step.name, str(step.undo)), step.undo.library
+            _with_lock(connection, call("take_back", *words, library=library), progress)
         except (CallFailed, ConnectionFailed, HostsLocked) as error:
             kept.append(f"the step {step.name} could not be undone: {error}")
     if kept:
