@@ -18,17 +18,18 @@ class NoHosts(UsageError):
     reason: str
 
     what = "no hosts: {reason}"
-    todo = "name them with --hosts a,b or --inventory FILE"
+    todo = "name them with --hosts a,b or --inventory FILE, and choose among them with --limit"
 
 
 class BadInventory(UsageError):
-    """An inventory cannot be read."""
+    """An inventory cannot be read, or says what kbuild cannot do; ``path`` ends with the line."""
 
     path: str
     reason: str
+    hint: str
 
     what = "the inventory {path} cannot be used: {reason}"
-    todo = "correct it, or name the hosts with --hosts a,b"
+    todo = "{hint}"
 
 
 class NotConfirmed(UsageError):
