@@ -1,7 +1,7 @@
 """The hosts of a run: from --hosts, or from an inventory."""
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -175,14 +175,10 @@ def _host(found: Found, access: Access) -> Host:
     return Host(name=found.name, data=data, sudo=sudo)
 
 
-def _jump(found: Found, access: Access) -> Mapping[str, object]:
+def _jump(found: Found, access: Access) -> Jump | None:
     if not found.jump:
-        return {}
+        return None
     address = found.address or found.name
     shown = f"[{address}]" if ":" in address else address
-    return Jump(
-        hops=found.jump,
-        target=f"{shown}:{found.port or _SSH}",
-        ssh_config=access.ssh_config,
-        known_hosts=access.known_hosts,
-    )
+    target = f"{shown}:{found.port or _SSH}"
+    return Jump(found.jump, target, access.ssh_config, access.known_hosts)

@@ -2,25 +2,29 @@
 
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Jump(Mapping[str, object]):
+class Jump(dict[str, object]):
     """Arguments of paramiko's ``connect``: a new socket whenever they are read.
 
     pyinfra knows ProxyJump from the configuration of ssh only, and asks about unknown host keys
-    there. So ``ssh -W`` goes to the last of the ``hops``; it asks nothing, and knows the hosts of
-    ``known_hosts`` only, as kbuild itself.
+    there. So ``ssh -W`` goes to the last of the ``hops``; it asks nothing, knows the hosts of
+    ``known_hosts`` only, as kbuild itself, and says on stderr what is wrong.
+    pyinfra demands a dict, and reads it with ``update`` at each connection.
     """
 
-    hops: str
-    target: str
-    ssh_config: Path | None = None
-    known_hosts: Path | None = None
-    _running: list[subprocess.Popen[bytes]] = field(default_factory=list, repr=False, compare=False)
+    def __init__(
+        self, hops: str, target: str, ssh_config: Path | None, known_hosts: Path | None
+    ) -> None:
+        super().__init__(sock=None)
+        self.hops, self.target = hops, target
+        self._ssh_config, self._known_hosts = ssh_config, known_hosts
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def __iter__(self) -> Iterator[str]:  # without this, update does not call __getitem__
+        return super().__iter__()
 
     def __getitem__(self, name: str) -> object:
         if name != "sock":
@@ -28,17 +32,9 @@ class Jump(Mapping[str, object]):
         ours, theirs = socket.socketpair()
         with theirs:
             end = theirs.fileno()
-            process = subprocess.Popen(
-                self.command(), stdin=end, stdout=end, stderr=subprocess.DEVNULL
-            )
+            process = subprocess.Popen(self.command(), stdin=end, stdout=end)
         self._running.append(process)  # it ends when the socket is closed
         return ours
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(("sock",))
-
-    def __len__(self) -> int:
-        return 1
 
     def command(self) -> list[str]:
         """Return the command that connects to the target."""
@@ -46,11 +42,11 @@ class Jump(Mapping[str, object]):
         address, _, port = last.rpartition(":")
         if not address or port.endswith("]"):
             address, port = last, ""
-        options = {"BatchMode": "yes", "StrictHostKeyChecking": "yes", "ConnectTimeout": "20"}
-        if self.known_hosts:
-            options["UserKnownHostsFile"] = str(self.known_hosts)
+        options = {"BatchMode": "yes", "StrictHostKeyChecking": "yes", "LogLevel": "ERROR"}
+        if self._known_hosts:
+            options["UserKnownHostsFile"] = str(self._known_hosts)
         command = ["ssh", *(f"-o{name}={value}" for name, value in options.items())]
-        command += ["-F", str(self.ssh_config)] if self.ssh_config else []
+        command += ["-F", str(self._ssh_config)] if self._ssh_config else []
         command += ["-J", ",".join(before)] if before else []
         command += ["-p", port] if port else []
         return [*command, "-W", self.target, "--", address.replace("[", "").replace("]", "")]
