@@ -1,6 +1,7 @@
 """YAML and JSON of Ansible as nodes that know their line: nothing in them is run or expanded."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,6 +12,8 @@ from kbuild.nodes.inventory.tree import Value, Variables, bad
 _MAX_DEPTH = 64  # a child group takes two levels
 _MAX_EVENTS = 1_000_000  # of the parser; a host with five variables has 15
 _NULLS = ("", "~", "null", "Null", "NULL")
+# YAML may begin with a brace, too, but then it rarely quotes its keys.
+_JSON = re.compile(r"\s*\{\s*[\"}]")
 _VAULT = "$ANSIBLE_VAULT;"
 _ENCRYPTED = "it is encrypted with ansible-vault, and kbuild cannot decrypt it"
 _WITH_VAULT = (
@@ -58,10 +61,10 @@ class Node:
 
 
 def read_document(text: str, path: str) -> Node:
-    """Parse JSON if the text begins as JSON does, or YAML; raises BadInventory."""
+    """Parse JSON if the text begins as JSON does, or else YAML; raises BadInventory."""
     if text.startswith(_VAULT):
         raise bad(path, _ENCRYPTED, _WITH_VAULT)
-    is_json = path.endswith(".json") or text.lstrip().startswith("{")
+    is_json = path.endswith(".json") or _JSON.match(text)
     return _read_json(text, path) if is_json else _read_yaml(text, path)
 
 
