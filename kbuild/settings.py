@@ -619,7 +619,8 @@ class OnNodes(Common):
     )
     inventory: Path | None = option(
         path,
-        "Inventory of Ansible (INI, YAML, or JSON of `ansible-inventory --list`) or pyinfra.",
+        "Inventory of Ansible (INI, YAML, JSON of `ansible-inventory --list`, or a directory), or of"
+        " pyinfra (*.py, which is run).",
         metavar="FILE",
         example="hosts.ini",
         panel=_HOSTS,
@@ -627,7 +628,7 @@ class OnNodes(Common):
     )
     limit: tuple[str, ...] = option(
         text,
-        "Only hosts whose name or group matches this pattern.",
+        "Only hosts whose name or group matches this pattern, as for Ansible: all:!node3.",
         default=(),
         example=["node*"],
         metavar="PATTERN",
