@@ -619,8 +619,8 @@ class OnNodes(Common):
     )
     inventory: Path | None = option(
         path,
-        "Inventory of Ansible (INI, YAML, JSON of `ansible-inventory --list`, or a directory), or of"
-        " pyinfra (*.py, which is run).",
+        "Inventory of Ansible (INI, YAML, JSON of `ansible-inventory --list`, or a directory), or"
+        " of pyinfra (*.py, which is run).",
         metavar="FILE",
         example="hosts.ini",
         panel=_HOSTS,
