@@ -9,6 +9,7 @@ import contextlib
 import logging
 import secrets
 import shlex
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -126,7 +127,7 @@ class Connection:
     def _connect(self) -> None:
         from pyinfra.api.exceptions import PyinfraError
 
-        if self._open:
+        if self._open or self._is_here:
             return
         try:
             self._peer.connect(raise_exceptions=True, show_errors=False)
@@ -136,7 +137,7 @@ class Connection:
         transport = client.get_transport() if client is not None else None
         if transport is None:
             self._peer.disconnect()
-            message = "it is not reached with ssh, which is the only way here"
+            message = "the connection was cut"
             raise ConnectionFailed(message)
         transport.set_keepalive(5)
         self._open = self._was_open = True
@@ -145,10 +146,8 @@ class Connection:
         from paramiko import SSHException
 
         try:
-            with contextlib.closing(self._channel()) as channel:
-                channel.exec_command(self._as_root(shlex.join(command)))
-                code, output, reason = _talk(channel, text, time.monotonic() + timeout)
-        except TimeoutError as error:
+            code, output, reason = self._execute(self._as_root(shlex.join(command)), text, timeout)
+        except (TimeoutError, subprocess.TimeoutExpired) as error:
             message = f"it did not end within {round(timeout)} seconds"
             raise TimedOut(message) from error
         except (SSHException, OSError, EOFError) as error:
@@ -161,6 +160,18 @@ class Connection:
         if code == 0 and is_answer:
             return answer
         raise CallFailed(_reason(reason, output, mark), answer)
+
+    def _execute(self, command: str, text: bytes, timeout: float) -> tuple[int, str, str]:
+        if self._is_here:
+            return _execute_here(command, text, timeout)
+        with contextlib.closing(self._channel()) as channel:
+            channel.exec_command(command)
+            return _talk(channel, text, time.monotonic() + timeout)
+
+    @property
+    def _is_here(self) -> bool:
+        """Tell whether the host is this machine, which is not reached with ssh."""
+        return not hasattr(self._peer.connector, "client")
 
     def _channel(self) -> "Channel":
         transport = self._peer.connector.client.get_transport()  # type: ignore[attr-defined]
@@ -202,6 +213,20 @@ def _talk(channel: "Channel", text: bytes, until: float) -> tuple[int, str, str]
     if not channel.status_event.wait(max(until - time.monotonic(), 0.1)):
         raise TimeoutError
     return channel.exit_status, output, reason
+
+
+def _execute_here(command: str, text: bytes, timeout: float) -> tuple[int, str, str]:
+    # In a session of its own, so that Ctrl-C does not end a step half way.
+    done = subprocess.run(
+        ["/bin/sh", "-c", command],
+        input=text,
+        capture_output=True,
+        timeout=timeout,
+        check=False,
+        start_new_session=True,
+    )
+    output, errors = (each.decode(errors="backslashreplace") for each in (done.stdout, done.stderr))
+    return done.returncode, output, errors
 
 
 def _send(channel: "Channel", text: bytes) -> None:

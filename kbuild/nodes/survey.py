@@ -76,15 +76,7 @@ def at_once(
     left, errors = deque(items), deque[BaseException]()
 
     def work(ended: threading.Event) -> None:
-        while left:
-            try:
-                item = left.popleft()
-            except IndexError:  # another thread was quicker
-                break
-            try:
-                do(item)
-            except BaseException as error:  # raised again below
-                errors.append(error)
+        _take_all(left, do, errors)
         ended.set()
 
     # Events, because join takes a thread for ended once Ctrl-C has interrupted it (Python 3.11,
@@ -106,6 +98,18 @@ def at_once(
         raise
     if errors:
         raise errors[0]
+
+
+def _take_all(left: deque[T], do: Callable[[T], None], errors: deque[BaseException]) -> None:
+    while left:
+        try:
+            item = left.popleft()
+        except IndexError:  # another thread was quicker
+            return
+        try:
+            do(item)
+        except BaseException as error:  # the caller raises it again
+            errors.append(error)
 
 
 def _facts(host: Host, asked: tuple[float, float], values: Mapping[str, list[str]]) -> HostFacts:
