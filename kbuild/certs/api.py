@@ -3,9 +3,10 @@
 Other packages import from here, and from ``kbuild.certs.model`` the values of an inventory.
 """
 
+from kbuild.certs.copies import Copy
 from kbuild.certs.deadline import demand_longer
 from kbuild.certs.document import document
-from kbuild.certs.inventory import places_to_read, take_inventory
+from kbuild.certs.inventory import inventory_of, places_to_read, take_inventory
 from kbuild.certs.naming import common_folder, without_copies
 from kbuild.certs.reports import Reports, write_reports
 from kbuild.certs.timeline import BLOCKS, Line, terminal_lines
@@ -13,11 +14,13 @@ from kbuild.certs.times import left
 
 __all__ = [
     "BLOCKS",
+    "Copy",
     "Line",
     "Reports",
     "common_folder",
     "demand_longer",
     "document",
+    "inventory_of",
     "left",
     "places_to_read",
     "take_inventory",

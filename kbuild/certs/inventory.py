@@ -9,6 +9,7 @@ from pathlib import Path
 from kbuild.base.progress import Progress
 from kbuild.certs.chains import Chains, Issuer
 from kbuild.certs.commands import quote
+from kbuild.certs.copies import Copies, Copy
 from kbuild.certs.errors import NothingToRead
 from kbuild.certs.findings import cluster, dates, keys
 from kbuild.certs.findings.seen import Scene, Seen
@@ -17,6 +18,7 @@ from kbuild.certs.model import SEVERITIES, Certificate, Finding, Inventory, Priv
 from kbuild.certs.pairs import Keys
 from kbuild.certs.reading import CertificateEntry, Problem, Tree, current_of, read_tree
 from kbuild.certs.roles import role_of, usual_places
+from kbuild.certs.walk import Files, Walk
 from kbuild.x509.api import quiet
 
 _JUDGES: tuple[Callable[[Scene], Iterator[Finding]], ...] = (
@@ -63,9 +65,22 @@ def take_inventory(
 
     What cannot be read becomes a finding. ``exclude`` is as in walk.Walk.
     """
-    asked = tuple(paths)
+    return _judged(tuple(paths), now, progress, Walk(exclude=exclude))
+
+
+def inventory_of(
+    copies: Iterable[Copy], paths: Iterable[Path], now: datetime, progress: Progress
+) -> Inventory:
+    """Return what copies of another machine's files hold, as ``take_inventory`` would there.
+
+    ``paths`` are those from which they were copied. No file of this machine is read.
+    """
+    return _judged(tuple(paths), now, progress, Copies(copies))
+
+
+def _judged(asked: tuple[Path, ...], now: datetime, progress: Progress, files: Files) -> Inventory:
     with quiet(), _seldom_collected():
-        tree = read_tree(asked, progress, exclude)
+        tree = read_tree(asked, progress, files)
         scene = make_scene(now, tree, tuple(_seen(tree)))
         findings = [*_problems(tree), *(found for judge in _JUDGES for found in judge(scene))]
     return Inventory(

@@ -220,7 +220,7 @@ def _file(certificate: Certificate) -> Iterator[_Html]:
 
 
 def _key(key: PrivateKey) -> str:
-    state = {True: "fits", False: "does not fit", None: "could not be read"}[key.fits]
+    state = {True: "fits", False: "does not fit", None: "was not compared"}[key.fits]
     encrypted = ", encrypted" if key.encrypted else ""
     owner = key.owner
     return f"key {state}{encrypted}, {owner.user}:{owner.group} {owner.mode:04o}"

@@ -1,12 +1,7 @@
 """Read everything below paths: certificates, private keys and kubeconfigs, each with its place."""
 
-import grp
-import os
-import pwd
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 from kbuild.base.files import reason_of
@@ -14,7 +9,7 @@ from kbuild.base.progress import Progress
 from kbuild.certs.model import Owner
 from kbuild.certs.paths import beside
 from kbuild.certs.roles import known_file
-from kbuild.certs.walk import MAX_SIZE, Found, Unread, Walk, is_dated, is_gone, read
+from kbuild.certs.walk import MAX_SIZE, Files, Found, Unread, Walk, is_dated, is_gone
 from kbuild.x509.api import (
     BadKubeconfig,
     CertificateFacts,
@@ -83,7 +78,7 @@ class Problem:
 
 @dataclass(slots=True)
 class Tree:
-    """All that was found below the paths; ``walk`` knows each file by its name.
+    """All that was found below the paths; ``files`` knows each file by its name.
 
     ``referenced`` are the files, by their names, that kubeconfigs refer to.
     """
@@ -92,12 +87,12 @@ class Tree:
     keys: list[KeyEntry] = field(default_factory=list)
     kubeconfigs: list[KubeconfigEntry] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    walk: Walk = field(default_factory=Walk)
+    files: Files = field(default_factory=Walk)
     referenced: set[str] = field(default_factory=set)
 
     def name_of(self, path: str) -> str:
         """Return the name by which a file is shown, which may be another link to it."""
-        return self._read_as(path) or path
+        return self.files.name_at(path) or path
 
     def is_superseded(self, path: str) -> bool:
         """Tell whether kubelet has replaced a certificate by one that was read too.
@@ -106,24 +101,14 @@ class Tree:
         """
         if not is_dated(path) or path in self.referenced:
             return False
-        later = self._read_as(current_of(path))
+        later = self.files.name_at(current_of(path))
         return later is not None and later != path
 
-    def _read_as(self, path: str) -> str | None:
-        try:
-            status = os.stat(path)  # noqa: PTH116  # of a text
-        except (OSError, ValueError):
-            return None
-        return self.walk.names.get((status.st_dev, status.st_ino))
 
-
-def read_tree(paths: Iterable[Path], progress: Progress, exclude: tuple[str, ...] = ()) -> Tree:
-    """Read the files below paths, and those that the kubeconfigs among them refer to.
-
-    ``exclude`` is as in walk.Walk.
-    """
-    tree = Tree(walk=Walk(exclude=exclude))
-    for number, found in enumerate(tree.walk.below(paths), 1):
+def read_tree(paths: Iterable[Path], progress: Progress, files: Files) -> Tree:
+    """Read the files below paths, and those that the kubeconfigs among them refer to."""
+    tree = Tree(files=files)
+    for number, found in enumerate(files.below(paths), 1):
         _take(found, tree)
         if number % _TELL == 0:
             progress.advance("files read", number, None)
@@ -150,7 +135,7 @@ def resolved(entry: KubeconfigEntry, embedded: Embedded) -> str:
 
 
 def _read_referenced(entry: KubeconfigEntry, place: str, path: str, tree: Tree) -> None:
-    for found in tree.walk.file_at(path):
+    for found in tree.files.file_at(path):
         if isinstance(found, Unread):
             reason = f"it refers to {path}, which cannot be read: {found.reason}"
             tree.problems.append(
@@ -183,7 +168,7 @@ def _take(found: Found | Unread, tree: Tree) -> None:
     if found.status.st_size == 0 and not is_expected:
         return
     try:
-        content = read(found)
+        content = tree.files.read(found)
     except OSError as error:
         _unreadable(found, tree, error, is_key=is_key, is_expected=is_expected)
         return
@@ -195,7 +180,7 @@ def _unreadable(
 ) -> None:
     if is_key:
         facts = KeyFacts(public_key=b"", problem=reason_of(error))
-        owner = _owner(found.status)
+        owner = tree.files.owner(found)
         tree.keys.append(KeyEntry(path=found.path, place="", owner=owner, facts=facts))
     elif is_expected or not is_gone(error):
         _report(tree, found.path, "unreadable", reason_of(error))
@@ -204,7 +189,7 @@ def _unreadable(
 def _take_content(
     found: Found, content: bytes, tree: Tree, *, is_key: bool, is_expected: bool
 ) -> None:
-    owner = _owner(found.status)
+    owner = tree.files.owner(found)
     taken = Content()
     if looks_like_pem(content) or content.startswith(_LONG_DER):
         taken = read_content(content)
@@ -271,27 +256,3 @@ def _expected(path: str) -> tuple[bool, bool]:
     """Tell whether a name is that of a private key, and whether of a key or a certificate."""
     is_key = path.endswith(_KEYS)
     return is_key, is_key or path.endswith(_CERTIFICATES) or known_file(path) is not None
-
-
-def _owner(status: os.stat_result) -> Owner:
-    return Owner(
-        user=_user(status.st_uid),
-        group=_group(status.st_gid),
-        mode=stat.S_IMODE(status.st_mode),
-    )
-
-
-@cache
-def _user(number: int) -> str:
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)
-
-
-@cache
-def _group(number: int) -> str:
-    try:
-        return grp.getgrgid(number).gr_name
-    except KeyError:
-        return str(number)

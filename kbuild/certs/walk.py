@@ -1,16 +1,21 @@
 """Find the files below paths: each once, no matter how often links lead to it."""
 
 import errno
+import grp
 import os
 import posixpath
+import pwd
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 from kbuild.base.files import read_head, reason_of
+from kbuild.certs.model import Owner
 from kbuild.certs.roles import known_file
 
 MAX_SIZE = 1 << 20  # bytes; a bundle of 150 public CAs has 250 KiB
@@ -40,6 +45,25 @@ class Unread:
     named: bool
     reason: str
     kind: str = "unreadable"
+
+
+class Files(Protocol):
+    """Where files come from: the folders of this machine, or copies of another's files."""
+
+    def below(self, paths: Iterable[Path]) -> Iterator[Found | Unread]:
+        """Yield the files below paths, each once, or what keeps one from being read."""
+
+    def file_at(self, path: str) -> Iterator[Found | Unread]:
+        """Yield the file at a path that a kubeconfig names, or what keeps it from being read."""
+
+    def name_at(self, path: str) -> str | None:
+        """Return the name by which the file at a path is shown, None if it was not found."""
+
+    def read(self, found: Found) -> bytes:
+        """Return the content of a file of at most MAX_SIZE bytes; raises OSError."""
+
+    def owner(self, found: Found) -> Owner:
+        """Return who owns a file."""
 
 
 @dataclass(slots=True)
@@ -84,6 +108,28 @@ class Walk:
         else:
             reason = "it is not a regular file"
             yield Unread(path=path, named=True, reason=reason)
+
+    def name_at(self, path: str) -> str | None:
+        """Return the name by which the file at a path is shown, None if it was not found."""
+        try:
+            status = os.stat(path)  # noqa: PTH116  # of a text
+        except (OSError, ValueError):
+            return None
+        return self.names.get((status.st_dev, status.st_ino))
+
+    def read(self, found: Found) -> bytes:
+        """Return the content of a file of at most MAX_SIZE bytes; raises OSError.
+
+        Whatever has taken its place since, no FIFO or device is opened and no more is read.
+        """
+        size = min(found.status.st_size, MAX_SIZE)
+        return read_head(found.path, size + 1)[:MAX_SIZE]
+
+    def owner(self, found: Found) -> Owner:
+        """Return who owns a file, as this machine names its users."""
+        status = found.status
+        user, group = _user(status.st_uid), _group(status.st_gid)
+        return Owner(user=user, group=group, mode=stat.S_IMODE(status.st_mode))
 
     def at(self, path: str) -> Iterator[Found | Unread]:
         """Yield the files at a path that the user names."""
@@ -166,15 +212,6 @@ class Walk:
         return is_new
 
 
-def read(found: Found) -> bytes:
-    """Return the content of a file of at most MAX_SIZE bytes; raises OSError.
-
-    Whatever has taken its place since, no FIFO or device is opened and no more is read.
-    """
-    size = min(found.status.st_size, MAX_SIZE)
-    return read_head(found.path, size + 1)[:MAX_SIZE]
-
-
 def is_dated(path: str) -> bool:
     """Tell whether a name is that of a certificate that kubelet replaces by a later one."""
     file = known_file(path)
@@ -199,3 +236,19 @@ def _files_first(path: str) -> tuple[bool, bool]:
 
 def _links_first(entry: "os.DirEntry[str]") -> tuple[bool, str]:
     return not entry.is_symlink(), entry.name
+
+
+@cache
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+@cache
+def _group(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)

@@ -10,6 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from kbuild.x509.facts import der_of
 from kbuild.x509.pem import Block
 
+# What stands for a private key in the copy of a file that must not hold it.
+WITHHELD = "WITHHELD PRIVATE KEY"
 _ENCRYPTED = b"Proc-Type: 4,ENCRYPTED"  # of the traditional format; PKCS #8 has a label of its own
 
 
@@ -18,6 +20,7 @@ class KeyFacts:
     """A private key: the DER of its public key, or why that is not known.
 
     ``public_key`` is empty if the key is encrypted, or if ``problem`` says why it cannot be read.
+    Of a key that was withheld nothing is known.
     """
 
     public_key: bytes
@@ -34,6 +37,8 @@ def read_key(block: Block) -> KeyFacts:
     """Return what a block of PEM says of a private key."""
     if not block.text:
         return KeyFacts(public_key=b"", problem="it is truncated")
+    if block.label == WITHHELD:
+        return KeyFacts(public_key=b"")
     if block.label == "ENCRYPTED PRIVATE KEY" or _ENCRYPTED in block.text:
         return KeyFacts(public_key=b"", encrypted=True)
     if block.label == "OPENSSH PRIVATE KEY":
