@@ -726,6 +726,49 @@ class NodesRollbackSettings(ChangesNodes):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NodesCheckSettings(OnNodes):
+    """Settings of ``kbuild nodes check``; ages are in seconds."""
+
+    command: ClassVar[str] = "nodes check"
+
+    release: tuple[Path, ...] = option(
+        path,
+        "Release, or directory of releases, whose kubeadm is recognised on nodes, with the"
+        " lifetimes that it issues.",
+        default=(),
+        metavar="DIR",
+        repeatable=True,
+        example=["dist/v1.23.0"],
+    )
+    fail_before: float | None = option(
+        age,
+        "Fail if a certificate expires within this time or has expired: 12h, 90d, 8w or 2y.",
+        metavar="AGE",
+        example="90d",
+    )
+    html: Path | None = option(
+        path,
+        "Also write a page for browsers, as `kbuild certs` does, of all hosts.",
+        metavar="FILE",
+        panel=_OUTPUT,
+        example="nodes.html",
+    )
+    prometheus: Path | None = option(
+        path,
+        "Also write metrics for node_exporter's textfile collector, as `kbuild certs` does.",
+        metavar="FILE",
+        panel=_OUTPUT,
+        example="/var/lib/node_exporter/textfile_collector/kbuild_nodes.prom",
+    )
+    path: str | None = option(
+        text,
+        "Where kubeadm is on the nodes. Default: as their PATH says.",
+        metavar="PATH",
+        example="/usr/bin/kubeadm",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SignSettings(Signed):
     """Settings of ``kbuild sign``."""
 
@@ -921,7 +964,7 @@ C = TypeVar("C", bound=Common)
 KINDS: tuple[type[Common], ...] = (
     *(Settings, VerifySettings, CheckSettings, SignSettings, RebuildSettings, ExportSettings),
     *(CertsSettings, VersionsSettings, PinsListSettings, PinsCheckSettings, PinsUpdateSettings),
-    *(NodesInstallSettings, NodesRollbackSettings),
+    *(NodesInstallSettings, NodesRollbackSettings, NodesCheckSettings),
     *(CacheSettings, CachePruneSettings, CacheClearSettings, ConfigFileSettings, ConfigSettings),
     AdviseSettings,
 )

@@ -5,10 +5,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Annotated, TextIO
 
 import typer
 from platformdirs import user_state_path
@@ -20,12 +20,14 @@ from kbuild.base.words import counted
 from kbuild.cli.boundary import begin
 from kbuild.cli.check import demand_whole
 from kbuild.cli.console import Screen, plain_table, visible
+from kbuild.cli.nodes_check import show_check
 from kbuild.cli.options import ReleaseFolder, command_app, takes
 from kbuild.nodes.api import (
     Access,
     Connection,
     HostsRefused,
     HostsUnreachable,
+    Issues,
     Kubeadm,
     NotConfirmed,
     Run,
@@ -41,7 +43,13 @@ from kbuild.nodes.api import (
 )
 from kbuild.nodes.model import Host, HostFacts, HostPlan, Outcome, Refusal, Step
 from kbuild.release.api import Checked, Demands, NotARelease, binary_name, check_folder
-from kbuild.settings import ChangesNodes, NodesInstallSettings, NodesRollbackSettings, OnNodes
+from kbuild.settings import (
+    ChangesNodes,
+    NodesCheckSettings,
+    NodesInstallSettings,
+    NodesRollbackSettings,
+    OnNodes,
+)
 
 Planner = Callable[[list[HostFacts], str], tuple[list[HostPlan], list[Refusal]]]
 
@@ -75,6 +83,37 @@ def rollback(ctx: typer.Context) -> None:
         _show_backups(facts, screen)
         return
     _change(settings, screen, hosts, lambda facts, at: plan_rollback(facts, settings.to or "", at))
+
+
+@app.command()
+@takes(NodesCheckSettings)
+def check(
+    ctx: typer.Context,
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PATH", help="More files and directories of the nodes to read certificates in."
+        ),
+    ] = None,
+) -> None:
+    """Show what is on hosts, what they serve and what will expire, and change nothing."""
+    settings, screen = begin(ctx, NodesCheckSettings)
+    known = dict(_known(settings.release))
+    show_check(settings, screen, _hosts(settings), known, tuple(paths or ()))
+
+
+def _known(folders: Iterable[Path]) -> Iterator[tuple[str, Issues]]:
+    """Yield the lifetimes that the kubeadms of releases issue, by sha256."""
+    for folder in folders:
+        for release in check_folder(folder, Demands()):
+            demand_whole(release)
+            assert release.statement is not None
+            lifetimes = release.statement.asked["lifetimes"]
+            for _, kubeadm in _binaries(release):
+                yield (
+                    kubeadm.sha256,
+                    Issues(ca_years=lifetimes["ca_years"], leaf_years=lifetimes["leaf_years"]),
+                )
 
 
 def _hosts(settings: OnNodes) -> tuple[Host, ...]:

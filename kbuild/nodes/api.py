@@ -3,9 +3,13 @@
 Other packages import from here only.
 """
 
+from kbuild.nodes.check.ask import as_one, check
+from kbuild.nodes.check.checked import Checked, HostChecked, Issues, Wanted
+from kbuild.nodes.check.document import check_document
 from kbuild.nodes.connection import Connection, connections
 from kbuild.nodes.errors import (
     HostsRefused,
+    HostsUnchecked,
     HostsUnreachable,
     NoHosts,
     NotConfirmed,
@@ -19,17 +23,25 @@ from kbuild.nodes.survey import survey
 
 __all__ = [
     "Access",
+    "Checked",
     "Connection",
+    "HostChecked",
     "HostsRefused",
+    "HostsUnchecked",
     "HostsUnreachable",
+    "Issues",
     "Kubeadm",
     "NoHosts",
     "NotConfirmed",
     "Run",
     "RunFailed",
+    "Wanted",
     "Watcher",
     "Wishes",
+    "as_one",
     "carry_out",
+    "check",
+    "check_document",
     "connections",
     "plan_install",
     "plan_rollback",

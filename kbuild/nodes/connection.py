@@ -22,6 +22,8 @@ from kbuild.nodes.errors import NodesExtraMissing
 from kbuild.nodes.model import Call, Host
 
 if TYPE_CHECKING:
+    import socket
+
     from paramiko import Channel
     from pyinfra.api.host import Host as PyinfraHost
 
@@ -29,6 +31,7 @@ CHUNK = 4 << 20  # bytes of a file that are sent at once: a cut connection loses
 # In seconds. CONNECT is for each host; STEP is for a function that does not wait for anything.
 CONNECT, STEP = 20, 300
 _MOST = 16 << 20  # bytes that a function may print
+_PROHIBITED = 1  # SSH_OPEN_ADMINISTRATIVELY_PROHIBITED, RFC 4254 section 5.1
 _PAUSES = (1, 2, 4)  # seconds before a lost connection is made again
 
 
@@ -38,6 +41,10 @@ class ConnectionFailed(Exception):
 
 class TimedOut(ConnectionFailed):
     """A function has not ended in time, and may still be going on there."""
+
+
+class PortClosed(Exception):
+    """Nothing answers on a port of a host, or it must not be asked; its text says why."""
 
 
 class CallFailed(Exception):
@@ -78,6 +85,28 @@ class Connection:
             self._run(lambda chunk=chunk, at=number: self._write(path, at, chunk))  # type: ignore[misc]
             number += 1
             told(min(number * CHUNK, len(content)), len(content))
+
+    def open_port(
+        self, address: str, port: int, timeout: float = CONNECT
+    ) -> "Channel | socket.socket":
+        """Connect to a port as the host itself does, or if it forwards nothing, to its address.
+
+        Raises PortClosed or ConnectionFailed.
+        """
+        from paramiko import ChannelException, SSHException
+
+        self._connect()
+        transport = self._peer.connector.client.get_transport()  # type: ignore[attr-defined]
+        try:
+            return transport.open_channel(  # type: ignore[no-any-return]
+                "direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=timeout
+            )
+        except ChannelException as error:
+            if error.code != _PROHIBITED:
+                raise PortClosed(error.text or "nothing answers") from error
+        except (SSHException, OSError, EOFError) as error:
+            raise ConnectionFailed(str(error) or "the connection was cut") from error
+        return _open_directly(transport.getpeername()[0], port, timeout)
 
     def close(self) -> None:
         """End the connection."""
@@ -303,6 +332,16 @@ def values_of(output: str) -> dict[str, list[str]]:
         if equals and name.isidentifier():
             values.setdefault(name, []).append(value.strip())
     return values
+
+
+def _open_directly(address: str, port: int, timeout: float) -> "socket.socket":
+    import socket
+
+    try:
+        return socket.create_connection((address, port), timeout)
+    except OSError as error:
+        message = f"its sshd does not forward ports, and {address}:{port} gives: {error}"
+        raise PortClosed(message) from error
 
 
 @cache

@@ -50,6 +50,15 @@ class HostsUnreachable(ClusterError):
     todo = "repair what is named below, or leave hosts out with --limit; nothing was changed"
 
 
+class HostsUnchecked(ClusterError):
+    """A check could not ask all hosts; ``details`` names each. The others are checked."""
+
+    count: str
+
+    what = "{count} could not be checked"
+    todo = "repair what is named below, or leave hosts out with --limit"
+
+
 class HostsRefused(ClusterError):
     """Hosts do not meet what a change needs; ``details`` names each."""
 

@@ -1,0 +1,161 @@
+"""What ``kbuild nodes check`` shows."""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+
+from rich.table import Table
+
+from kbuild.base.values import day
+from kbuild.base.words import counted
+from kbuild.certs.model import Certificate, Finding
+from kbuild.cli.console import Screen, plain_table
+from kbuild.nodes.api import (
+    Checked,
+    HostChecked,
+    HostsUnchecked,
+    Issues,
+    Wanted,
+    as_one,
+    check,
+    check_document,
+    connections,
+)
+from kbuild.nodes.model import Host, Refusal
+from kbuild.settings import NodesCheckSettings
+
+_NOT_KNOWN = "not known"
+_SHORT = 12  # digits of a sha256
+
+
+def show_check(
+    settings: NodesCheckSettings,
+    screen: Screen,
+    hosts: tuple[Host, ...],
+    known: Mapping[str, Issues],
+    paths: tuple[str, ...],
+) -> None:
+    """Check hosts and show the result; raises an error as --fail-before asks, or HostsUnchecked."""
+    from kbuild.certs.api import Reports, demand_longer, write_reports
+
+    wanted = Wanted(
+        now=datetime.now(UTC),
+        paths=paths,
+        kubeadm=settings.path or "",
+        known=known,
+        parallel=settings.parallel,
+    )
+    screen.stage("hosts")
+    with connections(hosts) as connected:
+        checked = check(connected, wanted, screen)
+    whole = as_one(checked)
+    reports = Reports(html=settings.html, prometheus=settings.prometheus)
+    title = counted(len(checked.hosts), "host")
+    write_reports(reports, whole, title, lambda path: screen.say(f"wrote {path}"))
+    screen.result(check_document(checked), list(_lines(checked)))
+    if settings.fail_before is not None and checked.hosts:
+        demand_longer(whole, timedelta(seconds=settings.fail_before))
+    if checked.unreachable:
+        raise HostsUnchecked(
+            count=f"{len(checked.unreachable)} of {counted(len(hosts), 'host')}",
+            details="\n".join(_reason(each) for each in checked.unreachable),
+        )
+
+
+def _reason(refusal: Refusal) -> str:
+    return f"{refusal.host}: {refusal.reason}; {refusal.todo}"
+
+
+def _lines(checked: Checked) -> Iterator[str | Table]:
+    if checked.hosts:
+        yield _hosts(checked)
+        if any(host.issues is None and host.seen.facts.sha256 for host in checked.hosts):
+            yield f"{_NOT_KNOWN}: give its release with --release, or see `kbuild verify`."
+        yield ""
+        yield _certificates(checked)
+    for each in checked.unreachable:
+        yield f"{each.host}: not checked: {each.reason}"
+    severity = ""
+    for finding, hosts in _merged(checked):
+        if finding.severity != severity:
+            severity = finding.severity
+            yield ""
+            yield f"{severity}:"
+        where = f"{finding.path} {finding.place}".rstrip()
+        yield f"  {hosts}: {where}: {finding.reason} [{finding.kind}]"
+        yield f"    {finding.command}"
+
+
+def _hosts(checked: Checked) -> Table:
+    table = plain_table("host", "kubeadm", "sha256", "issues", "package", "backups", "kubelet")
+    for each in checked.hosts:
+        facts = each.seen.facts
+        held = " (held)" if facts.is_held else ""
+        table.add_row(
+            each.name,
+            facts.version or ("cannot run" if facts.sha256 else "none"),
+            facts.sha256[:_SHORT],
+            _issues(each),
+            f"{facts.package}{held}",
+            len(facts.generations),
+            facts.kubelet or "none",
+        )
+    return table
+
+
+def _issues(host: HostChecked) -> str:
+    if not host.seen.facts.sha256:
+        return ""
+    if host.issues is None:
+        return _NOT_KNOWN
+    return f"CA {host.issues.ca_years}y, leaf {host.issues.leaf_years}y"
+
+
+def _certificates(checked: Checked) -> Table:
+    from kbuild.certs.api import left, without_copies
+
+    table = plain_table("host", "certificate", "what", "NotAfter", "left", "served")
+    for column in table.columns[1:3]:
+        column.no_wrap, column.overflow = False, "fold"
+    for host in checked.hosts:
+        served = _served(host)
+        for each in without_copies(host.inventory.certificates):
+            table.add_row(
+                host.name,
+                each.path,
+                each.role,
+                day(each.not_after),
+                left(each.time_left(checked.at)),
+                served.get(each.path, "") if not each.place else "",
+            )
+    return table
+
+
+def _served(host: HostChecked) -> dict[str, str]:
+    """Return for each file that a port should serve whether it does."""
+    files: dict[str, Certificate] = {
+        each.path: each for each in host.inventory.certificates if not each.place
+    }
+    found: dict[str, list[str]] = {}
+    for each in host.served:
+        file, shown = files.get(each.port.file), each.certificate
+        if file is None:
+            continue
+        if shown is None:
+            state = "unknown"
+        elif shown.fingerprint == file.fingerprint:
+            state = "yes"
+        else:
+            state = f"until {day(shown.not_after)}"
+        found.setdefault(file.path, []).append(f"{each.port.number}: {state}")
+    return {path: ", ".join(states) for path, states in found.items()}
+
+
+def _merged(checked: Checked) -> Iterator[tuple[Finding, str]]:
+    """Yield each finding once, with the hosts that have it, the worst first."""
+    hosts: dict[Finding, list[str]] = {each: ["all"] for each in checked.between}
+    for host in checked.hosts:
+        for each in host.inventory.findings:
+            hosts.setdefault(each, []).append(host.name)
+    order = ("critical", "warning", "info")
+    for each in sorted(hosts, key=lambda found: order.index(found.severity)):
+        yield each, ", ".join(hosts[each])

@@ -1,0 +1,1 @@
+"""Look at nodes, change nothing, and tell what is wrong with them."""

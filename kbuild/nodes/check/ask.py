@@ -1,0 +1,132 @@
+"""Ask all hosts at once, and judge what they answer."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from kbuild.base.progress import Progress
+from kbuild.certs.api import inventory_of
+from kbuild.certs.model import SEVERITIES, Certificate, Finding, Inventory, Owner
+from kbuild.nodes.check.checked import Checked, HostChecked, Wanted
+from kbuild.nodes.check.compare import between
+from kbuild.nodes.check.judge import of_node
+from kbuild.nodes.check.seen import NodeSeen, node_seen
+from kbuild.nodes.check.served import Served, ask_port, ports_of
+from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, values_of
+from kbuild.nodes.model import HostFacts, Refusal, call
+from kbuild.nodes.survey import at_once, survey
+
+PLACES = ("/etc/kubernetes", "/var/lib/kubelet/pki")
+_LIBRARY = "check.sh"
+_AGAIN = "run the same command again"
+
+
+def check(connections: Mapping[str, Connection], wanted: Wanted, progress: Progress) -> Checked:
+    """Return what is there on each host, what it serves, and what is wrong. Nothing is changed.
+
+    A host that cannot be asked is among ``unreachable``; the others are checked all the same.
+    """
+    facts, refused = survey(connections, wanted.parallel, wanted.kubeadm)
+    answers: dict[str, tuple[NodeSeen, tuple[Served, ...]]] = {}
+
+    def ask(one: HostFacts) -> None:
+        name = one.host.name
+        try:
+            answers[name] = _ask(one, connections[name], wanted)
+        except ConnectionFailed as error:
+            reason = f"the connection was lost: {error}"
+            refused.append(Refusal(host=name, reason=reason, todo=_AGAIN))
+        except (CallFailed, LookupError, ValueError) as error:
+            reason = f"it could not be read: {error}"
+            refused.append(Refusal(host=name, reason=reason, todo=_AGAIN))
+        progress.advance("hosts read", len(answers), len(facts))
+
+    at_once(facts, ask, wanted.parallel)
+    hosts = tuple(_judged(*answers[name], wanted, progress) for name in sorted(answers))
+    return Checked(
+        at=wanted.now,
+        hosts=hosts,
+        unreachable=tuple(sorted(refused, key=lambda each: each.host)),
+        between=tuple(between(hosts)),
+    )
+
+
+def _ask(
+    facts: HostFacts, connection: Connection, wanted: Wanted
+) -> tuple[NodeSeen, tuple[Served, ...]]:
+    look = call("look", *PLACES, *wanted.paths)
+    seen = node_seen(facts, values_of(connection.call(look, library=_LIBRARY)))
+    return seen, tuple(ask_port(port, connection) for port in ports_of(seen))
+
+
+def _judged(
+    seen: NodeSeen, served: tuple[Served, ...], wanted: Wanted, progress: Progress
+) -> HostChecked:
+    paths = [Path(each) for each in (*PLACES, *wanted.paths)]
+    issues = wanted.known.get(seen.facts.sha256)
+    inventory = inventory_of(seen.copies, paths, wanted.now, progress)
+    own = of_node(seen, inventory, served, issues)
+    findings = tuple(sorted((*inventory.findings, *own), key=worst_first))
+    return HostChecked(
+        seen=seen, inventory=replace(inventory, findings=findings), served=served, issues=issues
+    )
+
+
+def worst_first(found: Finding) -> tuple[int, str, str, str]:
+    """Sort findings by severity, then by what they are about."""
+    return SEVERITIES.index(found.severity), found.path, found.place, found.kind
+
+
+def as_one(checked: Checked) -> Inventory:
+    """Return the inventory of all hosts, with ``HOST:`` before each path.
+
+    A certificate that a port serves although its file has another one is in it too.
+    """
+    certificates = [
+        replace(
+            each,
+            path=f"{host.name}:{each.path}",
+            issued_by=each.issued_by and f"{host.name}:{each.issued_by}",
+            private_key=each.private_key
+            and replace(each.private_key, path=f"{host.name}:{each.private_key.path}"),
+        )
+        for host in checked.hosts
+        for each in (*host.inventory.certificates, *_only_served(host))
+    ]
+    findings = [
+        replace(each, path=f"{host.name}:{each.path}")
+        for host in checked.hosts
+        for each in host.inventory.findings
+    ]
+    return Inventory(
+        read_at=checked.at,
+        paths=tuple(host.name for host in checked.hosts),
+        certificates=tuple(sorted(certificates, key=lambda each: (each.not_after, each.path))),
+        findings=tuple(sorted((*findings, *checked.between), key=worst_first)),
+    )
+
+
+def _only_served(host: HostChecked) -> Iterator[Certificate]:
+    known = {each.fingerprint for each in host.inventory.certificates}
+    for each in host.served:
+        facts, port = each.certificate, each.port
+        if facts and port.file and facts.fingerprint not in known:
+            yield Certificate(
+                path=f"port {port.number}",
+                place="served",
+                role=f"{port.component}, server",
+                subject=facts.subject,
+                issuer=facts.issuer,
+                serial=facts.serial,
+                fingerprint=facts.fingerprint,
+                not_before=facts.not_before,
+                not_after=facts.not_after,
+                is_ca=facts.is_ca,
+                key=facts.key,
+                names=facts.names,
+                usages=facts.usages,
+                chain="unknown-issuer",
+                issued_by=None,
+                owner=Owner(user="", group="", mode=0),
+                private_key=None,
+            )
