@@ -198,7 +198,7 @@ entry() {
       printf '%s%s: "%s"\n' "$margin" "$key" "$data"
       ;;
     clusters|users|cluster|user) return 2 ;;
-    *[!a-zA-Z-]*|'') skip=$indent; return 1 ;;
+    *[!a-zA-Z-]*|'') return 2 ;;
     *) return 1 ;;
   esac
 }
@@ -297,7 +297,8 @@ stored() {
     --raw /api/v1/namespaces/kube-system/configmaps/kubeadm-config 2>/dev/null </dev/null) ||
     { printf 'stored=unknown the API server does not give it\n'; return 0; }
   printf 'stored=read\n'
-  printf '%s' "$config" | sed 's/\\n/\
+  printf '%s' "$config" | sed -e 's/\\n/\
+/g' -e 's/"/\
 /g' | sed -n -e 's/^certificateValidityPeriod: *\([0-9hms.]*\).*/stored_leaf=\1/p' \
     -e 's/^caCertificateValidityPeriod: *\([0-9hms.]*\).*/stored_ca=\1/p'
 }
