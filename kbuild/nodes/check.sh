@@ -3,7 +3,7 @@
 # A private key, a token or a password never leaves the node: only what is known to be none of these
 # is printed. A POSIX shell, coreutils, sed, grep and find are all that is needed.
 # $root is before the paths of the node, for tests.
-root=${KBUILD_ROOT:-}
+root=${root:-}
 max_size=1048576
 max_files=5000
 
@@ -13,6 +13,9 @@ encoded() {
 
 # look PATH...
 look() {
+  for each in base64 cat find grep head od sed stat tr; do
+    command -v "$each" >/dev/null || fail "the program $each is not there"
+  done
   files "$@"
   for each in etcd kube-apiserver kube-controller-manager kube-scheduler; do
     manifest "$each"

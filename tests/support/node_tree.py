@@ -1,6 +1,7 @@
 """The files of a node for tests, and what the shell functions of kbuild print of them."""
 
 import os
+import shlex
 import subprocess
 from collections.abc import Mapping
 from importlib import resources
@@ -24,14 +25,14 @@ def run_function(
 ) -> str:
     """Run a function of check.sh with ``root`` before all paths, and return what it prints."""
     folder = resources.files("kbuild.nodes")
-    library = "\n".join(folder.joinpath(name).read_text() for name in ("node.sh", "check.sh"))
+    node, check = (folder.joinpath(name).read_text() for name in ("node.sh", "check.sh"))
     done = subprocess.run(
-        ["sh", "-c", f"{library}\n{call}"],
+        ["sh", "-c", f"{node}\nroot={shlex.quote(str(root))}\n{check}\n{call}"],
         input=stdin,
         capture_output=True,
         timeout=60,
         check=True,
-        env={"PATH": os.environ["PATH"], "KBUILD_ROOT": str(root), **environment},
+        env={"PATH": os.environ["PATH"], **environment},
     )
     return done.stdout.decode()
 
