@@ -24,6 +24,7 @@ from kbuild.nodes.model import Host, Refusal
 from kbuild.settings import NodesCheckSettings
 
 _NOT_KNOWN = "not known"
+_MANY = 6  # hosts that are named in a line
 _SHORT = 12  # digits of a sha256
 
 
@@ -111,23 +112,39 @@ def _issues(host: HostChecked) -> str:
 
 
 def _certificates(checked: Checked) -> Table:
+    """Return a row for each file and its end, with the hosts that have it, by their ends."""
     from kbuild.certs.api import left, without_copies
 
+    rows: dict[tuple[str, ...], list[str]] = {}
+    found = [
+        (each, host.name, _served(host))
+        for host in checked.hosts
+        for each in without_copies(host.inventory.certificates)
+    ]
+    for each, host_name, served in sorted(found, key=lambda one: (one[0].not_after, one[0].path)):
+        row = (
+            each.path,
+            each.role,
+            day(each.not_after),
+            left(each.time_left(checked.at)),
+            "" if each.place else served.get(each.path, ""),
+        )
+        names = rows.setdefault(row, [])
+        if host_name not in names:
+            names.append(host_name)
     table = plain_table("host", "certificate", "what", "NotAfter", "left", "served")
-    for column in table.columns[1:3]:
+    for column in table.columns[:3]:
         column.no_wrap, column.overflow = False, "fold"
-    for host in checked.hosts:
-        served = _served(host)
-        for each in without_copies(host.inventory.certificates):
-            table.add_row(
-                host.name,
-                each.path,
-                each.role,
-                day(each.not_after),
-                left(each.time_left(checked.at)),
-                served.get(each.path, "") if not each.place else "",
-            )
+    for cells, hosts in rows.items():
+        table.add_row(_named(hosts), *cells)
     return table
+
+
+def _named(hosts: list[str]) -> str:
+    """Return the names of hosts, of many only the first."""
+    more = len(hosts) - _MANY
+    listed = ", ".join(sorted(hosts)[:_MANY])
+    return f"{listed} and {more} more" if more > 0 else listed
 
 
 def _served(host: HostChecked) -> dict[str, str]:
@@ -158,4 +175,4 @@ def _merged(checked: Checked) -> Iterator[tuple[Finding, str]]:
             hosts.setdefault(each, []).append(host.name)
     order = ("critical", "warning", "info")
     for each in sorted(hosts, key=lambda found: order.index(found.severity)):
-        yield each, ", ".join(hosts[each])
+        yield each, _named(hosts[each])
