@@ -24,6 +24,7 @@ from tests.e2e.conftest import fingerprint
 from tests.support.authority import CLIENT, DAY, SERVER, Issued, issue
 from tests.support.failures import kind_of
 from tests.support.node_tree import write_manifests, write_node
+from tests.support.releases import make_release
 
 pytestmark = [
     pytest.mark.e2e,
@@ -203,15 +204,18 @@ def check(kbuild: Kbuild, node: Node, *more: str | Path) -> tuple[int, dict[str,
 def test_a_node_is_checked_and_nothing_is_changed(kbuild: Kbuild, node: Node) -> None:
     before = fingerprint(node.root)
     html, metrics = kbuild.home / "nodes.html", kbuild.home / "nodes.prom"
-    code, found, stderr = check(
-        kbuild, node, "--hosts", "n1", "--html", html, "--prometheus", metrics
-    )
+    release = make_release(kbuild.home / "work", kbuild.home / "release")
+    kubeadm = shutil.copy(release / "kubeadm-linux-amd64", node.folder / "kubeadm")
+    known = ("--path", kubeadm, "--release", release)
+    reports = ("--html", html, "--prometheus", metrics)
+    code, found, stderr = check(kbuild, node, "--hosts", "n1", *known, *reports)
     assert code == 0, stderr
     assert fingerprint(node.root) == before
     paths = {each["path"] for each in found["certificates"]}
     assert {"/etc/kubernetes/admin.conf", "/var/lib/kubelet/pki/kubelet-client-current.pem"} < paths
     (host,) = found["hosts"]
     assert host["is_control_plane"] is True
+    assert host["kubeadm"]["issues"] == {"ca_days": 36500, "leaf_days": 36500}
     assert set(host["started"]) == {"kube-apiserver"}
     served = {each["component"]: each for each in host["served"]}
     assert served["kubelet"]["problem"]

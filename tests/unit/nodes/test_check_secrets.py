@@ -63,6 +63,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         },
         "auth-provider": {"name": "oidc", "config": {"refresh-token": draw(secrets())}},
         "as-user-extra": {"name": [draw(secrets())]},
+        "groups": [{"name": draw(secrets())}, draw(secrets())],
         draw(st.sampled_from(["pass word", "name ", '"name"', "user", "x"])): draw(secrets()),
     }
     for name in draw(st.lists(st.sampled_from(sorted(hidden)), unique=True, min_size=1)):
@@ -73,6 +74,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "Config",
         "preferences": {"x": draw(secrets())},
+        "extensions": [{"name": SECRET, "extension": {"name": draw(secrets())}}],
         "users": [{"name": "admin", "user": user}, {"name": "other", "user": {"token": SECRET}}],
     }
 
