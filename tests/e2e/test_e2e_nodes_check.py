@@ -215,7 +215,7 @@ def test_a_node_is_checked_and_nothing_is_changed(kbuild: Kbuild, node: Node) ->
     assert {"/etc/kubernetes/admin.conf", "/var/lib/kubelet/pki/kubelet-client-current.pem"} < paths
     (host,) = found["hosts"]
     assert host["is_control_plane"] is True
-    assert host["kubeadm"]["issues"] == {"ca_days": 36500, "leaf_days": 36500}
+    assert host["kubeadm"]["issues"] == {"ca_days": 36500, "leaf_days": 3650}
     assert set(host["started"]) == {"kube-apiserver"}
     served = {each["component"]: each for each in host["served"]}
     assert served["kubelet"]["problem"]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 
 from kbuild.base.progress import Progress
 from kbuild.certs.api import inventory_of
@@ -28,6 +29,7 @@ def check(connections: Mapping[str, Connection], wanted: Wanted, progress: Progr
     """
     facts, refused = survey(connections, wanted.parallel, wanted.kubeadm)
     answers: dict[str, tuple[NodeSeen, tuple[Served, ...]]] = {}
+    one_at_a_time = Lock()
 
     def ask(one: HostFacts) -> None:
         name = one.host.name
@@ -39,7 +41,8 @@ def check(connections: Mapping[str, Connection], wanted: Wanted, progress: Progr
         except (CallFailed, LookupError, ValueError) as error:
             reason = f"it could not be read: {error}"
             refused.append(Refusal(host=name, reason=reason, todo=_AGAIN))
-        progress.advance("hosts read", len(answers), len(facts))
+        with one_at_a_time:
+            progress.advance("hosts read", len(answers), len(facts))
 
     at_once(facts, ask, wanted.parallel)
     hosts = tuple(_judged(*answers[name], wanted, progress) for name in sorted(answers))
