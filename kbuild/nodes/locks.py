@@ -54,7 +54,7 @@ def take_lock(
             note(
                 f"{host}: the lock of the run {other.run} ({other.owner}) is removed: it has ended"
             )
-            connection.call(call("take_over", run, _owner(), other.run), timeout=_LOCKING)
+            connection.call(call("take_over", run, this_process(), other.run), timeout=_LOCKING)
             return
         if second == 0:
             note(f"{host}: waiting for a step of the run {other.run}, which has ended")
@@ -74,7 +74,7 @@ def release_lock(connection: Connection, run: str) -> None:
 def _taken_by(connection: Connection, run: str) -> _Other | None:
     """Take the lock, or return who has it."""
     try:
-        connection.call(call("take_lock", run, _owner()), timeout=_LOCKING)
+        connection.call(call("take_lock", run, this_process()), timeout=_LOCKING)
     except CallFailed as error:
         values = values_of(error.output)
         if "age" not in values:
@@ -89,7 +89,7 @@ def _taken_by(connection: Connection, run: str) -> _Other | None:
     return None
 
 
-def _owner() -> str:
+def this_process() -> str:
     """Describe this process: `USER@MACHINE PID START BOOT`, where START is the time it began."""
     user = os.environ.get("SUDO_USER") or os.environ.get("USER") or str(os.getuid())
     words = (f"{user}@{socket.gethostname()}", str(os.getpid()), _started(os.getpid()), _boot())

@@ -218,12 +218,12 @@ def test_locks_of_dead_and_living_runs_of_this_machine(one: Fleet) -> None:
 
     (node,) = one.nodes
     plans = one.plans()
-    node.call(call("take_lock", "living", locks._owner()))
+    node.call(call("take_lock", "living", locks.this_process()))
     with pytest.raises(HostsLocked):
         one.install(plans)
     assert (node.lock / "run").read_text() == "living\n"
     # The same process ID, but another process: it began at another time.
-    who, pid, _, boot = locks._owner().split()
+    who, pid, _, boot = locks.this_process().split()
     (node.lock / "owner").write_text(f"{who} {pid} 1 {boot}\n")
     assert one.install(plans) == ["changed"]
     assert any("is removed: it has ended" in text for text in one.watcher.said)
