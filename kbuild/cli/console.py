@@ -37,9 +37,10 @@ class Screen:
         self._out = _console(sys.stdout)
         self._err = _console(sys.stderr)
         self._verbose, self._quiet, self._json = verbose, quiet, as_json
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
         self._what = ""
+        self._doing: dict[str, str] = {}
         self._last_line = 0.0
         self._has_result = False
 
@@ -91,20 +92,42 @@ class Screen:
         if self._quiet:
             return
         if self._err.is_terminal:
-            self._move_bar(what, done, total)
-        elif (
-            what != self._what
-            or done == total
-            or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES
-        ):
-            self._what, self._last_line = what, time.monotonic()
-            self.say(f"{what}: {done}" + (f" of {total}" if total is not None else ""))
+            if what not in self._tasks:
+                self.close()
+            self._move_bar(what, what, done, total)
+        elif what != self._what or done == total or self._is_time_for_a_line:
+            self._what = what
+            self._say_count(what, done, total)
+
+    def follow(self, who: str, what: str, done: int, total: int) -> None:
+        """Show what one of several is doing: each has a bar of its own.
+
+        Without a terminal, each has a line for whatever it begins, and every few seconds there is
+        one line that tells how far one of them is.
+        """
+        if self._quiet:
+            return
+        if self._err.is_terminal:
+            self._move_bar(who, f"{who}: {what}", done, total)
+        elif self._doing.get(who) != what:
+            self._doing[who] = what
+            self.say(f"{who}: {what}")
+        elif self._is_time_for_a_line:
+            self._say_count(f"{who}: {what}", done, total)
+
+    def leave(self, who: str) -> None:
+        """Remove the bar of one that was followed."""
+        self._doing.pop(who, None)
+        task = self._tasks.pop(who, None)
+        if self._bars is not None and task is not None:
+            self._bars.remove_task(task)
 
     def close(self) -> None:
-        """Remove the bar from the terminal."""
-        if self._bar is not None:
-            self._bar.stop()
-        self._bar, self._task, self._what = None, None, ""
+        """Remove all bars from the terminal."""
+        if self._bars is not None:
+            self._bars.stop()
+        self._bars, self._tasks, self._what = None, {}, ""
+        self._doing.clear()
 
     def result(self, document: Mapping[str, object], lines: Iterable[str | Text | Table]) -> None:
         """Print the result: one JSON document with --json, otherwise the lines."""
@@ -171,10 +194,17 @@ class Screen:
     def _say_labelled(self, label: str, style: str, text: str) -> None:
         self._print_err(Text.assemble((label, style), f" {visible(text)}"), soft_wrap=True)
 
-    def _move_bar(self, what: str, done: int, total: int | None) -> None:
-        if self._bar is None or what != self._what:
-            self.close()
-            self._bar = Progress(
+    @property
+    def _is_time_for_a_line(self) -> bool:
+        return time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES
+
+    def _say_count(self, what: str, done: int, total: int | None) -> None:
+        self._last_line = time.monotonic()
+        self.say(f"{what}: {_count(done, total)}")
+
+    def _move_bar(self, key: str, what: str, done: int, total: int | None) -> None:
+        if self._bars is None:
+            self._bars = Progress(
                 TextColumn("    {task.description}", markup=False),
                 BarColumn(),
                 TaskProgressColumn(),
@@ -182,12 +212,16 @@ class Screen:
                 console=self._err,
                 transient=True,
             )
-            self._bar.start()
-            self._task = self._bar.add_task(visible(what), total=total, count="")
-            self._what = what
-        assert self._task is not None
-        count = str(done) if total is None else f"{done} of {total}"
-        self._bar.update(self._task, completed=done, total=total, count=count)
+            self._bars.start()
+        if key not in self._tasks:
+            self._tasks[key] = self._bars.add_task("", total=total, count="")
+        self._bars.update(
+            self._tasks[key],
+            description=visible(what),
+            completed=done,
+            total=total,
+            count=_count(done, total),
+        )
 
 
 class PlainTable(Table):
@@ -213,6 +247,10 @@ def visible(text: str) -> str:
     sequences, marks that reorder text, and lone surrogates. Tabs become spaces.
     """
     return printable(shown(text).expandtabs(8))
+
+
+def _count(done: int, total: int | None) -> str:
+    return str(done) if total is None else f"{done} of {total}"
 
 
 def _as_json(document: Mapping[str, object]) -> str:

@@ -41,7 +41,7 @@ from kbuild.nodes.api import (
     run_name,
     survey,
 )
-from kbuild.nodes.model import Host, HostFacts, HostPlan, Outcome, Refusal, Step
+from kbuild.nodes.model import Host, HostFacts, HostPlan, Outcome, Refusal, State, Step
 from kbuild.release.api import Checked, Demands, NotARelease, binary_name, check_folder
 from kbuild.settings import (
     ChangesNodes,
@@ -79,7 +79,9 @@ def rollback(ctx: typer.Context) -> None:
     hosts = _hosts(settings)
     if settings.list:
         with connections(hosts) as connected:
-            facts = _survey(settings, screen, connected)
+            facts, unreachable = _survey(settings, screen, connected)
+        if unreachable:
+            raise _too_many(len(hosts), unreachable, [])
         _show_backups(facts, screen)
         return
     _change(settings, screen, hosts, lambda facts, at: plan_rollback(facts, settings.to or "", at))
@@ -155,15 +157,37 @@ def _binaries(release: Checked) -> Iterator[tuple[str, Kubeadm]]:
 
 def _survey(
     settings: ChangesNodes, screen: Screen, connected: Mapping[str, Connection]
-) -> list[HostFacts]:
-    """Ask all hosts; raises HostsUnreachable if one does not answer."""
+) -> tuple[list[HostFacts], list[Refusal]]:
+    """Ask all hosts what they are like; say of each whether it answers."""
     screen.stage("hosts")
-    facts, unreachable = survey(connected, settings.parallel, settings.path or "")
-    if unreachable:
-        count = f"{len(unreachable)} of {counted(len(connected), 'host')}"
-        raise HostsUnreachable(count=count, details=_reasons(unreachable))
-    screen.say(f"{counted(len(facts), 'host')}: all answer")
-    return facts
+
+    def told(done: int, total: int) -> None:
+        screen.advance("hosts asked", done, total)
+
+    facts, unreachable = survey(connected, settings.parallel, settings.path or "", told)
+    screen.close()
+    answer = "all answer" if not unreachable else f"{len(facts)} answer"
+    screen.say(f"{counted(len(connected), 'host')}: {answer}")
+    return facts, unreachable
+
+
+def _too_many(
+    hosts: int, unreachable: list[Refusal], refused: list[Refusal]
+) -> HostsUnreachable | HostsRefused:
+    """Return the error of a run that has not begun, which names all hosts that cannot take part."""
+    both = [*unreachable, *refused]
+    count = f"{len({each.host for each in both})} of {counted(hosts, 'host')}"
+    error = HostsUnreachable if unreachable else HostsRefused
+    return error(count=count, details=_reasons(both))
+
+
+def _left_out(state: State, refusals: list[Refusal]) -> Iterator[Outcome]:
+    """Yield what became of hosts that cannot take part, each with all of its reasons."""
+    for host in dict.fromkeys(each.host for each in refusals):
+        mine = [each for each in refusals if each.host == host]
+        reason = "; ".join(each.reason for each in mine)
+        todo = "; ".join(each.todo for each in mine)
+        yield Outcome(host=host, state=state, reason=reason, todo=todo)
 
 
 def _reasons(refusals: list[Refusal]) -> str:
@@ -175,24 +199,27 @@ def _change(
 ) -> None:
     now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     with connections(hosts) as connected:
-        plans, refused = planner(_survey(settings, screen, connected), now)
-        if refused:
-            count = f"{len({each.host for each in refused})} of {counted(len(hosts), 'host')}"
-            raise HostsRefused(count=count, details=_reasons(refused))
+        facts, unreachable = _survey(settings, screen, connected)
+        plans, refused = planner(facts, now)
+        left_out = [*_left_out("unreachable", unreachable), *_left_out("refused", refused)]
+        if len(left_out) > settings.max_fail:
+            raise _too_many(len(hosts), unreachable, refused)
+        for each in left_out:
+            screen.say(f"{each.host}: {each.state}: {each.reason}")
         if settings.dry_run:
-            screen.result(_plan_document(plans), list(_plan_lines(plans)))
+            screen.result(_plan_document(plans, left_out), list(_plan_lines(plans)))
             return
         _confirm(settings, screen, plans)
         run = Run(
             name=run_name(),
             parallel=settings.parallel,
-            max_fail=settings.max_fail,
+            max_fail=settings.max_fail - len(left_out),
             take_over=settings.take_over,
         )
         screen.stage("nodes")
         with _log(run.name) as log:
             outcomes = carry_out(plans, connected, run, _Watcher(screen, log))
-            _report(outcomes, plans, run, screen)
+            _report([*outcomes, *left_out], plans, run, screen)
 
 
 def _confirm(settings: ChangesNodes, screen: Screen, plans: list[HostPlan]) -> None:
@@ -220,19 +247,23 @@ class _Watcher:
 
     def __init__(self, screen: Screen, log: TextIO) -> None:
         self._screen, self._file = screen, log
+        self._doing: dict[str, str] = {}
         self._one_at_a_time = threading.RLock()
 
     def step(self, host: str, step: Step, number: int, of: int) -> None:
         with self._one_at_a_time:
-            self._screen.say(f"{host}: {number} of {of}: {step.what}")
+            self._doing[host] = f"{number} of {of}: {step.name}"
+            self._screen.follow(host, self._doing[host], number - 1, of)
 
     def sent(self, host: str, done: int, total: int) -> None:
         with self._one_at_a_time:
-            self._screen.advance(f"{host}: bytes sent", done, total)
+            self._screen.follow(host, self._doing[host], done, total)
 
     def ended(self, outcome: Outcome) -> None:
         where = f" in the step {outcome.step}: {outcome.reason}" if outcome.step else ""
-        self.tell(f"{outcome.host}: {outcome.state}{where}")
+        with self._one_at_a_time:
+            self._screen.leave(outcome.host)
+            self.tell(f"{outcome.host}: {outcome.state}{where}")
 
     def tell(self, text: str) -> None:
         with self._one_at_a_time:
@@ -260,7 +291,8 @@ def _log(name: str) -> Iterator[TextIO]:
         yield file
 
 
-def _report(outcomes: tuple[Outcome, ...], plans: list[HostPlan], run: Run, screen: Screen) -> None:
+def _report(outcomes: list[Outcome], plans: list[HostPlan], run: Run, screen: Screen) -> None:
+    notes = {plan.host.name: list(plan.notes) for plan in plans}
     document = {
         "run": run.name,
         "hosts": [
@@ -269,9 +301,9 @@ def _report(outcomes: tuple[Outcome, ...], plans: list[HostPlan], run: Run, scre
                 "state": each.state,
                 "step": each.step,
                 "reason": each.reason,
-                "notes": list(plan.notes),
+                "notes": notes.get(each.host, []),
             }
-            for each, plan in zip(outcomes, plans, strict=True)
+            for each in outcomes
         ],
     }
     failed = [each for each in outcomes if each.state not in ("changed", "unchanged")]
@@ -292,11 +324,15 @@ _NOW = {
     "undone": "the host is as it was before",
     "failed": "the steps before it are done, and kept",
     "not-started": "nothing was done there",
+    "unreachable": "nothing was changed there",
+    "refused": "nothing was changed there",
 }
 
 
 def _what_is_true(outcome: Outcome) -> str:
     where = f"the step {outcome.step} failed: {outcome.reason}; now " if outcome.step else ""
+    if outcome.reason and not outcome.step:
+        where = f"{outcome.reason}; "
     return f"{outcome.host}: {where}{_NOW[outcome.state]}; {outcome.todo}"
 
 
@@ -311,8 +347,11 @@ def _plan_lines(plans: list[HostPlan]) -> Iterator[str | Table]:
             yield f"  note: {note}"
 
 
-def _plan_document(plans: list[HostPlan]) -> dict[str, object]:
+def _plan_document(plans: list[HostPlan], left_out: list[Outcome]) -> dict[str, object]:
     return {
+        "left_out": [
+            {"host": each.host, "state": each.state, "reason": each.reason} for each in left_out
+        ],
         "hosts": [
             {
                 "host": plan.host.name,
@@ -331,7 +370,7 @@ def _plan_document(plans: list[HostPlan]) -> dict[str, object]:
                 "notes": list(plan.notes),
             }
             for plan in plans
-        ]
+        ],
     }
 
 

@@ -47,7 +47,10 @@ class HostsUnreachable(ClusterError):
     count: str
 
     what = "{count} cannot be used"
-    todo = "repair what is named below, or leave hosts out with --limit; nothing was changed"
+    todo = (
+        "repair what is named below, or leave hosts out with --limit or --max-fail N;"
+        " nothing was changed"
+    )
 
 
 class HostsUnchecked(ClusterError):
@@ -65,7 +68,10 @@ class HostsRefused(ClusterError):
     count: str
 
     what = "{count} must not be changed as they are"
-    todo = "do what is said for each, or leave hosts out with --limit; nothing was changed"
+    todo = (
+        "do what is said for each, or leave hosts out with --limit or --max-fail N;"
+        " nothing was changed"
+    )
 
 
 class HostsLocked(ClusterError):

@@ -8,8 +8,9 @@ from typing import Literal
 
 # changed: all steps are done. unchanged: nothing was to be done. undone: a step failed, and the
 # host is as it was before. failed: a step failed, and some of the changes are still there.
-# not-started: the run stopped before.
-State = Literal["changed", "unchanged", "undone", "failed", "not-started"]
+# not-started: the run stopped before. unreachable, refused: it could not be asked, or must not be
+# changed as it is.
+State = Literal["changed", "unchanged", "undone", "failed", "not-started", "unreachable", "refused"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,14 +25,19 @@ _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 
 
 def survey(
-    connections: Mapping[str, Connection], parallel: int, path: str = ""
+    connections: Mapping[str, Connection],
+    parallel: int,
+    path: str = "",
+    told: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> tuple[list[HostFacts], list[Refusal]]:
     """Return the facts of each host, and a refusal for each that cannot be asked.
 
-    ``path`` is where kubeadm is, or empty if it is to be found.
+    ``path`` is where kubeadm is, or empty if it is to be found. ``told`` gets the number of hosts
+    that were asked, and of all.
     """
     facts: list[HostFacts] = []
     refused: list[Refusal] = []
+    one_at_a_time = threading.Lock()
 
     def ask(connection: Connection) -> None:
         name, asked_at = connection.host.name, time.time()
@@ -45,6 +50,8 @@ def survey(
         except ValueError as error:
             reason = f"its answer cannot be understood: {error}"
             refused.append(Refusal(host=name, reason=reason, todo=_RUN_IT.format(host=name)))
+        with one_at_a_time:
+            told(len(facts) + len(refused), len(connections))
 
     at_once(connections.values(), ask, parallel)
     return sorted(facts, key=lambda each: each.host.name), sorted(refused, key=lambda r: r.host)
