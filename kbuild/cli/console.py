@@ -110,7 +110,7 @@ class Screen:
         if self._err.is_terminal:
             self._move_bar(who, f"{who}: {what}", done, total)
         elif self._doing.get(who) != what:
-            self._doing[who] = what
+            self._doing[who], self._last_line = what, time.monotonic()
             self.say(f"{who}: {what}")
         elif self._is_time_for_a_line:
             self._say_count(f"{who}: {what}", done, total)
@@ -214,13 +214,14 @@ class Screen:
             )
             self._bars.start()
         if key not in self._tasks:
-            self._tasks[key] = self._bars.add_task("", total=total, count="")
+            self._tasks[key] = self._bars.add_task("", total=total, count="", visible=False)
         self._bars.update(
             self._tasks[key],
             description=visible(what),
             completed=done,
             total=total,
             count=_count(done, total),
+            visible=True,
         )
 
 

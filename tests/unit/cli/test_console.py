@@ -1,6 +1,9 @@
 """What strangers say reaches the terminal as text, and nothing else."""
 
+import io
 import json
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -83,3 +86,43 @@ def test_a_document_with_a_long_list_is_not_indented(
     out = capsys.readouterr().out
     assert out.count("\n") == lines
     assert json.loads(out) == {"certificates": [f"https://host/{i}" for i in range(items)]}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_each_of_several_has_a_bar_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    screen = Screen(verbose=False, quiet=False, as_json=False)
+    screen.follow("a", "copy", 1, 4)
+    screen.follow("b", "copy", 2, 4)
+    deadline = time.monotonic() + 10
+    while "2 of 4" not in (both := terminal.getvalue()):
+        assert time.monotonic() < deadline, both
+        time.sleep(0.01)
+    screen.follow("a", "copy", 3, 4)
+    screen.leave("b")
+    screen.leave("nobody")
+    terminal.truncate(0)
+    screen.close()
+    last = terminal.getvalue()
+    assert "a: copy" in both[: both.index("b: copy")]
+    assert ("a: copy" in last, "3 of 4" in last, "b: copy" in last) == (True, True, False)
+
+
+def test_what_is_followed_in_a_pipe_is_told_when_it_changes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    screen = Screen(verbose=False, quiet=False, as_json=False)
+    for done in range(1000):
+        for who in "ab":
+            screen.follow(who, "copy", done, 1000)
+    screen.follow("a", "check", 0, 1)
+    screen.leave("b")
+    screen.follow("b", "copy", 0, 1)
+    lines = capsys.readouterr().err.split()
+    assert lines == ["a:", "copy", "b:", "copy", "a:", "check", "b:", "copy"]
