@@ -223,7 +223,8 @@ def _copy(facts: HostFacts, kubeadm: Kubeadm) -> Step:
             *("unpack", upload.to, "gzip" if upload.is_compressed else "plain"),
             *(temporary, kubeadm.sha256),
         ),
-        confirm=call("runs_as", temporary, kubeadm.sha256, kubeadm.version),
+        # unpack has just compared the sha256.
+        confirm=call("says", temporary, kubeadm.version),
         undo=call("forget", temporary, upload.to),
         upload=upload,
     )

@@ -327,13 +327,18 @@ unpack() {
 # Whether a program is the one with this sha256 and says that it is this version.
 runs_as() {
   has_sha "$1" "$2"
+  says "$1" "$3"
+}
+
+# Whether a program runs and says that it is this version: says PROGRAM VERSION
+says() {
   said=$({ within 30 "$1" version -o short 2>&1 </dev/null; printf ' (exit code %s)' "$?"; } |
     head -c 400 | tr '[:cntrl:]' ' ')
   case $said in
-    "$3  (exit code 0)") ;;
+    "$2  (exit code 0)") ;;
     *'(exit code 126)'*) fail "$1 cannot be executed; is the file system mounted with noexec? It said: $said" ;;
     *'(exit code 137)'*) fail "$1 does not end, or was killed: $said" ;;
-    *'(exit code 0)'*) fail "$1 says that it is $said, not $3" ;;
+    *'(exit code 0)'*) fail "$1 says that it is $said, not $2" ;;
     *) fail "$1 does not run: $said" ;;
   esac
 }
