@@ -121,6 +121,7 @@ class Screen:
         task = self._tasks.pop(who, None)
         if self._bars is not None and task is not None:
             self._bars.remove_task(task)
+            self._bars.refresh()  # so that the next message is not followed by this bar
 
     def close(self) -> None:
         """Remove all bars from the terminal."""

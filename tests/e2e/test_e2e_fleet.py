@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.command import Done, Kbuild
-from tests.support.fleet import KUBEADM, Fleet, Host, running_fleet
+from tests.support.fleet import DIES_WITH_US, KUBEADM, Fleet, Host, running_fleet
 from tests.support.runnable import make_runnable_release
 from tests.support.terminal import progress_on_terminal
 
@@ -26,6 +26,7 @@ FIFTY = [f"n{number}" for number in range(1, 51)]
 STEPS = ("copy", "back-up", "replace")
 # As much as a real kubeadm when it is compressed: three of the pieces in which it is sent.
 SIZE = 12 << 20
+ROOT = Path(__file__).parents[2]
 ANSIBLE = Path(sys.executable).with_name("ansible")
 
 
@@ -168,7 +169,7 @@ def copied_with_ansible(new: Path, fleet: Fleet, names: list[str], folder: Path)
         "LC_ALL": "C.UTF-8",
     }
     # It leaves a master of ssh for each host, which end with this namespace.
-    inside = ("unshare", "--pid", "--fork", "--kill-child=KILL", "--mount-proc")
+    inside = (*DIES_WITH_US, "unshare", "--pid", "--fork", "--kill-child=KILL", "--mount-proc")
     command = (*inside, ANSIBLE, "all", "-i", ",".join(names) + ",", "-f", "10", "-m", "copy")
     done = subprocess.run(
         (*command, "-a", arguments), env=environment, check=False, capture_output=True, text=True
@@ -191,5 +192,28 @@ def test_each_host_has_a_bar_of_its_own_while_it_is_worked_on(
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
     frame = re.compile(r"(n\d): \d of 3: \S+ +━[^\r\n]*\r?\n +(n\d): \d of 3: \S+ +━")
     assert any(first != second for first, second in frame.findall(plain)), plain
-    for name in names:
-        assert len(re.findall(rf"^ *{name}: changed\r?$", plain, re.MULTILINE)) == 1, plain
+    assert {name: plain.count(f"{name}: changed\r") for name in names} == dict.fromkeys(names, 1)
+
+
+_FLEET = """
+import sys, time
+from pathlib import Path
+from tests.support.fleet import running_fleet
+with running_fleet(Path(sys.argv[1]), ["a", "b"], Path("/bin/true")) as fleet:
+    print(*(host.path(Path("/")).parent.name for host in fleet.hosts.values()), flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_fleet_ends_with_the_process_that_runs_it(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        (sys.executable, "-c", _FLEET, tmp_path), stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        assert process.stdout is not None
+        inits = [Path("/proc", pid) for pid in process.stdout.readline().split()]
+        assert [init.exists() for init in inits] == [True, True]
+        process.kill()
+    deadline = time.monotonic() + 20
+    while any(init.exists() for init in inits):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -13,15 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-from tests.support.servers import free_port
+from tests.support.node import free_port, new_key
 
 KUBEADM = Path("/usr/local/sbin/kubeadm")  # on each host
 START_SECONDS = 30
 
-_DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+# However this process ends, what it starts with these words ends too.
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 _NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc")
 
 # $1: address, $2: port, $3: folder of keys, $4: size of the file system of kubeadm, $5: kubeadm
@@ -86,19 +84,19 @@ def running_fleet(
     """
     port, hosts = free_port(), dict[str, Host]()
     fleet = Fleet(hosts, folder / "ssh_config", folder / "known_hosts")
-    _write_key(folder / "user_key")
+    new_key(folder / "user_key")
     with contextlib.ExitStack() as stack:
         for number, name in enumerate(names, 1):
             address = f"127.0.1.{number}"
             (folder / name).mkdir()
-            key = _write_key(folder / name / "host_key")
-            known = _write_key(folder / name / "other_key") if name in unknown else key
-            _append(fleet.known_hosts, f"[{address}]:{port} {known}\n")
+            key = _new_key(folder / name / "host_key")
+            known = _new_key(folder / name / "other_key") if name in unknown else key
+            _append(fleet.known_hosts, f"[{address}]:{port} {known}")
             _append(fleet.ssh_config, _SSH.format(name, address, port, folder / "user_key"))
             script = (_HOST, name, address, str(port), folder / name)
             size = (sizes or {}).get(name, "50%")
             setarch = ("setarch", "linux32") if name in foreign else ()
-            command = (*_DIES_WITH_US, *setarch, *_NAMESPACES, "sh", "-c", *script, size, kubeadm)
+            command = (*DIES_WITH_US, *setarch, *_NAMESPACES, "sh", "-c", *script, size, kubeadm)
             hosts[name] = stack.enter_context(_running(address, command, folder / name / "log"))
         for name, host in hosts.items():
             _wait(host, port, folder / name / "log")
@@ -113,22 +111,10 @@ def _append(file: Path, text: str) -> None:
         stream.write(text)
 
 
-def _write_key(file: Path) -> str:
-    """Write a private key of ssh and its public one beside it, which is returned."""
-    key = Ed25519PrivateKey.generate()
-    file.touch(mode=0o600)
-    file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.OpenSSH,
-            serialization.NoEncryption(),
-        )
-    )
-    public = key.public_key().public_bytes(
-        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-    )
-    file.with_suffix(".pub").write_bytes(public)
-    return public.decode()
+def _new_key(file: Path) -> str:
+    """Make a pair of ssh keys, and return the public one."""
+    new_key(file)
+    return file.with_suffix(".pub").read_text()
 
 
 @contextlib.contextmanager

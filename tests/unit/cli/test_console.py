@@ -108,8 +108,9 @@ def test_each_of_several_has_a_bar_until_it_ends(monkeypatch: pytest.MonkeyPatch
     screen.leave("b")
     screen.leave("nobody")
     terminal.truncate(0)
-    screen.close()
+    screen.say("b has ended")
     last = terminal.getvalue()
+    screen.close()
     assert "a: copy" in both[: both.index("b: copy")]
     assert ("a: copy" in last, "3 of 4" in last, "b: copy" in last) == (True, True, False)
 
