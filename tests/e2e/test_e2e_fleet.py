@@ -20,7 +20,11 @@ from tests.support.fleet import DIES_WITH_US, KUBEADM, Fleet, Host, running_flee
 from tests.support.runnable import make_runnable_release
 from tests.support.terminal import progress_on_terminal
 
-pytestmark = pytest.mark.e2e
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root for namespaces"),
+]
 
 FIFTY = [f"n{number}" for number in range(1, 51)]
 STEPS = ("copy", "back-up", "replace")
@@ -76,7 +80,6 @@ CANNOT = {"n3": "unreachable", "n7": "refused", "n11": "refused", "n23": "unreac
 WHY = {"n3": "connect", "n7": "MiB are free", "n11": "it is i686", "n23": "host key"}
 
 
-@pytest.mark.timeout(600)
 def test_hosts_that_cannot_take_part_are_named_and_the_rest_is_done(
     kbuild: Kbuild, release: Path, new: Path, old: Path, troubled: Fleet
 ) -> None:
@@ -129,7 +132,6 @@ def dies_during_its_upload(host: Host) -> Iterator[None]:
     assert host.process.poll() is not None, "it never had an upload"
 
 
-@pytest.mark.timeout(600)
 def test_fifty_hosts_take_less_than_five_times_as_long_as_five_and_less_than_with_ansible(
     kbuild: Kbuild, release: Path, new: Path, old: Path, tmp_path: Path
 ) -> None:
