@@ -177,8 +177,9 @@ def _too_many(
     """Return the error of a run that has not begun, which names all hosts that cannot take part."""
     both = [*unreachable, *refused]
     count = f"{len({each.host for each in both})} of {counted(hosts, 'host')}"
-    error = HostsUnreachable if unreachable else HostsRefused
-    return error(count=count, details=_reasons(both))
+    if unreachable:
+        return HostsUnreachable(count=count, details=_reasons(both))
+    return HostsRefused(count=count, details=_reasons(both))
 
 
 def _left_out(state: State, refusals: list[Refusal]) -> Iterator[Outcome]:
