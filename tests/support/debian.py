@@ -61,7 +61,7 @@ def kubernetes(cache: Path) -> Path:
         apt = Apt(cache, KUBERNETES_SUITE)
         apt.run("source", "--download-only", "--tar-only", "kubernetes", cwd=new)
 
-    found = list(_once(cache / "kubernetes", make).glob(KUBERNETES_ORIG))
+    found = list(once(cache / "kubernetes", make).glob(KUBERNETES_ORIG))
     if len(found) != 1:
         msg = f"Debian {KUBERNETES_SUITE} has another kubernetes than {KUBERNETES_ORIG}"
         raise DebianError(msg)
@@ -78,7 +78,7 @@ def golang(cache: Path, minor: str) -> Path:
             for part in GO_PARTS:
                 _copy(root / f"usr/lib/go-{minor}" / part, new / part)
 
-    return _once(cache / f"go-{minor}", make)
+    return once(cache / f"go-{minor}", make)
 
 
 def unpack(cache: Path, suite: str, names: Iterable[str], root: Path) -> Path:
@@ -144,7 +144,7 @@ def _codename() -> str:
     return ""
 
 
-def _once(made: Path, make: Callable[[Path], None]) -> Path:
+def once(made: Path, make: Callable[[Path], None]) -> Path:
     """Make a folder beside its place and move it there, so that a killed run can be repeated."""
     if not made.exists():
         made.parent.mkdir(parents=True, exist_ok=True)

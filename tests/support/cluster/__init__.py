@@ -1,0 +1,1 @@
+"""A real cluster on this machine, in namespaces of its own. See ``__main__`` for the commands."""

@@ -1,0 +1,296 @@
+"""A cluster of three control planes, a worker and a load balancer, made by stock kubeadm."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tests.support.cluster.build import BuildError, build, run, wait
+from tests.support.cluster.files import (
+    ADDRESSES,
+    CERTIFICATE_KEY,
+    CONTROL_PLANES,
+    INIT,
+    NODES,
+    TOKEN,
+)
+from tests.support.cluster.lab import Lab
+
+CLIENT = Path(__file__).with_name("client.py")
+MADE = (
+    *("admin.conf", "haproxy.cfg", "haproxy.log", "id_ed25519", "id_ed25519.pub", "inventory.ini"),
+    *("known_hosts", "ssh_config", *NODES),
+)
+BOOT_SECONDS, READY_SECONDS, COMMAND_SECONDS = 90, 120, 300
+SSH_CONFIG = """\
+Host *
+  User root
+  IdentityFile {state}/id_ed25519
+  IdentitiesOnly yes
+  UserKnownHostsFile {state}/known_hosts
+  StrictHostKeyChecking yes
+  BatchMode yes
+  ConnectTimeout 10
+  LogLevel ERROR
+"""
+
+
+class CommandFailed(Exception):
+    """A command on a node ended with another exit code than 0; the text has what it printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine of the cluster."""
+
+    name: str
+    lab: Lab
+
+    @property
+    def address(self) -> str:
+        return ADDRESSES[self.name]
+
+    @property
+    def files(self) -> Path:
+        """Return the folder with what the node has changed in its root file system."""
+        return self.lab.state / self.name / "upper"
+
+    def ssh(self, command: str, *, stdin: str = "", seconds: float = COMMAND_SECONDS) -> str:
+        """Run a shell command as root and return what it prints; raises CommandFailed."""
+        words = ("ssh", "-F", str(self.lab.state / "ssh_config"), self.name, command)
+        try:
+            done = subprocess.run(
+                (*self.lab.inside, *words),
+                input=stdin,
+                check=False,
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+            )
+        except subprocess.TimeoutExpired as error:
+            msg = f"{self.name}: `{command}` still runs after {seconds:.0f} s: {error.stdout!r}"
+            raise CommandFailed(msg) from error
+        if done.returncode:
+            said = f"{done.stdout[-4000:]}{done.stderr[-4000:]}"
+            msg = f"{self.name}: `{command}` ended with exit code {done.returncode}:\n{said}"
+            raise CommandFailed(msg)
+        return done.stdout
+
+    def answers(self) -> bool:
+        """Tell whether ssh works."""
+        try:
+            self.ssh("true", seconds=20)
+        except CommandFailed:
+            return False
+        return True
+
+    def boot_id(self) -> str:
+        """Return what is another one after each boot."""
+        return (self.lab.state / self.name / "init.pid").read_text()
+
+    def reboot(self) -> None:
+        """Reboot as an administrator does, and wait until ssh works again."""
+        before = self.boot_id()
+        self.ssh("systemctl reboot || true")
+        wait(
+            lambda: self.boot_id() != before and self.answers(), BOOT_SECONDS, f"reboot {self.name}"
+        )
+
+    def kill(self) -> None:
+        """Cut the power: all processes end at once."""
+        self.lab.cut_power(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """What a client has seen; ``slowest`` in seconds, of the requests that did not fail."""
+
+    total: int
+    failed: int
+    slowest: float
+    errors: tuple[str, ...]
+
+
+class Poller:
+    """Asks through the balancer 20 times a second, each time on a new connection."""
+
+    def __init__(self, lab: Lab) -> None:
+        command = (sys.executable, CLIENT, "poll", lab.state / "admin.conf", ADDRESSES["balancer"])
+        self._process = subprocess.Popen(
+            (*lab.inside, *command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def stop(self) -> Polled:
+        """End, and tell what was seen."""
+        said, _ = self._process.communicate()
+        return Polled(**json.loads(said) | {"errors": tuple(json.loads(said)["errors"])})
+
+    def __enter__(self) -> "Poller":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A cluster that runs; everything about it is in the lab's ``state`` folder."""
+
+    lab: Lab
+
+    @property
+    def nodes(self) -> dict[str, Node]:
+        return {name: Node(name, self.lab) for name in NODES}
+
+    @property
+    def control_planes(self) -> list[Node]:
+        return [self.nodes[name] for name in CONTROL_PLANES]
+
+    @property
+    def ssh_config(self) -> Path:
+        return self.lab.state / "ssh_config"
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.lab.state / "known_hosts"
+
+    @property
+    def inventory(self) -> Path:
+        """Return an inventory of Ansible."""
+        return self.lab.state / "inventory.ini"
+
+    def kubectl(self, *words: str) -> Any:
+        """Run kubectl on the first node through the balancer; return its JSON."""
+        command = " ".join(("kubectl --kubeconfig /etc/kubernetes/admin.conf -o json", *words))
+        return json.loads(self.nodes["n1"].ssh(command))
+
+    def ready(self) -> set[str]:
+        """Return the names of the nodes that are Ready."""
+        return {
+            node["metadata"]["name"]
+            for node in self.kubectl("get", "nodes")["items"]
+            for condition in node["status"]["conditions"]
+            if (condition["type"], condition["status"]) == ("Ready", "True")
+        }
+
+    def not_after(self, name: str, port: int) -> datetime:
+        """Return the end of the certificate that a node serves on a port."""
+        command = (sys.executable, CLIENT, "not-after", ADDRESSES[name], str(port))
+        return datetime.fromisoformat(json.loads(run((*self.lab.inside, *command))))
+
+    def poller(self) -> Poller:
+        return Poller(self.lab)
+
+    def boot(self, cache: Path, name: str) -> None:
+        """Switch a node on again whose power was cut, and wait until ssh works."""
+        self.lab.boot(name, build(cache))
+        wait(self.nodes[name].answers, BOOT_SECONDS, f"boot {name}")
+
+
+def up(cache: Path, state: Path) -> Cluster:
+    """Start a cluster that keeps its files in ``state``, a folder that is empty or not there.
+
+    Raises BuildError, CommandFailed, DebianError.
+    """
+    built = build(cache)
+    state.mkdir(parents=True, exist_ok=True)
+    if any(state.iterdir()):
+        msg = f"{state} is not empty: `down` removes what another cluster has left there"
+        raise BuildError(msg)
+    lab = Lab(state.resolve())
+    cluster = Cluster(lab)
+    _write_access(lab)
+    lab.create(built)
+    for name in NODES:
+        _prepare(lab, name)
+        lab.boot(name, built)
+    for node in cluster.nodes.values():
+        wait(node.answers, BOOT_SECONDS, f"boot {node.name}")
+    _kubeadm(cluster)
+    wait(lambda: cluster.ready() == set(NODES), READY_SECONDS, "nodes Ready")
+    return cluster
+
+
+def down(state: Path) -> None:
+    """Stop a cluster and remove its files, however it was left; raises LabError."""
+    Lab(state.resolve()).destroy()
+    for name in MADE:
+        path = state / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    if state.is_dir() and not any(state.iterdir()):
+        state.rmdir()
+
+
+@contextmanager
+def running(cache: Path, state: Path) -> Iterator[Cluster]:
+    """Have a cluster for a while."""
+    try:
+        yield up(cache, state)
+    finally:
+        down(state)
+
+
+def _write_access(lab: Lab) -> None:
+    state = lab.state
+    _make_key(state / "id_ed25519")
+    hosts = "".join(f"Host {name}\n  HostName {ADDRESSES[name]}\n" for name in NODES)
+    (state / "ssh_config").write_text(hosts + SSH_CONFIG.format(state=state))
+    (state / "known_hosts").touch()
+    lines = [
+        f"{name} ansible_host={ADDRESSES[name]} ansible_user=root "
+        f"ansible_ssh_private_key_file={state}/id_ed25519\n"
+        for name in NODES
+    ]
+    groups = ("[control_planes]\n", *lines[:-1], "\n[workers]\n", lines[-1])
+    (state / "inventory.ini").write_text("".join(groups))
+
+
+def _make_key(path: Path) -> str:
+    run(("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", path))
+    return path.with_name(f"{path.name}.pub").read_text()
+
+
+def _prepare(lab: Lab, name: str) -> None:
+    """Write what a node has of its own."""
+    upper = lab.state / name / "upper"
+    (upper / "etc/ssh").mkdir(parents=True)
+    public = _make_key(upper / "etc/ssh/ssh_host_ed25519_key")
+    with (lab.state / "known_hosts").open("a") as known_hosts:
+        known_hosts.write(f"{name},{ADDRESSES[name]} {public}")
+    (upper / "etc/hostname").write_text(f"{name}\n")
+    (upper / "root/.ssh").mkdir(parents=True, mode=0o700)
+    (upper / "root").chmod(0o700)
+    shutil.copy2(lab.state / "id_ed25519.pub", upper / "root/.ssh/authorized_keys")
+
+
+def _kubeadm(cluster: Cluster) -> None:
+    nodes = cluster.nodes
+    skipped = "--ignore-preflight-errors=all"
+    phases = "--upload-certs --skip-phases=addon/coredns,addon/kube-proxy"
+    command = f"cat >/root/init.yaml && kubeadm init --config /root/init.yaml {skipped} {phases}"
+    nodes["n1"].ssh(command, stdin=INIT)
+    admin = nodes["n1"].ssh("cat /etc/kubernetes/admin.conf")
+    (cluster.lab.state / "admin.conf").write_text(admin)
+    (cluster.lab.state / "admin.conf").chmod(0o600)
+    join = (
+        f"kubeadm join balancer:6443 --token {TOKEN} --discovery-token-unsafe-skip-ca-verification "
+        f"{skipped}"
+    )
+    with ThreadPoolExecutor(1) as pool:
+        worker = pool.submit(nodes["w1"].ssh, join)
+        for name in CONTROL_PLANES[1:]:
+            plane = f"--control-plane --certificate-key {CERTIFICATE_KEY}"
+            nodes[name].ssh(f"{join} {plane} --apiserver-advertise-address {ADDRESSES[name]}")
+        worker.result()

@@ -1,0 +1,134 @@
+"""Where nodes run: a network namespace with a bridge, and a cgroup that holds every process."""
+
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.cluster.build import Built, run
+from tests.support.cluster.files import ADDRESSES, BALANCER, CONTROL_PLANES
+
+SCRIPT = Path(__file__).with_name("node.sh")
+CGROUPS = Path("/sys/fs/cgroup")
+STOP_SECONDS = 60
+
+
+class LabError(Exception):
+    """Something of a lab does not stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """The machine's side of a cluster that keeps its files in ``state``."""
+
+    state: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the network namespace and of the cgroup: every folder has its own."""
+        return f"kbuild-{hashlib.sha256(str(self.state.resolve()).encode()).hexdigest()[:8]}"
+
+    @property
+    def inside(self) -> tuple[str, ...]:
+        """Words before a command that shall reach the nodes."""
+        return ("nsenter", f"--net=/run/netns/{self.name}")
+
+    def create(self, built: Built) -> None:
+        """Make the network, and start the balancer; the state's folder is there and empty."""
+        run(("ip", "netns", "add", self.name))
+        address = ADDRESSES["balancer"]
+        for command in (
+            "link set lo up",
+            "link add br0 type bridge",
+            f"addr add {address}/24 dev br0",
+            "link set br0 up",
+        ):
+            run(("ip", "-n", self.name, *command.split()))
+        servers = [f"  server {name} {ADDRESSES[name]}:6443\n" for name in CONTROL_PLANES]
+        config = BALANCER.format(address=address) + "".join(servers)
+        (self.state / "haproxy.cfg").write_text(config)
+        script = (str(SCRIPT), "balance", self.name, str(built.root), str(self.state))
+        log = str(self.state / "haproxy.log")
+        _start(("ip", "netns", "exec", self.name, *script), log)
+
+    def boot(self, name: str, built: Built) -> None:
+        """Switch a node on; it has a folder in the state."""
+        home = self.state / name
+        words = (name, ADDRESSES[name], ADDRESSES["balancer"], str(built.docker))
+        command = (str(SCRIPT), "run", self.name, str(built.root), str(home), *words)
+        _start(command, str(home / "console.log"))
+
+    def cut_power(self, name: str) -> None:
+        """Kill all processes of a node at once."""
+        _kill_all(lambda: _processes(self._cgroups(name)))
+
+    def destroy(self) -> None:
+        """Stop everything, and remove it; nothing need be there. Raises LabError."""
+        _kill_all(lambda: _processes(self._cgroups()) | self._in_network())
+        if Path("/run/netns", self.name).exists():
+            run(("ip", "netns", "del", self.name))
+        for folder in self._cgroups():
+            _remove_cgroup(folder)
+
+    def _cgroups(self, *below: str) -> list[Path]:
+        v1 = [each for each in CGROUPS.iterdir() if each.is_dir() and not each.is_symlink()]
+        folders = [top.joinpath(self.name, *below) for top in (CGROUPS, *v1)]
+        return [folder for folder in folders if folder.is_dir()]
+
+    def _in_network(self) -> set[int]:
+        if not Path("/run/netns", self.name).exists():
+            return set()
+        return {int(pid) for pid in run(("ip", "netns", "pids", self.name)).split()}
+
+
+def _start(command: tuple[str, ...], log: str) -> None:
+    """Start a process that is nobody's child, for whoever started the cluster may end."""
+    run(
+        (
+            "setsid",
+            "--fork",
+            "sh",
+            "-c",
+            'log=$1; shift; exec "$@" >>"$log" 2>&1',
+            "-",
+            log,
+            *command,
+        )
+    )
+
+
+def _processes(cgroups: list[Path]) -> set[int]:
+    found = set()
+    for top in cgroups:
+        for folder in (top, *top.rglob("*/")):
+            with suppress(OSError):  # it may be gone already
+                found |= {int(pid) for pid in (folder / "cgroup.procs").read_text().split()}
+    return found
+
+
+def _kill_all(processes: Callable[[], set[int]]) -> None:
+    deadline = time.monotonic() + STOP_SECONDS
+    while left := processes() - {os.getpid()}:
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if time.monotonic() > deadline:
+            msg = f"processes {sorted(left)} do not end"
+            raise LabError(msg)
+        time.sleep(0.05)
+
+
+def _remove_cgroup(top: Path) -> None:
+    deadline = time.monotonic() + STOP_SECONDS
+    while top.exists():
+        for folder, _, _ in os.walk(top, topdown=False):
+            with suppress(OSError):  # busy for a moment after its last process has ended
+                Path(folder).rmdir()
+        if time.monotonic() > deadline:
+            msg = f"{top} cannot be removed"
+            raise LabError(msg)
+        time.sleep(0.01)
