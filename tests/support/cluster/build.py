@@ -73,6 +73,7 @@ def build(cache: Path) -> Built:
     for name in ("build.py", "files.py"):
         source.update(Path(__file__).with_name(name).read_bytes())
     key = source.hexdigest()[:12]
+    # The folders of other keys stay: nodes that run may stand on them.
     with FileLock(home / "lock"), ThreadPoolExecutor(2) as pool:
         # Compiling waits for the processors, Debian for the network and the disk.
         compiled = pool.submit(_programs, cache, home)
@@ -80,15 +81,7 @@ def build(cache: Path) -> Built:
         programs, plain = compiled.result(), base.result()
         root = debian.once(home / f"root-{key}", lambda new: _make_root(plain, programs, new))
         images = debian.once(home / f"docker-{key}", lambda new: _make_docker(root, programs, new))
-        _forget_others(home, (root, images))
     return Built(root, images)
-
-
-def _forget_others(home: Path, kept: Sequence[Path]) -> None:
-    for name in ("root-*", "docker-*"):
-        for path in home.glob(name):
-            if path not in kept:
-                shutil.rmtree(path)
 
 
 def _programs(cache: Path, home: Path) -> Path:

@@ -4,6 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,9 +28,10 @@ from tests.support.cluster.lab import Lab
 CLIENT = Path(__file__).with_name("client.py")
 MADE = (
     *("admin.conf", "haproxy.cfg", "haproxy.log", "id_ed25519", "id_ed25519.pub", "inventory.ini"),
-    *("known_hosts", "ssh_config", *NODES),
+    *("known_hosts", "node.sh", "ssh_config", *NODES),
 )
 BOOT_SECONDS, READY_SECONDS, COMMAND_SECONDS = 90, 120, 300
+IGNORED = "--ignore-preflight-errors=all"
 SSH_CONFIG = """\
 Host *
   User root
@@ -208,6 +211,11 @@ def up(cache: Path, state: Path) -> Cluster:
         raise BuildError(msg)
     lab = Lab(state.resolve())
     cluster = Cluster(lab)
+    began = time.monotonic()
+
+    def tell(what: str) -> None:
+        sys.stderr.write(f"cluster: {what}, {time.monotonic() - began:.0f} s\n")
+
     _write_access(lab)
     lab.create(built)
     for name in NODES:
@@ -215,8 +223,13 @@ def up(cache: Path, state: Path) -> Cluster:
         lab.boot(name, built)
     for node in cluster.nodes.values():
         wait(node.answers, BOOT_SECONDS, f"boot {node.name}")
-    _kubeadm(cluster)
+    tell("nodes have started")
+    _init(cluster)
+    tell("the first control plane is there")
+    _join(cluster)
+    tell("all have joined")
     wait(lambda: cluster.ready() == set(NODES), READY_SECONDS, "nodes Ready")
+    tell("all are Ready")
     return cluster
 
 
@@ -269,28 +282,30 @@ def _prepare(lab: Lab, name: str) -> None:
     public = _make_key(upper / "etc/ssh/ssh_host_ed25519_key")
     with (lab.state / "known_hosts").open("a") as known_hosts:
         known_hosts.write(f"{name},{ADDRESSES[name]} {public}")
+    (upper / "etc/machine-id").write_text(f"{uuid.uuid4().hex}\n")
     (upper / "etc/hostname").write_text(f"{name}\n")
     (upper / "root/.ssh").mkdir(parents=True, mode=0o700)
     (upper / "root").chmod(0o700)
     shutil.copy2(lab.state / "id_ed25519.pub", upper / "root/.ssh/authorized_keys")
 
 
-def _kubeadm(cluster: Cluster) -> None:
-    nodes = cluster.nodes
-    skipped = "--ignore-preflight-errors=all"
+def _init(cluster: Cluster) -> None:
+    first = cluster.nodes["n1"]
     phases = "--upload-certs --skip-phases=addon/coredns,addon/kube-proxy"
-    command = f"cat >/root/init.yaml && kubeadm init --config /root/init.yaml {skipped} {phases}"
-    nodes["n1"].ssh(command, stdin=INIT)
-    admin = nodes["n1"].ssh("cat /etc/kubernetes/admin.conf")
-    (cluster.lab.state / "admin.conf").write_text(admin)
-    (cluster.lab.state / "admin.conf").chmod(0o600)
-    join = (
-        f"kubeadm join balancer:6443 --token {TOKEN} --discovery-token-unsafe-skip-ca-verification "
-        f"{skipped}"
-    )
+    command = f"cat >/root/init.yaml && kubeadm init --config /root/init.yaml {IGNORED} {phases}"
+    first.ssh(command, stdin=INIT)
+    admin = cluster.lab.state / "admin.conf"
+    admin.touch(mode=0o600)
+    admin.write_text(first.ssh("cat /etc/kubernetes/admin.conf"))
+
+
+def _join(cluster: Cluster) -> None:
+    nodes = cluster.nodes
+    trust = f"--token {TOKEN} --discovery-token-unsafe-skip-ca-verification"
+    join = f"kubeadm join balancer:6443 {trust} {IGNORED}"
     with ThreadPoolExecutor(1) as pool:
         worker = pool.submit(nodes["w1"].ssh, join)
-        for name in CONTROL_PLANES[1:]:
+        for name in CONTROL_PLANES[1:]:  # one after the other, for each becomes a member of etcd
             plane = f"--control-plane --certificate-key {CERTIFICATE_KEY}"
             nodes[name].ssh(f"{join} {plane} --apiserver-advertise-address {ADDRESSES[name]}")
         worker.result()

@@ -100,8 +100,8 @@ FILES = {
     "etc/default/kubelet": 'KUBELET_EXTRA_ARGS="--network-plugin= --fail-swap-on=false"\n',
     "etc/hosts": "127.0.0.1 localhost\n"
     + "".join(f"{address} {name}\n" for name, address in ADDRESSES.items()),
-    "etc/machine-id": "",
     "etc/ssh/sshd_config.d/cluster.conf": "UseDNS no\nUsePAM no\n",
+    "etc/systemd/journald.conf.d/cluster.conf": "[Journal]\nStorage=volatile\n",
     "etc/systemd/system/kubelet.service.d/10-kubeadm.conf": KUBELET_KUBEADM,
     "lib/systemd/system/kubelet.service": KUBELET,
     RUNC: RUNC_SCRIPT,

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -51,7 +52,8 @@ class Lab:
         servers = [f"  server {name} {ADDRESSES[name]}:6443\n" for name in CONTROL_PLANES]
         config = BALANCER.format(address=address) + "".join(servers)
         (self.state / "haproxy.cfg").write_text(config)
-        script = (str(SCRIPT), "balance", self.name, str(built.root), str(self.state))
+        shutil.copy2(SCRIPT, self._script)  # a checkout may change while nodes run
+        script = (str(self._script), "balance", self.name, str(built.root), str(self.state))
         log = str(self.state / "haproxy.log")
         _start(("ip", "netns", "exec", self.name, *script), log)
 
@@ -59,7 +61,7 @@ class Lab:
         """Switch a node on; it has a folder in the state."""
         home = self.state / name
         words = (name, ADDRESSES[name], ADDRESSES["balancer"], str(built.docker))
-        command = (str(SCRIPT), "run", self.name, str(built.root), str(home), *words)
+        command = (str(self._script), "run", self.name, str(built.root), str(home), *words)
         _start(command, str(home / "console.log"))
 
     def cut_power(self, name: str) -> None:
@@ -73,6 +75,10 @@ class Lab:
             run(("ip", "netns", "del", self.name))
         for folder in self._cgroups():
             _remove_cgroup(folder)
+
+    @property
+    def _script(self) -> Path:
+        return self.state / SCRIPT.name
 
     def _cgroups(self, *below: str) -> list[Path]:
         v1 = [each for each in CGROUPS.iterdir() if each.is_dir() and not each.is_symlink()]

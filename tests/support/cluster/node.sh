@@ -33,6 +33,11 @@ enter() {
     for part in $(echo "$1" | tr / ' '); do
       above=$path path=$path/$part
       mkdir -p "$path"
+      if [ -e "$above/cgroup.subtree_control" ]; then  # version 2
+        for each in $(cat "$above/cgroup.controllers"); do
+          echo "+$each" >"$above/cgroup.subtree_control" || true
+        done
+      fi
       for file in cpuset.cpus cpuset.mems; do  # empty in a new cgroup, and then it takes no process
         [ ! -e "$folder/tasks" ] || [ ! -e "$path/$file" ] || cat "$above/$file" >"$path/$file"
       done
