@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup lint types check test e2e attacks demo release bench lock clean
+.PHONY: help setup lint types check test e2e e2e-cluster attacks demo release bench lock clean
 
 # For `make release`. Other options, such as a source or a builder, go into KBUILD_FLAGS or KBUILD_….
 ARCHES ?= amd64
@@ -17,7 +17,7 @@ LEAF_YEARS ?= 100
 OUTPUT ?= dist/$(VERSION)
 
 help: ## list the targets
-	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 13
 
 setup: $(READY) ## create .venv with kbuild and everything that its tests need
 
@@ -59,7 +59,10 @@ test: $(READY) ## set up, then every test that needs no container engine
 
 e2e: $(READY) ## tests with a real Kubernetes, engine, registry and git server; root starts an engine if none answers
 	$(BIN)/python -m pip install --quiet --group ci
-	$(BIN)/python -m tests.support.servers $(BIN)/pytest -p no:xdist -m "e2e or docker" --durations=15
+	$(BIN)/python -m tests.support.servers $(BIN)/pytest -p no:xdist -m "(e2e or docker) and not cluster" --durations=15
+
+e2e-cluster: $(READY) ## tests with a real cluster of three control planes and a worker on this machine; needs root and Debian
+	$(BIN)/pytest -p no:xdist -m cluster --durations=15
 
 attacks: $(READY) ## tests with hostile programs and sources; needs gcc
 	$(BIN)/pytest -p no:xdist -m attack --durations=5

@@ -32,11 +32,15 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Kbuild:
-    """kbuild with a cache, run in ``home``, where no settings file is."""
+    """kbuild with a cache, run in ``home``, where no settings file is.
+
+    ``inside`` has words to put before the command, such as those of a network namespace.
+    """
 
     home: Path
     cache: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    inside: tuple[str, ...] = ()
 
     def __call__(self, *args: str | Path, **environment: str) -> Done:
         """Run it to its end."""
@@ -50,7 +54,7 @@ class Kbuild:
     def start(self, *args: str | Path, **environment: str) -> subprocess.Popen[str]:
         """Start it in a process group of its own, as a shell does."""
         return subprocess.Popen(
-            (KBUILD, *args),
+            (*self.inside, KBUILD, *args),
             cwd=self.home,
             env=self._environment() | environment,
             stdin=subprocess.DEVNULL,

@@ -15,9 +15,18 @@ from docker import DockerClient
 from kbuild.base.containers import CACHE_VOLUME
 from tests.e2e.command import GO_VERSION, NEXT_VERSION, VERSION, Kbuild
 from tests.e2e.golang_image import containers, imported, push, root_file_system
-from tests.e2e.released import ARCHIVE_DOCKER, ARCHIVE_LOCAL, GIT_DOCKER, Releases
+from tests.e2e.released import (
+    ARCHIVE_DOCKER,
+    ARCHIVE_LOCAL,
+    GIT_DOCKER,
+    Released,
+    Releases,
+    release,
+)
 from tests.e2e.repository import add_tag, write_tagged_repository
 from tests.support import debian, servers
+from tests.support.cluster.cluster import Cluster, running
+from tests.support.cluster.lab import left
 
 Options = tuple[str | Path, ...]
 DECOY = "not for kbuild to read\n"
@@ -152,6 +161,38 @@ def releases(
 ) -> Releases:
     """Give the main job's releases, each made when it is first asked for."""
     return Releases(Kbuild(tmp_path_factory.mktemp("releases"), warm_cache), ways)
+
+
+@pytest.fixture(scope="session")
+def local_release(
+    tmp_path_factory: pytest.TempPathFactory,
+    warm_cache: Path,
+    kubernetes_archive: Path,
+    locally: Options,
+) -> Released:
+    """Give a release of a hundred years that needed no engine."""
+    kbuild = Kbuild(tmp_path_factory.mktemp("release"), warm_cache)
+    return release(kbuild, kbuild.home / VERSION, "--source", kubernetes_archive, *locally)
+
+
+@pytest.fixture(scope="session")
+def cluster(downloads: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Give a cluster that all stories share: each leaves it healthy; none of it is left after."""
+    state = tmp_path_factory.mktemp("cluster")
+    with running(downloads, state) as cluster:
+        yield cluster
+    assert left(state) == []
+
+
+@pytest.fixture
+def on_nodes(cluster: Cluster, tmp_path: Path, warm_cache: Path) -> Kbuild:
+    """Give kbuild in the network of the cluster, with its hosts in the environment."""
+    environment = {
+        "KBUILD_SSH_CONFIG": str(cluster.ssh_config),
+        "KBUILD_KNOWN_HOSTS": str(cluster.known_hosts),
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+    }
+    return Kbuild(tmp_path, warm_cache, environment, cluster.lab.inside)
 
 
 @pytest.fixture(scope="session")

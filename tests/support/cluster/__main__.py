@@ -37,7 +37,7 @@ def main() -> None:
             sys.stdout.write(f"{' '.join(cluster.lab.inside)}\n")
         else:
             down(asked.state)
-    except (BuildError, CommandFailed, DebianError, LabError) as error:
+    except (BuildError, CommandFailed, DebianError, LabError, TimeoutError) as error:
         sys.exit(str(error))
     sys.stderr.write(f"{asked.what}: {time.monotonic() - began:.0f} s\n")
 

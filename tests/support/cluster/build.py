@@ -282,12 +282,12 @@ def _answers(address: str) -> bool:
 
 
 def wait(ready: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait until something is so; raises BuildError."""
+    """Wait until something is so; raises TimeoutError."""
     deadline = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > deadline:
             msg = f"{what}: nothing after {seconds:.0f} s"
-            raise BuildError(msg)
+            raise TimeoutError(msg)
         time.sleep(0.1)
 
 

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,8 +27,8 @@ from tests.support.cluster.lab import Lab
 
 CLIENT = Path(__file__).with_name("client.py")
 MADE = (
-    *("admin.conf", "haproxy.cfg", "haproxy.log", "id_ed25519", "id_ed25519.pub", "inventory.ini"),
-    *("known_hosts", "node.sh", "ssh_config", *NODES),
+    *("admin.conf", "haproxy.cfg", "haproxy.log", "id_ed25519", "id_ed25519.pub", "images"),
+    *("inventory.ini", "known_hosts", "net", "node.sh", "root", "ssh_config", *NODES),
 )
 BOOT_SECONDS, READY_SECONDS, COMMAND_SECONDS = 90, 120, 300
 IGNORED = "--ignore-preflight-errors=all"
@@ -110,6 +110,11 @@ class Node:
         """Cut the power: all processes end at once."""
         self.lab.cut_power(self.name)
 
+    def boot(self) -> None:
+        """Switch it on again after its power was cut, and wait until ssh works."""
+        self.lab.boot(self.name)
+        wait(self.answers, BOOT_SECONDS, f"boot {self.name}")
+
 
 @dataclass(frozen=True, slots=True)
 class Polled:
@@ -185,6 +190,26 @@ class Cluster:
             if (condition["type"], condition["status"]) == ("Ready", "True")
         }
 
+    def healthy(self) -> set[str]:
+        """Return the names of the control planes whose API server says that it is ready."""
+        kubectl = "kubectl --kubeconfig /etc/kubernetes/admin.conf get --raw /readyz --server"
+        found = set()
+        for node in self.control_planes:
+            with suppress(CommandFailed):
+                if node.ssh(f"{kubectl} https://{node.address}:6443") == "ok":
+                    found.add(node.name)
+        return found
+
+    def wait_until_whole(self) -> None:
+        """Wait until all nodes and API servers are ready; raises TimeoutError."""
+
+        def whole() -> bool:
+            with suppress(CommandFailed):
+                return self.healthy() == set(CONTROL_PLANES) and self.ready() == set(NODES)
+            return False
+
+        wait(whole, READY_SECONDS, "all nodes and API servers ready")
+
     def not_after(self, name: str, port: int) -> datetime:
         """Return the end of the certificate that a node serves on a port."""
         command = (sys.executable, CLIENT, "not-after", ADDRESSES[name], str(port))
@@ -193,16 +218,11 @@ class Cluster:
     def poller(self) -> Poller:
         return Poller(self.lab)
 
-    def boot(self, cache: Path, name: str) -> None:
-        """Switch a node on again whose power was cut, and wait until ssh works."""
-        self.lab.boot(name, build(cache))
-        wait(self.nodes[name].answers, BOOT_SECONDS, f"boot {name}")
-
 
 def up(cache: Path, state: Path) -> Cluster:
     """Start a cluster that keeps its files in ``state``, a folder that is empty or not there.
 
-    Raises BuildError, CommandFailed, DebianError.
+    Raises BuildError, CommandFailed, DebianError, TimeoutError.
     """
     built = build(cache)
     state.mkdir(parents=True, exist_ok=True)
@@ -220,7 +240,7 @@ def up(cache: Path, state: Path) -> Cluster:
     lab.create(built)
     for name in NODES:
         _prepare(lab, name)
-        lab.boot(name, built)
+        lab.boot(name)
     for node in cluster.nodes.values():
         wait(node.answers, BOOT_SECONDS, f"boot {node.name}")
     tell("nodes have started")
@@ -228,7 +248,7 @@ def up(cache: Path, state: Path) -> Cluster:
     tell("the first control plane is there")
     _join(cluster)
     tell("all have joined")
-    wait(lambda: cluster.ready() == set(NODES), READY_SECONDS, "nodes Ready")
+    cluster.wait_until_whole()
     tell("all are Ready")
     return cluster
 
@@ -238,7 +258,7 @@ def down(state: Path) -> None:
     Lab(state.resolve()).destroy()
     for name in MADE:
         path = state / name
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)

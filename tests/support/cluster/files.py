@@ -135,7 +135,7 @@ frontend kubernetes
 backend control-planes
   balance roundrobin
   option httpchk GET /readyz
-  default-server check check-ssl verify none inter 500ms fall 2 rise 2
+  default-server check check-ssl verify none inter 1s fastinter 500ms fall 2 rise 2
 """
 
 TOKEN = "abcdef.0123456789abcdef"

@@ -30,17 +30,23 @@ class Lab:
 
     @property
     def name(self) -> str:
-        """Name of the network namespace and of the cgroup: every folder has its own."""
+        """Name of the cgroup: every folder has its own."""
         return f"kbuild-{hashlib.sha256(str(self.state.resolve()).encode()).hexdigest()[:8]}"
 
     @property
     def inside(self) -> tuple[str, ...]:
         """Words before a command that shall reach the nodes."""
-        return ("nsenter", f"--net=/run/netns/{self.name}")
+        return ("nsenter", f"--net={self.network}")
+
+    @property
+    def network(self) -> Path:
+        """Return the network namespace, as a file. `ip netns` would leave a mount behind."""
+        return self.state / "net"
 
     def create(self, built: Built) -> None:
         """Make the network, and start the balancer; the state's folder is there and empty."""
-        run(("ip", "netns", "add", self.name))
+        self.network.touch()
+        run(("unshare", f"--net={self.network}", "true"))
         address = ADDRESSES["balancer"]
         for command in (
             "link set lo up",
@@ -48,21 +54,21 @@ class Lab:
             f"addr add {address}/24 dev br0",
             "link set br0 up",
         ):
-            run(("ip", "-n", self.name, *command.split()))
+            run((*self.inside, "ip", *command.split()))
         servers = [f"  server {name} {ADDRESSES[name]}:6443\n" for name in CONTROL_PLANES]
         config = BALANCER.format(address=address) + "".join(servers)
         (self.state / "haproxy.cfg").write_text(config)
         shutil.copy2(SCRIPT, self._script)  # a checkout may change while nodes run
-        script = (str(self._script), "balance", self.name, str(built.root), str(self.state))
+        (self.state / "root").symlink_to(built.root)
+        (self.state / "images").symlink_to(built.docker)
+        script = (str(self._script), "balance", str(self.state), self.name)
         log = str(self.state / "haproxy.log")
-        _start(("ip", "netns", "exec", self.name, *script), log)
+        _start((*self.inside, "unshare", "--mount", *script), log)
 
-    def boot(self, name: str, built: Built) -> None:
+    def boot(self, name: str) -> None:
         """Switch a node on; it has a folder in the state."""
-        home = self.state / name
-        words = (name, ADDRESSES[name], ADDRESSES["balancer"], str(built.docker))
-        command = (str(self._script), "run", self.name, str(built.root), str(home), *words)
-        _start(command, str(home / "console.log"))
+        words = (str(self.state), self.name, name, ADDRESSES[name], ADDRESSES["balancer"])
+        _start((str(self._script), "run", *words), str(self.state / name / "console.log"))
 
     def cut_power(self, name: str) -> None:
         """Kill all processes of a node at once."""
@@ -71,8 +77,8 @@ class Lab:
     def destroy(self) -> None:
         """Stop everything, and remove it; nothing need be there. Raises LabError."""
         _kill_all(lambda: _processes(self._cgroups()) | self._in_network())
-        if Path("/run/netns", self.name).exists():
-            run(("ip", "netns", "del", self.name))
+        if self._has_network():
+            run(("umount", "--lazy", self.network))
         for folder in self._cgroups():
             _remove_cgroup(folder)
 
@@ -85,10 +91,39 @@ class Lab:
         folders = [top.joinpath(self.name, *below) for top in (CGROUPS, *v1)]
         return [folder for folder in folders if folder.is_dir()]
 
+    def _has_network(self) -> bool:
+        return self.network.exists() and self.network.stat().st_dev != self.state.stat().st_dev
+
     def _in_network(self) -> set[int]:
-        if not Path("/run/netns", self.name).exists():
+        if not self._has_network():
             return set()
-        return {int(pid) for pid in run(("ip", "netns", "pids", self.name)).split()}
+        found = set()
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it may be gone already
+                if (process / "ns/net").stat().st_ino == self.network.stat().st_ino:
+                    found.add(int(process.name))
+        return found
+
+
+def left(state: Path) -> list[str]:
+    """Return what there is on the machine of a cluster that keeps its files in ``state``."""
+    state = state.resolve()
+    lab = Lab(state)
+    mine = (lab.name, str(state), *(f"{address}/" for address in ADDRESSES.values()))
+    places = {
+        "mount": Path("/proc/mounts").read_text(),
+        "address": run(("ip", "-oneline", "address")),
+        "packet filter": run(("iptables-save",)),
+        "process": run(("ps", "-e", "-o", "args=", "ww")),
+        "file": "\n".join(map(str, state.rglob("*"))),
+        "cgroup": "\n".join(map(str, CGROUPS.glob(f"**/{lab.name}"))),
+    }
+    return [
+        f"{what}: {line}"
+        for what, text in places.items()
+        for line in text.splitlines()
+        if any(each in line for each in mine)
+    ]
 
 
 def _start(command: tuple[str, ...], log: str) -> None:

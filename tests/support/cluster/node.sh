@@ -2,16 +2,18 @@
 # Run one node: a Debian with systemd as process 1 in namespaces and cgroups of its own, on an overlay
 # of a root file system that all nodes share. A reboot in the node starts it again, as a machine does.
 #
-#   node.sh run LAB ROOT HERE NAME ADDRESS GATEWAY IMAGES
-#   node.sh balance LAB ROOT HERE
+#   STATE/node.sh run STATE LAB NAME ADDRESS GATEWAY
+#   STATE/node.sh balance STATE LAB
 #
-# HERE is the node's folder: upper/ and work/ of its overlay, docker/, init.pid and console.log.
-# LAB is the network namespace (ip netns) with the bridge br0, and a cgroup in every hierarchy. IMAGES
-# is the /var/lib/docker that a node begins with. What this mounts and links lives in namespaces, and
-# ends with them; all that it starts is in the cgroup.
+# STATE/root is the root file system, STATE/images the /var/lib/docker that a node begins with, and
+# STATE/NAME the node's folder: upper/ and work/ of its overlay, docker/, init.pid and console.log.
+# STATE/net is the network namespace with the bridge br0, LAB a cgroup in every hierarchy. What this
+# mounts and links lives in namespaces, and ends with them; all that it starts is in the cgroup.
 set -eu
 
-stage=$1 lab=$2 root=$3 here=$4 name=${5-} address=${6-} gateway=${7-} images=${8-}
+stage=$1 state=$2 lab=$3 name=${4-} address=${5-} gateway=${6-}
+root=$(readlink -f "$state/root")
+here=$state/$name
 
 groups=/sys/fs/cgroup
 
@@ -52,7 +54,7 @@ run() {
   if [ ! -e "$here/docker" ]; then
     rm -rf "$here/docker.new"
     mkdir "$here/docker.new"
-    for each in "$images"/*; do
+    for each in "$state"/images/*; do
       case $each in
         */overlay2) cp -al "$each" "$here/docker.new" || cp -a "$each" "$here/docker.new" ;;  # only read
         *) cp -a "$each" "$here/docker.new" ;;
@@ -70,7 +72,7 @@ run() {
 # The load balancer, in the network namespace LAB and mounts of its own.
 balance() {
   enter "$lab/supervisor"
-  mount --bind "$here" "$root/mnt"
+  mount --bind "$state" "$root/mnt"
   exec chroot "$root" /usr/sbin/haproxy -db -f /mnt/haproxy.cfg
 }
 
@@ -78,9 +80,9 @@ balance() {
 prepare() {
   enter "$lab/$name"
   hostname "$name"
-  ip -n "$lab" link del "ve-$name" 2>/dev/null || true
-  ip -n "$lab" link add "ve-$name" type veth peer name eth0 netns $$
-  ip -n "$lab" link set "ve-$name" master br0 up
+  outside link del "ve-$name" 2>/dev/null || true
+  outside link add "ve-$name" type veth peer name eth0 netns $$
+  outside link set "ve-$name" master br0 up
   ip link set lo up
   ip addr add "$address/24" dev eth0
   ip link set eth0 up
@@ -93,6 +95,10 @@ prepare() {
   mount -t overlay -o "volatile,lowerdir=$root,upperdir=$here/upper,workdir=$here/work" node "$here/mnt"
   mount --bind "$here/docker" "$here/mnt/var/lib/docker"  # no overlay on an overlay
   exec unshare --cgroup --pid --fork "$0" boot "$@"
+}
+
+outside() {
+  nsenter "--net=$state/net" ip "$@"
 }
 
 # In the process that becomes process 1.
