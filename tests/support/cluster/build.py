@@ -108,7 +108,8 @@ def _programs(cache: Path, home: Path) -> Path:
         options = ("-tags=providerless", "-gcflags=all=-dwarf=false", f"-ldflags=-s -w {_stamps()}")
         packages = [f"./cmd/{name}" for name in PROGRAMS]
         run((go, "build", *options, "-o", f"{new}/", *packages), cwd=source, env=environment)
-        shutil.rmtree(gopath)
+        for folder in (gopath, home / "go-build"):  # of use to a build that was killed only
+            shutil.rmtree(folder)
 
     return debian.once(home / f"kubernetes-{VERSION}", make)
 
