@@ -153,6 +153,7 @@ apiVersion: kubeadm.k8s.io/v1beta2
 kind: ClusterConfiguration
 kubernetesVersion: v1.20.2
 controlPlaneEndpoint: balancer:6443
+apiServer: {{timeoutForControlPlane: 9m0s}}
 ---
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
