@@ -54,8 +54,9 @@ types: $(READY) ## type checks with mypy
 check: lint types ## lint, types and all but the slow tests: less than a minute on two processors
 	$(BIN)/pytest -n auto -m "not e2e and not docker and not slow"
 
+MARKS ?= not e2e and not docker
 test: $(READY) ## set up, then every test that needs no container engine
-	$(BIN)/pytest -n auto -m "not e2e and not docker"
+	$(BIN)/pytest -n auto -m "$(MARKS)"
 
 e2e: $(READY) ## tests with a real Kubernetes, engine, registry and git server; root starts an engine if none answers
 	$(BIN)/python -m pip install --quiet --group ci

@@ -264,6 +264,7 @@ def test_the_sticky_bit_makes_the_cache_safe_but_not_a_folder_in_it(name: str, c
 
 
 @pytest.mark.slow
+@pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 @pytest.mark.parametrize("opener", OPENERS)
 @pytest.mark.parametrize("name", ["..", *PLACES])
@@ -276,6 +277,7 @@ def test_a_cache_of_another_user_is_refused(
     os.chown(tmp_path, 0, 0)
 
 
+@pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 def test_a_link_of_another_user_to_a_cache_is_refused(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(cache)

@@ -417,6 +417,7 @@ def test_the_mode_of_the_folder_of_releases_counts_too(plain: Path) -> None:
     assert "unsafe: .: its mode is 0777" in done.stderr
 
 
+@pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_a_file_of_another_user_is_named(plain: Path) -> None:
     os.chown(plain / AMD64, 12345, 12345)

@@ -114,6 +114,7 @@ def test_what_a_hook_inherits_does_not_lead_astray(
     assert (tree.path / "cmd/kubeadm").is_dir()
 
 
+@pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 def test_a_folder_of_somebody_else_is_told_in_gits_own_words_and_at_once(
     upstream: Path,
