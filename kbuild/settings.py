@@ -677,12 +677,6 @@ class ChangesNodes(OnNodes):
     take_over: bool = option(
         switch, "Remove the lock of another run that has not ended in order.", default=False
     )
-    max_fail: int = option(
-        whole_number("hosts", MAX_HOSTS, "0 is the default", least=0),
-        "Go on until more hosts than this have failed.",
-        default=0,
-        metavar="N",
-    )
     path: str | None = option(
         text,
         "Where kubeadm is on the nodes. Default: as their PATH says.",
@@ -692,7 +686,19 @@ class ChangesNodes(OnNodes):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NodesInstallSettings(ChangesNodes):
+class ReplacesKubeadm(ChangesNodes):
+    """What every command has that may change several nodes at a time."""
+
+    max_fail: int = option(
+        whole_number("hosts", MAX_HOSTS, "0 is the default", least=0),
+        "Go on until more hosts than this have failed.",
+        default=0,
+        metavar="N",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodesInstallSettings(ReplacesKubeadm):
     """Settings of ``kbuild nodes install``."""
 
     command: ClassVar[str] = "nodes install"
@@ -710,7 +716,7 @@ class NodesInstallSettings(ChangesNodes):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NodesRollbackSettings(ChangesNodes):
+class NodesRollbackSettings(ReplacesKubeadm):
     """Settings of ``kbuild nodes rollback``."""
 
     command: ClassVar[str] = "nodes rollback"
@@ -765,6 +771,50 @@ class NodesCheckSettings(OnNodes):
         "Where kubeadm is on the nodes. Default: as their PATH says.",
         metavar="PATH",
         example="/usr/bin/kubeadm",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestartsControlPlanes(ChangesNodes):
+    """What both commands have that restart control planes one after the other."""
+
+    no_drain: bool = option(
+        switch,
+        "Do not reject new connections while etcd and the API server restart.",
+        default=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodesRenewSettings(RestartsControlPlanes):
+    """Settings of ``kbuild nodes renew``."""
+
+    command: ClassVar[str] = "nodes renew"
+
+    kubeconfig_for: tuple[str, ...] = option(
+        text,
+        "Copy admin.conf to ~USER/.kube/config on the control planes, and keep the old one.",
+        default=(),
+        example=["root"],
+        metavar="USER",
+        repeatable=True,
+    )
+    allow_shorter: bool = option(
+        switch, "Renew even if certificates then end earlier than now.", default=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodesUndoSettings(RestartsControlPlanes):
+    """Settings of ``kbuild nodes undo``."""
+
+    command: ClassVar[str] = "nodes undo"
+
+    to: str | None = option(
+        text,
+        "Backup to bring back: its name, or how it begins. Default: that of the last renewal.",
+        metavar="BACKUP",
+        example="20260131T120000Z-renew",
     )
 
 
@@ -965,6 +1015,7 @@ KINDS: tuple[type[Common], ...] = (
     *(Settings, VerifySettings, CheckSettings, SignSettings, RebuildSettings, ExportSettings),
     *(CertsSettings, VersionsSettings, PinsListSettings, PinsCheckSettings, PinsUpdateSettings),
     *(NodesInstallSettings, NodesRollbackSettings, NodesCheckSettings),
+    *(NodesRenewSettings, NodesUndoSettings),
     *(CacheSettings, CachePruneSettings, CacheClearSettings, ConfigFileSettings, ConfigSettings),
     AdviseSettings,
 )

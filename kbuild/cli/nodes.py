@@ -21,6 +21,13 @@ from kbuild.cli.boundary import begin
 from kbuild.cli.check import demand_whole
 from kbuild.cli.console import Screen, plain_table, visible
 from kbuild.cli.nodes_check import show_check
+from kbuild.cli.nodes_renew import (
+    ControlPlanner,
+    control_planes,
+    planned,
+    renewal_of,
+    undo_of,
+)
 from kbuild.cli.options import ReleaseFolder, command_app, takes
 from kbuild.nodes.api import (
     Access,
@@ -30,6 +37,7 @@ from kbuild.nodes.api import (
     Issues,
     Kubeadm,
     NotConfirmed,
+    Prover,
     Run,
     RunFailed,
     Wishes,
@@ -47,8 +55,12 @@ from kbuild.settings import (
     ChangesNodes,
     NodesCheckSettings,
     NodesInstallSettings,
+    NodesRenewSettings,
     NodesRollbackSettings,
+    NodesUndoSettings,
     OnNodes,
+    ReplacesKubeadm,
+    RestartsControlPlanes,
 )
 
 Planner = Callable[[list[HostFacts], str], tuple[list[HostPlan], list[Refusal]]]
@@ -116,6 +128,22 @@ def _known(folders: Iterable[Path]) -> Iterator[tuple[str, Issues]]:
                     kubeadm.sha256,
                     Issues(ca_years=lifetimes["ca_years"], leaf_years=lifetimes["leaf_years"]),
                 )
+
+
+@app.command()
+@takes(NodesRenewSettings)
+def renew(ctx: typer.Context) -> None:
+    """Renew the certificates of control planes, and restart one after the other."""
+    settings, screen = begin(ctx, NodesRenewSettings)
+    _change_control_planes(settings, screen, renewal_of(settings))
+
+
+@app.command()
+@takes(NodesUndoSettings)
+def undo(ctx: typer.Context) -> None:
+    """Bring back the certificates that control planes had before they were renewed."""
+    settings, screen = begin(ctx, NodesUndoSettings)
+    _change_control_planes(settings, screen, undo_of(settings))
 
 
 def _hosts(settings: OnNodes) -> tuple[Host, ...]:
@@ -196,7 +224,7 @@ def _reasons(refusals: list[Refusal]) -> str:
 
 
 def _change(
-    settings: ChangesNodes, screen: Screen, hosts: tuple[Host, ...], planner: Planner
+    settings: ReplacesKubeadm, screen: Screen, hosts: tuple[Host, ...], planner: Planner
 ) -> None:
     now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     with connections(hosts) as connected:
@@ -221,6 +249,30 @@ def _change(
         with _log(run.name) as log:
             outcomes = carry_out(plans, connected, run, _Watcher(screen, log))
             _report([*outcomes, *left_out], plans, run, screen)
+
+
+def _change_control_planes(
+    settings: RestartsControlPlanes, screen: Screen, planner: ControlPlanner
+) -> None:
+    hosts = _hosts(settings)
+    with connections(hosts) as connected:
+        facts, unreachable = _survey(settings, screen, connected)
+        if unreachable:
+            raise _too_many(len(hosts), unreachable, [])
+        planes = control_planes(facts, connected, settings.parallel, screen)
+        plans = planned(planes, connected, planner)
+        if settings.dry_run:
+            screen.result(_plan_document(plans, []), list(_plan_lines(plans)))
+            return
+        _confirm(settings, screen, plans)
+        # Never two control planes at once, and none after one has failed.
+        name = run_name()
+        run = Run(name=name, parallel=1, max_fail=0, take_over=settings.take_over, locks_all=True)
+        screen.stage("nodes")
+        with _log(run.name) as log:
+            prover = Prover(planes={p.name: p for p in planes}, connections=connected)
+            outcomes = carry_out(plans, connected, run, _Watcher(screen, log), prover)
+            _report(list(outcomes), plans, run, screen)
 
 
 def _confirm(settings: ChangesNodes, screen: Screen, plans: list[HostPlan]) -> None:

@@ -11,30 +11,41 @@ from kbuild.nodes.errors import (
     HostsRefused,
     HostsUnchecked,
     HostsUnreachable,
+    NoControlPlane,
     NoHosts,
     NotConfirmed,
     RunFailed,
 )
 from kbuild.nodes.hosts import Access, read_hosts
 from kbuild.nodes.install import Kubeadm, Wishes, plan_install
+from kbuild.nodes.renew.facts import ControlPlane, survey_control_planes
+from kbuild.nodes.renew.health import Prover, unhealthy
+from kbuild.nodes.renew.plan import RenewWishes, plan_renewal
+from kbuild.nodes.renew.undo import Backup, UndoWishes, choose_backup, plan_undo
 from kbuild.nodes.rollback import plan_rollback
 from kbuild.nodes.runner import Run, Watcher, carry_out, run_name
 from kbuild.nodes.survey import survey
 
 __all__ = [
     "Access",
+    "Backup",
     "Checked",
     "Connection",
+    "ControlPlane",
     "HostChecked",
     "HostsRefused",
     "HostsUnchecked",
     "HostsUnreachable",
     "Issues",
     "Kubeadm",
+    "NoControlPlane",
     "NoHosts",
     "NotConfirmed",
+    "Prover",
+    "RenewWishes",
     "Run",
     "RunFailed",
+    "UndoWishes",
     "Wanted",
     "Watcher",
     "Wishes",
@@ -42,10 +53,15 @@ __all__ = [
     "carry_out",
     "check",
     "check_document",
+    "choose_backup",
     "connections",
     "plan_install",
+    "plan_renewal",
     "plan_rollback",
+    "plan_undo",
     "read_hosts",
     "run_name",
     "survey",
+    "survey_control_planes",
+    "unhealthy",
 ]

@@ -92,3 +92,12 @@ class RunFailed(ClusterError):
 
     what = "{count} failed; {rest}"
     todo = "see each host below; the same command goes on where this run stopped"
+
+
+class NoControlPlane(ClusterError):
+    """No host is a control plane."""
+
+    count: str
+
+    what = "none of {count} is a control plane: no /etc/kubernetes/manifests/kube-apiserver.yaml"
+    todo = "name the control planes with --hosts; workers have nothing to renew"

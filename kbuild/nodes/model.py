@@ -43,6 +43,20 @@ def call(function: str, *arguments: str, library: str = "") -> Call:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """Something that must be seen from here, such as the certificate that a port serves.
+
+    Whoever carries out a plan with proofs has a function that looks for each ``kind``.
+    """
+
+    kind: str
+    arguments: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return shlex.join((self.kind, *self.arguments))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
     """A local file that a step needs on the node, and where it is collected there.
 
@@ -61,7 +75,9 @@ class Step:
 
     ``check`` succeeds if nothing is to be done. ``do`` makes the change, and may be killed and
     repeated. ``confirm`` succeeds if the change is really there. ``undo`` takes it back; without
-    it, it stays. ``what`` and ``why`` are for people.
+    it, it stays. ``what`` and ``why`` are for people. ``proofs`` are seen from here, after
+    ``check`` and after ``confirm``; ``regained`` after ``undo``. If a step fails whose ``is_fatal``
+    is set, nothing is undone: that could make things worse.
     """
 
     name: str
@@ -72,6 +88,9 @@ class Step:
     confirm: Call
     undo: Call | None = None
     upload: Upload | None = None
+    proofs: tuple[Proof, ...] = ()
+    regained: tuple[Proof, ...] = ()
+    is_fatal: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

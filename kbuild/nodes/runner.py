@@ -20,7 +20,7 @@ from kbuild.nodes.connection import (
 )
 from kbuild.nodes.errors import HostsLocked
 from kbuild.nodes.locks import release_lock, take_lock
-from kbuild.nodes.model import Call, HostPlan, Outcome, Step, call
+from kbuild.nodes.model import Call, HostPlan, Outcome, Proof, Step, call
 from kbuild.nodes.survey import at_once
 
 _REPAIR = "remove the cause, then run the same command again"
@@ -49,17 +49,23 @@ class Watcher(Protocol):
         """Record one line for the log of this run."""
 
 
+# Looks for a proof on a host; raises CallFailed, or ConnectionFailed.
+Prove = Callable[[Connection, Proof], None]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One run: its name, how many hosts at a time, and how many may fail before it stops.
 
-    ``take_over`` removes the lock of another run, whoever has it.
+    ``take_over`` removes the lock of another run, whoever has it. ``locks_all`` locks also hosts
+    where nothing is to be done: the locks of all control planes are the lock of a cluster.
     """
 
     name: str
     parallel: int
     max_fail: int
     take_over: bool = False
+    locks_all: bool = False
 
 
 class _Interrupted(Exception):
@@ -70,6 +76,7 @@ class _Interrupted(Exception):
 class _Progress:
     run: Run
     watcher: Watcher
+    prove: Prove
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     is_interrupted: bool = False
 
@@ -95,20 +102,29 @@ class _Progress:
             raise _Interrupted
 
 
+def _no_proofs(_connection: Connection, proof: Proof) -> None:
+    raise AssertionError(proof)
+
+
 def carry_out(
-    plans: Sequence[HostPlan], connections: Mapping[str, Connection], run: Run, watcher: Watcher
+    plans: Sequence[HostPlan],
+    connections: Mapping[str, Connection],
+    run: Run,
+    watcher: Watcher,
+    prove: Prove = _no_proofs,
 ) -> tuple[Outcome, ...]:
     """Carry out plans, the first host alone, then several at a time; return what became of each.
 
     Raises HostsLocked before anything is changed. An interrupted run ends the steps that go on,
     and gives the locks back.
     """
-    progress = _Progress(run=run, watcher=watcher)
+    progress = _Progress(run=run, watcher=watcher, prove=prove)
     busy = [plan for plan in plans if plan.steps]
     for plan in plans:
         if not plan.steps:
             progress.outcomes[plan.host.name] = Outcome(host=plan.host.name, state="unchanged")
-    with_lock = [connections[plan.host.name] for plan in busy]
+    locked = plans if run.locks_all and busy else busy
+    with_lock = [connections[plan.host.name] for plan in locked]
     try:
         lock_hosts(with_lock, progress)
         for batch in (busy[:1], busy[1:]):
@@ -154,6 +170,8 @@ def _steps(plan: HostPlan, connection: Connection, progress: _Progress) -> Outco
             return stopped(f"the connection was lost: {error}")
         except CallFailed as error:
             watcher.note(f"{name} {step.name}: failed: {error}")
+            if step.is_fatal:
+                return stopped(str(error))
             return _undo(plan.steps[:number], connection, str(error), progress)
     return Outcome(host=name, state="changed")
 
@@ -170,6 +188,13 @@ def _do(step: Step, connection: Connection, progress: _Progress) -> None:
     words = (str(step.check), str(step.do), str(step.confirm))
     apply = call("apply", progress.run.name, step.name, *words, library=step.do.library)
     _with_lock(connection, apply, progress)
+    _prove(step.proofs, connection, progress)
+
+
+def _prove(proofs: Sequence[Proof], connection: Connection, progress: _Progress) -> None:
+    for proof in proofs:
+        progress.watcher.note(f"{connection.host.name}: looking for: {proof}")
+        progress.prove(connection, proof)
 
 
 def _with_lock(connection: Connection, function: Call, progress: _Progress) -> None:
@@ -204,6 +229,7 @@ def _undo(
         try:
             words, library = (progress.run.name, step.name, str(step.undo)), step.undo.library
             _with_lock(connection, call("take_back", *words, library=library), progress)
+            _prove(step.regained, connection, progress)
         except (CallFailed, ConnectionFailed, HostsLocked) as error:
             kept.append(f"the step {step.name} could not be undone: {error}")
     if kept:

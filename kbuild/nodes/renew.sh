@@ -1,0 +1,514 @@
+# The functions of `kbuild nodes renew` and `undo`; sent together with node.sh, whose rules apply.
+kubernetes=/etc/kubernetes
+manifests=$kubernetes/manifests
+kubelet_files=/var/lib/kubelet
+backups=$state/backups
+base=$state/renewal
+
+# --- facts -------------------------------------------------------------------------------------
+
+# What a control plane is like, beside what `facts` prints.
+control_plane() {
+  clock_ticks=$(getconf CLK_TCK 2>/dev/null || echo 100)
+  for each in etcd kube-apiserver kube-controller-manager kube-scheduler; do
+    manifest=$manifests/$each.yaml
+    [ -f "$manifest" ] && printf 'manifest=%s %s %s\n' "$each" "$(stat -c %Y "$manifest")" "$(base64 -w 0 <"$manifest")"
+    process "$each"
+  done
+  process kubelet
+  certificates
+  for each in ca front-proxy-ca etcd/ca; do
+    [ -f "$kubernetes/pki/$each.key" ] || printf 'missing=pki/%s.key\n' "$each"
+  done
+  printf 'pods=%s\n' "$(grep -s '^staticPodPath:' "$kubelet_files/config.yaml")"
+  printf 'size=%s\n' "$(size_of "$kubernetes" "$kubelet_files/pki" /var/lib/etcd/member/snap)"
+  printf 'kubectl=%s\netcdctl=%s\n' "$(command -v kubectl)" "$(etcdctl_path)"
+  printf 'firewall=%s\n' "$(firewall)"
+  endpoint
+  [ -f "$base" ] && [ -n "$(find_base)" ] && printf 'base=%s\n' "$(find_base)"
+  for each in "$backups"/*/meta; do
+    [ -f "$each" ] && printf 'backup=%s\n' "$(basename -- "${each%/meta}")"
+  done
+  return 0
+}
+
+# The last line that says why a program failed.
+last_line() {
+  printf '%s\n' "$1" | grep -v 'To see the stack trace' | tail -n 1
+}
+
+size_of() {
+  total=0
+  for each in "$@"; do
+    [ -d "$each" ] || continue
+    kib=$(du -sk -- "$each" 2>/dev/null | cut -f 1)
+    total=$((total + ${kib:-0}))
+  done
+  printf '%s' "$total"
+}
+
+# The running process of a component: process NAME prints PID, start in ticks since the boot, and
+# in seconds since the epoch.
+process() {
+  booted=$(grep '^btime ' /proc/stat | cut -d ' ' -f 2)
+  processes_of "$1" | while read -r pid ticks; do
+    printf 'process=%s %s %s %s\n' "$1" "$pid" "$ticks" "$((booted + ticks / ${clock_ticks:-100}))"
+  done
+}
+
+# PID and start of each process of a program; only those of pods if there are some.
+processes_of() {
+  found=
+  in_pods=
+  short=$(printf '%.15s' "$1")
+  for each in /proc/[0-9]*; do
+    read -r name 2>/dev/null <"$each/comm" || continue
+    [ "$name" = "$short" ] || continue
+    first=$(tr '\0' '\n' 2>/dev/null <"$each/cmdline" | head -n 1)
+    [ "${first##*/}" = "$1" ] || continue
+    read -r line 2>/dev/null <"$each/stat" || continue
+    started=$(start_of "$line")
+    found="$found${each#/proc/} $started
+"
+    grep -q kubepods "$each/cgroup" 2>/dev/null && in_pods="$in_pods${each#/proc/} $started
+"
+  done
+  printf '%s' "${in_pods:-$found}"
+}
+
+# The 22nd field of /proc/PID/stat; the second one may have blanks and brackets in it.
+start_of() {
+  # shellcheck disable=SC2086 # the fields are to be split
+  set -- ${1##*) }
+  shift 19
+  printf '%s' "$1"
+}
+
+# The certificates of this node, without their keys.
+certificates() {
+  for each in "$kubernetes"/pki/*.crt "$kubernetes"/pki/etcd/*.crt; do
+    [ -f "$each" ] || continue
+    printf 'certificate=%s %s %s\n' "${each#"$kubernetes"/}" "$(stat -c %Y "$each")" "$(base64 -w 0 <"$each")"
+  done
+  for each in "$kubernetes"/*.conf; do
+    data=$(grep -s '^ *client-certificate-data: ' "$each" | head -n 1)
+    [ -n "$data" ] || continue
+    printf 'certificate=%s %s %s\n' "${each#"$kubernetes"/}" "$(stat -c %Y "$each")" "${data##* }"
+  done
+}
+
+# etcdctl of the node, or that in the container of etcd, which is static in its official image.
+etcdctl_path() {
+  command -v etcdctl && return 0
+  pid=$(processes_of etcd | head -n 1 | cut -d ' ' -f 1)
+  for each in /usr/local/bin /usr/bin /bin; do
+    inside=/proc/$pid/root$each/etcdctl
+    [ -x "$inside" ] && "$inside" version >/dev/null 2>&1 && printf '%s' "$inside" && return 0
+  done
+}
+
+# The server that kubeconfigs of this node use, and whether it is an address of the node itself.
+endpoint() {
+  line=$(grep -s '^ *server: ' "$kubernetes/kubelet.conf" | head -n 1)
+  server=${line##*server: }
+  printf 'server=%s\n' "$server"
+  name=${server#*://}
+  name=${name%/*}
+  name=${name%:*}
+  address=$(getent ahosts "$name" 2>/dev/null | head -n 1 | cut -d ' ' -f 1)
+  [ -n "$address" ] && grep -q -- "|-- $address\$" /proc/net/fib_trie 2>/dev/null && printf 'own_server=yes\n'
+}
+
+firewall() {
+  if command -v iptables >/dev/null 2>&1 && iptables -w -n -L INPUT >/dev/null 2>&1; then
+    printf iptables
+  elif command -v nft >/dev/null 2>&1 && nft list tables >/dev/null 2>&1; then
+    printf nft
+  fi
+}
+
+# Issue a certificate in a directory of its own, to see what this kubeadm issues:
+# trial KUBEADM CONFIGURATION, which ends with the ClusterConfiguration
+trial() {
+  mkdir -p "$run" && folder=$(mktemp -d "$run/trial.XXXXXX") || fail "$run cannot be written"
+  printf '%scertificatesDir: %s\n' "$2" "$folder/pki" >"$folder/kubeadm.yaml"
+  for each in ca apiserver-kubelet-client; do
+    said=$(cd "$folder" && "$1" init phase certs "$each" --config "$folder/kubeadm.yaml" 2>&1 </dev/null) ||
+      { rm -rf "$folder"; fail "kubeadm cannot issue a certificate for trial: $(last_line "$said")"; }
+  done
+  printf 'issued=%s\n' "$(base64 -w 0 <"$folder/pki/apiserver-kubelet-client.crt")"
+  rm -rf "$folder"
+}
+
+# --- backups -----------------------------------------------------------------------------------
+
+# The backup of a renewal that has no end, if it is whole and less than a day old.
+find_base() {
+  [ -f "$base" ] || return 0
+  [ "$(($(date +%s) - $(stat -c %Y "$base")))" -lt 86400 ] || return 0
+  generation=$(cat "$base")
+  if (is_whole "$generation") 2>/dev/null; then
+    printf '%s' "$generation"
+  fi
+}
+
+# Print the sha256 of each file below the current directory.
+sums() {
+  for each in "$1"/* "$1"/.[!.]*; do
+    if [ -L "$each" ]; then
+      continue
+    elif [ -d "$each" ]; then
+      (sums "$each")
+    elif [ -f "$each" ]; then
+      sha256sum -- "$each"
+    fi
+  done
+}
+
+# Whether a backup is there and has what was written: is_whole GENERATION
+is_whole() {
+  [ -f "$backups/$1/meta" ] || fail "there is no backup $1"
+  (cd "$backups/$1" && sha256sum --status -c sha256) || fail "the backup $1 is damaged"
+}
+
+# Whether this run has a backup, and the renewal is marked as begun: has_base GENERATION
+has_base() {
+  [ "$(cat "$base" 2>/dev/null)" = "$1" ] || fail "the renewal has not begun"
+  is_whole "$1"
+}
+
+# Keep /etc/kubernetes and the rest of a node that a renewal needs:
+# keep GENERATION KUBELET-CONFIGMAP KUBECTL ETCDCTL, the last two may be empty
+keep() {
+  part=$backups/$1.part
+  rm -rf "$part" && mkdir -p "$part/kubelet" || fail "$part cannot be made: no space?"
+  chmod 700 "$backups" "$part"
+  copy_tree "$kubernetes" "$part/kubernetes"
+  for each in config.yaml kubeadm-flags.env pki; do
+    [ -e "$kubelet_files/$each" ] && copy_tree "$kubelet_files/$each" "$part/kubelet/$each"
+  done
+  keep_config_maps "$part" "$2" "$3"
+  keep_etcd "$part" "$4"
+  (cd "$part" && list=$(sums .) && printf '%s\n' "$list" >sha256) || no_backup "$part" "it cannot be written: no space?"
+  for tree in kubernetes:"$kubernetes" kubelet/pki:"$kubelet_files/pki"; do
+    same_tree "${tree#*:}" "$part/${tree%%:*}"
+  done
+  (cd "$part" && sha256sum --status -c sha256) || no_backup "$part" "what was written differs"
+  printf '%s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$part/meta" || no_backup "$part" "it cannot be written: no space?"
+  sync
+  rm -rf "${backups:?}/$1" && mv "$part" "$backups/$1" && printf '%s\n' "$1" >"$base.part" && mv "$base.part" "$base" ||
+    fail "$backups/$1 cannot be written"
+}
+
+no_backup() {
+  rm -rf "$1"
+  fail "the backup ${1%.part} could not be made: $2"
+}
+
+copy_tree() {
+  cp -a -- "$1" "$2" 2>/dev/null || no_backup "$part" "$1 cannot be copied: no space?"
+}
+
+# Whether two trees have the same files: same_tree ORIGINAL COPY
+same_tree() {
+  [ -d "$1" ] || return 0
+  [ "$(cd "$1" && sums .)" = "$(cd "$2" && sums .)" ] || no_backup "$part" "$1 was changed meanwhile, or the copy differs"
+}
+
+keep_config_maps() {
+  for map in kubeadm-config "$2"; do
+    [ -n "$3" ] && "$3" --kubeconfig "$kubernetes/admin.conf" --request-timeout 20s -n kube-system get configmap "$map" -o yaml \
+      >"$1/$map.yaml" 2>/dev/null </dev/null && [ -s "$1/$map.yaml" ] && continue
+    rm -f -- "$1/$map.yaml"
+    printf '%s\n' "the ConfigMap $map" >>"$1/missing"
+  done
+}
+
+keep_etcd() {
+  if [ ! -f "$manifests/etcd.yaml" ] || [ -z "$2" ]; then
+    printf '%s\n' "a snapshot of etcd" >>"$1/missing"
+    return 0
+  fi
+  said=$(etcd_client "$2" snapshot save "$1/etcd.db" 2>&1) || no_backup "$1" "no snapshot of etcd: $(last_line "$said")"
+  said=$(etcd_client "$2" snapshot status "$1/etcd.db" 2>&1) ||
+    no_backup "$1" "the snapshot of etcd cannot be read: $(last_line "$said")"
+  rm -f -- "$1/etcd.db.part"
+}
+
+# etcd_client ETCDCTL WORD...
+etcd_client() {
+  client=$1
+  shift
+  ETCDCTL_API=3 "$client" --endpoints https://127.0.0.1:2379 --cacert "$kubernetes/pki/etcd/ca.crt" \
+    --cert "$kubernetes/pki/etcd/server.crt" --key "$kubernetes/pki/etcd/server.key" "$@" </dev/null
+}
+
+# What a backup does not have.
+missing_of() {
+  [ -f "$backups/$1/missing" ] || return 0
+  while read -r each; do
+    printf 'missing=%s\n' "$each"
+  done <"$backups/$1/missing"
+}
+
+# The renewal has ended.
+finish() {
+  rm -f -- "$base" "$base.renewed"
+}
+
+unfinished_base() {
+  [ ! -e "$base" ] || fail "the renewal has no end yet"
+}
+
+# --- renewal -------------------------------------------------------------------------------------
+
+# renew_certificates GENERATION KUBEADM WORD...
+renew_certificates() {
+  generation=$1
+  shift
+  said=$("$@" 2>&1 </dev/null) || fail "kubeadm failed: $(last_line "$said")"
+  printf '%s\n' "$generation" >"$base.renewed" || fail "$base.renewed cannot be written"
+}
+
+# Whether kubeadm has renewed all in the renewal with this backup: has_renewed GENERATION
+has_renewed() {
+  [ "$(cat "$base.renewed" 2>/dev/null)" = "$1" ] || fail "kubeadm has not renewed all"
+}
+
+# Replace lines of a manifest, at once, which makes kubelet restart the pod:
+# rewrite NAME SOURCE SHA256-OF-SOURCE SHA256-NOW LINE REMOVED TEXT SHA256-AFTERWARDS
+rewrite() {
+  target=$manifests/$1.yaml
+  [ "$(sha_of "$target")" = "$8" ] && return 0
+  has_sha "$2" "$3"
+  [ "$(sha_of "$target")" = "$4" ] || fail "$target was changed after the plan was made"
+  mkdir -p "$run" && processes_of "$1" >"$run/$1.before" || fail "$run cannot be written"
+  # Not in the directory of manifests: kubelet reads every file there.
+  temporary=$kubernetes/.kbuild-$1.yaml
+  copy_all "$target" "$temporary" || fail "$temporary cannot be written: no space?"
+  { head -n "$5" -- "$2" && printf '%s' "$7" && tail -n "+$(($5 + $6 + 1))" -- "$2"; } >"$temporary" ||
+    { rm -f -- "$temporary"; fail "$temporary cannot be written: no space?"; }
+  replace_manifest "$1" "$temporary" "$8"
+}
+
+# replace_manifest NAME TEMPORARY SHA256
+replace_manifest() {
+  [ "$(sha_of "$2")" = "$3" ] || { rm -f -- "$2"; fail "$2 does not have the sha256 $3: no space?"; }
+  sync "$2" 2>/dev/null
+  mv -f -- "$2" "$manifests/$1.yaml" || fail "$manifests/$1.yaml cannot be replaced"
+}
+
+# Whether a component was started after its manifest was changed; waits: restarted NAME SECONDS
+restarted() {
+  left=$(($2 * 5))
+  while [ "$left" -gt 0 ]; do
+    now=$(processes_of "$1")
+    if [ -n "$now" ] && [ "$(printf '%s\n' "$now" | wc -l)" -eq 1 ] && is_new "$1" "$now"; then
+      printf 'process=%s %s\n' "$1" "$now"
+      return 0
+    fi
+    left=$((left - 1))
+    sleep 0.2
+  done
+  if [ -z "$now" ]; then
+    fail "kubelet stopped $1 and did not start it again within $2 seconds"
+  fi
+  fail "kubelet did not restart $1 within $2 seconds after $manifests/$1.yaml was changed; the old process still runs"
+}
+
+# Whether a manifest is as planned, and its component was started since: is_restarted NAME SHA256
+is_restarted() {
+  has_sha "$manifests/$1.yaml" "$2"
+  restarted "$1" 1
+}
+
+is_new() {
+  if [ -f "$run/$1.before" ]; then
+    ! grep -qx -- "$2" "$run/$1.before"
+    return
+  fi
+  clock_ticks=$(getconf CLK_TCK 2>/dev/null || echo 100)
+  line=$(process "$1")
+  [ "${line##* }" -ge "$(stat -c %Y "$manifests/$1.yaml")" ]
+}
+
+# --- the way back --------------------------------------------------------------------------------
+
+# Put the certificates and kubeconfigs of a backup in their places: restore_files GENERATION
+restore_files() {
+  is_whole "$1"
+  rm -f -- "$base.renewed"
+  (cd "$backups/$1/kubernetes" && restore_below .) || fail "the files of the backup $1 cannot be put back: no space?"
+}
+
+restore_below() {
+  for file in "$1"/*; do
+    case ${file#./} in
+      # kubelet renews its own, and manifests are replaced one at a time.
+      manifests|kubelet.conf|bootstrap-kubelet.conf) continue ;;
+    esac
+    if [ -d "$file" ] && [ ! -L "$file" ]; then
+      mkdir -p "$kubernetes/$file" && (restore_below "$file") || return 1
+    elif [ "$(sha_of "$file")" != "$(sha_of "$kubernetes/$file")" ]; then
+      beside=$(dirname -- "$kubernetes/$file")/.kbuild-restore
+      rm -f -- "$beside"
+      # A new time: what was started before has not read it.
+      copy_all "$file" "$beside" && touch -- "$beside" && mv -f -- "$beside" "$kubernetes/$file" || return 1
+    fi
+  done
+}
+
+# Whether certificates and kubeconfigs are those of a backup: has_files GENERATION
+has_files() {
+  is_whole "$1"
+  (cd "$backups/$1/kubernetes" && same_below .) || fail "the files are not those of the backup $1"
+}
+
+same_below() {
+  for file in "$1"/*; do
+    case ${file#./} in
+      manifests|kubelet.conf|bootstrap-kubelet.conf) continue ;;
+    esac
+    if [ -d "$file" ] && [ ! -L "$file" ]; then
+      (same_below "$file") || return 1
+    elif [ "$(sha_of "$file")" != "$(sha_of "$kubernetes/$file")" ]; then
+      return 1
+    fi
+  done
+}
+
+# Take back a renewal that failed at a component: its files and its manifest are those of the
+# backup again, and it runs: go_back GENERATION NAME SECONDS
+go_back() {
+  restore_files "$1"
+  kept=$backups/$1/kubernetes/manifests/$2.yaml
+  sha=$(sha_of "$kept")
+  [ -n "$sha" ] || fail "the backup $1 has no manifest of $2"
+  [ "$(sha_of "$manifests/$2.yaml")" = "$sha" ] && return 0
+  temporary=$kubernetes/.kbuild-$2.yaml
+  copy_all "$kept" "$temporary" && touch -- "$temporary" || fail "$temporary cannot be written: no space?"
+  replace_manifest "$2" "$temporary" "$sha"
+  left=$3
+  while [ "$left" -gt 0 ]; do
+    sleep 1
+    left=$((left - 1))
+    [ -n "$(processes_of "$2")" ] || continue
+    [ "$left" -lt "$(($3 - 5))" ] && return 0
+  done
+  fail "$2 does not run $3 seconds after its old manifest was put back"
+}
+
+# The manifests of a backup: manifests_of GENERATION
+manifests_of() {
+  is_whole "$1"
+  for each in etcd kube-apiserver kube-controller-manager kube-scheduler; do
+    kept=$backups/$1/kubernetes/manifests/$each.yaml
+    [ -f "$kept" ] && printf 'manifest=%s %s %s\n' "$each" 0 "$(base64 -w 0 <"$kept")"
+  done
+  kubernetes=$backups/$1/kubernetes
+  certificates
+}
+
+# --- drain -----------------------------------------------------------------------------------------
+
+# Reject new connections to a port from other machines; a timer here ends that, whatever happens
+# to kbuild and the connection: drain PORT SECONDS WAIT
+drain() {
+  undrain "$1"
+  mkdir -p "$run" || fail "$run cannot be made"
+  setsid=$(command -v setsid || true)
+  # The timer is there before the rule is.
+  $setsid sh -c 'sleep "$1"; shift; eval "$1"' kbuild-drain "$2" "$(undrain_words "$1")" </dev/null >/dev/null 2>&1 &
+  printf '%s\n' "$!" >"$run/drain.pid" || fail "$run cannot be written"
+  case $(firewall) in
+    iptables)
+      # shellcheck disable=SC2046 # words of a rule
+      iptables -w -I INPUT $(drain_rule "$1") || fail "iptables cannot reject connections to port $1"
+      command -v ip6tables >/dev/null 2>&1 && ip6tables -w -I INPUT $(drain_rule "$1") 2>/dev/null
+      ;;
+    nft)
+      nft -f - <<RULES || fail "nft cannot reject connections to port $1"
+table inet kbuild_drain {
+  chain input {
+    type filter hook input priority -10;
+    iifname != "lo" tcp dport $1 tcp flags & (syn|ack) == syn reject with tcp reset
+  }
+}
+RULES
+      ;;
+    *) fail "neither iptables nor nft works here" ;;
+  esac
+  sleep "$3"
+}
+
+drain_rule() {
+  printf '%s' "-p tcp --dport $1 --syn ! -i lo -m comment --comment kbuild-drain -j REJECT --reject-with tcp-reset"
+}
+
+undrain_words() {
+  printf '%s' "while iptables -w -D INPUT $(drain_rule "$1"); do :; done; while ip6tables -w -D INPUT $(drain_rule "$1"); do :; done; nft delete table inet kbuild_drain"
+}
+
+# Accept connections again: undrain PORT
+undrain() {
+  (eval "$(undrain_words "$1")") >/dev/null 2>&1
+  pid=$(cat "$run/drain.pid" 2>/dev/null)
+  if [ -n "$pid" ] && grep -q kbuild-drain "/proc/$pid/cmdline" 2>/dev/null; then
+    kill "$pid" 2>/dev/null
+  fi
+  rm -f -- "$run/drain.pid"
+}
+
+# Whether new connections are rejected: drained PORT
+drained() {
+  # shellcheck disable=SC2046 # words of a rule
+  case $(firewall) in
+    iptables) iptables -w -C INPUT $(drain_rule "$1") 2>/dev/null || fail "connections to port $1 are accepted" ;;
+    nft) nft list table inet kbuild_drain >/dev/null 2>&1 || fail "connections to port $1 are accepted" ;;
+    *) fail "neither iptables nor nft works here" ;;
+  esac
+}
+
+undrained() {
+  (drained "$1") 2>/dev/null && fail "connections to port $1 are still rejected"
+  return 0
+}
+
+# --- copies of admin.conf --------------------------------------------------------------------------
+
+home_of() {
+  entry=$(getent passwd "$1") || fail "there is no user $1"
+  entry=${entry%:*}
+  printf '%s' "${entry##*:}"
+}
+
+# Whether ~USER/.kube/config is as admin.conf is: has_kubeconfig USER
+has_kubeconfig() {
+  home=$(home_of "$1") || exit 1
+  [ "$(sha_of "$home/.kube/config")" = "$(sha_of "$kubernetes/admin.conf")" ] || fail "$home/.kube/config differs from admin.conf"
+}
+
+# Copy admin.conf to ~USER/.kube/config and keep the old one: give_kubeconfig USER TIME
+give_kubeconfig() {
+  home=$(home_of "$1") || exit 1
+  config=$home/.kube/config
+  [ -d "$home" ] || fail "$home does not exist"
+  # All of it as the user: nobody's link may lead root elsewhere.
+  as_user "$1" sh -c 'umask 077; mkdir -p "$1" && cat >"$1/.config.kbuild"' kbuild "$home/.kube" <"$kubernetes/admin.conf" ||
+    fail "$home/.kube cannot be written"
+  as_user "$1" sh -c '
+    [ ! -f "$1" ] || cp -p -- "$1" "$1.$2" || exit 1
+    [ ! -f "$1" ] || chmod --reference="$1" -- "$3" || exit 1
+    mv -f -- "$3" "$1"' kbuild "$config" "$2" "$home/.kube/.config.kbuild" || fail "$config cannot be replaced"
+}
+
+# as_user USER WORD...
+as_user() {
+  name=$1
+  shift
+  if [ "$(id -u "$name")" = 0 ]; then
+    "$@"
+  else
+    chroot --userspec="$(id -u "$name"):$(id -g "$name")" --groups= / "$@"
+  fi
+}

@@ -1,0 +1,209 @@
+"""What control planes are like: their manifests, certificates and processes."""
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import MappingProxyType
+
+from packaging.version import InvalidVersion, Version
+
+from kbuild.kubernetes.configuration import configuration_of
+from kbuild.kubernetes.renewal import Renewal, renewal_of
+from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, values_of
+from kbuild.nodes.model import HostFacts, Refusal
+from kbuild.nodes.renew.calls import call
+from kbuild.nodes.renew.manifest import Manifest
+from kbuild.nodes.survey import at_once
+from kbuild.x509.api import CertificateFacts, Unreadable, quiet, read_certificate
+
+# In the order in which they restart.
+COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+# What each component reads when it starts, below /etc/kubernetes.
+READS = MappingProxyType(
+    {
+        "etcd": ("pki/etcd/server.crt", "pki/etcd/peer.crt"),
+        "kube-apiserver": (
+            *("pki/apiserver.crt", "pki/apiserver-kubelet-client.crt"),
+            *("pki/apiserver-etcd-client.crt", "pki/front-proxy-client.crt"),
+        ),
+        "kube-controller-manager": ("controller-manager.conf",),
+        "kube-scheduler": ("scheduler.conf",),
+    }
+)
+_TRIAL = """\
+apiVersion: {api}
+kind: InitConfiguration
+localAPIEndpoint: {{advertiseAddress: 192.0.2.1}}
+nodeRegistration: {{name: kbuild-trial, criSocket: "{socket}"}}
+---
+apiVersion: {api}
+kind: ClusterConfiguration
+kubernetesVersion: {version}
+"""
+_SOCKET = "/run/kbuild/none.sock"
+_ASK_AGAIN = "see what is wrong there; the same command asks again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """A running process; ``started`` in seconds since the epoch."""
+
+    pid: int
+    started: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A certificate in a file; ``changed`` is the time of the file, in seconds since the epoch."""
+
+    changed: int
+    facts: CertificateFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlPlane:
+    """What a control plane is like.
+
+    ``missing`` are the keys of CAs that are not there. ``lifetime`` is that of the certificates
+    that its kubeadm issues. ``size`` is that of what a backup holds, in KiB. ``server`` is the
+    address that kubeconfigs use, ``own_server`` tells whether the node itself has that address.
+    ``base`` is the backup of a renewal that was begun and has no end.
+    """
+
+    facts: HostFacts
+    manifests: Mapping[str, Manifest]
+    certificates: Mapping[str, Stored]
+    processes: Mapping[str, tuple[Process, ...]]
+    missing: tuple[str, ...]
+    lifetime: timedelta
+    pods: str
+    size: int
+    kubectl: str
+    etcdctl: str
+    firewall: str
+    server: str
+    own_server: bool
+    base: str
+    backups: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Return the name of the host."""
+        return self.facts.host.name
+
+    @property
+    def renewal(self) -> Renewal:
+        """Return how its kubeadm renews."""
+        return renewal_of(Version(self.facts.version))
+
+    @property
+    def renewed(self) -> tuple[str, ...]:
+        """Return the files that its kubeadm renews, below /etc/kubernetes."""
+        files = [*self.renewal.files, *(self.renewal.etcd if "etcd" in self.manifests else ())]
+        return tuple(file for file in files if file in self.certificates)
+
+
+def survey_control_planes(
+    facts: list[HostFacts], connections: Mapping[str, Connection], parallel: int
+) -> tuple[list[ControlPlane], list[Refusal]]:
+    """Ask control planes what they are like; a refusal for each that cannot be asked."""
+    found: list[ControlPlane] = []
+    refused: list[Refusal] = []
+
+    def ask(each: HostFacts) -> None:
+        try:
+            found.append(_control_plane(each, connections[each.host.name]))
+        except (CallFailed, ConnectionFailed, LookupError, ValueError) as error:
+            refused.append(Refusal(host=each.host.name, reason=str(error), todo=_ASK_AGAIN))
+
+    at_once(facts, ask, parallel)
+    return sorted(found, key=lambda each: each.name), sorted(refused, key=lambda each: each.host)
+
+
+def certificates_of(values: Mapping[str, list[str]]) -> dict[str, Stored]:
+    """Return the certificates that the function ``certificates`` prints, by their files.
+
+    Raises ValueError for one that cannot be read.
+    """
+    return dict(_certificates(values))
+
+
+def manifests_of(values: Mapping[str, list[str]]) -> dict[str, Manifest]:
+    """Return the manifests that a function prints, by their components."""
+    found = {}
+    for line in values.get("manifest", ()):
+        name, changed, content = line.split(" ", 2)
+        found[name] = Manifest(content=base64.b64decode(content), changed=int(changed))
+    return found
+
+
+def read_again(connection: Connection) -> dict[str, Stored]:
+    """Return the certificates of a node as they are now; raises CallFailed."""
+    try:
+        return certificates_of(values_of(connection.call(call("certificates"))))
+    except ValueError as error:
+        raise CallFailed(str(error), "") from error
+
+
+def _control_plane(facts: HostFacts, connection: Connection) -> ControlPlane:
+    values = values_of(connection.call(call("control_plane"), timeout=120))
+
+    def one(name: str) -> str:
+        return next(iter(values.get(name, ())), "")
+
+    return ControlPlane(
+        facts=facts,
+        manifests=manifests_of(values),
+        certificates=certificates_of(values),
+        processes=_processes(values),
+        missing=tuple(values.get("missing", ())),
+        lifetime=_lifetime(facts, connection),
+        pods=one("pods").partition(":")[2].strip().strip("\"'"),
+        size=int(one("size")),
+        kubectl=one("kubectl"),
+        etcdctl=one("etcdctl"),
+        firewall=one("firewall"),
+        server=one("server"),
+        own_server=one("own_server") == "yes",
+        base=one("base"),
+        backups=tuple(sorted(values.get("backup", ()))),
+    )
+
+
+def _lifetime(facts: HostFacts, connection: Connection) -> timedelta:
+    """Return how long the certificates are valid that the kubeadm of a node issues.
+
+    kubeadm takes the begin of the CA as that of a certificate, and counts from now
+    (cmd/kubeadm/app/util/pkiutil/pki_helpers.go, NewSignedCert, v1.20.2).
+    """
+    try:
+        api = configuration_of(Version(facts.version)).kubeadm_api
+    except InvalidVersion as error:
+        message = "its kubeadm does not say which version it is"
+        raise ValueError(message) from error
+    text = _TRIAL.format(api=api, socket=_SOCKET, version=facts.version)
+    values = values_of(connection.call(call("trial", facts.target, text), timeout=120))
+    issued = read_certificate(base64.b64decode(values["issued"][0]))
+    return issued.not_after - datetime.fromtimestamp(facts.clock, tz=issued.not_after.tzinfo)
+
+
+def _certificates(values: Mapping[str, list[str]]) -> Iterator[tuple[str, Stored]]:
+    for line in values.get("certificate", ()):
+        file, changed, content = line.split(" ", 2)
+        try:
+            with quiet():
+                facts = read_certificate(base64.b64decode(content))
+        except (Unreadable, binascii.Error) as error:
+            message = f"/etc/kubernetes/{file} cannot be read: {error}"
+            raise ValueError(message) from error
+        yield file, Stored(changed=int(changed), facts=facts)
+
+
+def _processes(values: Mapping[str, list[str]]) -> dict[str, tuple[Process, ...]]:
+    found: dict[str, tuple[Process, ...]] = {}
+    for line in values.get("process", ()):
+        name, pid, _, started = line.split(" ")
+        found[name] = (*found.get(name, ()), Process(pid=int(pid), started=int(started)))
+    return found

@@ -1,0 +1,154 @@
+"""The plan that takes a renewal back: the files of a backup, and the same careful restarts."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, values_of
+from kbuild.nodes.model import HostPlan, Refusal, Step
+from kbuild.nodes.renew.calls import call
+from kbuild.nodes.renew.facts import (
+    COMPONENTS,
+    ControlPlane,
+    Stored,
+    certificates_of,
+    manifests_of,
+)
+from kbuild.nodes.renew.manifest import BadManifest, Manifest, restart_edit
+from kbuild.nodes.renew.plan import (
+    BACKUPS,
+    UNDO,
+    drained,
+    healthy_step,
+    keep_step,
+    needs_restart,
+    of_renewal,
+    restart_step,
+    settled_step,
+    unready,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UndoWishes:
+    """What the user asks of an undo; the fields are those of RenewWishes."""
+
+    at: str
+    drain: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backup:
+    """A backup of a control plane: its manifests and certificates."""
+
+    name: str
+    manifests: Mapping[str, Manifest]
+    certificates: Mapping[str, Stored]
+
+
+def choose_backup(plane: ControlPlane, to: str, connection: Connection) -> Backup | Refusal:
+    """Return the newest backup whose name begins with ``to``.
+
+    If that is empty, it is the one that an undo without an end brings back, or the one that the
+    last renewal made.
+    """
+    begun = plane.base.partition(UNDO)[2]
+    fitting = [
+        name
+        for name in plane.backups
+        if (name.startswith(to) if to else name == begun if begun else of_renewal(name))
+    ]
+    if not fitting:
+        having = ", ".join(plane.backups) or "none"
+        reason = f"it has no backup {to}" if to else "it has no backup of a renewal"
+        return Refusal(host=plane.name, reason=reason, todo=f"its backups: {having}")
+    name = fitting[-1]
+    try:
+        values = values_of(connection.call(call("manifests_of", name)))
+        return Backup(
+            name=name, manifests=manifests_of(values), certificates=certificates_of(values)
+        )
+    except (CallFailed, ConnectionFailed, ValueError) as error:
+        todo = f"choose another with --to: {', '.join(plane.backups)}"
+        return Refusal(host=plane.name, reason=str(error), todo=todo)
+
+
+def _differs(plane: ControlPlane, backup: Backup) -> bool:
+    def of(stored: Mapping[str, Stored]) -> dict[str, str]:
+        return {file: stored[file].facts.fingerprint for file in plane.renewed if file in stored}
+
+    return of(plane.certificates) != of(backup.certificates)
+
+
+def plan_undo(
+    planes: Sequence[ControlPlane],
+    chosen: Mapping[str, Backup],
+    sick: Collection[str],
+    wishes: UndoWishes,
+) -> tuple[list[HostPlan], list[Refusal]]:
+    """Return a plan for each control plane, or why some must not be changed: then there is none.
+
+    Those that are ``sick`` come first, and then the others, the last one first.
+    """
+    refused = [refusal for plane in planes for refusal in _refusals(plane, chosen[plane.name])]
+    if refused:
+        return [], refused
+    last_first = planes[::-1]
+    order = sorted(last_first, key=lambda plane: plane.name not in sick)
+    healthy = {plane.name for plane in planes if plane.name not in sick}
+    plans = []
+    for plane in order:
+        others = sorted(healthy - {plane.name})
+        healthy.add(plane.name)
+        steps = _steps(plane, planes, chosen[plane.name], wishes)
+        if steps:
+            seen = healthy_step(others), settled_step(sorted(healthy))
+            steps = (seen[0], *steps, seen[1])
+        plans.append(HostPlan(host=plane.facts.host, steps=steps))
+    return plans, []
+
+
+def _refusals(plane: ControlPlane, backup: Backup) -> Iterator[Refusal]:
+    yield from unready(plane, may_be_down=True)
+    todo = "choose another with --to"
+    if plane.manifests.keys() != backup.manifests.keys():
+        reason = f"the backup {backup.name} has other static pods than the node has now"
+        yield Refusal(host=plane.name, reason=reason, todo=todo)
+    for name, manifest in backup.manifests.items():
+        try:
+            restart_edit(manifest.content, "")
+        except BadManifest as error:
+            reason = f"the manifest of {name} in the backup {backup.name}: {error}"
+            yield Refusal(host=plane.name, reason=reason, todo=todo)
+
+
+def _steps(
+    plane: ControlPlane, planes: Sequence[ControlPlane], backup: Backup, wishes: UndoWishes
+) -> tuple[Step, ...]:
+    waiting = [c for c in COMPONENTS if c in plane.manifests]
+    if not _differs(plane, backup):
+        waiting = [c for c in waiting if needs_restart(plane, c)]
+    begun = plane.base if plane.base.endswith(UNDO + backup.name) else ""
+    if not waiting and not begun:
+        return ()
+    own = begun or f"{wishes.at}{UNDO}{backup.name}"
+    restarts = [
+        restart_step(plane, each, wishes.at, own, (backup.name, backup.manifests[each]))
+        for each in waiting
+    ]
+    return (
+        keep_step(plane, own, etcdctl=""),
+        _restore_step(backup.name, own),
+        *drained(plane, planes, restarts, is_wanted=wishes.drain),
+    )
+
+
+def _restore_step(name: str, own: str) -> Step:
+    return Step(
+        name="restore",
+        what=f"bring back certificates and kubeconfigs from {BACKUPS}/{name}",
+        why="they take the place of those that were renewed",
+        check=call("has_files", name),
+        do=call("restore_files", name),
+        confirm=call("has_files", name),
+        undo=call("restore_files", own),
+    )

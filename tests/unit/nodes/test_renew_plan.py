@@ -1,0 +1,314 @@
+"""Plans of a renewal and of an undo, and what is refused."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import cast
+
+import pytest
+
+from kbuild.nodes.connection import Connection
+from kbuild.nodes.model import Call, Host, HostFacts
+from kbuild.nodes.renew.facts import COMPONENTS, ControlPlane, Process, Stored
+from kbuild.nodes.renew.health import is_fresh
+from kbuild.nodes.renew.manifest import Manifest
+from kbuild.nodes.renew.plan import RenewWishes, of_renewal, plan_renewal
+from kbuild.nodes.renew.undo import Backup, UndoWishes, choose_backup, plan_undo
+from kbuild.x509.api import CertificateFacts, read_certificate
+from tests.support import authority
+from tests.unit.nodes.test_renew_manifest import APISERVER
+
+NOW = datetime(2026, 11, 26, 19, tzinfo=UTC)
+LEAF = timedelta(days=36500)
+AT = "20261126T190000Z"
+RENEWED = (
+    *("pki/apiserver.crt", "pki/apiserver-kubelet-client.crt", "pki/front-proxy-client.crt"),
+    *("admin.conf", "controller-manager.conf", "scheduler.conf"),
+    *("pki/apiserver-etcd-client.crt", "pki/etcd/server.crt", "pki/etcd/peer.crt"),
+    "pki/etcd/healthcheck-client.crt",
+)
+_ISSUED = read_certificate(authority.issue("kube-apiserver", years=1).pem)
+
+
+def certificate(end: datetime, name: str = "a") -> CertificateFacts:
+    return replace(_ISSUED, not_after=end, fingerprint=name)
+
+
+def host_facts(name: str) -> HostFacts:
+    return HostFacts(
+        host=Host(name=name),
+        uid=0,
+        clock=int(NOW.timestamp()),
+        asked_at=NOW.timestamp(),
+        machine="x86_64",
+        has_gzip=True,
+        kubeadm="/usr/bin/kubeadm",
+        target="/usr/bin/kubeadm",
+        sha256="0" * 64,
+        version="v1.20.2",
+        kubelet="v1.20.2",
+        free=1 << 20,
+        state_free=1 << 20,
+        package="",
+        is_held=False,
+        is_read_only=False,
+        is_control_plane=True,
+        busy=(),
+        generations=(),
+        unfinished="",
+    )
+
+
+def control_plane(name: str = "n1", end: datetime = NOW + timedelta(days=90)) -> ControlPlane:
+    started = int(NOW.timestamp()) - 1000
+    changed = started - 10
+    return ControlPlane(
+        facts=host_facts(name),
+        manifests={each: Manifest(content=APISERVER) for each in COMPONENTS},
+        certificates={f: Stored(changed=changed, facts=certificate(end)) for f in RENEWED},
+        processes={each: (Process(pid=1, started=started),) for each in (*COMPONENTS, "kubelet")},
+        missing=(),
+        lifetime=LEAF,
+        pods="/etc/kubernetes/manifests",
+        size=1000,
+        kubectl="/usr/bin/kubectl",
+        etcdctl="/usr/bin/etcdctl",
+        firewall="iptables",
+        server="https://balancer:6443",
+        own_server=False,
+        base="",
+        backups=(),
+    )
+
+
+def three(end: datetime = NOW + timedelta(days=90)) -> list[ControlPlane]:
+    return [control_plane(name, end) for name in ("n1", "n2", "n3")]
+
+
+def names(planes: list[ControlPlane], wishes: RenewWishes | None = None) -> list[list[str]]:
+    plans, refused = plan_renewal(planes, wishes or RenewWishes(at=AT))
+    assert not refused
+    return [[step.name for step in plan.steps] for plan in plans]
+
+
+def reasons(planes: list[ControlPlane], wishes: RenewWishes | None = None) -> str:
+    plans, refused = plan_renewal(planes, wishes or RenewWishes(at=AT))
+    assert not plans
+    return "\n".join(f"{each.host}: {each.reason}; {each.todo}" for each in refused)
+
+
+def test_the_steps_are_in_their_order_and_etcd_restarts_while_drained() -> None:
+    steps = [
+        *("healthy", "back-up", "renew", "drain", "restart-etcd", "restart-kube-apiserver"),
+        *("undrain", "restart-kube-controller-manager", "restart-kube-scheduler", "settled"),
+    ]
+    assert names(three()) == [steps] * 3
+
+
+def test_the_plan_says_what_is_run_and_what_must_be_seen() -> None:
+    plans, _ = plan_renewal(three(), RenewWishes(at=AT))
+    steps = {step.name: step for step in plans[0].steps}
+    assert steps["renew"].do.arguments[1:] == ("/usr/bin/kubeadm", "certs", "renew", "all")
+    (dates,) = steps["renew"].proofs
+    assert set(dates.arguments) == set(RENEWED)
+    assert [str(p) for p in steps["restart-kube-apiserver"].proofs] == [
+        "serves kube-apiserver",
+        "healthy kube-apiserver",
+    ]
+    assert [str(p) for p in steps["restart-kube-scheduler"].proofs] == ["healthy kube-scheduler"]
+    assert steps["healthy"].proofs[0].arguments == ("n1", "n2", "n3")
+
+
+def test_an_old_kubeadm_is_called_as_it_knows() -> None:
+    old = control_plane()
+    plans, _ = plan_renewal(
+        [replace(old, facts=replace(old.facts, version="v1.19.3", kubelet=""))], RenewWishes(at=AT)
+    )
+    renew = next(step for step in plans[0].steps if step.name == "renew")
+    assert renew.do.arguments[2:] == ("alpha", "certs", "renew", "all")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda p: replace(p, firewall=""), "neither iptables nor nft"),
+        (lambda p: replace(p, own_server=True), "of a control plane itself"),
+    ],
+)
+def test_no_drain_where_nobody_would_take_over(
+    change: Callable[[ControlPlane], ControlPlane], why: str
+) -> None:
+    plans, _ = plan_renewal([change(each) for each in three()], RenewWishes(at=AT))
+    for plan in plans:
+        assert "drain" not in [step.name for step in plan.steps]
+        assert why in plan.notes[0]
+
+
+def test_a_balancer_on_the_control_planes_has_another_port() -> None:
+    planes = [replace(p, own_server=True, server="https://10.0.0.9:8443") for p in three()]
+    assert "drain" in names(planes)[0]
+
+
+def test_no_drain_if_not_wanted_or_alone() -> None:
+    assert "drain" not in names(three(), RenewWishes(at=AT, drain=False))[0]
+    (plan,), _ = plan_renewal([control_plane()], RenewWishes(at=AT))
+    assert "no other control plane" in plan.notes[0]
+
+
+def test_new_certificates_need_nothing() -> None:
+    assert names(three(NOW + LEAF)) == [[], [], []]
+
+
+def test_a_run_that_was_killed_goes_on_with_what_is_left() -> None:
+    plane = control_plane(end=NOW + LEAF)
+    base = "20261126T185900Z-renew"
+    now = int(NOW.timestamp())
+    changed = {f: replace(each, changed=now) for f, each in plane.certificates.items()}
+    after_etcd = {**plane.processes, "etcd": (Process(pid=2, started=now + 5),)}
+    plane = replace(plane, certificates=changed, processes=after_etcd, base=base)
+    (steps,) = names([plane])
+    assert steps == [
+        *("healthy", "back-up", "restart-kube-apiserver", "restart-kube-controller-manager"),
+        *("restart-kube-scheduler", "settled"),
+    ]
+    plans, _ = plan_renewal([plane], RenewWishes(at=AT))
+    assert plans[0].steps[1].do.arguments[0] == base
+
+
+def test_a_renewal_that_only_has_no_end_ends() -> None:
+    plane = replace(control_plane(end=NOW + LEAF), base="20261126T185900Z-renew")
+    assert names([plane]) == [["healthy", "back-up", "settled"]]
+
+
+def test_copies_of_admin_conf() -> None:
+    assert names([control_plane(end=NOW + LEAF)], RenewWishes(at=AT, users=("ops",))) == [
+        ["kubeconfig-ops"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda p: replace(p, missing=("pki/ca.key",)), "external CA"),
+        (lambda p: replace(p, pods="/etc/pods"), "/etc/pods"),
+        (lambda p: replace(p, processes={**p.processes, "kubelet": ()}), "kubelet does not run"),
+        (lambda p: replace(p, processes={**p.processes, "etcd": ()}), "no processes of etcd"),
+        (lambda p: replace(p, size=1 << 30), "needed for a backup"),
+        (
+            lambda p: replace(p, manifests={**p.manifests, "etcd": Manifest(content=b"{}")}),
+            "etcd.yaml: it is not a pod",
+        ),
+        (
+            lambda p: replace(p, facts=replace(p.facts, clock=p.facts.clock + 3600)),
+            "clock differs from that of n",
+        ),
+        (
+            lambda p: replace(p, facts=replace(p.facts, clock=p.facts.clock + 3600)),
+            "clock differs from ours",
+        ),
+        (lambda p: replace(p, facts=replace(p.facts, busy=("apt",))), "apt is running"),
+        (lambda p: replace(p, lifetime=timedelta(days=30)), "would make that"),
+    ],
+)
+def test_one_that_must_not_be_changed_refuses_all(
+    change: Callable[[ControlPlane], ControlPlane], reason: str
+) -> None:
+    first, *rest = three()
+    assert reason in reasons([change(first), *rest])
+
+
+def test_shorter_certificates_are_allowed_if_asked_for() -> None:
+    plane = replace(control_plane(), lifetime=timedelta(days=30))
+    assert "renew" in names([plane], RenewWishes(at=AT, may_shorten=True))[0]
+
+
+def test_an_external_etcd_is_named_and_left_alone() -> None:
+    plane = control_plane()
+    manifests = {name: each for name, each in plane.manifests.items() if name != "etcd"}
+    external = replace(plane, manifests=manifests, missing=("pki/etcd/ca.key",))
+    (plan,), refused = plan_renewal([external], RenewWishes(at=AT))
+    assert not refused
+    steps = {step.name: step for step in plan.steps}
+    assert "restart-etcd" not in steps
+    assert not any("etcd" in file for file in steps["renew"].proofs[0].arguments)
+    assert any("not of kubeadm" in note for note in plan.notes)
+
+
+def test_fresh_means_within_a_day() -> None:
+    assert is_fresh(NOW + LEAF - timedelta(hours=23), NOW, LEAF)
+    assert not is_fresh(NOW + LEAF - timedelta(hours=25), NOW, LEAF)
+    assert not is_fresh(NOW + LEAF + timedelta(hours=25), NOW, LEAF)
+
+
+def backup(plane: ControlPlane, mark: str = "b") -> Backup:
+    kept = {f: replace(s, facts=certificate(NOW, mark)) for f, s in plane.certificates.items()}
+    return Backup(name="20261120T000000Z-renew", manifests=plane.manifests, certificates=kept)
+
+
+def test_an_undo_goes_backwards_and_begins_with_what_is_broken() -> None:
+    planes = three()
+    chosen = {each.name: backup(each) for each in planes}
+    plans, refused = plan_undo(planes, chosen, {"n2"}, UndoWishes(at=AT))
+    assert not refused
+    assert [plan.host.name for plan in plans] == ["n2", "n3", "n1"]
+    steps = [step.name for step in plans[0].steps]
+    assert steps == [
+        *("healthy", "back-up", "restore", "drain", "restart-etcd", "restart-kube-apiserver"),
+        *("undrain", "restart-kube-controller-manager", "restart-kube-scheduler", "settled"),
+    ]
+    seen = [plan.steps[0].proofs[0].arguments for plan in plans]
+    assert seen == [("n1", "n3"), ("n1", "n2"), ("n2", "n3")]
+    assert plans[2].steps[-1].proofs[0].arguments == ("n1", "n2", "n3")
+
+
+def test_an_undo_twice_has_nothing_to_do() -> None:
+    plane = control_plane()
+    plans, _ = plan_undo([plane], {"n1": backup(plane, "a")}, set(), UndoWishes(at=AT))
+    assert plans[0].steps == ()
+
+
+def test_a_killed_undo_goes_on() -> None:
+    plane = control_plane()
+    kept = backup(plane, "a")
+    begun = f"20261126T185900Z-undo.{kept.name}"
+    plans, _ = plan_undo([replace(plane, base=begun)], {"n1": kept}, set(), UndoWishes(at=AT))
+    assert plans[0].steps[1].do.arguments[0] == begun
+
+
+def test_an_undo_to_other_static_pods_is_refused() -> None:
+    plane = control_plane()
+    other = replace(backup(plane), manifests={"etcd": Manifest(content=APISERVER)})
+    plans, refused = plan_undo([plane], {"n1": other}, set(), UndoWishes(at=AT))
+    assert not plans
+    assert "other static pods" in refused[0].reason
+
+
+def test_the_backup_of_an_undo_is_none_of_a_renewal() -> None:
+    assert of_renewal("20261126T190000Z-renew")
+    assert not of_renewal("20261126T191000Z-undo.20261126T190000Z-renew")
+    assert not of_renewal("")
+    base = "20261126T191000Z-undo.20261126T190000Z-renew"
+    plans, _ = plan_renewal([replace(control_plane(), base=base)], RenewWishes(at=AT))
+    assert plans[0].steps[1].do.arguments[0] == f"{AT}-renew"
+
+
+def test_an_undo_brings_back_what_the_last_renewal_kept() -> None:
+    import base64
+
+    plane = control_plane()
+    manifest = base64.b64encode(APISERVER).decode()
+
+    class Node:
+        def call(self, function: Call) -> str:
+            assert function.function == "manifests_of"
+            return f"manifest=etcd 0 {manifest}\n"
+
+    node = cast("Connection", Node())
+    first, last = "20261125T000000Z-renew", "20261126T000000Z-renew"
+    own = f"20261126T010000Z-undo.{last}"
+    having = replace(plane, backups=(first, last, own))
+    assert getattr(choose_backup(having, "", node), "name", "") == last
+    assert getattr(choose_backup(having, "20261125", node), "name", "") == first
+    begun = replace(having, base=f"20261126T020000Z-undo.{first}")
+    assert getattr(choose_backup(begun, "", node), "name", "") == first
+    assert "no backup" in getattr(choose_backup(plane, "", node), "reason", "")

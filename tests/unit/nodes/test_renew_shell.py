@@ -1,0 +1,306 @@
+"""The functions of renew.sh, in a shell, with a folder in place of the node's files."""
+
+import base64
+import hashlib
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from kbuild.nodes.renew.manifest import edited, restart_edit
+from tests.support import authority
+from tests.unit.nodes.test_renew_manifest import APISERVER, SCHEDULER
+
+LIBRARY = "".join(
+    resources.files("kbuild.nodes").joinpath(name).read_text() for name in ("node.sh", "renew.sh")
+)
+
+
+NAME = "kube-of-a-test"  # this machine may have a real API server
+
+
+class Shell:
+    """Calls functions with the files of a node below a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.kubernetes = root / "etc/kubernetes"
+        self.manifests = self.kubernetes / "manifests"
+        self.state = root / "state"
+        self.programs = root / "bin"
+        for folder in (self.manifests, self.state, self.programs, root / "kubelet"):
+            folder.mkdir(parents=True)
+
+    def __call__(self, *words: object, good: bool = True) -> str:
+        """Call a function; return what it printed, or the last line of why it failed."""
+        names = {
+            "kubernetes": self.kubernetes,
+            "manifests": self.manifests,
+            "kubelet_files": self.root / "kubelet",
+            "state": self.state,
+            "backups": self.state / "backups",
+            "base": self.state / "renewal",
+            "run": self.root / "run",
+        }
+        settings = "\n".join(f"{name}={shlex.quote(str(value))}" for name, value in names.items())
+        path = f"PATH={shlex.quote(str(self.programs))}:$PATH"
+        script = f"{LIBRARY}\n{settings}\n{path}\n{shlex.join(map(str, words))}\n"
+        done = subprocess.run(
+            ["sh", "-s"], input=script, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert (done.returncode == 0) is good, done
+        return done.stdout if good else done.stderr.strip().splitlines()[-1]
+
+    def program(self, name: str, script: str) -> None:
+        file = self.programs / name
+        file.write_text(f"#!/bin/sh\n{script}\n")
+        file.chmod(0o755)
+
+    def rewrite(self, name: str, value: str, *, good: bool = True) -> str:
+        file = self.manifests / f"{name}.yaml"
+        content = file.read_bytes()
+        edit = restart_edit(content, value)
+        words = (edit.line, edit.removed, edit.text, sha(edited(content, edit)))
+        return self("rewrite", name, file, sha(content), sha(content), *words, good=good)
+
+
+def sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    node = Shell(tmp_path / "node")
+    authority.control_plane(node.kubernetes)
+    for name in ("kube-apiserver", NAME):
+        (node.manifests / f"{name}.yaml").write_bytes(APISERVER)
+    (node.root / "kubelet/config.yaml").write_text("staticPodPath: /etc/kubernetes/manifests\n")
+    (node.root / "kubelet/pki").mkdir()
+    (node.root / "kubelet/pki/kubelet.crt").write_text("a certificate\n")
+    return node
+
+
+@pytest.mark.parametrize("content", [APISERVER, SCHEDULER, b"metadata:\n  name: last"])
+def test_a_manifest_is_rewritten_as_planned_and_keeps_its_mode(
+    shell: Shell, content: bytes
+) -> None:
+    file = shell.manifests / "kube-apiserver.yaml"
+    file.write_bytes(content)
+    file.chmod(0o640)
+    for value in ("first", "second"):
+        expected = edited(file.read_bytes(), restart_edit(file.read_bytes(), value))
+        shell.rewrite("kube-apiserver", value)
+        assert file.read_bytes() == expected
+        assert file.stat().st_mode & 0o777 == 0o640
+    assert len(list(shell.manifests.iterdir())) == 2
+    assert not list(shell.kubernetes.glob(".*"))
+
+
+def test_a_manifest_that_was_changed_after_the_plan_is_left_alone(shell: Shell) -> None:
+    file = shell.manifests / "kube-apiserver.yaml"
+    old = sha(APISERVER)
+    file.write_bytes(APISERVER + b"# changed\n")
+    said = shell("rewrite", "kube-apiserver", file, old, old, 1, 0, "x\n", "0" * 64, good=False)
+    assert "sha256" in said or "changed" in said
+    assert file.read_bytes() == APISERVER + b"# changed\n"
+
+
+def test_a_manifest_that_is_not_as_planned_never_takes_its_place(shell: Shell) -> None:
+    file = shell.manifests / "kube-apiserver.yaml"
+    words = (file, sha(APISERVER), sha(APISERVER), 1, 0, "x\n", "0" * 64)
+    assert "sha256" in shell("rewrite", "kube-apiserver", *words, good=False)
+    assert file.read_bytes() == APISERVER
+    assert not list(shell.kubernetes.glob(".*"))
+
+
+def test_a_backup_is_whole_and_only_root_may_read_it(shell: Shell) -> None:
+    shell.program("kubectl", 'echo "kind: ConfigMap # $*"')
+    shell("keep", "g1", "kubelet-config-1.20", "kubectl", "")
+    kept = shell.state / "backups/g1"
+    for file in shell.kubernetes.rglob("*"):
+        if file.is_file():
+            copy = kept / "kubernetes" / file.relative_to(shell.kubernetes)
+            assert copy.read_bytes() == file.read_bytes()
+            assert copy.stat().st_mode == file.stat().st_mode
+    assert kept.stat().st_mode & 0o777 == 0o700
+    assert (kept / "kubelet/pki/kubelet.crt").read_text() == "a certificate\n"
+    assert "kubelet-config-1.20" in (kept / "kubelet-config-1.20.yaml").read_text()
+    assert (kept / "missing").read_text() == "a snapshot of etcd\n"
+    shell("has_base", "g1")
+    assert shell("find_base") == "g1"
+    (kept / "kubernetes/pki/ca.key").write_text("another")
+    assert "damaged" in shell("has_base", "g1", good=False)
+    assert shell("find_base") == ""
+
+
+def test_a_backup_without_kubectl_says_what_it_does_not_have(shell: Shell) -> None:
+    shell("keep", "g1", "kubelet-config", "", "")
+    missing = (shell.state / "backups/g1/missing").read_text()
+    assert missing.count("ConfigMap") == 2
+
+
+def test_a_snapshot_that_cannot_be_made_or_read_is_no_backup(shell: Shell) -> None:
+    (shell.manifests / "etcd.yaml").write_bytes(SCHEDULER)
+    shell.program("etcdctl", 'case "$*" in *save*) echo "no space" >&2; exit 1;; esac')
+    assert "no space" in shell("keep", "g1", "kubelet-config", "", "etcdctl", good=False)
+    shell.program("etcdctl", 'case "$*" in *status*) echo "bad file" >&2; exit 1;; esac')
+    assert "bad file" in shell("keep", "g1", "kubelet-config", "", "etcdctl", good=False)
+    assert not list((shell.state / "backups").iterdir())
+
+
+def test_a_full_disk_leaves_no_backup(shell: Shell) -> None:
+    shell.program("cp", "exit 1")
+    assert "no space" in shell("keep", "g1", "kubelet-config", "", "", good=False)
+    assert not list((shell.state / "backups").iterdir())
+
+
+def test_files_of_a_backup_come_back_with_a_new_time(shell: Shell) -> None:
+    shell("keep", "g1", "kubelet-config", "", "")
+    certificate = shell.kubernetes / "pki/apiserver.crt"
+    untouched = shell.kubernetes / "pki/ca.crt"
+    old, mode, before = certificate.read_bytes(), certificate.stat().st_mode, time.time()
+    os.utime(shell.state / "backups/g1/kubernetes/pki/apiserver.crt", (1, 1))
+    untouched_at = untouched.stat().st_mtime_ns
+    certificate.write_bytes(b"renewed")
+    kubelet = shell.kubernetes / "kubelet.conf"
+    kubelet.write_text("rotated")
+    assert "not those" in shell("has_files", "g1", good=False)
+    shell("restore_files", "g1")
+    shell("has_files", "g1")
+    assert certificate.read_bytes() == old
+    assert certificate.stat().st_mode == mode
+    assert certificate.stat().st_mtime >= before - 1
+    assert untouched.stat().st_mtime_ns == untouched_at
+    assert kubelet.read_text() == "rotated"
+
+
+def test_going_back_puts_the_old_manifest_back(shell: Shell) -> None:
+    shell("keep", "g1", "kubelet-config", "", "")
+    shell.rewrite(NAME, "now")
+    with component(shell, NAME):
+        shell("go_back", "g1", NAME, 8)
+    assert (shell.manifests / f"{NAME}.yaml").read_bytes() == APISERVER
+    shell.rewrite(NAME, "now")
+    assert "does not run" in shell("go_back", "g1", NAME, 2, good=False)
+    assert (shell.manifests / f"{NAME}.yaml").read_bytes() == APISERVER
+
+
+class component:  # reads like a function
+    """A process with the name of a component."""
+
+    def __init__(self, shell: Shell, name: str) -> None:
+        program = shell.programs / name
+        if not program.exists():
+            program.symlink_to("/bin/sleep")
+        self._program = program
+
+    def __enter__(self) -> int:
+        self._process = subprocess.Popen([self._program, "60"])
+        time.sleep(0.1)
+        return self._process.pid
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture
+def old_process(shell: Shell) -> Iterator[int]:
+    with component(shell, NAME) as pid:
+        yield pid
+
+
+def test_a_process_is_found_with_its_start(shell: Shell, old_process: int) -> None:
+    (line,) = shell("process", NAME).splitlines()
+    name, pid, _, started = line.removeprefix("process=").split(" ")
+    assert (name, int(pid)) == (NAME, old_process)
+    assert abs(int(started) - time.time()) < 30
+    assert shell("process", f"{NAME}-2") == ""
+
+
+@pytest.mark.usefixtures("old_process")
+def test_a_process_that_goes_on_is_no_restart(shell: Shell) -> None:
+    shell.rewrite(NAME, "now")
+    said = shell("restarted", NAME, 1, good=False)
+    assert "did not restart" in said
+    assert "old process still runs" in said
+
+
+def test_another_process_is_a_restart(shell: Shell) -> None:
+    with component(shell, NAME):
+        shell.rewrite(NAME, "now")
+    assert "did not start it again" in shell("restarted", NAME, 1, good=False)
+    with component(shell, NAME) as pid:
+        assert f"process={NAME} {pid} " in shell("restarted", NAME, 5)
+
+
+def test_control_plane_shows_public_parts_only(shell: Shell) -> None:
+    said = shell("control_plane")
+    assert (
+        f"manifest=kube-apiserver {int((shell.manifests / 'kube-apiserver.yaml').stat().st_mtime)} "
+        in said
+    )
+    keys = list(shell.kubernetes.rglob("*.key"))
+    assert keys
+    shown = [
+        base64.b64decode(line.split(" ")[2])
+        for line in said.splitlines()
+        if line.startswith(("certificate=", "manifest="))
+    ]
+    assert any(b"CERTIFICATE" in content for content in shown)
+    assert not any(b"PRIVATE" in content for content in shown)
+    for key in keys:
+        assert base64.b64encode(key.read_bytes()).decode()[:64] not in said
+    (shell.kubernetes / "pki/ca.key").unlink()
+    assert "missing=pki/ca.key" in shell("control_plane")
+
+
+def test_a_renewal_is_marked_until_it_ends(shell: Shell) -> None:
+    shell("keep", "g1-renew", "kubelet-config", "", "")
+    shell.program("kubeadm", 'echo "$*" >>"$0.log"')
+    shell("renew_certificates", "g1-renew", "kubeadm", "certs", "renew", "all")
+    shell("has_renewed", "g1-renew")
+    assert "base=g1-renew" in shell("control_plane")
+    assert "no end" in shell("unfinished_base", good=False)
+    shell("finish")
+    shell("unfinished_base")
+    assert "not renewed" in shell("has_renewed", "g1-renew", good=False)
+    shell.program("kubeadm", "echo it says why >&2; exit 1")
+    said = shell("renew_certificates", "g1-renew", "kubeadm", "certs", "renew", "all", good=False)
+    assert said == "kubeadm failed: it says why"
+
+
+def test_a_drain_ends_by_itself(shell: Shell) -> None:
+    rules = shell.root / "rules"
+    rules.touch()
+    shell.program(
+        "iptables",
+        f"""r={rules}
+case "$*" in
+  *-L*) ;;
+  *-I*) echo rule >>$r ;;
+  *-C*) grep -q rule $r ;;
+  *-D*) grep -q rule $r && : >$r ;;
+esac""",
+    )
+    shell.program("ip6tables", "exit 1")
+    shell.program("nft", "exit 1")
+    shell("drain", 6443, 2, 0)
+    shell("drained", 6443)
+    time.sleep(3)
+    shell("undrained", 6443)
+    shell("drain", 6443, 60, 0)
+    assert "still rejected" in shell("undrained", 6443, good=False)
+    pid = int((shell.root / "run/drain.pid").read_text())
+    shell("undrain", 6443)
+    shell("undrained", 6443)
+    for _ in range(20):
+        if not Path(f"/proc/{pid}").exists():
+            break
+        time.sleep(0.1)
+    assert not Path(f"/proc/{pid}").exists()
