@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
+from kbuild.nodes.check.served import served_certificate as certificate_of
 from kbuild.nodes.connection import Connection, PortClosed
 from kbuild.x509.api import CertificateFacts, Unreadable, quiet, read_certificate
 
@@ -27,7 +28,7 @@ class NotServed(Exception):
 def served_certificate(connection: Connection, address: str, port: int) -> CertificateFacts:
     """Return the certificate that a port serves; raises NotServed or ConnectionFailed."""
     with _stream(connection, address, port, "a TLS handshake") as stream, quiet():
-        der = _Tls(stream).handshake()
+        der = certificate_of(stream)
         try:
             return read_certificate(ssl.DER_cert_to_PEM_cert(der).encode())
         except Unreadable as error:
@@ -45,7 +46,6 @@ def get(
     with _stream(connection, address, port, path) as stream:
         if scheme == "https":
             tls = _Tls(stream)
-            tls.handshake()
             answer = tls.ask(request.encode())
         else:
             stream.sendall(request.encode())
@@ -83,14 +83,6 @@ class _Tls:
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._in, self._out)
         self._stream = stream
-
-    def handshake(self) -> bytes:
-        self._until(self._tls.do_handshake)
-        der = self._tls.getpeercert(binary_form=True)
-        if not der:
-            message = "it shows no certificate"
-            raise EOFError(message)
-        return der
 
     def ask(self, request: bytes) -> bytes:
         self._until(lambda: self._tls.write(request))
