@@ -19,7 +19,7 @@ COMMANDS = {
     "export": "Print what a tool needs to install this kubeadm on nodes.",
     "certs": "List certificates, when each expires, and what is wrong with them.",
     "advise": "Tell what expires in a cluster of a version, and what to do in which order.",
-    "nodes": "Install kubeadm on nodes, and bring the old one back.",
+    "nodes": "Install kubeadm on nodes, renew their certificates, and take both back.",
     "versions": "List the tags of the source and how each would be patched.",
     "pins": "List, check and update the golang image digests.",
     "cache": "Show what the cache holds, prune it, or clear it.",

@@ -1,4 +1,4 @@
-"""``kbuild nodes``: install kubeadm on nodes, and bring the old one back."""
+"""``kbuild nodes``: the commands, and what those that change nodes have in common."""
 
 import contextlib
 import os
@@ -65,7 +65,7 @@ from kbuild.settings import (
 
 Planner = Callable[[list[HostFacts], str], tuple[list[HostPlan], list[Refusal]]]
 
-app = command_app("Install kubeadm on nodes, and bring the old one back.")
+app = command_app("Install kubeadm on nodes, renew their certificates, and take both back.")
 
 
 @app.command()
