@@ -14,6 +14,7 @@ from kbuild.nodes.api import (
     RenewWishes,
     UndoWishes,
     choose_backup,
+    leader_last,
     plan_renewal,
     plan_undo,
     survey_control_planes,
@@ -86,7 +87,7 @@ def planned(
 ) -> list[HostPlan]:
     """Return the plans for control planes; raises HostsRefused."""
     now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    plans, refused = planner(planes, connected, now)
+    plans, refused = planner(leader_last(planes, connected), connected, now)
     _demand(refused, len(planes))
     return plans
 

@@ -19,7 +19,7 @@ from kbuild.nodes.errors import (
 from kbuild.nodes.hosts import Access, read_hosts
 from kbuild.nodes.install import Kubeadm, Wishes, plan_install
 from kbuild.nodes.renew.facts import ControlPlane, survey_control_planes
-from kbuild.nodes.renew.health import Prover, unhealthy
+from kbuild.nodes.renew.health import Prover, leader_last, unhealthy
 from kbuild.nodes.renew.plan import RenewWishes, plan_renewal
 from kbuild.nodes.renew.undo import Backup, UndoWishes, choose_backup, plan_undo
 from kbuild.nodes.rollback import plan_rollback
@@ -55,6 +55,7 @@ __all__ = [
     "check_document",
     "choose_backup",
     "connections",
+    "leader_last",
     "plan_install",
     "plan_renewal",
     "plan_rollback",

@@ -19,6 +19,7 @@ _PAUSE = 0.3
 TOLERANCE = timedelta(days=1)
 _PEERS = re.compile(rb"^etcd_network_active_peers\{[^}]*\}", re.MULTILINE)
 _LEADER = re.compile(rb"^etcd_server_has_leader 1$", re.MULTILINE)
+_IS_LEADER = re.compile(rb"^etcd_server_is_leader 1$", re.MULTILINE)
 _FORWARDING = "allow AllowTcpForwarding in its sshd: its ports are seen through ssh"
 _TODO = "wait until it is healthy, or repair it; see `crictl logs` or `docker logs` there"
 
@@ -121,11 +122,7 @@ def demand_quorum(plane: ControlPlane, members: int, connection: Connection) -> 
     (server/etcdserver/api/rafthttp/metrics.go). Its value is not looked at: with v3.4.23 it stayed
     0 although the peer was active. That each member takes part is seen by its own health.
     """
-    probe = plane.manifests["etcd"].probe()
-    if probe is None:
-        message = "the manifest of etcd has no livenessProbe over HTTP to ask"
-        raise NotServed(message)
-    _, body = get(connection, probe.scheme, probe.host, probe.port, "/metrics")
+    body = _metrics(plane, connection)
     if not _LEADER.search(body):
         message = "etcd has no leader"
         raise NotServed(message)
@@ -133,6 +130,33 @@ def demand_quorum(plane: ControlPlane, members: int, connection: Connection) -> 
     if found != members:
         message = f"etcd knows {found} members with itself, and {members} control planes are named"
         raise NotServed(message)
+
+
+def leader_last(
+    planes: Sequence[ControlPlane], connections: Mapping[str, Connection]
+) -> list[ControlPlane]:
+    """Return control planes in their order, but that with the leader of etcd last.
+
+    Reads may fail at the moment when the leader changes (ErrLeaderChanged, etcd v3.4,
+    etcdserver/v3_server.go), and in this order it changes once.
+    """
+
+    def leads(plane: ControlPlane) -> bool:
+        try:
+            return _IS_LEADER.search(_metrics(plane, connections[plane.name])) is not None
+        except (NotServed, ConnectionFailed, BadManifest, KeyError):
+            return False
+
+    return sorted(planes, key=leads)
+
+
+def _metrics(plane: ControlPlane, connection: Connection) -> bytes:
+    probe = plane.manifests["etcd"].probe()
+    if probe is None:
+        message = "the manifest of etcd has no livenessProbe over HTTP to ask"
+        raise NotServed(message)
+    _, body = get(connection, probe.scheme, probe.host, probe.port, "/metrics")
+    return body
 
 
 @dataclass(slots=True, kw_only=True)

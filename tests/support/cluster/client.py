@@ -51,13 +51,15 @@ def _ask(address: str, context: ssl.SSLContext) -> tuple[float, str]:
         try:
             connection.request("GET", QUESTION)
             answer = connection.getresponse()
-            answer.read()
+            said = answer.read()
         finally:
             connection.close()
     except (OSError, http.client.HTTPException) as error:
         return time.monotonic() - began, f"{time.strftime('%H:%M:%S')} {error!r}"
     took = time.monotonic() - began
-    return took, "" if answer.status == 200 else f"{time.strftime('%H:%M:%S')} {answer.status}"
+    if answer.status == 200:
+        return took, ""
+    return took, f"{time.strftime('%H:%M:%S')} {answer.status}: {said[:300]!r}"
 
 
 class _Connection(http.client.HTTPSConnection):

@@ -15,7 +15,7 @@ import pytest
 from kbuild.nodes.connection import CallFailed, Connection, PortClosed
 from kbuild.nodes.model import Call, Proof
 from kbuild.nodes.renew.facts import ControlPlane
-from kbuild.nodes.renew.health import Prover, demand_all, unhealthy
+from kbuild.nodes.renew.health import Prover, demand_all, leader_last, unhealthy
 from kbuild.nodes.renew.manifest import Manifest
 from kbuild.nodes.served import NotServed, get, served_certificate
 from tests.support import authority
@@ -198,3 +198,20 @@ def issued_lifetime(issued: authority.Issued) -> Any:
     from datetime import UTC, datetime
 
     return issued.certificate.not_valid_after_utc - datetime.now(UTC)
+
+
+def test_the_leader_of_etcd_is_the_last(tmp_path: Path, issued: authority.Issued) -> None:
+    leading = {**HEALTHY, "/metrics": (200, METRICS + b"etcd_server_is_leader 1\n")}
+    following = {**HEALTHY, "/metrics": (200, METRICS + b"etcd_server_is_leader 0\n")}
+    with (
+        serving(leading, issued, tmp_path) as tls,
+        serving(leading, None, tmp_path) as leader,
+        serving(following, None, tmp_path) as follower,
+    ):
+        first = replace_name(plane_of(tls, leader), "n1")
+        others = [replace_name(plane_of(tls, follower), name) for name in ("n2", "n3")]
+        planes = [first, *others]
+        connections = {each.name: local() for each in planes}
+        assert [each.name for each in leader_last(planes, connections)] == ["n2", "n3", "n1"]
+    # None of them answers any more.
+    assert [each.name for each in leader_last(planes, connections)] == ["n1", "n2", "n3"]
