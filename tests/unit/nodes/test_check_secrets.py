@@ -13,6 +13,8 @@ from kbuild.x509.api import read_content, read_kubeconfig
 from tests.support.authority import CLIENT, issue, kubeconfig
 from tests.support.node_tree import look, run_function, write_node
 
+pytestmark = pytest.mark.slow  # it runs shells
+
 CA = issue("kubernetes", ca=True)
 ADMIN = issue("kubernetes-admin", CA, usages=(CLIENT,), organization="system:masters")
 TEXT = kubeconfig("kubernetes-admin", ADMIN, CA)

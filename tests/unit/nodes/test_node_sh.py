@@ -14,6 +14,8 @@ from kbuild.nodes.connection import CallFailed, values_of
 from kbuild.nodes.model import Call, call
 from tests.support.local_node import KUBEADM, LocalNode
 
+pytestmark = pytest.mark.slow  # it runs shells
+
 SHELLS = {
     "sh": ("sh",),
     "dash": ("dash",),

@@ -16,6 +16,8 @@ from kbuild.nodes.renew.manifest import edited, restart_edit
 from tests.support import authority
 from tests.unit.nodes.test_renew_manifest import APISERVER, SCHEDULER
 
+pytestmark = pytest.mark.slow  # it runs shells
+
 LIBRARY = "".join(
     resources.files("kbuild.nodes").joinpath(name).read_text() for name in ("node.sh", "renew.sh")
 )

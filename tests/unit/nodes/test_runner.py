@@ -19,6 +19,8 @@ from kbuild.nodes.runner import Run, carry_out
 from kbuild.nodes.survey import at_once, survey
 from tests.support.local_node import KUBEADM, LocalNode
 
+pytestmark = pytest.mark.slow  # it runs shells
+
 NEW = "#!/bin/sh\necho v1.20.2\n# new\n"
 
 
