@@ -149,7 +149,7 @@ def test_fifty_hosts_take_less_than_five_times_as_long_as_five_and_about_as_long
         assert said.count(f"{name}: changed") == 1
     figures = f"five {five:.1f} s, fifty {fifty:.1f} s, Ansible {ansible:.1f} s"
     assert fifty < 5 * five, figures
-    # On an idle machine kbuild is quicker. Other work on the machine may slow down only one of them.
+    # On an idle machine kbuild is quicker. Other work there may slow down only one of the two.
     assert fifty < NOISE * ansible, figures
 
 
