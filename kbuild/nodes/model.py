@@ -143,6 +143,7 @@ class HostFacts:
     replacing it. ``unfinished`` is the last entry of the journal if the last run has no end.
     ``problem`` is why the file cannot be used at all, ``leftovers`` are files beside it that runs
     have left, ``can_lock_versions`` tells whether yum or dnf has its plugin versionlock.
+    ``is_restored`` tells whether a rollback brought back the kubeadm that is there.
     """
 
     host: Host
@@ -168,3 +169,4 @@ class HostFacts:
     problem: str = ""
     leftovers: tuple[str, ...] = ()
     can_lock_versions: bool = False
+    is_restored: bool = False

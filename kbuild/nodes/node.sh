@@ -356,6 +356,7 @@ generations() {
     case $id in *.part) continue ;; esac
     one generation "$id $(head -n 1 "$each")"
   done
+  [ ! -f "$state/kubeadm/restored" ] || one restored "$(head -n 1 "$state/kubeadm/restored")"
 }
 
 # Print the whole generations of a file: generations_of SHA256 TARGET
@@ -419,6 +420,7 @@ swap() {
     chown 0:0 -- "$1" && chmod 755 -- "$1" || fail "$1 cannot belong to root"
   fi
   has_sha "$1" "$4"
+  rm -f -- "$state/kubeadm/restored"
   put "$1" "$2" "$3"
   [ -n "$3" ] || ! command -v restorecon >/dev/null 2>&1 || restorecon -- "$2" 2>/dev/null
   return 0
@@ -443,6 +445,14 @@ restore() {
   why=$(copy_all "$from" "$temporary" 2>&1) || { rm -f -- "$temporary"; fail "$2 cannot be written: $why"; }
   [ "$(sha_of "$temporary")" = "$3" ] || { rm -f -- "$temporary"; fail "the copy of the backup differs"; }
   (put "$temporary" "$2" "$4") || { rm -f -- "$temporary"; exit 1; }
+}
+
+# Restore a backup because somebody asks for it: roll_back GENERATION TARGET SHA256 NOW
+# What is noted first lets the same command, given again, leave the node as it is.
+roll_back() {
+  { printf '%s %s\n' "$3" "$2" >"$state/kubeadm/restored"; } 2>/dev/null ||
+    fail "$state/kubeadm/restored cannot be written: no space?"
+  restore "$@"
 }
 
 # Undo a replacement with the backup of what was there: bring_back SHA256 TARGET NOW

@@ -12,7 +12,9 @@ def plan_rollback(
     """Return a plan for each host that has the backup, and a refusal for each that has not.
 
     ``to`` is the name of a backup, or the first characters of its sha256 or of its name; empty for
-    the newest that differs from what is there. ``at`` is the time, as in 20261126T183000Z.
+    the newest that differs from what is there. If a rollback brought that back, there is nothing to
+    do: the command must mean the same when it is given again. ``at`` is the time, as in
+    20261126T183000Z.
     """
     plans, refused = [], []
     for each in facts:
@@ -26,7 +28,8 @@ def plan_rollback(
         if chosen is None or problems:
             refused += problems
         else:
-            steps, notes = tuple(_steps(each, chosen, at)), tuple(general_notes(each))
+            steps = tuple(_steps(each, chosen, at))
+            notes = (*general_notes(each), *_stays(each, chosen))
             plans.append(HostPlan(host=each.host, steps=steps, notes=notes))
     return plans, refused
 
@@ -36,8 +39,17 @@ def _choose(facts: HostFacts, to: str) -> Generation | None:
     if to:
         fitting = (g for g in of_this_place if g.name.startswith(to) or g.sha256.startswith(to))
     else:
-        fitting = (g for g in of_this_place if g.sha256 != facts.sha256)
+        stays = facts.is_restored and any(g.sha256 == facts.sha256 for g in of_this_place)
+        fitting = (g for g in of_this_place if (g.sha256 == facts.sha256) == stays)
     return next(fitting, None)
+
+
+def _stays(facts: HostFacts, to: Generation) -> Iterable[str]:
+    if facts.is_restored and facts.sha256 == to.sha256:
+        yield (
+            f"a rollback brought back {facts.version or 'this kubeadm'} ({facts.sha256[:12]})"
+            " already; name another backup with --to"
+        )
 
 
 def _steps(facts: HostFacts, to: Generation, at: str) -> Iterable[Step]:
@@ -53,7 +65,7 @@ def _steps(facts: HostFacts, to: Generation, at: str) -> Iterable[Step]:
         what=f"bring back {to.version} from /var/lib/kbuild/kubeadm/{to.name}",
         why=f"it takes the place of {facts.version or 'nothing'} at {facts.target}",
         check=call("has_sha", facts.target, to.sha256),
-        do=call("restore", to.name, facts.target, to.sha256, facts.sha256),
+        do=call("roll_back", to.name, facts.target, to.sha256, facts.sha256),
         confirm=call("has_sha", facts.target, to.sha256),
         undo=call("bring_back", facts.sha256, facts.target, to.sha256)
         if facts.sha256

@@ -156,6 +156,7 @@ def _facts(host: Host, asked: tuple[float, float], values: Mapping[str, list[str
         problem=one("problem"),
         leftovers=tuple(values.get("leftover", ())),
         can_lock_versions=one("versionlock") == "yes",
+        is_restored=bool(one("sha256")) and one("restored") == f"{one('sha256')} {one('target')}",
     )
 
 

@@ -372,6 +372,8 @@ def test_rollback_to_any_backup(
 ) -> None:
     assert install(kbuild, releases, node).returncode == 0
     assert kbuild("rollback", *node.options, "--yes").returncode == 0
+    assert states(kbuild("rollback", *node.options, "--yes", "--json")) == ["unchanged"]
+    assert has(node, releases.old)
     backups = json.loads(kbuild("rollback", *node.options, "--list", "--json").stdout)
     old, new = backups["hosts"][0]["backups"]
     assert (old["sha256"], new["sha256"]) == (

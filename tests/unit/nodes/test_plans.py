@@ -178,7 +178,7 @@ def test_the_backup_that_is_chosen(to: str, chosen: int) -> None:
     assert refused == []
     assert names(plan) == ["back-up", "restore"]
     backup = BACKUPS[chosen]
-    do = f"restore {backup.name} {NODE.target} {backup.sha256} {OLD}"
+    do = f"roll_back {backup.name} {NODE.target} {backup.sha256} {OLD}"
     assert str(plan.steps[1].do) == do
 
 
@@ -188,6 +188,16 @@ def test_a_rollback_to_what_is_there_does_nothing_and_never_touches_a_hold() -> 
     assert names(plan) == []
     (plan,), _ = plan_rollback([held], OLDER, AT)
     assert "hold" not in str(plan)
+
+
+def test_a_rollback_that_is_asked_for_again_does_nothing() -> None:
+    restored = replace(NODE, generations=BACKUPS, is_restored=True)
+    (plan,), _ = plan_rollback([restored], "", AT)
+    assert names(plan) == []
+    assert "name another backup with --to" in plan.notes[0]
+    (plan,), _ = plan_rollback([restored], NEW, AT)
+    assert names(plan) == ["back-up", "restore"]
+    assert plan.notes == ()
 
 
 @pytest.mark.parametrize("to", ["20260401", "nonsense"])
