@@ -194,8 +194,8 @@ def _survey(
 
     facts, unreachable = survey(connected, settings.parallel, settings.path or "", told)
     screen.close()
-    answer = "all answer" if not unreachable else f"{len(facts)} answer"
-    screen.say(f"{counted(len(connected), 'host')}: {answer}")
+    answered = "all" if not unreachable else f"{len(facts)} of"
+    screen.say(f"{answered} {counted(len(connected), 'host')} answered")
     return facts, unreachable
 
 
@@ -368,7 +368,7 @@ def _report(outcomes: list[Outcome], plans: list[HostPlan], run: Run, screen: Sc
         good = len(outcomes) - len(failed)
         raise RunFailed(
             count=f"{len(failed)} of {counted(len(outcomes), 'host')}",
-            rest=f"{good} are as requested",
+            rest=f"{good} {'is' if good == 1 else 'are'} as requested",
             details="\n".join(_what_is_true(each) for each in failed),
         )
 

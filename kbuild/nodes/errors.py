@@ -67,7 +67,7 @@ class HostsRefused(ClusterError):
 
     count: str
 
-    what = "{count} must not be changed as they are"
+    what = "{count} cannot be changed safely"
     todo = (
         "do what is said for each, or leave hosts out with --limit or --max-fail N;"
         " nothing was changed"

@@ -1,6 +1,7 @@
 """Ask all hosts at once what they are like, and change nothing."""
 
 import re
+import shlex
 import threading
 import time
 from collections import deque
@@ -8,17 +9,24 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, values_of
+from kbuild.nodes.jump import Jump
 from kbuild.nodes.model import Generation, Host, HostFacts, Refusal, call
 
 T = TypeVar("T")
 
-_RUN_IT = "see that `ssh {host}` works without a question, with the same user and key"
-_SUDO = "give the user root's rights without a password, or connect as root with --user root"
-_WRONG_KEY = (
-    "somebody else may be answering: compare its key with that on its console;"
-    " if the host was installed anew, remove the old one with ssh-keygen -R"
+_RUN_IT = "see that `{ssh}` works without a question"
+_SUDO = (
+    "let the user run sudo without a password (NOPASSWD in sudoers), or connect as root with"
+    " --user root"
 )
-_NEW_KEY = "compare its key with that on its console, then add it with ssh-keyscan"
+_WRONG_KEY = (
+    "somebody else may be answering: compare its key with that on the host's console; if the host"
+    " was installed anew, remove its old key with the command that `{ssh}` prints"
+)
+_NEW_KEY = (
+    "run `{ssh}`, compare the fingerprint that it shows with that on the host's console, and answer"
+    " yes"
+)
 _VERSION = re.compile(r"v\d+(\.\d+)+[0-9A-Za-z.+-]{0,40}")
 _PACKAGE = re.compile(r"(deb|rpm) [0-9A-Za-z][0-9A-Za-z.+_-]*")
 _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
@@ -45,11 +53,12 @@ def survey(
             values = values_of(connection.call(call("facts", path), timeout=60))
             facts.append(_facts(connection.host, (asked_at, time.time()), values))
         except (ConnectionFailed, CallFailed) as error:
-            todo = _advice(str(error)).format(host=name)
+            todo = _advice(str(error)).format(ssh=ssh_command(connection.host))
             refused.append(Refusal(host=name, reason=str(error), todo=todo))
         except ValueError as error:
             reason = f"its answer cannot be understood: {error}"
-            refused.append(Refusal(host=name, reason=reason, todo=_RUN_IT.format(host=name)))
+            todo = _RUN_IT.format(ssh=ssh_command(connection.host))
+            refused.append(Refusal(host=name, reason=reason, todo=todo))
         with one_at_a_time:
             told(len(facts) + len(refused), len(connections))
 
@@ -67,6 +76,23 @@ def _advice(reason: str) -> str:
             return _SUDO
         case _:
             return _RUN_IT
+
+
+def ssh_command(host: Host) -> str:
+    """Return the command of ssh that reaches a host as kbuild does, to be typed."""
+    data = {name: str(value) for name, value in host.data.items()}
+    jump = host.data.get("ssh_paramiko_connect_kwargs")
+    known = data.get("ssh_known_hosts_file")
+    options = {
+        "-F": data.get("ssh_config_file"),
+        "-o": f"UserKnownHostsFile={known}" if known else "",
+        "-i": data.get("ssh_key"),
+        "-J": jump.hops if isinstance(jump, Jump) else "",
+        "-p": data.get("ssh_port"),
+    }
+    words = [word for name, value in options.items() if value for word in (name, value)]
+    user, address = data.get("ssh_user"), data.get("ssh_hostname") or host.name
+    return shlex.join(["ssh", *words, f"{user}@{address}" if user else address])
 
 
 def at_once(

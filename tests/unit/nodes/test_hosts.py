@@ -15,6 +15,7 @@ from kbuild.nodes.api import Access, NoHosts, read_hosts
 from kbuild.nodes.errors import BadInventory
 from kbuild.nodes.jump import Jump
 from kbuild.nodes.model import Host
+from kbuild.nodes.survey import ssh_command
 
 STRICT = {"ssh_strict_host_key_checking": "yes"}
 
@@ -529,3 +530,17 @@ def test_pyinfra_inventories_are_run_as_pyinfra_does(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_pyinfra_inventory_that_fails_is_refused(tmp_path: Path, text: str) -> None:
     assert "it" in refusal(tmp_path, text, "inv.py").hint
+
+
+# --- the command that errors give ---------------------------------------------------------------
+
+
+def test_the_ssh_command_of_a_host_can_be_typed(tmp_path: Path) -> None:
+    files = {"ssh_config": Path("my config"), "known_hosts": Path("known")}
+    first, second = named("node1", "[fe80::1]:2222", user="root", **files)
+    start = "ssh -F 'my config' -o UserKnownHostsFile=known"
+    assert ssh_command(first) == f"{start} root@node1"
+    assert ssh_command(second) == f"{start} -p 2222 root@fe80::1"
+    text = "a ansible_host=10.0.0.1 ansible_user=u ansible_ssh_common_args='-J b,c'"
+    text += " ansible_ssh_private_key_file=/k\n"
+    assert ssh_command(of_text(tmp_path, text)["a"]) == "ssh -i /k -J b,c u@10.0.0.1"
