@@ -24,6 +24,7 @@ from kbuild.cli.nodes_check import show_check
 from kbuild.cli.nodes_renew import (
     ControlPlanner,
     control_planes,
+    no_root,
     planned,
     renewal_of,
     undo_of,
@@ -40,6 +41,7 @@ from kbuild.nodes.api import (
     Prover,
     Run,
     RunFailed,
+    RunInterrupted,
     Wishes,
     carry_out,
     connections,
@@ -94,6 +96,8 @@ def rollback(ctx: typer.Context) -> None:
             facts, unreachable = _survey(settings, screen, connected)
         if unreachable:
             raise _too_many(len(hosts), unreachable, [])
+        if strangers := [no_root(each) for each in facts if each.uid != 0]:
+            raise _too_many(len(hosts), [], strangers)  # who cannot see backups
         _show_backups(facts, screen)
         return
     _change(settings, screen, hosts, lambda facts, at: plan_rollback(facts, settings.to or "", at))
@@ -194,20 +198,21 @@ def _survey(
 
     facts, unreachable = survey(connected, settings.parallel, settings.path or "", told)
     screen.close()
-    answered = "all" if not unreachable else f"{len(facts)} of"
-    screen.say(f"{answered} {counted(len(connected), 'host')} answered")
+    answered = f"{len(facts)} of " if unreachable else "all " if len(facts) > 1 else ""
+    screen.say(f"{answered}{counted(len(connected), 'host')} answered")
     return facts, unreachable
 
 
 def _too_many(
-    hosts: int, unreachable: list[Refusal], refused: list[Refusal]
+    hosts: int, unreachable: list[Refusal], refused: list[Refusal], options: str = "--limit"
 ) -> HostsUnreachable | HostsRefused:
     """Return the error of a run that has not begun, which names all hosts that cannot take part."""
     both = [*unreachable, *refused]
     count = f"{len({each.host for each in both})} of {counted(hosts, 'host')}"
+    or_else = f", or leave hosts out with {options}"
     if unreachable:
-        return HostsUnreachable(count=count, details=_reasons(both))
-    return HostsRefused(count=count, details=_reasons(both))
+        return HostsUnreachable(count=count, or_else=or_else, details=_reasons(both))
+    return HostsRefused(count=count, or_else=or_else, details=_reasons(both))
 
 
 def _left_out(state: State, refusals: list[Refusal]) -> Iterator[Outcome]:
@@ -232,7 +237,8 @@ def _change(
         plans, refused = planner(facts, now)
         left_out = [*_left_out("unreachable", unreachable), *_left_out("refused", refused)]
         if len(left_out) > settings.max_fail:
-            raise _too_many(len(hosts), unreachable, refused)
+            options = "--limit or --max-fail N"
+            raise _too_many(len(hosts), unreachable, refused, options)
         for each in left_out:
             screen.say(f"{each.host}: {each.state}: {each.reason}")
         if settings.dry_run:
@@ -247,7 +253,9 @@ def _change(
         )
         screen.stage("nodes")
         with _log(run.name) as log:
-            outcomes = carry_out(plans, connected, run, _Watcher(screen, log))
+            watcher = _Watcher(screen, log)
+            with _interrupts_told(plans, watcher):
+                outcomes = carry_out(plans, connected, run, watcher)
             _report([*outcomes, *left_out], plans, run, screen)
 
 
@@ -271,7 +279,9 @@ def _change_control_planes(
         screen.stage("nodes")
         with _log(run.name) as log:
             prover = Prover(planes={p.name: p for p in planes}, connections=connected)
-            outcomes = carry_out(plans, connected, run, _Watcher(screen, log), prover)
+            watcher = _Watcher(screen, log)
+            with _interrupts_told(plans, watcher):
+                outcomes = carry_out(plans, connected, run, watcher, prover)
             _report(list(outcomes), plans, run, screen)
 
 
@@ -295,12 +305,27 @@ def _confirm(settings: ChangesNodes, screen: Screen, plans: list[HostPlan]) -> N
         raise NotConfirmed(count=count)
 
 
+@contextlib.contextmanager
+def _interrupts_told(plans: list[HostPlan], watcher: "_Watcher") -> Iterator[None]:
+    """Raise RunInterrupted, which names what became of each host, for an interrupted run."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        hosts: dict[str, list[str]] = {}
+        for plan in plans:
+            state = watcher.states.get(plan.host.name, "not-started" if plan.steps else "unchanged")
+            hosts.setdefault(state, []).append(plan.host.name)
+        details = "\n".join(f"{state}: {', '.join(names)}" for state, names in hosts.items())
+        raise RunInterrupted(details=details) from None
+
+
 class _Watcher:
     """Shows what happens on each host, and writes it to the log of the run; threads call it."""
 
     def __init__(self, screen: Screen, log: TextIO) -> None:
         self._screen, self._file = screen, log
         self._doing: dict[str, str] = {}
+        self.states: dict[str, State] = {}  # of the hosts that have ended
         self._one_at_a_time = threading.RLock()
 
     def step(self, host: str, step: Step, number: int, of: int) -> None:
@@ -315,6 +340,7 @@ class _Watcher:
     def ended(self, outcome: Outcome) -> None:
         where = f" in the step {outcome.step}: {outcome.reason}" if outcome.step else ""
         with self._one_at_a_time:
+            self.states[outcome.host] = outcome.state
             self._screen.leave(outcome.host)
             self.tell(f"{outcome.host}: {outcome.state}{where}")
 
@@ -390,14 +416,21 @@ def _what_is_true(outcome: Outcome) -> str:
 
 
 def _plan_lines(plans: list[HostPlan]) -> Iterator[str | Table]:
+    """Yield each plan once, with the hosts that have it: 50 hosts mostly have the same."""
+    hosts: dict[tuple[str, ...], list[str]] = {}
     for plan in plans:
-        yield f"{plan.host.name}: " + (
-            counted(len(plan.steps), "step") if plan.steps else "nothing to do"
-        )
-        for number, step in enumerate(plan.steps, 1):
-            yield f"  {number}. {step.name}: {step.what} ({step.why})"
-        for note in plan.notes:
-            yield f"  note: {note}"
+        hosts.setdefault(tuple(_one_plan(plan)), []).append(plan.host.name)
+    for (first, *others), names in hosts.items():
+        yield f"{', '.join(names)}: {first}"
+        yield from others
+
+
+def _one_plan(plan: HostPlan) -> Iterator[str]:
+    yield counted(len(plan.steps), "step") if plan.steps else "nothing to do"
+    for number, step in enumerate(plan.steps, 1):
+        yield f"  {number}. {step.name}: {step.what} ({step.why})"
+    for note in plan.notes:
+        yield f"  note: {note}"
 
 
 def _plan_document(plans: list[HostPlan], left_out: list[Outcome]) -> dict[str, object]:
@@ -428,10 +461,14 @@ def _plan_document(plans: list[HostPlan], left_out: list[Outcome]) -> dict[str, 
 
 
 def _show_backups(facts: list[HostFacts], screen: Screen) -> None:
-    table = plain_table("host", "backup", "version", "of")
+    table = plain_table("host", "backup", "version", "of", "there now")
     for each in facts:
+        if not each.generations:
+            table.add_row(each.host.name, "none", "", "", "")
         for backup in each.generations:
-            table.add_row(each.host.name, backup.name, backup.version, backup.path)
+            is_there = (backup.sha256, backup.path) == (each.sha256, each.target)
+            cells = (backup.name, backup.version, backup.path, "yes" if is_there else "")
+            table.add_row(each.host.name, *cells)
     document = {
         "hosts": [
             {

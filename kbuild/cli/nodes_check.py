@@ -72,7 +72,8 @@ def _lines(checked: Checked) -> Iterator[str | Table]:
         if any(host.issues is None and host.seen.facts.sha256 for host in checked.hosts):
             yield f"{_NOT_KNOWN}: give its release with --release, or see `kbuild verify`."
         yield ""
-        yield _certificates(checked)
+        has_any = any(host.inventory.certificates for host in checked.hosts)
+        yield _certificates(checked) if has_any else "no certificates"
     for each in checked.unreachable:
         yield f"{each.host}: not checked: {each.reason}"
     severity = ""
@@ -97,7 +98,7 @@ def _hosts(checked: Checked) -> Table:
             facts.sha256[:_SHORT],
             _issues(each),
             f"{facts.package}{held}",
-            len(facts.generations),
+            len(facts.generations) if facts.uid == 0 else _NOT_KNOWN,
             facts.kubelet or "none",
         )
     return table

@@ -71,12 +71,12 @@ def control_planes(
 ) -> list[ControlPlane]:
     """Return what the control planes among hosts are like; raises HostsRefused."""
     chosen = [each for each in facts if each.is_control_plane]
-    for each in facts:
-        if not each.is_control_plane:
-            screen.say(f"{each.host.name}: it is a worker, which has nothing to renew")
     if not chosen:
         raise NoControlPlane(count=counted(len(facts), "host"))
-    _demand([_no_root(each) for each in chosen if each.uid != 0], len(chosen))
+    others = [each.host.name for each in facts if not each.is_control_plane]
+    if others:
+        screen.say(f"not control planes, so nothing is changed there: {', '.join(others)}")
+    _demand([no_root(each) for each in chosen if each.uid != 0], len(chosen))
     planes, refused = survey_control_planes(chosen, connected, parallel)
     _demand(refused, len(chosen))
     return planes
@@ -92,7 +92,8 @@ def planned(
     return plans
 
 
-def _no_root(facts: HostFacts) -> Refusal:
+def no_root(facts: HostFacts) -> Refusal:
+    """Return the refusal of a host where the user is not root."""
     todo = "add --sudo, or connect as root with --user"
     return Refusal(host=facts.host.name, reason="the user is not root there", todo=todo)
 
@@ -101,4 +102,5 @@ def _demand(refused: Sequence[Refusal], count: int) -> None:
     if refused:
         hosts = len({each.host for each in refused})
         details = "\n".join(f"{each.host}: {each.reason}; {each.todo}" for each in refused)
-        raise HostsRefused(count=f"{hosts} of {counted(count, 'control plane')}", details=details)
+        of_all = f"{hosts} of {counted(count, 'control plane')}"
+        raise HostsRefused(count=of_all, or_else="", details=details)

@@ -15,6 +15,7 @@ from kbuild.nodes.errors import (
     NoHosts,
     NotConfirmed,
     RunFailed,
+    RunInterrupted,
 )
 from kbuild.nodes.hosts import Access, read_hosts
 from kbuild.nodes.install import Kubeadm, Wishes, plan_install
@@ -45,6 +46,7 @@ __all__ = [
     "RenewWishes",
     "Run",
     "RunFailed",
+    "RunInterrupted",
     "UndoWishes",
     "Wanted",
     "Watcher",

@@ -1,6 +1,6 @@
 """What can go wrong with nodes."""
 
-from kbuild.base.errors import ClusterError, UsageError
+from kbuild.base.errors import ClusterError, Interrupted, UsageError
 
 
 class NodesExtraMissing(UsageError):
@@ -9,7 +9,7 @@ class NodesExtraMissing(UsageError):
     library: str
 
     what = "commands for nodes need {library}, which is not installed"
-    todo = "install kbuild with its extra `nodes`, as docs/nodes.md says"
+    todo = "run `pip install '.[nodes]'` in a clone of kbuild, see docs/nodes.md"
 
 
 class NoHosts(UsageError):
@@ -42,15 +42,13 @@ class NotConfirmed(UsageError):
 
 
 class HostsUnreachable(ClusterError):
-    """Hosts cannot be reached; ``details`` names each."""
+    """Hosts cannot be reached; ``details`` names each, ``or_else`` how to go on without them."""
 
     count: str
+    or_else: str
 
     what = "{count} cannot be used"
-    todo = (
-        "repair what is named below, or leave hosts out with --limit or --max-fail N;"
-        " nothing was changed"
-    )
+    todo = "repair what is named below{or_else}; nothing was changed"
 
 
 class HostsUnchecked(ClusterError):
@@ -63,15 +61,13 @@ class HostsUnchecked(ClusterError):
 
 
 class HostsRefused(ClusterError):
-    """Hosts do not meet what a change needs; ``details`` names each."""
+    """Hosts do not meet what a change needs; ``details`` and ``or_else`` are as above."""
 
     count: str
+    or_else: str
 
     what = "{count} cannot be changed safely"
-    todo = (
-        "do what is said for each, or leave hosts out with --limit or --max-fail N;"
-        " nothing was changed"
-    )
+    todo = "do what is said for each{or_else}; nothing was changed"
 
 
 class HostsLocked(ClusterError):
@@ -94,10 +90,17 @@ class RunFailed(ClusterError):
     todo = "see each host below; the same command goes on where this run stopped"
 
 
+class RunInterrupted(Interrupted):
+    """Ctrl-C or a signal stopped a run; ``details`` names what became of each host."""
+
+    what = "the run was interrupted"
+    todo = "the same command goes on where this run stopped"
+
+
 class NoControlPlane(ClusterError):
     """No host is a control plane."""
 
     count: str
 
     what = "none of {count} is a control plane: no /etc/kubernetes/manifests/kube-apiserver.yaml"
-    todo = "name the control planes with --hosts; workers have nothing to renew"
+    todo = "name the control planes with --hosts or --limit; workers have nothing to renew"

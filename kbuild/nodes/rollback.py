@@ -21,9 +21,10 @@ def plan_rollback(
         problems = list(unsafe(each))
         chosen = _choose(each, to)
         if chosen is None:
-            having = ", ".join(f"{g.name} ({g.version})" for g in each.generations) or "none"
+            having = ", ".join(f"{g.name} ({g.version})" for g in each.generations)
             reason = f"it has no backup {to}" if to else "it has no backup that differs"
-            todo = f"its backups: {having}"
+            is_empty = not each.generations
+            todo = "kbuild has kept none there" if is_empty else f"its backups: {having}"
             problems.append(Refusal(host=each.host.name, reason=reason, todo=todo))
         if chosen is None or problems:
             refused += problems

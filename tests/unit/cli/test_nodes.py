@@ -189,4 +189,5 @@ def test_ctrl_c_in_the_survey_changes_nothing(
         signal.signal(signal.SIGINT, handler)
     assert done.returncode == 130
     assert "error[interrupted]" in done.stderr
+    assert "  | " not in done.stderr  # no run has begun
     assert not node.state.exists()

@@ -85,7 +85,10 @@ def run(
             yield fleet
 
         monkeypatch.setattr(nodes, "connections", connections)
-        command = ("nodes", "install", release, "--hosts", ",".join(fleet), *words.split())
+        what = (
+            words.split() if words.startswith("rollback") else ["install", release, *words.split()]
+        )
+        command = ("nodes", *what, "--hosts", ",".join(fleet))
         return run_here(*command, HOME=str(tmp_path), XDG_STATE_HOME=str(tmp_path)), fleet
 
     return run_on
@@ -167,3 +170,31 @@ def test_a_pipe_has_one_line_for_each_step_of_a_host(
             f"{host}: changed",
         )
     ]
+
+
+def test_hosts_with_the_same_plan_share_its_lines(run: Callable[..., tuple[Done, Fleet]]) -> None:
+    other = {"facts": {"package": "deb kubeadm"}}
+    done, _ = run("--dry-run", a={}, b={}, c=other, d={})
+    heads = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
+    assert heads == ["a, b, d: 3 steps", "c: 3 steps"]
+    assert done.stdout.count("1. copy: ") == 2
+
+
+def test_the_list_of_backups_tells_what_is_there_and_which_host_has_none(
+    run: Callable[..., tuple[Done, Fleet]],
+) -> None:
+    backup = f"20260101T000000Z-old {'0' * 64} v1.20.0 /usr/bin/kubeadm"
+    done, _ = run("rollback --list", a={"facts": {"generation": backup}}, b={})
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert rows[1:] == [
+        ["a", "20260101T000000Z-old", "v1.20.0", "/usr/bin/kubeadm", "yes"],
+        ["b", "none"],
+    ]
+
+
+def test_backups_are_not_listed_for_a_user_who_cannot_see_them(
+    run: Callable[..., tuple[Done, Fleet]],
+) -> None:
+    done, _ = run("rollback --list", a={}, b={"facts": {"uid": "1000"}})
+    assert (done.returncode, done.stdout) == (100, "")
+    assert "b: the user is not root there; add --sudo" in done.stderr

@@ -536,11 +536,12 @@ def test_a_pyinfra_inventory_that_fails_is_refused(tmp_path: Path, text: str) ->
 
 
 def test_the_ssh_command_of_a_host_can_be_typed(tmp_path: Path) -> None:
-    files = {"ssh_config": Path("my config"), "known_hosts": Path("known")}
+    files: dict[str, Any] = {"ssh_config": Path("my config"), "known_hosts": Path("known")}
     first, second = named("node1", "[fe80::1]:2222", user="root", **files)
     start = "ssh -F 'my config' -o UserKnownHostsFile=known"
     assert ssh_command(first) == f"{start} root@node1"
     assert ssh_command(second) == f"{start} -p 2222 root@fe80::1"
     text = "a ansible_host=10.0.0.1 ansible_user=u ansible_ssh_common_args='-J b,c'"
-    text += " ansible_ssh_private_key_file=/k\n"
-    assert ssh_command(of_text(tmp_path, text)["a"]) == "ssh -i /k -J b,c u@10.0.0.1"
+    text += f" ansible_ssh_private_key_file={__file__}\n"
+    found = of_text(tmp_path, text)["a"]
+    assert ssh_command(found) == f"ssh -i {__file__} -J b,c u@10.0.0.1"
