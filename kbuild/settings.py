@@ -642,7 +642,12 @@ class OnNodes(Common):
         example="root",
         panel=_HOSTS,
     )
-    sudo: bool = option(switch, "Become root with sudo on the hosts.", default=False, panel=_HOSTS)
+    sudo: bool = option(
+        switch,
+        "Become root with sudo, which must not ask for a password.",
+        default=False,
+        panel=_HOSTS,
+    )
     ssh_config: Path | None = option(
         path,
         "Configuration file of ssh. Default: ~/.ssh/config.",

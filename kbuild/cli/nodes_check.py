@@ -19,6 +19,7 @@ from kbuild.nodes.api import (
     check,
     check_document,
     connections,
+    for_reports,
 )
 from kbuild.nodes.model import Host, Refusal
 from kbuild.settings import NodesCheckSettings
@@ -51,7 +52,7 @@ def show_check(
     whole = as_one(checked)
     reports = Reports(html=settings.html, prometheus=settings.prometheus)
     title = counted(len(checked.hosts), "host")
-    write_reports(reports, whole, title, lambda path: screen.say(f"wrote {path}"))
+    write_reports(reports, for_reports(checked), title, lambda path: screen.say(f"wrote {path}"))
     screen.result(check_document(checked), list(_lines(checked)))
     if settings.fail_before is not None and checked.hosts:
         demand_longer(whole, timedelta(seconds=settings.fail_before))

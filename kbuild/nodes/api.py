@@ -3,7 +3,7 @@
 Other packages import from here only.
 """
 
-from kbuild.nodes.check.ask import as_one, check
+from kbuild.nodes.check.ask import as_one, check, for_reports
 from kbuild.nodes.check.checked import Checked, HostChecked, Issues, Wanted
 from kbuild.nodes.check.document import check_document
 from kbuild.nodes.connection import Connection, connections
@@ -57,6 +57,7 @@ __all__ = [
     "check_document",
     "choose_backup",
     "connections",
+    "for_reports",
     "leader_last",
     "plan_install",
     "plan_renewal",

@@ -109,6 +109,26 @@ def as_one(checked: Checked) -> Inventory:
     )
 
 
+def for_reports(checked: Checked) -> Inventory:
+    """Return the inventory of all hosts, in which hosts that could not be asked are findings.
+
+    Who reads only a report would take their certificates for good.
+    """
+    whole = as_one(checked)
+    missing = [
+        Finding(
+            severity="warning",
+            kind="unreadable",
+            path=f"{each.host}:/",
+            place="",
+            reason=f"the host could not be checked: {each.reason}",
+            command=each.todo,
+        )
+        for each in checked.unreachable
+    ]
+    return replace(whole, findings=tuple(sorted((*whole.findings, *missing), key=worst_first)))
+
+
 def _only_served(host: HostChecked) -> Iterator[Certificate]:
     known = {each.fingerprint for each in host.inventory.certificates}
     for each in host.served:

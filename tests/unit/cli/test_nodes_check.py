@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 import pytest
@@ -148,3 +149,26 @@ def test_a_kubeadm_that_does_not_run_is_told(shown: Show) -> None:
     broken = host("n1")
     seen = replace(broken.seen, facts=replace(broken.seen.facts, version=""))
     assert "cannot run" in shown(replace(broken, seen=seen)).stdout
+
+
+def test_reports_tell_which_hosts_were_not_checked(shown: Show, tmp_path: Path) -> None:
+    page, metrics = tmp_path / "nodes.html", tmp_path / "nodes.prom"
+    refusal = Refusal(host="n3", reason="no route to host", todo="see `ssh n3`")
+    shown(host("n1"), refused=(refusal,), more=("--html", str(page), "--prometheus", str(metrics)))
+    assert "the host could not be checked: no route to host" in page.read_text()
+    assert "x509_read_errors 1\n" in metrics.read_text()
+
+
+def test_no_empty_table_is_shown_if_there_are_no_certificates(shown: Show) -> None:
+    one = host("n1")
+    empty = replace(one, inventory=replace(one.inventory, certificates=()))
+    done = shown(empty)
+    assert "\nno certificates\n" in done.stdout
+    assert "NotAfter" not in done.stdout
+
+
+def test_backups_are_not_counted_for_a_user_who_cannot_see_them(shown: Show) -> None:
+    one = host("n1", is_known=True)
+    other = replace(one, seen=replace(one.seen, facts=replace(one.seen.facts, uid=1000)))
+    assert "not known" not in shown(one).stdout
+    assert "not known" in shown(other).stdout
