@@ -216,7 +216,7 @@ def _copy(facts: HostFacts, kubeadm: Kubeadm) -> Step:
     return Step(
         name="copy",
         what=f"copy kubeadm {kubeadm.version} to {temporary}",
-        why=f"the node has {facts.version or 'none'}; it is replaced only when the new one runs",
+        why=f"the node has {what_is_there(facts)}; it is replaced only when the new one runs",
         # The step of a run that was killed may have put it in its place meanwhile.
         check=call("is_ready", temporary, facts.target, kubeadm.sha256, kubeadm.version),
         do=call(
@@ -241,6 +241,11 @@ def back_up(facts: HostFacts, at: str) -> Step:
         do=call("back_up", facts.target, facts.sha256, generation, facts.version),
         confirm=call("has_generation", facts.sha256, facts.target),
     )
+
+
+def what_is_there(facts: HostFacts) -> str:
+    """Return the version and the sha256 of a kubeadm: the version alone tells no two apart."""
+    return f"{facts.version or 'kubeadm'} ({facts.sha256[:12]})" if facts.sha256 else "none"
 
 
 def _replace(facts: HostFacts, kubeadm: Kubeadm) -> Step:

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 
-from kbuild.nodes.install import back_up, clean, general_notes, settle, unsafe
+from kbuild.nodes.install import back_up, clean, general_notes, settle, unsafe, what_is_there
 from kbuild.nodes.model import Generation, HostFacts, HostPlan, Refusal, Step, call
+
+_NONE = "it has no backup that differs"
 
 
 def plan_rollback(
@@ -11,28 +13,45 @@ def plan_rollback(
 ) -> tuple[list[HostPlan], list[Refusal]]:
     """Return a plan for each host that has the backup, and a refusal for each that has not.
 
+    Without ``to``, hosts that have nothing to bring back stay as they are, unless no host has.
+
     ``to`` is the name of a backup, or the first characters of its sha256 or of its name; empty for
     the newest that differs from what is there. If a rollback brought that back, there is nothing to
     do: the command must mean the same when it is given again. ``at`` is the time, as in
     20261126T183000Z.
     """
-    plans, refused = [], []
+    plans, refused, idle = [], [], []
     for each in facts:
-        problems = list(unsafe(each))
-        chosen = _choose(each, to)
-        if chosen is None:
-            having = ", ".join(f"{g.name} ({g.version})" for g in each.generations)
-            reason = f"it has no backup {to}" if to else "it has no backup that differs"
-            is_empty = not each.generations
-            todo = "kbuild has kept none there" if is_empty else f"its backups: {having}"
-            problems.append(Refusal(host=each.host.name, reason=reason, todo=todo))
-        if chosen is None or problems:
-            refused += problems
+        problems, chosen = list(unsafe(each)), _choose(each, to)
+        if problems or (chosen is None and (to or not each.sha256)):
+            refused += [*problems, *([] if chosen else [_no_backup(each, to)])]
+        elif chosen is None:
+            idle.append(each)
         else:
             steps = tuple(_steps(each, chosen, at))
             notes = (*general_notes(each), *_stays(each, chosen))
             plans.append(HostPlan(host=each.host, steps=steps, notes=notes))
+    if plans:  # an installation that stopped has not changed the others
+        plans += [_idle(each, at) for each in idle]
+    else:
+        refused += [_no_backup(each, to) for each in idle]
     return plans, refused
+
+
+def _no_backup(facts: HostFacts, to: str) -> Refusal:
+    having = ", ".join(f"{g.name} ({g.version})" for g in facts.generations)
+    return Refusal(
+        host=facts.host.name,
+        reason=f"it has no backup {to}" if to else _NONE,
+        todo=f"its backups: {having}" if having else "kbuild has kept none there",
+    )
+
+
+def _idle(facts: HostFacts, at: str) -> HostPlan:
+    """Return the plan of a host that has nothing to bring back: it only ends an earlier run."""
+    here = Generation(name="", sha256=facts.sha256, version=facts.version, path=facts.target)
+    notes = (*general_notes(facts), f"{_NONE}, so kubeadm stays as it is")
+    return HostPlan(host=facts.host, steps=tuple(_steps(facts, here, at)), notes=notes)
 
 
 def _choose(facts: HostFacts, to: str) -> Generation | None:
@@ -64,7 +83,7 @@ def _steps(facts: HostFacts, to: Generation, at: str) -> Iterable[Step]:
     yield Step(
         name="restore",
         what=f"bring back {to.version} from /var/lib/kbuild/kubeadm/{to.name}",
-        why=f"it takes the place of {facts.version or 'nothing'} at {facts.target}",
+        why=f"it takes the place of {what_is_there(facts)} at {facts.target}",
         check=call("has_sha", facts.target, to.sha256),
         do=call("roll_back", to.name, facts.target, to.sha256, facts.sha256),
         confirm=call("has_sha", facts.target, to.sha256),

@@ -200,6 +200,22 @@ def test_a_rollback_that_is_asked_for_again_does_nothing() -> None:
     assert plan.notes == ()
 
 
+@pytest.mark.parametrize("mine", [(), BACKUPS[2:]])
+def test_hosts_that_an_installation_did_not_reach_do_not_hinder_a_rollback(
+    mine: tuple[Generation, ...],
+) -> None:
+    idle = replace(NODE, host=Host(name="n2"), generations=mine)
+    plans, refused = plan_rollback([idle, replace(NODE, generations=BACKUPS)], "", AT)
+    assert refused == []
+    assert {plan.host.name: names(plan) for plan in plans} == {
+        NODE.host.name: ["back-up", "restore"],
+        "n2": [],
+    }
+    assert "no backup that differs, so kubeadm stays as it is" in plans[-1].notes[0]
+    plans, refused = plan_rollback([idle], "", AT)
+    assert (plans, refused[0].reason) == ([], "it has no backup that differs")
+
+
 @pytest.mark.parametrize("to", ["20260401", "nonsense"])
 def test_a_backup_that_is_not_there(to: str) -> None:
     plans, refused = plan_rollback([replace(NODE, generations=BACKUPS)], to, AT)
