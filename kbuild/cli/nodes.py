@@ -83,6 +83,9 @@ def install(ctx: typer.Context, folder: ReleaseFolder) -> None:
         return plan_install(facts, Wishes(kubeadms=kubeadms, at=at, hold=settings.hold))
 
     _change(settings, screen, hosts, planner)
+    if not settings.dry_run:
+        screen.say("certificates are as they were; renew those of the control planes with:")
+        screen.say("kbuild nodes renew, with the same hosts")
 
 
 @app.command()
@@ -137,7 +140,7 @@ def _known(folders: Iterable[Path]) -> Iterator[tuple[str, Issues]]:
 @app.command()
 @takes(NodesRenewSettings)
 def renew(ctx: typer.Context) -> None:
-    """Renew the certificates of control planes, and restart one after the other."""
+    """Renew the certificates of control planes, one after the other. Name all of them."""
     settings, screen = begin(ctx, NodesRenewSettings)
     _change_control_planes(settings, screen, renewal_of(settings))
 
