@@ -29,6 +29,9 @@ class LocalNode:
     def __post_init__(self) -> None:
         for folder in ("bin", "var/lib", "run", "stubs"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
+        if os.geteuid() != 0:  # play root
+            self.stub("id", '[ "$*" != -u ] || exec echo 0; exec /usr/bin/id "$@"')
+            self.stub("chown", '[ "$1" != 0:0 ] || exit 0; exec /bin/chown "$@"')
 
     @property
     def host(self) -> Host:
