@@ -154,7 +154,7 @@ owner_of() {
 # another file system.
 busy() {
   here=$(readlink /proc/self/ns/mnt || true)
-  for each in /proc/[0-9]*/comm; do
+  for each in "$root"/proc/[0-9]*/comm; do
     read -r name 2>/dev/null <"$each" || continue
     case $name in
       apt-get|apt|aptitude|dpkg|yum|dnf|dnf5|rpm|zypper|kubeadm) ;;

@@ -23,7 +23,8 @@ LIBRARY = "".join(
 )
 
 
-NAME = "kube-of-a-test"  # this machine may have a real API server
+# This machine may have a real API server, and each process of the tests has one of its own.
+NAME = f"kube-{os.getpid()}"
 
 
 class Shell:
