@@ -2,7 +2,7 @@
 
 import gzip
 import hashlib
-import os
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -282,4 +282,4 @@ def lock_hosts(connections: Sequence[Connection], progress: _Progress) -> None:
 def run_name() -> str:
     """Return the name of a new run, which begins with its time in UTC."""
     now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    return f"{now}-{os.getpid()}"
+    return f"{now}-{secrets.token_hex(4)}"
