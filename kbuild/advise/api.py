@@ -1,22 +1,19 @@
 """The front of this package: advice on a version, or on a cluster with its certificates."""
 
 from kbuild.advise.cluster import cluster_of, next_request
-from kbuild.advise.knowledge import Fact, Plan, facts, facts_of, lasting
+from kbuild.advise.knowledge import Plan, lasting
 from kbuild.advise.model import Advice, Cluster, Limit, Rebuild, Step
 from kbuild.advise.plan import advise
 
 __all__ = [
     "Advice",
     "Cluster",
-    "Fact",
     "Limit",
     "Plan",
     "Rebuild",
     "Step",
     "advise",
     "cluster_of",
-    "facts",
-    "facts_of",
     "lasting",
     "next_request",
 ]

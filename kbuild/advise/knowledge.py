@@ -1,35 +1,23 @@
-"""What is known about each version, read from the tables beside this module.
+"""What is to be said about each version, read from the tables beside this module.
 
 The tables explain their own fields at their top.
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from importlib import resources
 from string import Template
-from typing import Any, Literal, Protocol, TypeVar, get_args
+from typing import Literal, Protocol, TypeVar, get_args
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from kbuild.base.eras import eras_of, make_eras, read_eras
+from kbuild.base.eras import eras_of, read_eras
 from kbuild.base.words import counted
 
 Plan = Literal["new", "living"]
 PLANS: tuple[Plan, ...] = get_args(Plan)
 _DAYS_A_YEAR = 365
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fact:
-    """A value that holds for a range of versions; a number is in days."""
-
-    name: str
-    versions: SpecifierSet
-    value: int | str
-    source: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,21 +70,6 @@ class _Entry(Protocol):
 E = TypeVar("E", bound=_Entry)
 
 
-def facts() -> tuple[Fact, ...]:
-    """Return every fact, in the order of the table."""
-    return make_eras(_facts_table()["fact"], Fact)
-
-
-def newest_read() -> Version:
-    """Return the newest version whose whole source tree the facts were read in."""
-    return Version(_facts_table()["newest"])
-
-
-def facts_of(version: Version) -> dict[str, int | str]:
-    """Return the values of a version by their names; a number is in days."""
-    return {fact.name: fact.value for fact in eras_of(facts(), version)}
-
-
 def rebuilds(version: Version, plan: Plan) -> tuple[RebuildEntry, ...]:
     """Return the answers that may fit, in the order of the table."""
     return _of(read_eras(_text("rebuilds.toml"), "rebuild", RebuildEntry), version, plan)
@@ -127,11 +100,6 @@ def lasting(days: int) -> str:
 
 def _of(entries: tuple[E, ...], version: Version, plan: Plan) -> tuple[E, ...]:
     return tuple(entry for entry in eras_of(entries, version) if plan in entry.plans)
-
-
-@cache
-def _facts_table() -> dict[str, Any]:
-    return tomllib.loads(_text("facts.toml"))
 
 
 def _text(name: str) -> str:

@@ -9,17 +9,16 @@ from kbuild.advise.knowledge import (
     Plan,
     RebuildEntry,
     StepEntry,
-    facts_of,
     filled,
     limits,
-    newest_read,
     rebuilds,
     steps,
 )
 from kbuild.advise.model import Advice, Cluster, Limit, Rebuild, Step
-from kbuild.kubeadm.api import renewal_of
 from kbuild.kubeadm.model import DAYS_A_YEAR, STOCK_CA_YEARS, STOCK_LEAF_YEARS, Lifetimes
 from kbuild.kubernetes.configuration import configuration_of
+from kbuild.kubernetes.facts import facts_of, newest_read
+from kbuild.kubernetes.renewal import renewal_of
 
 _STOCK = Lifetimes(ca_years=STOCK_CA_YEARS, leaf_years=STOCK_LEAF_YEARS)
 Values = Mapping[str, int | str]
@@ -85,7 +84,7 @@ def _values(tag: str, version: Version, lifetimes: Lifetimes, cluster: Cluster |
         **years,
         "signing_flag": f"--{configuration_of(version).signing_flag}",
         "ca_days": str(lifetimes.ca_years * DAYS_A_YEAR),
-        "renew": " ".join(renewal_of(version)),
+        "renew": " ".join(renewal_of(version).renew),
         "verify": f"openssl verify{' -no_check_time' if expired else ''}",
         "missing_keys": ", ".join(each.path for each in without_key),
         "version": tag,

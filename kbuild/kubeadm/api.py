@@ -8,7 +8,6 @@ from kbuild.kubeadm.compile.run import choose_builder
 from kbuild.kubeadm.patching.series import Series, patches_folder, read_index, series_for
 from kbuild.kubeadm.prove.binary import prove_file
 from kbuild.kubeadm.prove.elf import Content, read_arch
-from kbuild.kubeadm.prove.eras import renewal_of
 from kbuild.kubeadm.prove.errors import WrongBinary
 from kbuild.kubeadm.prove.gobinary import (
     Module,
@@ -54,7 +53,6 @@ __all__ = [
     "read_build_info",
     "read_functions",
     "read_index",
-    "renewal_of",
     "replacement",
     "resolve",
     "series_for",

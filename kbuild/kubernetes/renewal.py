@@ -18,7 +18,11 @@ class Renewal:
     renew: list[str]
     files: list[str]
     etcd: list[str]
-    healthy: str
+
+    @property
+    def kubeconfigs(self) -> list[str]:
+        """Return the kubeconfigs among the files; kubelet.conf is none, kubelet renews its own."""
+        return [file for file in self.files if file.endswith(".conf")]
 
 
 @cache

@@ -5,9 +5,8 @@ from functools import cache
 from importlib import resources
 
 from packaging.specifiers import SpecifierSet
-from packaging.version import Version
 
-from kbuild.base.eras import era_of, read_eras
+from kbuild.base.eras import read_eras
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,8 +15,6 @@ class Era:
 
     versions: SpecifierSet
     read: list[str]
-    renew: list[str]
-    renewed: list[str]
     ecdsa: str
     stored: str
 
@@ -27,8 +24,3 @@ def eras() -> tuple[Era, ...]:
     """Return the shipped eras, oldest first."""
     text = resources.files("kbuild.kubeadm.prove").joinpath("eras.toml").read_text()
     return read_eras(text, "era", Era)
-
-
-def renewal_of(version: Version) -> tuple[str, ...]:
-    """Return the words after ``kubeadm`` that renew everything."""
-    return tuple(era_of(eras(), version).renew)

@@ -24,6 +24,7 @@ from kbuild.kubeadm.prove.issued import (
 )
 from kbuild.kubeadm.prove.runner import ETC_KUBERNETES, Runner
 from kbuild.kubernetes.configuration import configuration_of
+from kbuild.kubernetes.renewal import renewal_of
 
 _CASES: tuple[Case, ...] = ("fresh-ca", "old-ca")
 _STORED_CASES: tuple[Case, ...] = ("stored-defaults", "stored-values")
@@ -92,7 +93,7 @@ def stored_defaults_of(
 def _issue_and_renew(
     case: Case, runner: Runner, version: Version, lifetimes: Lifetimes
 ) -> list[_Seen]:
-    era = era_of(eras(), version)
+    era, renewal = era_of(eras(), version), renewal_of(version)
     stored = lifetimes.stored(case) if case in _STORED_CASES else None
     files: Files = {
         "kbuild-issue.yaml": _config(era, version, stored, ecdsa=case != "fresh-ca").encode(),
@@ -106,14 +107,14 @@ def _issue_and_renew(
 
     _, files = runner.run(("init", "phase", "certs", "all", issue), files)
     _, files = runner.run(("init", "phase", "kubeconfig", "all", issue), files)
-    issued = _read(files, case, "issued", [*CAS, *LEAVES, *KUBECONFIGS, *era.renewed])
+    issued = _read(files, case, "issued", [*CAS, *LEAVES, *KUBECONFIGS, *renewal.kubeconfigs])
     ours = [c for c in issued.values() if case != "old-ca" or c.kind != "ca"]
     first = _Seen(moment="issued", began=now, ended=datetime.now(UTC), certificates=ours)
 
     began = datetime.now(UTC)
-    _, files = runner.run((*era.renew, renew), files)
+    _, files = runner.run((*renewal.renew, renew), files)
     renewed = _read(files, case, "renewed", list(issued))
-    for path in (*LEAVES, *era.renewed):
+    for path in (*LEAVES, *renewal.kubeconfigs):
         if renewed[path].fingerprint == issued[path].fingerprint:
             raise NotRenewed(path=path, case=case)
     changed = [c for p, c in renewed.items() if p not in issued or _differs(c, issued[p])]

@@ -1,21 +1,15 @@
 """What is wrong with a node besides its files: what it serves, and what it has not reread."""
 
 import re
-import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
-from importlib import resources
-from typing import Any
 
-from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from kbuild.base.eras import era_of, make_eras
 from kbuild.base.values import day
 from kbuild.base.words import counted
 from kbuild.certs.model import Certificate, Finding, Inventory, Severity
+from kbuild.kubernetes.facts import facts_of
 from kbuild.nodes.check.checked import Issues
 from kbuild.nodes.check.seen import KUBELET, Component, NodeSeen
 from kbuild.nodes.check.served import Served
@@ -30,12 +24,6 @@ _SAME_TIME = timedelta(seconds=3)
 # Flags with files of certificates, keys and kubeconfigs.
 _FILES = re.compile(r"cert|key|ca-?file|kubeconfig")
 _LONGEST_LIST = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Loopback:
-    versions: SpecifierSet
-    days: int
 
 
 def of_node(
@@ -177,7 +165,7 @@ def _loopback(seen: NodeSeen, now: datetime) -> Iterator[Finding]:
     version = _version(component.version) if component else None
     if began is None or version is None:
         return
-    end = began + timedelta(days=era_of(_eras(), version).days)
+    end = began + timedelta(days=int(facts_of(version)["loopback"]))
     if end - now < _WARNING:
         verb = "expired" if end <= now else "expires"
         reason = (
@@ -246,10 +234,3 @@ def _listed(paths: list[str]) -> str:
     more = len(paths) - _LONGEST_LIST
     shown = ", ".join(paths[:_LONGEST_LIST])
     return f"{shown} and {more} more" if more > 0 else shown
-
-
-@cache
-def _eras() -> tuple[_Loopback, ...]:
-    text = resources.files("kbuild.nodes.check").joinpath("loopback.toml").read_text()
-    entries: list[dict[str, Any]] = tomllib.loads(text)["era"]
-    return make_eras(entries, _Loopback)

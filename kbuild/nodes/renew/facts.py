@@ -10,6 +10,7 @@ from types import MappingProxyType
 from packaging.version import InvalidVersion, Version
 
 from kbuild.kubernetes.configuration import configuration_of
+from kbuild.kubernetes.facts import facts_of
 from kbuild.kubernetes.renewal import Renewal, renewal_of
 from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, values_of
 from kbuild.nodes.model import HostFacts, Refusal
@@ -97,6 +98,11 @@ class ControlPlane:
     def renewal(self) -> Renewal:
         """Return how its kubeadm renews."""
         return renewal_of(Version(self.facts.version))
+
+    @property
+    def ready(self) -> str:
+        """Return the path at which its API server says that it is ready."""
+        return str(facts_of(Version(self.facts.version))["ready"])
 
     @property
     def renewed(self) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ def demand_healthy(plane: ControlPlane, component: str, connection: Connection) 
     """Ask a component whether it is healthy; raises NotServed or ConnectionFailed."""
     if component == "kube-apiserver":
         address, port = apiserver_of(plane)
-        _demand_ok(connection, "https", address, port, plane.renewal.healthy)
+        _demand_ok(connection, "https", address, port, plane.ready)
         return
     try:
         probe = plane.manifests[component].probe()

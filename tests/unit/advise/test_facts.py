@@ -4,9 +4,10 @@ import pytest
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from kbuild.advise.api import facts, facts_of
-from kbuild.kubeadm.api import renewal_of, series_for
+from kbuild.kubeadm.api import series_for
 from kbuild.kubernetes.configuration import configuration_of
+from kbuild.kubernetes.facts import facts, facts_of
+from kbuild.kubernetes.renewal import renewal_of
 
 OLD_FLAG, FLAG = "--experimental-cluster-signing-duration", "--cluster-signing-duration"
 YEAR, THREE_YEARS = 365, 3 * 365 + 1  # days
@@ -72,7 +73,7 @@ def test_the_data_is_what_the_source_says(row: tuple[str, ...]) -> None:
     assert f"--{configuration_of(Version(tag)).signing_flag}" == flag
     assert known["signing"] == signing
     assert known.get("upload_certs") == upload
-    assert " ".join(renewal_of(Version(tag))) == renew
+    assert " ".join(renewal_of(Version(tag)).renew) == renew
     assert known["loopback"] == loopback
     assert known["ready"] == ready
     assert {name: known[name] for name in SAME} == SAME

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from kbuild.advise.api import Step, advise, cluster_of, facts_of, lasting
-from kbuild.kubeadm.api import renewal_of
+from kbuild.advise.api import Step, advise, cluster_of, lasting
 from kbuild.kubeadm.model import Lifetimes
 from kbuild.kubernetes.configuration import configuration_of
+from kbuild.kubernetes.facts import facts_of
+from kbuild.kubernetes.renewal import renewal_of
 from tests.unit.advise.test_cluster import LEAF, LONG, NOW, inventory
 
 PAGE = (Path(__file__).parents[3] / "docs/lifetimes.md").read_text()
@@ -32,7 +33,7 @@ def cells(minor: int) -> tuple[str, ...]:
         PLACES[str(known["decided_by"])],
         f"`{flag}`",
         lasting(loopback),
-        f"`kubeadm {' '.join(renewal_of(version))}`",
+        f"`kubeadm {' '.join(renewal_of(version).renew)}`",
     )
 
 

@@ -4,13 +4,13 @@ import pytest
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from kbuild.base.eras import era_of
 from kbuild.kubeadm.model import CASES, Case, IssuedCertificate, Lifetimes, StoredDefaults
 from kbuild.kubeadm.prove.eras import eras
 from kbuild.kubeadm.prove.errors import MissingCertificate, NotRenewed, WrongLifetime
 from kbuild.kubeadm.prove.issued import UnreadableCertificate, read_certificates
 from kbuild.kubeadm.prove.pki import cases, prove_pki, stored_defaults_of
 from kbuild.kubernetes.configuration import configuration_of
+from kbuild.kubernetes.renewal import renewal_of, renewals
 from tests.support.fake_kubeadm import DAY, FakeKubeadm
 
 LIFETIMES = Lifetimes(ca_years=100, leaf_years=10)
@@ -152,15 +152,15 @@ def test_what_was_not_renewed_is_found(kubeadm: FakeKubeadm, path: str) -> None:
     ],
 )
 def test_the_era_decides_how_kubeadm_is_driven(tag: str, config: str, renew: str) -> None:
-    era = era_of(eras(), Version(tag))
     assert configuration_of(Version(tag)).kubeadm_api == f"kubeadm.k8s.io/{config}"
-    assert " ".join(era.renew) == renew
+    assert " ".join(renewal_of(Version(tag)).renew) == renew
 
 
 @pytest.mark.parametrize("minor", range(13, 40))
 def test_every_minor_is_of_exactly_one_era(minor: int) -> None:
     version = Version(f"1.{minor}.0")
     assert sum(SpecifierSet(era.versions).contains(version) for era in eras()) == 1
+    assert sum(era.versions.contains(version) for era in renewals()) == 1
 
 
 @pytest.mark.parametrize("accepted", [(), ("keep",), ("override",), ("keep", "override")])
