@@ -24,7 +24,6 @@ from kbuild.cli.nodes_check import show_check
 from kbuild.cli.nodes_renew import (
     ControlPlanner,
     control_planes,
-    no_root,
     planned,
     renewal_of,
     undo_of,
@@ -42,9 +41,11 @@ from kbuild.nodes.api import (
     Run,
     RunFailed,
     RunInterrupted,
+    Watcher,
     Wishes,
     carry_out,
     connections,
+    not_root,
     plan_install,
     plan_rollback,
     read_hosts,
@@ -99,7 +100,7 @@ def rollback(ctx: typer.Context) -> None:
             facts, unreachable = _survey(settings, screen, connected)
         if unreachable:
             raise _too_many(len(hosts), unreachable, [])
-        if strangers := [no_root(each) for each in facts if each.uid != 0]:
+        if strangers := [stranger for each in facts for stranger in not_root(each)]:
             raise _too_many(len(hosts), [], strangers)  # who cannot see backups
         _show_backups(facts, screen)
         return
@@ -213,9 +214,10 @@ def _too_many(
     both = [*unreachable, *refused]
     count = f"{len({each.host for each in both})} of {counted(hosts, 'host')}"
     or_else = f", or leave hosts out with {options}"
+    details = "\n".join(map(str, both))
     if unreachable:
-        return HostsUnreachable(count=count, or_else=or_else, details=_reasons(both))
-    return HostsRefused(count=count, or_else=or_else, details=_reasons(both))
+        return HostsUnreachable(count=count, or_else=or_else, details=details)
+    return HostsRefused(count=count, or_else=or_else, details=details)
 
 
 def _left_out(state: State, refusals: list[Refusal]) -> Iterator[Outcome]:
@@ -225,10 +227,6 @@ def _left_out(state: State, refusals: list[Refusal]) -> Iterator[Outcome]:
         reason = "; ".join(each.reason for each in mine)
         todo = "; ".join(each.todo for each in mine)
         yield Outcome(host=host, state=state, reason=reason, todo=todo)
-
-
-def _reasons(refusals: list[Refusal]) -> str:
-    return "\n".join(f"{each.host}: {each.reason}; {each.todo}" for each in refusals)
 
 
 def _change(
@@ -244,22 +242,16 @@ def _change(
             raise _too_many(len(hosts), unreachable, refused, options)
         for each in left_out:
             screen.say(f"{each.host}: {each.state}: {each.reason}")
-        if settings.dry_run:
-            screen.result(_plan_document(plans, left_out), list(_plan_lines(plans)))
-            return
-        _confirm(settings, screen, plans)
         run = Run(
             name=run_name(),
             parallel=settings.parallel,
             max_fail=settings.max_fail - len(left_out),
             take_over=settings.take_over,
         )
-        screen.stage("nodes")
-        with _log(run.name) as log:
-            watcher = _Watcher(screen, log)
-            with _interrupts_told(plans, watcher):
-                outcomes = carry_out(plans, connected, run, watcher)
-            _report([*outcomes, *left_out], plans, run, screen)
+        _run(
+            *(settings, screen, run, plans, left_out),
+            lambda watcher: carry_out(plans, connected, run, watcher),
+        )
 
 
 def _change_control_planes(
@@ -272,20 +264,35 @@ def _change_control_planes(
             raise _too_many(len(hosts), unreachable, [])
         planes = control_planes(facts, connected, settings.parallel, screen)
         plans = planned(planes, connected, planner)
-        if settings.dry_run:
-            screen.result(_plan_document(plans, []), list(_plan_lines(plans)))
-            return
-        _confirm(settings, screen, plans)
         # Never two control planes at once, and none after one has failed.
         name = run_name()
         run = Run(name=name, parallel=1, max_fail=0, take_over=settings.take_over, locks_all=True)
-        screen.stage("nodes")
-        with _log(run.name) as log:
-            prover = Prover(planes={p.name: p for p in planes}, connections=connected)
-            watcher = _Watcher(screen, log)
-            with _interrupts_told(plans, watcher):
-                outcomes = carry_out(plans, connected, run, watcher, prover)
-            _report(list(outcomes), plans, run, screen)
+        prover = Prover(planes={p.name: p for p in planes}, connections=connected)
+        _run(
+            *(settings, screen, run, plans, []),
+            lambda watcher: carry_out(plans, connected, run, watcher, prover),
+        )
+
+
+def _run(
+    settings: ChangesNodes,
+    screen: Screen,
+    run: Run,
+    plans: list[HostPlan],
+    left_out: list[Outcome],
+    carry: Callable[[Watcher], Iterable[Outcome]],
+) -> None:
+    """Show plans, or ask whether to carry them out, do it, and report what became of each host."""
+    if settings.dry_run:
+        screen.result(_plan_document(plans, left_out), list(_plan_lines(plans)))
+        return
+    _confirm(settings, screen, plans)
+    screen.stage("nodes")
+    with _log(run.name) as log:
+        watcher = _Watcher(screen, log)
+        with _interrupts_told(plans, watcher):
+            outcomes = carry(watcher)
+        _report([*outcomes, *left_out], plans, run, screen)
 
 
 def _confirm(settings: ChangesNodes, screen: Screen, plans: list[HostPlan]) -> None:

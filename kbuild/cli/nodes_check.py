@@ -21,7 +21,7 @@ from kbuild.nodes.api import (
     connections,
     for_reports,
 )
-from kbuild.nodes.model import Host, Refusal
+from kbuild.nodes.model import Host
 from kbuild.settings import NodesCheckSettings
 
 _NOT_KNOWN = "not known"
@@ -59,12 +59,8 @@ def show_check(
     if checked.unreachable:
         raise HostsUnchecked(
             count=f"{len(checked.unreachable)} of {counted(len(hosts), 'host')}",
-            details="\n".join(_reason(each) for each in checked.unreachable),
+            details="\n".join(map(str, checked.unreachable)),
         )
-
-
-def _reason(refusal: Refusal) -> str:
-    return f"{refusal.host}: {refusal.reason}; {refusal.todo}"
 
 
 def _lines(checked: Checked) -> Iterator[str | Table]:

@@ -15,6 +15,7 @@ from kbuild.nodes.api import (
     UndoWishes,
     choose_backup,
     leader_last,
+    not_root,
     plan_renewal,
     plan_undo,
     survey_control_planes,
@@ -76,7 +77,7 @@ def control_planes(
     others = [each.host.name for each in facts if not each.is_control_plane]
     if others:
         screen.say(f"not control planes, so nothing is changed there: {', '.join(others)}")
-    _demand([no_root(each) for each in chosen if each.uid != 0], len(chosen))
+    _demand([stranger for each in chosen for stranger in not_root(each)], len(chosen))
     planes, refused = survey_control_planes(chosen, connected, parallel)
     _demand(refused, len(chosen))
     return planes
@@ -92,15 +93,9 @@ def planned(
     return plans
 
 
-def no_root(facts: HostFacts) -> Refusal:
-    """Return the refusal of a host where the user is not root."""
-    todo = "add --sudo, or connect as root with --user"
-    return Refusal(host=facts.host.name, reason="the user is not root there", todo=todo)
-
-
 def _demand(refused: Sequence[Refusal], count: int) -> None:
     if refused:
         hosts = len({each.host for each in refused})
-        details = "\n".join(f"{each.host}: {each.reason}; {each.todo}" for each in refused)
+        details = "\n".join(map(str, refused))
         of_all = f"{hosts} of {counted(count, 'control plane')}"
         raise HostsRefused(count=of_all, or_else="", details=details)

@@ -18,7 +18,7 @@ from kbuild.nodes.errors import (
     RunInterrupted,
 )
 from kbuild.nodes.hosts import Access, read_hosts
-from kbuild.nodes.install import Kubeadm, Wishes, plan_install
+from kbuild.nodes.install import Kubeadm, Wishes, not_root, plan_install
 from kbuild.nodes.renew.facts import ControlPlane, survey_control_planes
 from kbuild.nodes.renew.health import Prover, leader_last, unhealthy
 from kbuild.nodes.renew.plan import RenewWishes, plan_renewal
@@ -59,6 +59,7 @@ __all__ = [
     "connections",
     "for_reports",
     "leader_last",
+    "not_root",
     "plan_install",
     "plan_renewal",
     "plan_rollback",

@@ -50,57 +50,58 @@ def plan_install(
 
 
 def _refusals(facts: HostFacts, wishes: Wishes) -> Iterable[Refusal]:
-    def refusal(reason: str, todo: str) -> Refusal:
-        return Refusal(host=facts.host.name, reason=reason, todo=todo)
-
     yield from unsafe(facts)
     kubeadm = _kubeadm_for(facts, wishes)
     if kubeadm is None:
         having = ", ".join(wishes.kubeadms)
         reason = f"it is {facts.machine}, and the release has {having}"
-        yield refusal(reason, "build for it too, with --arch")
+        yield facts.refusal(reason, "build for it too, with --arch")
         return
     for what, version in (("kubeadm", facts.version), ("kubelet", facts.kubelet)):
         if version and _minor(version) != _minor(kubeadm.version):
             reason = f"its {what} is {version}, and the release is {kubeadm.version}"
-            yield refusal(reason, "build a release of the node's own minor version")
+            yield facts.refusal(reason, "build a release of the node's own minor version")
     if facts.sha256 and not facts.version and not facts.kubelet:
         reason = f"{facts.target} does not say which version it is, and there is no kubelet"
-        yield refusal(reason, f"see what `{facts.target} version -o short` prints; move it away")
+        yield facts.refusal(
+            reason, f"see what `{facts.target} version -o short` prints; move it away"
+        )
     needed = _needed(facts, kubeadm)
     for name, free in (("beside kubeadm", facts.free), ("in /var/lib", facts.state_free)):
         if facts.target and free < needed:
             reason = f"{free // _KIB} MiB are free {name}, and {needed // _KIB} MiB are needed"
-            yield refusal(reason, "make room")
+            yield facts.refusal(reason, "make room")
+
+
+def not_root(facts: HostFacts) -> Iterable[Refusal]:
+    """Yield that nothing can be changed on a host where the user is not root."""
+    if facts.uid != 0:
+        todo = "add --sudo, or connect as root with --user"
+        yield facts.refusal("the user is not root there", todo)
 
 
 def unsafe(facts: HostFacts) -> Iterable[Refusal]:
     """Yield why a host must not be changed at all, whatever the change of its kubeadm is."""
-
-    def refusal(reason: str, todo: str) -> Refusal:
-        return Refusal(host=facts.host.name, reason=reason, todo=todo)
-
-    if facts.uid != 0:
-        yield refusal("the user is not root there", "add --sudo, or connect as root with --user")
+    yield from not_root(facts)
     skew = facts.clock - facts.asked_at
     if abs(skew) > MAX_SKEW:
         reason = f"its clock differs from ours by {round(skew)} seconds"
-        yield refusal(reason, "set the clocks; certificates depend on them")
+        yield facts.refusal(reason, "set the clocks; certificates depend on them")
     if not facts.kubeadm:
         known = next((g.path for g in reversed(facts.generations)), "/usr/bin/kubeadm")
         reason = "it has no kubeadm on the PATH"
-        yield refusal(reason, f"say where kubeadm belongs, with --path {known}")
+        yield facts.refusal(reason, f"say where kubeadm belongs, with --path {known}")
     elif not (facts.kubeadm.startswith("/") and _is_plain(facts.kubeadm + facts.target)):
         reason = f"{facts.kubeadm} is not an absolute path of printable characters"
-        yield refusal(reason, "say where kubeadm belongs, with --path /usr/bin/kubeadm")
+        yield facts.refusal(reason, "say where kubeadm belongs, with --path /usr/bin/kubeadm")
     elif facts.problem or not facts.target:
         reason = facts.problem or f"{facts.kubeadm} is a link that leads nowhere"
-        yield refusal(reason, "repair that, or say where kubeadm belongs, with --path")
+        yield facts.refusal(reason, "repair that, or say where kubeadm belongs, with --path")
     if facts.is_read_only and facts.uid == 0:
-        yield refusal(f"{dirname(facts.target)} is read-only", "mount it for writing")
+        yield facts.refusal(f"{dirname(facts.target)} is read-only", "mount it for writing")
     if facts.busy:
         reason = f"{', '.join(facts.busy)} is running there"
-        yield refusal(reason, "wait until it has ended: it may replace kubeadm")
+        yield facts.refusal(reason, "wait until it has ended: it may replace kubeadm")
 
 
 def _is_plain(path: str) -> bool:

@@ -110,6 +110,9 @@ class Refusal:
     reason: str
     todo: str
 
+    def __str__(self) -> str:
+        return f"{self.host}: {self.reason}; {self.todo}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
@@ -170,3 +173,7 @@ class HostFacts:
     leftovers: tuple[str, ...] = ()
     can_lock_versions: bool = False
     is_restored: bool = False
+
+    def refusal(self, reason: str, todo: str) -> Refusal:
+        """Return why this host cannot take part."""
+        return Refusal(host=self.host.name, reason=reason, todo=todo)

@@ -40,10 +40,9 @@ def plan_rollback(
 
 def _no_backup(facts: HostFacts, to: str) -> Refusal:
     having = ", ".join(f"{g.name} ({g.version})" for g in facts.generations)
-    return Refusal(
-        host=facts.host.name,
-        reason=f"it has no backup {to}" if to else _NONE,
-        todo=f"its backups: {having}" if having else "kbuild has kept none there",
+    reason = f"it has no backup {to}" if to else _NONE
+    return facts.refusal(
+        reason, f"its backups: {having}" if having else "kbuild has kept none there"
     )
 
 

@@ -14,7 +14,7 @@ from kbuild.nodes.check.judge import of_node
 from kbuild.nodes.check.seen import NodeSeen, node_seen
 from kbuild.nodes.check.served import Served, ask_port, ports_of
 from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, values_of
-from kbuild.nodes.model import HostFacts, Refusal, call
+from kbuild.nodes.model import HostFacts, call
 from kbuild.nodes.survey import at_once, survey
 
 PLACES = ("/etc/kubernetes", "/var/lib/kubelet/pki")
@@ -37,10 +37,10 @@ def check(connections: Mapping[str, Connection], wanted: Wanted, progress: Progr
             answers[name] = _ask(one, connections[name], wanted)
         except ConnectionFailed as error:
             reason = f"the connection was lost: {error}"
-            refused.append(Refusal(host=name, reason=reason, todo=_AGAIN))
+            refused.append(one.refusal(reason, _AGAIN))
         except (CallFailed, LookupError, ValueError) as error:
             reason = f"it could not be read: {error}"
-            refused.append(Refusal(host=name, reason=reason, todo=_AGAIN))
+            refused.append(one.refusal(reason, _AGAIN))
         with one_at_a_time:
             progress.advance("hosts read", len(answers), len(facts))
 

@@ -94,6 +94,10 @@ class ControlPlane:
         """Return the name of the host."""
         return self.facts.host.name
 
+    def refusal(self, reason: str, todo: str) -> Refusal:
+        """Return why this control plane cannot be changed."""
+        return self.facts.refusal(reason, todo)
+
     @property
     def renewal(self) -> Renewal:
         """Return how its kubeadm renews."""
@@ -122,7 +126,7 @@ def survey_control_planes(
         try:
             found.append(_control_plane(each, connections[each.host.name]))
         except (CallFailed, ConnectionFailed, LookupError, ValueError) as error:
-            refused.append(Refusal(host=each.host.name, reason=str(error), todo=_ASK_AGAIN))
+            refused.append(each.refusal(str(error), _ASK_AGAIN))
 
     at_once(facts, ask, parallel)
     return sorted(found, key=lambda each: each.name), sorted(refused, key=lambda each: each.host)

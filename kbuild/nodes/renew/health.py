@@ -260,7 +260,7 @@ def unhealthy(
             except (NotServed, ConnectionFailed, BadManifest) as error:
                 if time.monotonic() > deadline:
                     todo = _FORWARDING if "does not forward" in str(error) else _TODO
-                    refused.append(Refusal(host=plane.name, reason=str(error), todo=todo))
+                    refused.append(plane.refusal(str(error), todo))
                     break
                 time.sleep(_PAUSE)
     return refused

@@ -67,30 +67,27 @@ def of_renewal(backup: str) -> bool:
 def unready(plane: ControlPlane, *, may_be_down: bool = False) -> Iterator[Refusal]:
     """Yield why the components of a control plane must not be restarted."""
 
-    def refusal(reason: str, todo: str) -> Refusal:
-        return Refusal(host=plane.name, reason=reason, todo=todo)
-
     yield from unsafe(plane.facts)
     if len(plane.processes.get("kubelet", ())) != 1:
-        yield refusal("kubelet does not run", "start it; see `journalctl -u kubelet` there")
+        yield plane.refusal("kubelet does not run", "start it; see `journalctl -u kubelet` there")
     if plane.pods != MANIFESTS:
         reason = f"kubelet reads manifests from {plane.pods or 'nowhere'}, not from {MANIFESTS}"
-        yield refusal(reason, f"set staticPodPath to {MANIFESTS}")
+        yield plane.refusal(reason, f"set staticPodPath to {MANIFESTS}")
     for component in COMPONENTS[1:]:
         if component not in plane.manifests:
-            yield refusal(
+            yield plane.refusal(
                 f"{MANIFESTS}/{component}.yaml is not there", "see whether kubeadm made it"
             )
     for component, manifest in plane.manifests.items():
         running = len(plane.processes.get(component, ()))
         if running != 1 and not may_be_down:
             reason = f"{running or 'no'} processes of {component} run, and one is expected"
-            yield refusal(reason, f"see `journalctl -u kubelet` and the log of {component}")
+            yield plane.refusal(reason, f"see `journalctl -u kubelet` and the log of {component}")
         yield from _uneditable(plane, component, manifest)
     if plane.facts.state_free < plane.size + _SPARE:
         having, needed = plane.facts.state_free >> 10, (plane.size + _SPARE) >> 10
         reason = f"{having} MiB are free in /var/lib, and {needed} MiB are needed for a backup"
-        yield refusal(reason, "make room")
+        yield plane.refusal(reason, "make room")
 
 
 def _uneditable(plane: ControlPlane, component: str, manifest: Manifest) -> Iterator[Refusal]:
@@ -103,10 +100,10 @@ def _uneditable(plane: ControlPlane, component: str, manifest: Manifest) -> Iter
         ):
             reason = f"{place} names a certificate that is not in {_CERTIFICATES}"
             todo = "renew that certificate by hand; kubeadm renews its own only"
-            yield Refusal(host=plane.name, reason=reason, todo=todo)
+            yield plane.refusal(reason, todo)
     except BadManifest as error:
         todo = "write it as kubeadm does: block style, each key once"
-        yield Refusal(host=plane.name, reason=f"{place}: {error}", todo=todo)
+        yield plane.refusal(f"{place}: {error}", todo)
 
 
 def _unrenewable(plane: ControlPlane, wishes: RenewWishes) -> Iterator[Refusal]:
@@ -115,14 +112,14 @@ def _unrenewable(plane: ControlPlane, wishes: RenewWishes) -> Iterator[Refusal]:
             continue
         reason = f"/etc/kubernetes/{key} is not there (an external CA?), so kubeadm cannot renew"
         todo = f"renew at that CA: {', '.join(_CAS[key])}"
-        yield Refusal(host=plane.name, reason=reason, todo=todo)
+        yield plane.refusal(reason, todo)
     for file in plane.renewed:
         end = plane.certificates[file].facts.not_after
         new = _now(plane) + plane.lifetime
         if end > new + TOLERANCE and not wishes.may_shorten:
             reason = f"{file} ends {end.date()}, and this kubeadm would make that {new.date()}"
             todo = "install the kubeadm of your release first, or give --allow-shorter"
-            yield Refusal(host=plane.name, reason=reason, todo=todo)
+            yield plane.refusal(reason, todo)
 
 
 def _skewed(plane: ControlPlane, planes: Sequence[ControlPlane]) -> Iterator[Refusal]:
@@ -133,7 +130,7 @@ def _skewed(plane: ControlPlane, planes: Sequence[ControlPlane]) -> Iterator[Ref
     apart = round(abs(skew(most) - skew(plane)))
     if apart > MAX_SKEW:
         reason = f"its clock differs from that of {most.name} by {apart} seconds"
-        yield Refusal(host=plane.name, reason=reason, todo="set the clocks")
+        yield plane.refusal(reason, "set the clocks")
 
 
 def _now(plane: ControlPlane) -> datetime:

@@ -60,7 +60,7 @@ def choose_backup(plane: ControlPlane, to: str, connection: Connection) -> Backu
     if not fitting:
         having = ", ".join(plane.backups) or "none"
         reason = f"it has no backup {to}" if to else "it has no backup of a renewal"
-        return Refusal(host=plane.name, reason=reason, todo=f"its backups: {having}")
+        return plane.refusal(reason, f"its backups: {having}")
     name = fitting[-1]
     try:
         values = values_of(connection.call(call("manifests_of", name)))
@@ -69,7 +69,7 @@ def choose_backup(plane: ControlPlane, to: str, connection: Connection) -> Backu
         )
     except (CallFailed, ConnectionFailed, ValueError) as error:
         todo = f"choose another with --to: {', '.join(plane.backups)}"
-        return Refusal(host=plane.name, reason=str(error), todo=todo)
+        return plane.refusal(str(error), todo)
 
 
 def _differs(plane: ControlPlane, backup: Backup) -> bool:
@@ -112,13 +112,13 @@ def _refusals(plane: ControlPlane, backup: Backup) -> Iterator[Refusal]:
     todo = "choose another with --to"
     if plane.manifests.keys() != backup.manifests.keys():
         reason = f"the backup {backup.name} has other static pods than the node has now"
-        yield Refusal(host=plane.name, reason=reason, todo=todo)
+        yield plane.refusal(reason, todo)
     for name, manifest in backup.manifests.items():
         try:
             restart_edit(manifest.content, "")
         except BadManifest as error:
             reason = f"the manifest of {name} in the backup {backup.name}: {error}"
-            yield Refusal(host=plane.name, reason=reason, todo=todo)
+            yield plane.refusal(reason, todo)
 
 
 def _steps(
