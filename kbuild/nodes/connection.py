@@ -95,6 +95,8 @@ class Connection:
         """
         from paramiko import ChannelException, SSHException
 
+        if self._is_here:
+            return _open_directly(address, port, timeout)
         self._connect()
         transport = self._peer.connector.client.get_transport()  # type: ignore[attr-defined]
         try:
@@ -106,7 +108,12 @@ class Connection:
                 raise PortClosed(error.text or "nothing answers") from error
         except (SSHException, OSError, EOFError) as error:
             raise ConnectionFailed(str(error) or "the connection was cut") from error
-        return _open_directly(transport.getpeername()[0], port, timeout)
+        address = transport.getpeername()[0]
+        try:
+            return _open_directly(address, port, timeout)
+        except PortClosed as error:
+            message = f"its sshd does not forward ports, and {address}:{port} gives: {error}"
+            raise PortClosed(message) from error
 
     def close(self) -> None:
         """End the connection."""
@@ -340,8 +347,7 @@ def _open_directly(address: str, port: int, timeout: float) -> "socket.socket":
     try:
         return socket.create_connection((address, port), timeout)
     except OSError as error:
-        message = f"its sshd does not forward ports, and {address}:{port} gives: {error}"
-        raise PortClosed(message) from error
+        raise PortClosed(str(error)) from error
 
 
 @cache
