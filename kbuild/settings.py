@@ -605,6 +605,18 @@ class CheckSettings(Signed):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Deadline(Common):
+    """What every command has that can fail before certificates expire; ages are in seconds."""
+
+    fail_before: float | None = option(
+        age,
+        "Fail if a certificate expires within this time or has expired: 12h, 90d, 8w or 2y.",
+        metavar="AGE",
+        example="90d",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class OnNodes(Common):
     """What every command has that connects to nodes."""
 
@@ -671,6 +683,12 @@ class OnNodes(Common):
         metavar="N",
         panel=_HOSTS,
     )
+    path: str | None = option(
+        text,
+        "Where kubeadm is on the nodes. Default: as their PATH says.",
+        metavar="PATH",
+        example="/usr/bin/kubeadm",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -681,12 +699,6 @@ class ChangesNodes(OnNodes):
     yes: bool = option(switch, "Do not ask before nodes are changed.", default=False, short="-y")
     take_over: bool = option(
         switch, "Remove the lock of another run that has not ended in order.", default=False
-    )
-    path: str | None = option(
-        text,
-        "Where kubeadm is on the nodes. Default: as their PATH says.",
-        metavar="PATH",
-        example="/usr/bin/kubeadm",
     )
 
 
@@ -737,8 +749,8 @@ class NodesRollbackSettings(ReplacesKubeadm):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NodesCheckSettings(OnNodes):
-    """Settings of ``kbuild nodes check``; ages are in seconds."""
+class NodesCheckSettings(OnNodes, Deadline):
+    """Settings of ``kbuild nodes check``."""
 
     command: ClassVar[str] = "nodes check"
 
@@ -750,12 +762,6 @@ class NodesCheckSettings(OnNodes):
         metavar="DIR",
         repeatable=True,
         example=["dist/v1.23.0"],
-    )
-    fail_before: float | None = option(
-        age,
-        "Fail if a certificate expires within this time or has expired: 12h, 90d, 8w or 2y.",
-        metavar="AGE",
-        example="90d",
     )
     html: Path | None = option(
         path,
@@ -770,12 +776,6 @@ class NodesCheckSettings(OnNodes):
         metavar="FILE",
         panel=_OUTPUT,
         example="/var/lib/node_exporter/textfile_collector/kbuild_nodes.prom",
-    )
-    path: str | None = option(
-        text,
-        "Where kubeadm is on the nodes. Default: as their PATH says.",
-        metavar="PATH",
-        example="/usr/bin/kubeadm",
     )
 
 
@@ -969,17 +969,11 @@ class ConfigFileSettings(Common):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CertsSettings(Common):
-    """Settings of ``kbuild certs``; ages are in seconds."""
+class CertsSettings(Deadline):
+    """Settings of ``kbuild certs``."""
 
     command: ClassVar[str] = "certs"
 
-    fail_before: float | None = option(
-        age,
-        "Fail if a certificate expires within this time or has expired: 12h, 90d, 8w or 2y.",
-        metavar="AGE",
-        example="90d",
-    )
     exclude: tuple[str, ...] = option(
         text,
         "Pass over files and directories with such names, or with such paths if it has a slash.",

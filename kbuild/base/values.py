@@ -76,6 +76,11 @@ def rfc3339(utc: datetime) -> str:
     return f"{utc.replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
+def compact(utc: datetime) -> str:
+    """Return a UTC moment as in names of files, such as 20260131T120000Z."""
+    return utc.strftime("%Y%m%dT%H%M%SZ")
+
+
 def switch(name: str, value: object) -> bool:
     """Parse a switch: true or false."""
     if isinstance(value, bool):

@@ -4,7 +4,6 @@ import contextlib
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.table import Table
 
 from kbuild.base.errors import NotWritable
 from kbuild.base.files import reason_of
+from kbuild.base.values import compact, rfc3339
 from kbuild.base.words import counted
 from kbuild.cli.boundary import begin
 from kbuild.cli.check import demand_whole
@@ -232,7 +232,7 @@ def _left_out(state: State, refusals: list[Refusal]) -> Iterator[Outcome]:
 def _change(
     settings: ReplacesKubeadm, screen: Screen, hosts: tuple[Host, ...], planner: Planner
 ) -> None:
-    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    now = compact(datetime.now(UTC))
     with connections(hosts) as connected:
         facts, unreachable = _survey(settings, screen, connected)
         plans, refused = planner(facts, now)
@@ -360,9 +360,8 @@ class _Watcher:
             self.note(text)
 
     def note(self, text: str) -> None:
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with self._one_at_a_time, contextlib.suppress(OSError):  # its disk may be full
-            self._file.write(f"{stamp} {visible(text)}\n")
+            self._file.write(f"{rfc3339(datetime.now(UTC))} {visible(text)}\n")
             self._file.flush()
 
 

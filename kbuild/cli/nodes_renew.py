@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
+from kbuild.base.values import compact
 from kbuild.base.words import counted
 from kbuild.cli.console import Screen
 from kbuild.nodes.api import (
@@ -87,8 +88,8 @@ def planned(
     planes: Sequence[ControlPlane], connected: Mapping[str, Connection], planner: ControlPlanner
 ) -> list[HostPlan]:
     """Return the plans for control planes; raises HostsRefused."""
-    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    plans, refused = planner(leader_last(planes, connected), connected, now)
+    now = datetime.now(UTC)
+    plans, refused = planner(leader_last(planes, connected), connected, compact(now))
     _demand(refused, len(planes))
     return plans
 

@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -64,12 +64,12 @@ class Connection:
     _open: bool = field(default=False)
     _was_open: bool = field(default=False)
 
-    def call(self, function: Call, *, timeout: float = STEP, library: str = "") -> str:
-        """Run a function of node.sh or of a library, again if the connection is lost meanwhile.
+    def call(self, function: Call, *, timeout: float = STEP) -> str:
+        """Run a function of node.sh or its library, again if the connection is lost meanwhile.
 
         Raises CallFailed or ConnectionFailed.
         """
-        return self._run(lambda: self._call(function, timeout, library or function.library))
+        return self._run(lambda: self._call(function, timeout))
 
     def send(self, content: bytes, path: str, told: Callable[[int, int], None]) -> None:
         """Send a file; what has arrived before a connection was cut is not sent again."""
@@ -133,9 +133,9 @@ class Connection:
         command = ["sh", "-c", program, "kbuild", path, str(CHUNK), str(number)]
         return self._run_once(command, chunk, mark, STEP)
 
-    def _call(self, function: Call, timeout: float, library: str) -> str:
+    def _call(self, function: Call, timeout: float) -> str:
         mark, prologue = _mark()
-        libraries = "\n".join(_library(name) for name in ("node.sh", library) if name)
+        libraries = "\n".join(_library(name) for name in ("node.sh", function.library) if name)
         text = f"{prologue}\n{libraries}\n{{ {function}; exit; }} </dev/null\n"
         return self._run_once(["sh", "-s", "kbuild_step"], text.encode(), mark, timeout)
 
@@ -240,13 +240,17 @@ def _mark() -> tuple[str, str]:
 
 def _talk(channel: "Channel", text: bytes, until: float) -> tuple[int, str, str]:
     """Send text to a command, and return its exit code, or -1 if it has none, and its output."""
-    channel.settimeout(max(until - time.monotonic(), 0.1))
-    with contextlib.suppress(ConnectionError, BrokenPipeError, EOFError):
-        _send(channel, text)
+    channel.settimeout(_left(until))
+    try:
+        channel.sendall(text)
+    except TimeoutError:
+        raise
+    except (OSError, EOFError):  # the command has ended without reading it all: its output says why
+        pass
     channel.shutdown_write()
     output = _all(channel, channel.recv, until)
     reason = _all(channel, channel.recv_stderr, until)
-    if not channel.status_event.wait(max(until - time.monotonic(), 0.1)):
+    if not channel.status_event.wait(_left(until)):
         raise TimeoutError
     return channel.exit_status, output, reason
 
@@ -265,19 +269,14 @@ def _execute_here(command: str, text: bytes, timeout: float) -> tuple[int, str, 
     return done.returncode, output, errors
 
 
-def _send(channel: "Channel", text: bytes) -> None:
-    try:
-        channel.sendall(text)
-    except TimeoutError:
-        raise
-    except OSError:  # the command has ended without reading it all, and its output says why
-        return
+def _left(until: float) -> float:
+    return max(until - time.monotonic(), 0.1)
 
 
 def _all(channel: "Channel", receive: Callable[[int], bytes], until: float) -> str:
     content = bytearray()
     while True:
-        channel.settimeout(max(until - time.monotonic(), 0.1))
+        channel.settimeout(_left(until))
         piece = receive(1 << 16)
         if not piece:
             return content.decode(errors="backslashreplace")
@@ -339,6 +338,11 @@ def values_of(output: str) -> dict[str, list[str]]:
         if equals and name.isidentifier():
             values.setdefault(name, []).append(value.strip())
     return values
+
+
+def first_of(values: Mapping[str, list[str]], name: str) -> str:
+    """Return the first value of a name that a function printed, or an empty text."""
+    return next(iter(values.get(name, ())), "")
 
 
 def _open_directly(address: str, port: int, timeout: float) -> "socket.socket":

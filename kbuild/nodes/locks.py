@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from kbuild.base.words import counted
-from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, values_of
+from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, first_of, values_of
 from kbuild.nodes.errors import HostsLocked
 from kbuild.nodes.model import call
 
@@ -79,10 +79,10 @@ def _taken_by(connection: Connection, run: str) -> _Other | None:
         values = values_of(error.output)
         if "age" not in values:
             raise
-        age = values["age"][0]
+        age = first_of(values, "age")
         return _Other(
-            run=values.get("run", [""])[0],
-            owner=values.get("owner", [""])[0] or "a run of which nothing is known",
+            run=first_of(values, "run"),
+            owner=first_of(values, "owner") or "a run of which nothing is known",
             age=int(age) if age.isdecimal() else 0,
             is_in_step="step" in values,
         )

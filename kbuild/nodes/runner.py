@@ -3,14 +3,15 @@
 import gzip
 import hashlib
 import secrets
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from kbuild.base.files import reason_of
+from kbuild.base.values import compact
 from kbuild.nodes.connection import (
     CallFailed,
     Connection,
@@ -281,5 +282,4 @@ def lock_hosts(connections: Sequence[Connection], progress: _Progress) -> None:
 
 def run_name() -> str:
     """Return the name of a new run, which begins with its time in UTC."""
-    now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    return f"{now}-{secrets.token_hex(4)}"
+    return f"{compact(datetime.now(UTC))}-{secrets.token_hex(4)}"

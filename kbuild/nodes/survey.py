@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
-from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, values_of
+from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, first_of, values_of
 from kbuild.nodes.jump import Jump
 from kbuild.nodes.model import Generation, Host, HostFacts, Refusal, call
 
@@ -147,7 +147,7 @@ def _take_all(left: deque[T], do: Callable[[T], None], errors: deque[BaseExcepti
 
 def _facts(host: Host, asked: tuple[float, float], values: Mapping[str, list[str]]) -> HostFacts:
     def one(name: str) -> str:
-        return next(iter(values.get(name, ())), "")
+        return first_of(values, name)
 
     def number(name: str, default: str = "") -> int:
         if not _NUMBER.fullmatch(text := one(name) or default):

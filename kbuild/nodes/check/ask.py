@@ -18,7 +18,6 @@ from kbuild.nodes.model import HostFacts, call
 from kbuild.nodes.survey import at_once, survey
 
 PLACES = ("/etc/kubernetes", "/var/lib/kubelet/pki")
-_LIBRARY = "check.sh"
 _AGAIN = "run the same command again"
 
 
@@ -57,8 +56,8 @@ def check(connections: Mapping[str, Connection], wanted: Wanted, progress: Progr
 def _ask(
     facts: HostFacts, connection: Connection, wanted: Wanted
 ) -> tuple[NodeSeen, tuple[Served, ...]]:
-    look = call("look", *PLACES, *wanted.paths)
-    seen = node_seen(facts, values_of(connection.call(look, library=_LIBRARY)))
+    look = call("look", *PLACES, *wanted.paths, library="check.sh")
+    seen = node_seen(facts, values_of(connection.call(look)))
     return seen, tuple(ask_port(port, connection) for port in ports_of(seen))
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from kbuild.certs.api import Copy
 from kbuild.certs.model import Owner
+from kbuild.nodes.connection import first_of
 from kbuild.nodes.model import HostFacts
 
 KUBELET = "kubelet"
@@ -117,7 +118,7 @@ def _components(values: Mapping[str, list[str]]) -> dict[str, Component]:
 
 def _started(values: Mapping[str, list[str]]) -> dict[str, datetime]:
     """Return when each program began; of several of one name, the last to begin."""
-    boot = next(iter(values.get("boot", ())), "")
+    boot = first_of(values, "boot")
     if not boot:
         return {}
     began = datetime.fromtimestamp(int(boot), UTC)
@@ -141,8 +142,7 @@ def _stored(values: Mapping[str, list[str]]) -> Stored | None:
     state, _, problem = values["stored"][0].partition(" ")
     if state != "read":
         return Stored(problem=problem)
-    leaf, ca = (next(iter(values.get(name, ())), "") for name in ("stored_leaf", "stored_ca"))
-    return Stored(leaf=leaf, ca=ca)
+    return Stored(leaf=first_of(values, "stored_leaf"), ca=first_of(values, "stored_ca"))
 
 
 def _pair(line: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from packaging.version import InvalidVersion, Version
 from kbuild.kubernetes.configuration import configuration_of
 from kbuild.kubernetes.facts import facts_of
 from kbuild.kubernetes.renewal import Renewal, renewal_of
-from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, values_of
+from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, first_of, values_of
 from kbuild.nodes.model import HostFacts, Refusal
 from kbuild.nodes.renew.calls import call
 from kbuild.nodes.renew.manifest import Manifest
@@ -161,7 +161,7 @@ def _control_plane(facts: HostFacts, connection: Connection) -> ControlPlane:
     values = values_of(connection.call(call("control_plane"), timeout=120))
 
     def one(name: str) -> str:
-        return next(iter(values.get(name, ())), "")
+        return first_of(values, name)
 
     return ControlPlane(
         facts=facts,
