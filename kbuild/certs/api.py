@@ -6,7 +6,7 @@ Other packages import from here, and from ``kbuild.certs.model`` the values of a
 from kbuild.certs.copies import Copy
 from kbuild.certs.deadline import demand_longer
 from kbuild.certs.document import document
-from kbuild.certs.inventory import inventory_of, places_to_read, take_inventory
+from kbuild.certs.inventory import certificate_of, inventory_of, places_to_read, take_inventory
 from kbuild.certs.naming import common_folder, without_copies
 from kbuild.certs.reports import Reports, write_reports
 from kbuild.certs.timeline import BLOCKS, Line, terminal_lines
@@ -17,6 +17,7 @@ __all__ = [
     "Copy",
     "Line",
     "Reports",
+    "certificate_of",
     "common_folder",
     "demand_longer",
     "document",

@@ -14,12 +14,21 @@ from kbuild.certs.errors import NothingToRead
 from kbuild.certs.findings import cluster, dates, keys
 from kbuild.certs.findings.seen import Scene, Seen
 from kbuild.certs.findings.seen import scene as make_scene
-from kbuild.certs.model import SEVERITIES, Certificate, Finding, Inventory, PrivateKey
+from kbuild.certs.model import (
+    Certificate,
+    Chain,
+    Finding,
+    Inventory,
+    Owner,
+    PrivateKey,
+    first_to_expire,
+    worst_first,
+)
 from kbuild.certs.pairs import Keys
 from kbuild.certs.reading import CertificateEntry, Problem, Tree, current_of, read_tree
 from kbuild.certs.roles import role_of, usual_places
 from kbuild.certs.walk import Files, Walk
-from kbuild.x509.api import quiet
+from kbuild.x509.api import CertificateFacts, quiet
 
 _JUDGES: tuple[Callable[[Scene], Iterator[Finding]], ...] = (
     *(dates.expiring, dates.outliving, dates.differing),
@@ -86,8 +95,8 @@ def _judged(asked: tuple[Path, ...], now: datetime, progress: Progress, files: F
     return Inventory(
         read_at=now,
         paths=tuple(map(str, asked)),
-        certificates=tuple(sorted((one.shown for one in scene.seen), key=_first_to_expire)),
-        findings=tuple(sorted(findings, key=_worst_first)),
+        certificates=tuple(sorted((one.shown for one in scene.seen), key=first_to_expire)),
+        findings=tuple(sorted(findings, key=worst_first)),
     )
 
 
@@ -116,10 +125,36 @@ def _shown(
 ) -> Certificate:
     facts = entry.facts
     used_as = entry.path if is_superseded else current_of(entry.path)
-    return Certificate(
+    return certificate_of(
+        facts,
         path=entry.path,
         place=entry.place,
         role=role_of(used_as, entry.place, facts),
+        chain=issuer.chain,
+        issued_by=issuer.ca.path if issuer.ca else None,
+        owner=entry.owner,
+        private_key=key,
+        is_superseded=is_superseded,
+    )
+
+
+def certificate_of(
+    facts: CertificateFacts,
+    *,
+    path: str,
+    place: str,
+    role: str,
+    chain: Chain,
+    owner: Owner,
+    issued_by: str | None = None,
+    private_key: PrivateKey | None = None,
+    is_superseded: bool = False,
+) -> Certificate:
+    """Return a certificate of an inventory: what it says, and what is known of where it stands."""
+    return Certificate(
+        path=path,
+        place=place,
+        role=role,
         subject=facts.subject,
         issuer=facts.issuer,
         serial=facts.serial,
@@ -130,10 +165,10 @@ def _shown(
         key=facts.key,
         names=facts.names,
         usages=facts.usages,
-        chain=issuer.chain,
-        issued_by=issuer.ca.path if issuer.ca else None,
-        owner=entry.owner,
-        private_key=key,
+        chain=chain,
+        issued_by=issued_by,
+        owner=owner,
+        private_key=private_key,
         is_superseded=is_superseded,
     )
 
@@ -156,11 +191,3 @@ def _look_at(problem: Problem) -> str:
     if problem.kind == "kubeconfig-file-missing":
         return f"kubectl config view --kubeconfig={quote(problem.path)}"
     return f"ls -ld {quote(problem.path)}"
-
-
-def _first_to_expire(certificate: Certificate) -> tuple[datetime, str, str]:
-    return certificate.not_after, certificate.path, certificate.place
-
-
-def _worst_first(found: Finding) -> tuple[int, str, str, str]:
-    return SEVERITIES.index(found.severity), found.path, found.place, found.kind

@@ -88,6 +88,16 @@ class Finding:
     command: str
 
 
+def first_to_expire(certificate: Certificate) -> tuple[datetime, str, str]:
+    """Sort certificates by their ends, then by where they stand."""
+    return certificate.not_after, certificate.path, certificate.place
+
+
+def worst_first(found: Finding) -> tuple[int, str, str, str]:
+    """Sort findings by severity, then by what they are about."""
+    return SEVERITIES.index(found.severity), found.path, found.place, found.kind
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
     """All certificates that were found, the first to expire first, and the findings on them.

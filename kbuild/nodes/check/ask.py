@@ -6,8 +6,15 @@ from pathlib import Path
 from threading import Lock
 
 from kbuild.base.progress import Progress
-from kbuild.certs.api import inventory_of
-from kbuild.certs.model import SEVERITIES, Certificate, Finding, Inventory, Owner
+from kbuild.certs.api import certificate_of, inventory_of
+from kbuild.certs.model import (
+    Certificate,
+    Finding,
+    Inventory,
+    Owner,
+    first_to_expire,
+    worst_first,
+)
 from kbuild.nodes.check.checked import Checked, HostChecked, Wanted
 from kbuild.nodes.check.compare import between
 from kbuild.nodes.check.judge import of_node
@@ -74,11 +81,6 @@ def _judged(
     )
 
 
-def worst_first(found: Finding) -> tuple[int, str, str, str]:
-    """Sort findings by severity, then by what they are about."""
-    return SEVERITIES.index(found.severity), found.path, found.place, found.kind
-
-
 def as_one(checked: Checked) -> Inventory:
     """Return the inventory of all hosts, with ``HOST:`` before each path.
 
@@ -103,7 +105,7 @@ def as_one(checked: Checked) -> Inventory:
     return Inventory(
         read_at=checked.at,
         paths=tuple(host.name for host in checked.hosts),
-        certificates=tuple(sorted(certificates, key=lambda each: (each.not_after, each.path))),
+        certificates=tuple(sorted(certificates, key=first_to_expire)),
         findings=tuple(sorted((*findings, *checked.between), key=worst_first)),
     )
 
@@ -133,22 +135,11 @@ def _only_served(host: HostChecked) -> Iterator[Certificate]:
     for each in host.served:
         facts, port = each.certificate, each.port
         if facts and port.file and facts.fingerprint not in known:
-            yield Certificate(
+            yield certificate_of(
+                facts,
                 path=f"port {port.number}",
                 place="served",
                 role=f"{port.component}, server",
-                subject=facts.subject,
-                issuer=facts.issuer,
-                serial=facts.serial,
-                fingerprint=facts.fingerprint,
-                not_before=facts.not_before,
-                not_after=facts.not_after,
-                is_ca=facts.is_ca,
-                key=facts.key,
-                names=facts.names,
-                usages=facts.usages,
                 chain="unknown-issuer",
-                issued_by=None,
                 owner=Owner(user="", group="", mode=0),
-                private_key=None,
             )
