@@ -274,9 +274,7 @@ process() {
       ;;
   esac
   times=$(cat "$1/stat" 2>/dev/null) || return 0
-  number=${1##*/}
-  set -- ${times##*) }
-  printf 'process=%s %s %s\n' "$name" "$number" "${20}"
+  printf 'process=%s %s %s\n' "$name" "${1##*/}" "$(start_of "$times")"
 }
 
 # Print what kubelet's configuration says of certificates and of its port.

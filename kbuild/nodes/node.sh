@@ -53,6 +53,14 @@ version_of() {
   within 10 "$program" "$@" 2>/dev/null </dev/null | head -c 200
 }
 
+# The 22nd field of /proc/PID/stat; the second one may have blanks and brackets in it.
+start_of() {
+  # shellcheck disable=SC2086 # the fields are to be split
+  set -- ${1##*) }
+  shift 19
+  printf '%s' "$1"
+}
+
 sha_of() {
   sha256sum -- "$1" 2>/dev/null | cut -c 1-64
 }

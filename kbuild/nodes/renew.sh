@@ -76,14 +76,6 @@ processes_of() {
   printf '%s' "${in_pods:-$found}"
 }
 
-# The 22nd field of /proc/PID/stat; the second one may have blanks and brackets in it.
-start_of() {
-  # shellcheck disable=SC2086 # the fields are to be split
-  set -- ${1##*) }
-  shift 19
-  printf '%s' "$1"
-}
-
 # The certificates of this node, without their keys.
 certificates() {
   for each in "$kubernetes"/pki/*.crt "$kubernetes"/pki/etcd/*.crt; do
@@ -241,14 +233,6 @@ etcd_client() {
   shift
   ETCDCTL_API=3 "$client" --endpoints https://127.0.0.1:2379 --cacert "$kubernetes/pki/etcd/ca.crt" \
     --cert "$kubernetes/pki/etcd/server.crt" --key "$kubernetes/pki/etcd/server.key" "$@" </dev/null
-}
-
-# What a backup does not have.
-missing_of() {
-  [ -f "$backups/$1/missing" ] || return 0
-  while read -r each; do
-    printf 'missing=%s\n' "$each"
-  done <"$backups/$1/missing"
 }
 
 # The renewal has ended.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kbuild.nodes.check.served import certificate_in, served_certificate
+from kbuild.nodes.served import certificate_in, certificate_shown_by
 from tests.support.authority import issue
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
@@ -51,7 +51,7 @@ def test_the_certificate_is_read(tmp_path: Path, version: ssl.TLSVersion, *, dem
         server(tmp_path, version, demands=demands) as port,
         socket.create_connection(("127.0.0.1", port), 10) as stream,
     ):
-        assert served_certificate(stream) == LEAF.der
+        assert certificate_shown_by(stream) == LEAF.der
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.0 400 Bad Request\r\n\r\n", b"", b"\x16\x03\x03\x00"])
@@ -61,7 +61,7 @@ def test_what_is_no_tls_is_an_error(answer: bytes) -> None:
         theirs.sendall(answer)
         theirs.shutdown(socket.SHUT_WR)
         with pytest.raises(OSError, match="no TLS handshake"):
-            served_certificate(mine)
+            certificate_shown_by(mine)
 
 
 def test_a_server_that_never_ends_is_an_error() -> None:
@@ -73,7 +73,7 @@ def test_a_server_that_never_ends_is_an_error() -> None:
             return b"\x16\x03\x03\x40\x00\x02\x00\xff\xff" + bytes(0x4000 - 4)
 
     with pytest.raises(OSError, match=r"no (certificate|TLS handshake)"):
-        served_certificate(Endless())
+        certificate_shown_by(Endless())
 
 
 @pytest.mark.parametrize("length", range(0, 60, 7))
