@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +13,7 @@ from kbuild.nodes.check.seen import NodeSeen, node_seen
 from kbuild.nodes.connection import values_of
 from kbuild.nodes.model import Host, HostFacts
 from tests.support.authority import CLIENT, SERVER, Issued, control_plane, issue
+from tests.support.host_facts import HEALTHY
 
 BOOT, TICKS = 1_780_000_000, 100  # when the node booted, in seconds since 1970
 
@@ -37,31 +39,17 @@ def run_function(
     return done.stdout.decode()
 
 
-def facts(name: str = "n1", **other: object) -> HostFacts:
+def facts(name: str = "n1") -> HostFacts:
     """Return the facts of a control plane with kubeadm v1.31.2."""
-    values: dict[str, object] = {
-        "host": Host(name=name),
-        "uid": 0,
-        "clock": 0,
-        "asked_at": 0.0,
-        "machine": "x86_64",
-        "has_gzip": True,
-        "kubeadm": "/usr/bin/kubeadm",
-        "target": "/usr/bin/kubeadm",
-        "sha256": "ab" * 32,
-        "version": "v1.31.2",
-        "kubelet": "v1.31.2",
-        "free": 0,
-        "state_free": 0,
-        "package": "deb kubeadm",
-        "is_held": True,
-        "is_read_only": False,
-        "is_control_plane": True,
-        "busy": (),
-        "generations": (),
-        "unfinished": "",
-    }
-    return HostFacts(**(values | other))  # type: ignore[arg-type]
+    return replace(
+        HEALTHY,
+        host=Host(name=name),
+        sha256="ab" * 32,
+        version="v1.31.2",
+        kubelet="v1.31.2",
+        package="deb kubeadm",
+        is_held=True,
+    )
 
 
 def look(root: Path, *paths: str, path: str = "") -> NodeSeen:

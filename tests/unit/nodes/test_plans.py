@@ -11,32 +11,14 @@ from kbuild.nodes.install import Kubeadm, Wishes, plan_install
 from kbuild.nodes.model import Generation, Host, HostFacts, HostPlan
 from kbuild.nodes.rollback import plan_rollback
 from kbuild.nodes.survey import survey
+from tests.support.host_facts import HEALTHY
 from tests.support.local_node import LocalNode
 
 AT = "20261126T183000Z"
 NEW, OLD, OLDER = "a" * 64, "b" * 64, "c" * 64
 KUBEADM = Kubeadm(file=Path("k"), sha256=NEW, size=40 << 20, version="v1.20.2")
-NODE = HostFacts(
-    host=Host(name="n1"),
-    uid=0,
-    clock=1000,
-    asked_at=1000.0,
-    machine="x86_64",
-    has_gzip=True,
-    kubeadm="/usr/bin/kubeadm",
-    target="/usr/bin/kubeadm",
-    sha256=OLD,
-    version="v1.20.0",
-    kubelet="v1.20.1",
-    free=1 << 20,
-    state_free=1 << 20,
-    package="",
-    is_held=False,
-    is_read_only=False,
-    is_control_plane=True,
-    busy=(),
-    generations=(),
-    unfinished="",
+NODE = replace(
+    HEALTHY, clock=1000, asked_at=1000.0, sha256=OLD, version="v1.20.0", kubelet="v1.20.1"
 )
 
 

@@ -16,6 +16,7 @@ from kbuild.nodes.renew.plan import RenewWishes, of_renewal, plan_renewal
 from kbuild.nodes.renew.undo import Backup, UndoWishes, choose_backup, plan_undo
 from kbuild.x509.api import CertificateFacts, read_certificate
 from tests.support import authority
+from tests.support.host_facts import HEALTHY
 from tests.unit.nodes.test_renew_manifest import APISERVER
 
 NOW = datetime(2026, 11, 26, 19, tzinfo=UTC)
@@ -35,28 +36,8 @@ def certificate(end: datetime, name: str = "a") -> CertificateFacts:
 
 
 def host_facts(name: str) -> HostFacts:
-    return HostFacts(
-        host=Host(name=name),
-        uid=0,
-        clock=int(NOW.timestamp()),
-        asked_at=NOW.timestamp(),
-        machine="x86_64",
-        has_gzip=True,
-        kubeadm="/usr/bin/kubeadm",
-        target="/usr/bin/kubeadm",
-        sha256="0" * 64,
-        version="v1.20.2",
-        kubelet="v1.20.2",
-        free=1 << 20,
-        state_free=1 << 20,
-        package="",
-        is_held=False,
-        is_read_only=False,
-        is_control_plane=True,
-        busy=(),
-        generations=(),
-        unfinished="",
-    )
+    now = NOW.timestamp()
+    return replace(HEALTHY, host=Host(name=name), clock=int(now), asked_at=now)
 
 
 def control_plane(name: str = "n1", end: datetime = NOW + timedelta(days=90)) -> ControlPlane:
