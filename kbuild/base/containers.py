@@ -14,16 +14,18 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from kbuild.base import engine
 from kbuild.base.errors import SandboxLimit
 from kbuild.base.sandbox import SANDBOX_ID, Limits
-from kbuild.base.workspace import Workspace, is_alive, key
+from kbuild.base.workspace import Workspace, finished, is_alive, key
 
 if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container as DockerContainer
+
+T = TypeVar("T")
 
 _RUN_LABEL, _HOME_LABEL = "kbuild.run", "kbuild.home"
 _VOLUMES = "kbuild-run"  # followed by .cache.run.volume
@@ -117,11 +119,8 @@ class EngineRun:
     def volume(self) -> Iterator[str]:
         """Create a volume for the block, and yield its name."""
         name = f"{_VOLUMES}.{self._home}.{self._run_id}.{secrets.token_hex(4)}"
-        volume = self._client.volumes.create(name)
-        try:
+        with _created(lambda: self._client.volumes.create(name), lambda it: it.remove(force=True)):
             yield name
-        finally:
-            insist(lambda: volume.remove(force=True))
 
     @contextlib.contextmanager
     def holder(self, image: str, volumes: Mapping[str, PurePosixPath]) -> Iterator[Holder]:
@@ -170,16 +169,17 @@ class EngineRun:
         A new volume that is mounted at this directory takes over its owner.
         """
         name = f"{_IMAGES}:{self._run_id}"
-        self._client.api.import_image_from_data(
-            _image_tar(program, target, folder),
-            repository=_IMAGES,
-            tag=self._run_id,
-            changes=[f"LABEL {label}={value}" for label, value in self._labels.items()],
-        )
-        try:
+
+        def create() -> None:
+            self._client.api.import_image_from_data(
+                _image_tar(program, target, folder),
+                repository=_IMAGES,
+                tag=self._run_id,
+                changes=[f"LABEL {label}={value}" for label, value in self._labels.items()],
+            )
+
+        with _created(create, lambda _: self._client.images.remove(name, force=True)):
             yield name
-        finally:
-            self._client.images.remove(name, force=True)
 
     def sweep(self) -> None:
         """Remove what killed runs with the same cache left."""
@@ -188,7 +188,7 @@ class EngineRun:
         for container in client.containers.list(all=True, filters=ours):
             if not is_alive(self._cache, container.labels[_RUN_LABEL]):
                 container.remove(force=True, v=True)
-        # By name: if a run is interrupted while the engine creates a container, the engine creates
+        # By name: if a run is killed while the engine creates a container, the engine creates
         # the volumes of that container again, without labels.
         for volume in client.volumes.list(filters={"name": f"{_VOLUMES}.{self._home}."}):
             if not is_alive(self._cache, str(volume.name).split(".")[2]):
@@ -199,11 +199,11 @@ class EngineRun:
 
     @contextlib.contextmanager
     def _container(self, image: str, options: dict[str, Any]) -> Iterator["DockerContainer"]:
-        made = self._client.containers.create(image, labels=self._labels, **options)
-        try:
-            yield made
-        finally:
-            insist(lambda: made.remove(force=True, v=True))
+        with _created(
+            lambda: self._client.containers.create(image, labels=self._labels, **options),
+            lambda it: it.remove(force=True, v=True),
+        ) as container:
+            yield container
 
 
 @contextlib.contextmanager
@@ -280,6 +280,20 @@ def _binds(
         name: {"bind": str(target), "mode": "ro" if target == read_only else writable}
         for name, target in volumes.items()
     }
+
+
+@contextlib.contextmanager
+def _created(create: Callable[[], T], remove: Callable[[T], None]) -> Iterator[T]:
+    """Create something in the engine for the block.
+
+    An engine finishes such a request even if kbuild no longer waits for its answer. So an interrupt
+    comes after the answer, and what was created is removed.
+    """
+    with contextlib.ExitStack() as stack:
+        with finished():
+            created = create()
+            stack.callback(insist, lambda: remove(created))
+        yield created
 
 
 def insist(remove: Callable[[], None]) -> None:

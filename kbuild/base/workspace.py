@@ -54,6 +54,8 @@ _TAG = _MARK + b"# See https://bford.info/cachedir/ for the meaning of this file
 _TAG_LIMIT = 4096
 _ALONE = "alone"
 _cleanups: list[None] = []
+_unfinished: list[None] = []
+_delayed: list[None] = []
 _RUN = re.compile(r"run-[0-9a-f]{12}", re.ASCII)
 _MAX_LINKS = 40  # as many as the kernel follows
 
@@ -133,6 +135,35 @@ def uninterrupted() -> Iterator[None]:
 def is_cleaning_up() -> bool:
     """Return whether a cleanup is running that no signal may interrupt."""
     return bool(_cleanups)
+
+
+@contextlib.contextmanager
+def finished() -> Iterator[None]:
+    """Finish the block before a signal interrupts the command.
+
+    For requests that a server finishes even if nobody waits for its answer.
+    """
+    _unfinished.append(None)
+    try:
+        yield
+    finally:
+        _unfinished.pop()
+        if _delayed and not _unfinished:
+            _delayed.clear()
+            raise KeyboardInterrupt
+
+
+def interrupt() -> bool:
+    """Interrupt the command now, or when ``finished`` allows it.
+
+    Return False if nothing more can be interrupted.
+    """
+    if is_cleaning_up() or _delayed:
+        return False
+    if not _unfinished:
+        raise KeyboardInterrupt
+    _delayed.append(None)
+    return True
 
 
 @contextlib.contextmanager

@@ -132,13 +132,13 @@ def _flags(ctx: Any) -> dict[str, Any]:  # noqa: ANN401  # Typer's own
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     """End the command, but never interrupt its cleanup, even after many signals."""
-    from kbuild.base.workspace import is_cleaning_up  # loaded before the handler is installed
+    from kbuild.base.workspace import interrupt  # loaded before the handler is installed
 
     error = sys.exception()
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
-    if error is None and not is_cleaning_up():
-        raise KeyboardInterrupt
+    if error is None and interrupt():
+        return
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(OSError):
