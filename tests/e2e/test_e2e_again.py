@@ -16,7 +16,7 @@ from kbuild.kubeadm.patching.apply import patch_tree
 from kbuild.kubeadm.source.store import fetch_tag
 from tests.e2e.command import BUILD_DATE, COMMIT, GO_VERSION, NEXT_VERSION, VERSION, YEARS, Kbuild
 from tests.e2e.conftest import GitServer, Options
-from tests.e2e.released import ARCHIVE_LOCAL, BINARY, Releases
+from tests.e2e.released import ARCHIVE_DOCKER, ARCHIVE_LOCAL, BINARY, Releases
 from tests.support.failures import kind_of
 from tests.support.recorder import Recorder
 
@@ -116,13 +116,13 @@ def test_a_run_with_nothing_changed_says_so_and_proves_again(
 
 
 def test_several_versions_and_architectures_are_one_run(
-    kbuild: Kbuild, git_server: GitServer, locally: Options, releases: Releases
+    kbuild: Kbuild, git_server: GitServer, in_docker: Options, releases: Releases
 ) -> None:
-    assert releases[ARCHIVE_LOCAL].binary.is_file()  # the cache is warm now
+    assert releases[ARCHIVE_DOCKER].binary.is_file()  # the cache is warm now
     done = kbuild(
         *("kubeadm", "--version", VERSION, "--version", NEXT_VERSION, *YEARS, "--json"),
         *("--arch", "amd64", "--arch", "arm64", "--go-version", GO_VERSION),
-        *("--source", git_server.address, *locally),
+        *("--source", git_server.address, *in_docker),
     )
     assert done.code == 0, done.stderr
     made = json.loads(done.stdout)["releases"]

@@ -185,11 +185,14 @@ def test_docker_and_local_give_the_same_bytes(releases: Releases) -> None:
     assert docker_.binary.read_bytes() == local.binary.read_bytes()
 
 
-def test_two_clean_builds_give_the_same_bytes(
-    releases: Releases, ways: dict[str, Options], tmp_path: Path
+def test_only_the_lifetimes_differ_from_a_stock_that_was_built_without_the_build_cache(
+    releases: Releases, ways: dict[str, Options], kbuild: Kbuild
 ) -> None:
-    clean = Kbuild(tmp_path, tmp_path / "cache")
-    again = release(clean, tmp_path / "out", *ways[ARCHIVE_LOCAL])
+    options = (*ways[ARCHIVE_LOCAL], "--against-stock", "--independent")
+    again = release(kbuild, kbuild.home / "out", *options)
+    [proof] = again.json("proof.json")["binaries"]
+    assert proof["against_stock"]["moved"] is False
+    assert len(proof["against_stock"]["functions"]) == 2
     assert again.binary.read_bytes() == releases[ARCHIVE_LOCAL].binary.read_bytes()
 
 
