@@ -82,7 +82,7 @@ _years = whole_number(
     f"a year has 365 days; Go's time.Duration ends at {MAX_YEARS} years",
 )
 _seconds = whole_number("seconds", MAX_STALL, "60 is the default")
-_arch = one_of(ARCHES)
+_arch = one_of(ARCHES, {names.machine: arch for arch, names in ARCHES.items()})
 _stored_defaults = one_of(STORED_DEFAULTS)
 
 
@@ -183,7 +183,8 @@ class Target(Common):
 
     version: tuple[str, ...] | None = option(
         text,
-        "Kubernetes version: v1.23.0, or 1.23 for its newest patch release.",
+        "Kubernetes version: v1.23.0, 1.23 for its newest patch release, stable for the newest"
+        " release, or latest, which may be a pre-release.",
         metavar="V",
         repeatable=True,
         example=["v1.23.0"],

@@ -6,7 +6,7 @@ Each parser takes the origin of the value, and raises BadSetting that names it.
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -150,12 +150,13 @@ def whole_number(unit: str, most: int, hint: str, *, least: int = 1) -> Parse:
     return parse
 
 
-def one_of(choices: Iterable[str]) -> Parse:
-    """Return a parser that accepts only these words."""
-    known = tuple(choices)
+def one_of(choices: Iterable[str], other_names: Mapping[str, str] | None = None) -> Parse:
+    """Return a parser that accepts only these words, and replaces other names of them."""
+    known, others = tuple(choices), other_names or {}
 
     def parse(name: str, value: object) -> str:
         found = text(name, value)
+        found = others.get(found, found)
         if found not in known:
             reason = f"it must be one of {', '.join(known)}"
             hint = did_you_mean(found, known) or "see --help"

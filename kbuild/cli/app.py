@@ -9,6 +9,7 @@ from typer.core import TyperCommand
 from kbuild import __version__
 from kbuild.cli.boundary import Boundary
 
+HELP = {"help_option_names": ["-h", "--help"]}
 # The help of each command; `module_of` names the module with its `app`.
 COMMANDS = {
     "kubeadm": "Build kubeadm with other certificate lifetimes, and prove it.",
@@ -60,6 +61,7 @@ def _print_version(wanted: bool) -> None:
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
+    context_settings=HELP,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich is slower to import than everything else in --help

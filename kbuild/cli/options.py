@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from kbuild.base.settings import CommandSettings, Option, flag, options
+from kbuild.cli.app import HELP
 from kbuild.settings import COMMON, PANELS
 
 ReleaseFolder = Annotated[
@@ -86,9 +87,15 @@ class Group(_Help, TyperGroup):
 
 class _App(typer.Typer):
     def command(self, name: str | None = None, *, cls: Any = Command, **more: Any) -> Any:  # noqa: ANN401  # as Typer's
-        return super().command(name, cls=cls, **more)
+        return super().command(name, cls=cls, context_settings=HELP, **more)
 
 
 def command_app(about: str | None = None) -> typer.Typer:
     """Return the app of a command or a group of commands, which ``Commands`` loads."""
-    return _App(cls=Group, add_completion=False, pretty_exceptions_enable=False, help=about)
+    return _App(
+        cls=Group,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings=HELP,
+        help=about,
+    )

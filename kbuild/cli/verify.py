@@ -33,7 +33,7 @@ def verify(
     read_arch(binary)  # first, so that a wrong file is reported before a missing option
     if not os.access(binary, os.X_OK):
         raise WrongBinary(path=binary, reason="it is not executable")
-    lifetimes = settings.lifetimes()
+    lifetimes = settings.lifetimes() if settings.ca_years or settings.leaf_years else None
     expected = whole_tag(settings.version, _ONE) if settings.version else None
     with open_workspace(settings.cache_dir) as workspace:
         proof = prove_file(binary, expected, lifetimes, settings.stored_defaults, workspace, screen)

@@ -7,7 +7,6 @@ from kbuild.cli.boundary import begin
 from kbuild.cli.console import plain_table
 from kbuild.cli.options import command_app, takes
 from kbuild.kubeadm.api import (
-    full_tag,
     list_tags,
     newest_of_each_minor,
     patches_folder,
@@ -28,7 +27,7 @@ def versions(ctx: typer.Context) -> None:
     since = settings.since
     oldest = read_index(patches_folder()).oldest
     if since is not None:
-        full_tag(since)  # first, so that a wrong version is reported before any request
+        from_on(since, [])  # first, so that a wrong version is reported before any request
     with open_workspace(settings.cache_dir) as workspace:
         offered = list_tags(settings.source, workspace, screen)
     tags = [

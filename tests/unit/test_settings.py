@@ -411,3 +411,8 @@ def test_a_nonsense_epoch_is_an_error() -> None:
 
 def test_the_names_are_flags() -> None:
     assert {"ca-years", "source-sha256", "dry-run"} <= set(names())
+
+
+def test_architectures_have_the_names_of_uname_too() -> None:
+    given = flags(arch=["x86_64,arm64", "aarch64"])
+    assert read_settings(Settings, given, {}, None).arch == ("amd64", "arm64")

@@ -63,13 +63,14 @@ def prove_binary(binary: Binary, workspace: Workspace, progress: Progress) -> Pr
 def prove_file(
     path: Path,
     version: str | None,
-    lifetimes: Lifetimes,
+    lifetimes: Lifetimes | None,
     stored_defaults: StoredDefaults | None,
     workspace: Workspace,
     progress: Progress,
 ) -> Proof:
     """Prove any kubeadm, whoever built it; ``version`` is the gitVersion that it must report.
 
+    Without ``lifetimes``, it must keep to those of the first certificates that it issues.
     ``stored_defaults`` is what it must do with stored defaults, None if both are right. Raises a
     ProofError, for example CannotRun, or OverrideNotVisible for an override with stock's lifetimes.
     """
@@ -84,8 +85,10 @@ def prove_file(
             path=path, reason=f"it is for {arch}, this machine is {sandbox.host_arch()}"
         )
     # Not before: a version that stores no lifetimes has nothing to override.
-    if proof.stored_defaults == "override" and lifetimes == lifetimes.stored("stored-defaults"):
-        raise OverrideNotVisible(ca_years=lifetimes.ca_years, leaf_years=lifetimes.leaf_years)
+    years = {c.kind == "ca": c.years for c in proof.certificates if c.case == "fresh-ca"}
+    proven = Lifetimes(ca_years=years[True], leaf_years=years[False])
+    if proof.stored_defaults == "override" and proven == proven.stored("stored-defaults"):
+        raise OverrideNotVisible(ca_years=proven.ca_years, leaf_years=proven.leaf_years)
     return proof
 
 
@@ -102,7 +105,7 @@ def _prove(
     path: Path,
     arch: str,
     expected: Mapping[str, str],
-    lifetimes: Lifetimes,
+    lifetimes: Lifetimes | None,
     accepted: Sequence[StoredDefaults],
     workspace: Workspace,
     progress: Progress,
@@ -139,15 +142,17 @@ def _prove(
 def _prove_pki(
     runner: Runner,
     version: Version,
-    lifetimes: Lifetimes,
+    demanded: Lifetimes | None,
     accepted: Sequence[StoredDefaults],
 ) -> tuple[tuple[IssuedCertificate, ...], StoredDefaults | None]:
     from kbuild.kubeadm.prove.pki import (  # slow to import: it needs cryptography
         cases,
+        issued_lifetimes,
         prove_pki,
         stored_defaults_of,
     )
 
+    lifetimes = demanded or issued_lifetimes(runner, version)
     # Making keys takes most of the time, so each case has its own thread.
     todo = cases(version, accepted)
     with ThreadPoolExecutor(len(todo)) as pool:

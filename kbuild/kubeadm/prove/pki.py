@@ -76,6 +76,23 @@ def prove_pki(
     return _check(case, last, seen)
 
 
+def issued_lifetimes(runner: Runner, version: Version) -> Lifetimes:
+    """Return the lifetimes that a kubeadm issues, in the nearest whole number of years.
+
+    Raises MissingCertificate, KubeadmFailed or SandboxLimit.
+    """
+    name, config = "kbuild-issue.yaml", _config(era_of(eras(), version), version, None, ecdsa=True)
+    now = datetime.now(UTC)
+    issue = ("init", "phase", "certs", "all", f"--config={ETC_KUBERNETES / name}")
+    _, files = runner.run(issue, {name: config.encode()})
+    issued = _read(files, "fresh-ca", "issued", [*CAS, *LEAVES])
+    ca, leaf = (
+        max(1, round((issued[path].not_after - now) / timedelta(days=365)))
+        for path in ("pki/ca.crt", "pki/apiserver.crt")
+    )
+    return Lifetimes(ca_years=ca, leaf_years=leaf)
+
+
 def stored_defaults_of(
     certificates: Sequence[IssuedCertificate],
     lifetimes: Lifetimes,
@@ -140,11 +157,17 @@ def _read(files: Files, case: Case, moment: Moment, expected: list[str]) -> dict
 
 
 def _check(case: Case, expected: Lifetimes, seen: list[_Seen]) -> tuple[IssuedCertificate, ...]:
-    return tuple(
-        _issued(case, expected, each, certificate)
-        for each in seen
-        for certificate in each.certificates
-    )
+    issued, wrong = [], []
+    for each in seen:
+        for certificate in each.certificates:
+            try:
+                issued.append(_issued(case, expected, each, certificate))
+            except WrongLifetime as error:
+                wrong.append(error)
+    if wrong:
+        wrong[0].details = "\n".join(other.happened for other in wrong[1:])
+        raise wrong[0]
+    return tuple(issued)
 
 
 def _issued(

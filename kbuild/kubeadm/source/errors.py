@@ -9,7 +9,9 @@ class BadVersion(UsageError):
     text: str
 
     what = "{text!r} is not a Kubernetes version"
-    todo = "give a tag such as v1.23.0, 1.23.0, v1.31.0-rc.1, or a minor such as 1.23"
+    todo = (
+        "give a tag such as v1.23.0, 1.23.0, v1.31.0-rc.1, a minor such as 1.23, stable or latest"
+    )
 
 
 class TagNotFound(SourceError):

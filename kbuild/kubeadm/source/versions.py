@@ -10,6 +10,7 @@ from kbuild.kubeadm.model import Tag
 from kbuild.kubeadm.source.errors import BadVersion, TagNotFound
 
 OLDEST = "v1.13.0"
+STABLE, LATEST = "stable", "latest"
 _FULL = re.compile(r"v?(\d{1,4}\.\d{1,4}\.\d{1,4}(?:-(?:alpha|beta|rc)\.\d{1,4})?)", re.ASCII)
 _MINOR = re.compile(r"v?(\d{1,4}\.\d{1,4})", re.ASCII)
 
@@ -20,10 +21,13 @@ def is_tag(name: str) -> bool:
 
 
 def full_tag(text: str) -> str | None:
-    """Return ``v1.23.0`` for a full version, or None for a minor version such as ``1.23``.
+    """Return ``v1.23.0`` for a full version, or None for a minor version, ``stable`` or ``latest``.
 
-    Raises BadVersion, or UnsupportedVersion when it is older than v1.13.0.
+    The words mean the same as in https://dl.k8s.io/release/stable.txt and latest.txt. Raises
+    BadVersion, or UnsupportedVersion when it is older than v1.13.0.
     """
+    if text in (STABLE, LATEST):
+        return None
     if match := _FULL.fullmatch(text):
         tag = f"v{match[1]}"
         if Version(tag) < Version(OLDEST):
@@ -37,22 +41,31 @@ def full_tag(text: str) -> str | None:
 
 
 def stands_for(text: str, tag: Tag) -> bool:
-    """Return whether a version as the user typed it, full or minor, means this tag."""
+    """Return whether a version as the user typed it can mean this tag."""
     wanted = full_tag(text)
-    return tag.name == wanted if wanted else tag.version.release[:2] == Version(text).release
+    return tag.name == wanted if wanted else tag in _meant(text, [tag])
 
 
 def newest_of(text: str, tags: Iterable[Tag], source: str) -> Tag:
-    """Return the newest patch release of a minor version, or a pre-release if there is no release.
+    """Return the newest tag of a minor version, or of all if the version is stable or latest.
 
-    Raises TagNotFound.
+    A pre-release is the newest only if there is no release, or if the version is latest. Raises
+    TagNotFound.
     """
-    minor = Version(text).release
-    found = [tag for tag in tags if tag.version.release[:2] == minor]
+    found = _meant(text, tags)
     releases = [tag for tag in found if not tag.version.is_prerelease]
     if not found:
         raise TagNotFound(source=source, version=text, suggestion="")
-    return max(releases or found, key=lambda tag: tag.version)
+    return max(found if text == LATEST else releases or found, key=lambda tag: tag.version)
+
+
+def _meant(text: str, tags: Iterable[Tag]) -> list[Tag]:
+    """Return the tags of a minor version, or those that are stable, or all for latest."""
+    if text == LATEST:
+        return list(tags)
+    if text == STABLE:
+        return [tag for tag in tags if not tag.version.is_prerelease]
+    return [tag for tag in tags if tag.version.release[:2] == Version(text).release]
 
 
 def since(text: str, tags: Iterable[Tag]) -> list[Tag]:
@@ -60,6 +73,8 @@ def since(text: str, tags: Iterable[Tag]) -> list[Tag]:
 
     Raises BadVersion or UnsupportedVersion.
     """
+    if text in (STABLE, LATEST):
+        raise BadVersion(text=text)
     oldest = Version(full_tag(text) or f"{text}.0.dev0")
     return [tag for tag in tags if tag.version >= oldest]
 

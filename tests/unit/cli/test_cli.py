@@ -110,7 +110,8 @@ def test_a_failure_with_json_is_one_document(run: Run) -> None:
         "kind": "bad-version",
         "exit_code": 2,
         "what": "'nonsense' is not a Kubernetes version",
-        "todo": "give a tag such as v1.23.0, 1.23.0, v1.31.0-rc.1, or a minor such as 1.23",
+        "todo": "give a tag such as v1.23.0, 1.23.0, v1.31.0-rc.1, a minor such as 1.23, stable"
+        " or latest",
         "details": "",
     }
 

@@ -114,3 +114,8 @@ def test_the_help_tells_it_from_the_file_of_settings() -> None:
     assert "kbuild.toml" in lines["config-file"]
     done = run_here("config", "--help").stdout
     assert "Settings file. Default: kbuild.toml" in " ".join(done.split())
+
+
+@pytest.mark.parametrize("words", [(), ("kubeadm",), ("cache",), ("nodes", "renew")], ids=str)
+def test_h_is_help(words: tuple[str, ...]) -> None:
+    assert run_here(*words, "-h").stdout == run_here(*words, "--help").stdout != ""

@@ -314,7 +314,7 @@ def test_an_epoch_that_no_build_has_is_refused(epoch: str, monkeypatch: pytest.M
         (("kubeadm",), "missing-setting", "missing: --version, --ca-years, --leaf-years\n"),
         (("kubeadm", "--ca-years", "1"), "missing-setting", "missing: --version, --leaf-years\n"),
         (("kubeadm", "--stock"), "missing-setting", "missing: --version\n"),
-        (("verify", "BINARY"), "missing-setting", "missing: --ca-years, --leaf-years\n"),
+        (("verify", "BINARY", "--ca-years", "1"), "missing-setting", "missing: --leaf-years\n"),
         (("export",), "usage", "Missing: TOOL, DIR, --base-url\n"),
         (("export", "sealos"), "usage", "Missing: DIR, --base-url\n"),
         (("export", "sealos", "x"), "missing-setting", "missing: --base-url\n"),

@@ -12,7 +12,7 @@ from kbuild.base.errors import SandboxUnavailable
 from kbuild.base.files import sha256
 from kbuild.base.sandbox import Files, pack_files
 from kbuild.base.workspace import Workspace
-from kbuild.kubeadm.model import CASES, Binary, Lifetimes, StoredDefaults
+from kbuild.kubeadm.model import CASES, Binary, Lifetimes, Proof, StoredDefaults
 from kbuild.kubeadm.prove.binary import prove_binary, prove_file, read_version
 from kbuild.kubeadm.prove.errors import (
     CannotRun,
@@ -206,6 +206,24 @@ def test_any_kubeadm_is_proven_by_what_it_says_and_issues(
     else:
         with pytest.raises(WrongVersion, match="gitVersion"):
             prove_file(*words)
+
+
+@pytest.mark.slow
+def test_without_lifetimes_it_must_keep_to_those_that_it_issues_first(
+    kubeadm: FakeKubeadm, binaries: dict[str, Binary], workspace: Workspace
+) -> None:
+    def prove(part: str) -> Proof:
+        path, parts = binaries["amd64"].path, workspace.part(part)
+        return prove_file(path, None, None, None, parts, Recorder())
+
+    years = {(c.kind == "ca", c.years) for c in prove("right").certificates}
+    assert years == {(True, LIFETIMES.ca_years), (False, LIFETIMES.leaf_years)}
+    paths = ("pki/apiserver-etcd-client.crt", "pki/etcd/server.crt")
+    kubeadm.wrong = {(path, "issued"): timedelta(days=-1) for path in paths}
+    with pytest.raises(WrongLifetime) as caught:
+        prove("wrong")
+    told = (caught.value.happened, *caught.value.details.splitlines())
+    assert [path for path in paths if any(line.startswith(path) for line in told)] == [*paths]
 
 
 @pytest.mark.usefixtures("kubeadm")

@@ -6,7 +6,7 @@ from packaging.version import Version
 from kbuild.base.errors import UnsupportedVersion
 from kbuild.kubeadm.model import Tag
 from kbuild.kubeadm.source.errors import BadVersion, TagNotFound
-from kbuild.kubeadm.source.versions import full_tag, is_tag, missing, newest_of, stands_for
+from kbuild.kubeadm.source.versions import full_tag, is_tag, missing, newest_of, since, stands_for
 
 
 def tags(*names: str) -> list[Tag]:
@@ -22,6 +22,8 @@ def tags(*names: str) -> list[Tag]:
         ("1.31.0-alpha.2", "v1.31.0-alpha.2"),
         ("1.23", None),
         ("v1.23", None),
+        ("stable", None),
+        ("latest", None),
     ],
 )
 def test_versions_as_people_type_them(text: str, tag: str | None) -> None:
@@ -30,7 +32,7 @@ def test_versions_as_people_type_them(text: str, tag: str | None) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "v", "1", "latest", "1.23.x", "v1.23.0-dirty", "v1.23.0+k3s1", "1.23.0 ", "../1.2.3",
+    ["", "v", "1", "newest", "1.23.x", "v1.23.0-dirty", "v1.23.0+k3s1", "1.23.0 ", "../1.2.3",
      "v1.23.0-rc1", "１.23.0", "1.23.0\n", "--upload-pack=x"],
 )  # fmt: skip
 def test_nonsense_is_refused(text: str) -> None:
@@ -73,6 +75,21 @@ def test_a_minor_means_its_newest_release() -> None:
     assert newest_of("1.25", tags("v1.25.0-alpha.1", "v1.25.0-rc.0"), "x").name == "v1.25.0-rc.0"
     with pytest.raises(TagNotFound):
         newest_of("1.26", offered, "x")
+
+
+def test_stable_means_the_newest_release_and_latest_the_newest_tag() -> None:
+    offered = tags("v1.24.0", "v1.23.10", "v1.25.0-rc.0")
+    assert newest_of("stable", offered, "x").name == "v1.24.0"
+    assert newest_of("latest", offered, "x").name == "v1.25.0-rc.0"
+    assert newest_of("latest", offered[:2], "x").name == "v1.24.0"
+    with pytest.raises(TagNotFound):
+        newest_of("stable", offered[2:], "x")
+    for tag in offered:
+        assert stands_for("latest", tag)
+        assert stands_for("stable", tag) != tag.version.is_prerelease
+    for word in ("stable", "latest"):
+        with pytest.raises(BadVersion):
+            since(word, offered)
 
 
 def test_a_missing_tag_gets_its_nearest() -> None:
