@@ -21,7 +21,8 @@ from kbuild.cli.app import app
 from tests.bench import Figure, row
 
 ROOT = Path(__file__).parents[2]
-DOCS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+CHINESE = ROOT / "README.zh.md"
+DOCS = (ROOT / "README.md", CHINESE, *sorted((ROOT / "docs").glob("*.md")))
 PAGES = (*DOCS, ROOT / "SECURITY.md", ROOT / "CHANGELOG.md")
 README = DOCS[0].read_text()
 REFERENCE = (ROOT / "docs/reference.md").read_text()
@@ -63,6 +64,22 @@ def walk(path: str, command: Any, parent: Any) -> Iterator[tuple[str, Any]]:
     context = command.context_class(command, info_name=path, parent=parent)
     for name in getattr(command, "commands", {}):
         yield from walk(f"{path} {name}", command.resolve_command(context, [name])[1], context)
+
+
+def skeleton(text: str) -> tuple[list[str], list[str], list[str], set[str]]:
+    """Return what a translation keeps: heading levels, blocks without comments, spans and links."""
+    blocks = [re.sub(r" +# .*", "", block) for block in FENCE.findall(text)]
+    headings = re.findall(r"^#+ ", FENCE.sub("", text), re.MULTILINE)
+    links = set(re.findall(r"\]\(([^)]+)\)", text)) - {"README.md", CHINESE.name}
+    return headings, blocks, sorted(code_spans(text)), links
+
+
+def test_the_chinese_readme_keeps_step_with_the_english_one() -> None:
+    chinese = CHINESE.read_text()
+    assert skeleton(chinese) == skeleton(README)
+    assert len(re.findall(r"[\u4e00-\u9fff]", prose(chinese))) > 500
+    assert f"]({CHINESE.name})" in README
+    assert "](README.md)" in chinese
 
 
 def options_of(command: Any) -> set[str]:
