@@ -841,6 +841,9 @@ class SignSettings(Signed):
         "Sign with the OIDC identity of this CI job, which needs `id-token: write`.",
         default=False,
     )
+    force: bool = option(
+        switch, "Replace the signatures of another signer.", default=False, own=True
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

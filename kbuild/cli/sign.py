@@ -25,9 +25,11 @@ def sign(ctx: typer.Context, folder: ReleaseFolder) -> None:
     signed = []
     for release in checked:
         signer = (
-            sign_with_key(release.folder, release.documents, key)
+            sign_with_key(release.folder, release.documents, key, force=settings.force)
             if key
-            else sign_keyless(release.folder, release.documents, settings.trust_config)
+            else sign_keyless(
+                release.folder, release.documents, settings.trust_config, force=settings.force
+            )
         )
         signed.append({"folder": str(release.folder), "kind": signer.kind, "name": signer.name})
     lines = [f"{one['folder']}: signed by {one['name']}" for one in signed]

@@ -85,6 +85,15 @@ class BadKey(ReleaseError):
     todo = "give a PEM key of the curve P-256, with its password in COSIGN_PASSWORD if it has one"
 
 
+class AlreadySigned(ReleaseError):
+    """The release has signatures, and not of the key that is to sign it."""
+
+    path: Path | str
+
+    what = "{path} has signatures already, and not of this key"
+    todo = "to replace them, give --force; `kbuild check` tells who signed it"
+
+
 class KeylessFailed(ReleaseError):
     """There is no OIDC identity, or sigstore's services refused it."""
 

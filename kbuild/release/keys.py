@@ -24,6 +24,7 @@ _ENCRYPTED_PEM = re.compile(rb"-----BEGIN ENCRYPTED PRIVATE KEY-----([^-]*)")
 _SCRYPT = bytes.fromhex("2b06010401da47040b")  # its object identifier: RFC 7914, section 7
 _INTEGER, _CONSTRUCTED = 2, 0x20  # tags of DER
 _MAX_ITERATIONS = 5_000_000  # take three seconds; OWASP recommends 600,000 of PBKDF2-SHA256
+_NO_PASSWORD = f"it is encrypted, and {PASSWORD} is not set"
 _WRONG_PASSWORD = f"its password is not the one in {PASSWORD}"
 _SCRYPT_COSTS = tuple((1 << power, 8, 1) for power in (15, 16, 17))
 
@@ -97,7 +98,7 @@ def _cosign_key(text: bytes, password: bytes) -> bytes:
         ciphertext = base64.b64decode(document["ciphertext"])
         return SecretBox(secret).decrypt(ciphertext, base64.b64decode(cipher["nonce"]))
     except CryptoError as error:
-        raise _Unusable(_WRONG_PASSWORD) from error
+        raise _Unusable(_WRONG_PASSWORD if password else _NO_PASSWORD) from error
 
 
 def _demand_password(text: bytes, password: bytes) -> None:
@@ -106,8 +107,7 @@ def _demand_password(text: bytes, password: bytes) -> None:
     Raises _Unusable or ValueError.
     """
     if not password:
-        message = f"it is encrypted, and {PASSWORD} is not set"
-        raise _Unusable(message)
+        raise _Unusable(_NO_PASSWORD)
     for body in _ENCRYPTED_PEM.findall(text):
         [key, *_] = _der_values(base64.b64decode(body))
         [algorithm, *_] = _der_values(key[1])

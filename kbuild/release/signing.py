@@ -11,6 +11,7 @@ secure-systems-lab/dsse, protocol.md.
 import base64
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import Any
 from kbuild.base import network
 from kbuild.base.disk import disk_errors
 from kbuild.base.files import BROKEN, read_file, reason_of
-from kbuild.release.errors import BadKey, KeylessFailed
+from kbuild.release.errors import AlreadySigned, BadKey, KeylessFailed
 from kbuild.release.files import MAX_DOCUMENT, Problem, ReleaseFiles
 from kbuild.release.keys import fingerprint, pem, private_key, public_key
 from kbuild.release.names import (
@@ -55,17 +56,22 @@ class Signer:
     trusted: bool
 
 
-def sign_with_key(folder: Path, documents: Mapping[str, bytes], key_file: Path) -> Signer:
+def sign_with_key(
+    folder: Path, documents: Mapping[str, bytes], key_file: Path, *, force: bool = False
+) -> Signer:
     """Sign a release with a private key: PEM of the curve P-256, or cosign's own file.
 
     ``documents`` has the checked bytes of SHA256SUMS and the provenance. Exactly these are signed.
-    The password of an encrypted key is taken from COSIGN_PASSWORD. Raises BadKey.
+    The password of an encrypted key is taken from COSIGN_PASSWORD. Without ``force``, no signature
+    of another signer is replaced. Raises BadKey or AlreadySigned.
     """
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
 
     key = private_key(key_file)
     public = key.public_key()
+    if not (force or _has(folder, PUBLIC_KEY, pem(public))):
+        _demand_unsigned(folder)
 
     def sign(message: bytes) -> str:
         return _base64(key.sign(message, ec.ECDSA(hashes.SHA256())))
@@ -80,12 +86,18 @@ def sign_with_key(folder: Path, documents: Mapping[str, bytes], key_file: Path) 
     return Signer(kind="key", name=f"sha256:{fingerprint(public).hex()}", trusted=True)
 
 
-def sign_keyless(folder: Path, documents: Mapping[str, bytes], trust_config: Path | None) -> Signer:
+def sign_keyless(
+    folder: Path, documents: Mapping[str, bytes], trust_config: Path | None, *, force: bool = False
+) -> Signer:
     """Sign a release with the OIDC identity of this CI job, through Fulcio and Rekor.
 
     ``documents`` has the checked bytes of SHA256SUMS and the provenance. ``trust_config`` is a
-    ClientTrustConfig of another sigstore instance than the public one. Raises KeylessFailed.
+    ClientTrustConfig of another sigstore instance than the public one. Without ``force``, no
+    signature is replaced, because an identity is only known after it has signed. Raises
+    KeylessFailed or AlreadySigned.
     """
+    if not force:
+        _demand_unsigned(folder)
     try:
         from sigstore.dsse import Statement
         from sigstore.models import Bundle
@@ -117,6 +129,18 @@ def sign_keyless(folder: Path, documents: Mapping[str, bytes], trust_config: Pat
     _write(folder, {name: text.encode() for name, text in files.items()})
     (folder / PUBLIC_KEY).unlink(missing_ok=True)
     return Signer(kind="keyless", name=token.identity, trusted=True)
+
+
+def _demand_unsigned(folder: Path) -> None:
+    if any(os.path.lexists(folder / name) for name in SIGNATURES):
+        raise AlreadySigned(path=folder)
+
+
+def _has(folder: Path, name: str, content: bytes) -> bool:
+    try:
+        return read_file(folder / name, MAX_DOCUMENT) == content
+    except OSError:
+        return False
 
 
 def verify_signatures(

@@ -14,7 +14,7 @@ from sigstore.models import ClientTrustConfig
 from kbuild.base import network
 from kbuild.release.check import check_release
 from kbuild.release.demands import Demands
-from kbuild.release.errors import KeylessFailed
+from kbuild.release.errors import AlreadySigned, KeylessFailed
 from kbuild.release.signing import sign_keyless, sign_with_key
 from kbuild.release.writer import list_files
 from tests.support.hostile_servers import drip, hostile_server
@@ -117,7 +117,9 @@ def test_what_was_signed_with_a_key_is_signed_keyless_now(
         )
     )
     sign_with_key(folder, documents(folder), tmp_path / "key")
-    sign_keyless(folder, documents(folder), trust)
+    with pytest.raises(AlreadySigned):
+        sign_keyless(folder, documents(folder), trust)
+    sign_keyless(folder, documents(folder), trust, force=True)
     assert found(folder, trust) == []
 
 

@@ -13,7 +13,7 @@ from sigstore_models.bundle.v1 import Bundle
 
 from kbuild.release.check import check_release
 from kbuild.release.demands import Demands
-from kbuild.release.errors import BadKey, KeylessFailed
+from kbuild.release.errors import AlreadySigned, BadKey, KeylessFailed
 from kbuild.release.signing import sign_keyless, sign_with_key
 from kbuild.release.writer import list_files
 from tests.support.releases import documents, make_release
@@ -157,7 +157,10 @@ def test_cosigns_own_key_signs(
     sign_with_key(folder, documents(folder), path)
     assert found(folder, write_public(tmp_path / "public", key)) == []
     monkeypatch.setenv("COSIGN_PASSWORD", "another")
-    with pytest.raises(BadKey, match="password"):
+    with pytest.raises(BadKey, match="its password is not the one"):
+        sign_with_key(folder, documents(folder), path)
+    monkeypatch.delenv("COSIGN_PASSWORD")
+    with pytest.raises(BadKey, match="it is encrypted, and COSIGN_PASSWORD is not set"):
         sign_with_key(folder, documents(folder), path)
 
 
@@ -201,12 +204,17 @@ def test_a_key_that_cannot_sign_is_refused_and_nothing_is_left(
     assert list_files(folder) == before
 
 
-def test_what_is_signed_again_is_signed_by_the_other_key(
+def test_another_signers_signature_is_replaced_by_force_only(
     folder: Path, tmp_path: Path, key: ec.EllipticCurvePrivateKey
 ) -> None:
     other = ec.generate_private_key(ec.SECP256R1())
     sign_with_key(folder, documents(folder), write_key(tmp_path / "key", key))
-    sign_with_key(folder, documents(folder), write_key(tmp_path / "other", other))
+    before = {name: (folder / name).read_bytes() for name in list_files(folder)}
+    with pytest.raises(AlreadySigned, match="not of this key"):
+        sign_with_key(folder, documents(folder), write_key(tmp_path / "other", other))
+    assert {name: (folder / name).read_bytes() for name in list_files(folder)} == before
+    sign_with_key(folder, documents(folder), tmp_path / "key")  # one's own again
+    sign_with_key(folder, documents(folder), tmp_path / "other", force=True)
     assert found(folder, write_public(tmp_path / "public", other)) == []
     assert found(folder, write_public(tmp_path / "public", key)) == [
         "different cosign.pub",
