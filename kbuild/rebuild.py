@@ -155,6 +155,7 @@ def _request(statement: Statement, settings: RebuildSettings) -> BuildRequest:
         stock=asked["stock"],
         against_stock=False,
         independent=False,
+        require_proof=False,
         release_site=_given_or(settings, "release_site", asked),
     )
 

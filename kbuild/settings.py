@@ -362,6 +362,12 @@ class Settings(Target, RebuildSettings):
         default=False,
         panel=_BUILD,
     )
+    require_proof: bool = option(
+        switch,
+        "Fail if a binary cannot run on this machine, instead of checking only its file.",
+        default=False,
+        panel=_BUILD,
+    )
 
     def lifetimes(self) -> Lifetimes:
         """Return the lifetimes asked for; raises MissingSetting, LeafOutlivesCA or BadSetting."""
@@ -440,6 +446,7 @@ class Settings(Target, RebuildSettings):
             stock=self.stock,
             against_stock=self.against_stock,
             independent=self.independent,
+            require_proof=self.require_proof,
             release_site=self.release_site,
         )
 

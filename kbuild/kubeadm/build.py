@@ -24,7 +24,7 @@ from kbuild.kubeadm.model import (
     Toolchain,
 )
 from kbuild.kubeadm.patching.apply import leave_stock, patch_tree
-from kbuild.kubeadm.prove.binary import prove_binary
+from kbuild.kubeadm.prove.binary import demand_arches, demand_run, prove_binary
 from kbuild.kubeadm.prove.published import as_published, build_date_of, find_published
 from kbuild.kubeadm.prove.stock import against_stock
 from kbuild.kubeadm.source.fetch import fetch
@@ -66,12 +66,14 @@ class Job:
 
 
 def check_request(request: BuildRequest) -> None:
-    """Check a request; raises BadVersion, BadSetting or ImageWithoutDigest."""
+    """Check a request; raises BadVersion, BadSetting, ImageWithoutDigest or CannotRun."""
     full_tag(request.version)
     if request.go.version is not None:
         parse_go_version(request.go.version)
     if request.go.image is not None:
         demand_digest(request.go.image)
+    if request.require_proof:
+        demand_arches(request.arches)
 
 
 def prepare(builder: Builder, job: Job, progress: Progress) -> tuple[SourceTree, Toolchain]:
@@ -180,6 +182,9 @@ def _proven(
     unchanged: bool,
 ) -> ProvenBuild:
     proven = [prove_binary(binary, job.workspace, progress) for binary in binaries]
+    if job.request.require_proof:
+        for each in proven:
+            demand_run(each.proof)
     if stock:
         proven = [
             against_stock(patched, unpatched)

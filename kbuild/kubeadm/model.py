@@ -119,6 +119,7 @@ class BuildRequest:
     stock: bool
     against_stock: bool
     independent: bool
+    require_proof: bool
     release_site: str
 
 

@@ -31,7 +31,7 @@ from kbuild.kubeadm.prove.errors import (
     WrongBinary,
     WrongVersion,
 )
-from kbuild.kubeadm.prove.runner import Runner, sandbox_runner
+from kbuild.kubeadm.prove.runner import Runner, can_run, sandbox_runner
 
 _MAX_SIZE = 256 << 20  # bytes; an official kubeadm has up to 80 MB, unstripped ones 120
 # "keep" comes first: with stock's own lifetimes both are the same, and nothing is overridden.
@@ -80,16 +80,32 @@ def prove_file(
         expected["gitVersion"] = version
     accepted = (stored_defaults,) if stored_defaults else _EITHER
     proof = _prove(path, arch, expected, lifetimes, accepted, workspace, progress)
-    if proof.ran is None:
-        raise CannotRun(
-            path=path, reason=f"it is for {arch}, this machine is {sandbox.host_arch()}"
-        )
+    demand_run(proof)
     # Not before: a version that stores no lifetimes has nothing to override.
     years = {c.kind == "ca": c.years for c in proof.certificates if c.case == "fresh-ca"}
     proven = Lifetimes(ca_years=years[True], leaf_years=years[False])
     if proof.stored_defaults == "override" and proven == proven.stored("stored-defaults"):
         raise OverrideNotVisible(ca_years=proven.ca_years, leaf_years=proven.leaf_years)
     return proof
+
+
+def demand_run(proof: Proof) -> None:
+    """Raise CannotRun if only the file of a binary was checked."""
+    if proof.ran is None:
+        raise _cannot_run(proof.path, proof.arch)
+
+
+def demand_arches(arches: Sequence[str]) -> None:
+    """Raise CannotRun if it is known before a build that a binary for one of these cannot run."""
+    for arch in arches:
+        # Without a sandbox, the proof is in a container; see `demand_run`.
+        if sandbox.is_available() and not can_run(arch):
+            path = f"kubeadm for {arch}"
+            raise _cannot_run(path, arch)
+
+
+def _cannot_run(path: Path | str, arch: str) -> CannotRun:
+    return CannotRun(path=path, reason=f"it is for {arch}, this machine is {sandbox.host_arch()}")
 
 
 def read_version(path: Path, workspace: Workspace) -> dict[str, str] | None:

@@ -101,8 +101,17 @@ def sandbox_runner(binary: Path, arch: str, work: Path) -> SandboxRunner | None:
     """Return a runner for a binary of this architecture, or None without its qemu-user."""
     if arch == sandbox.host_arch():
         return SandboxRunner(binary, work, qemu=None)
-    qemu = shutil.which(f"qemu-{ARCHES[arch].qemu}-static")
+    qemu = _qemu(arch)
     return SandboxRunner(binary, work, qemu=Path(qemu).resolve()) if qemu else None
+
+
+def can_run(arch: str) -> bool:
+    """Return whether the sandbox of this machine can run programs of this architecture."""
+    return arch == sandbox.host_arch() or _qemu(arch) is not None
+
+
+def _qemu(arch: str) -> str | None:
+    return shutil.which(f"qemu-{ARCHES[arch].qemu}-static")
 
 
 def remaining(how: str, ends: float) -> Limits:

@@ -15,6 +15,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from kbuild.base import sandbox
 from kbuild.kubeadm.toolchain.images import Pin
 from tests.support.command import run_here
 from tests.support.failures import kind_of, outcome
@@ -327,6 +328,21 @@ def test_all_that_is_missing_is_told_at_once(
     code, said = kbuild(*(binary if word == "BINARY" else word for word in words))
     assert (code, kind_of(said)) == (2, kind)
     assert missing in said
+
+
+@pytest.mark.skipif(not sandbox.is_available(), reason="this machine gives no sandbox")
+@pytest.mark.parametrize(("arch", "runs"), [("amd64", True), ("arm64", False)])
+def test_a_proof_that_is_required_and_impossible_is_told_before_the_source_is_read(
+    arch: str, runs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "host_arch", lambda: "amd64")
+    which = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name: None if "qemu" in name else which(name))
+    words = (*BUILD, "--source", "/absent", "--arch", arch, "--require-proof")
+    expected = (20, "not-kubernetes") if runs else (70, "cannot-run")
+    code, said = kbuild(*words)
+    assert (code, kind_of(said)) == expected
+    assert runs or "install qemu-user-static" in said
 
 
 # --- names in a locale that has not their characters -------------------------------------------

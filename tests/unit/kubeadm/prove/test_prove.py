@@ -13,7 +13,7 @@ from kbuild.base.files import sha256
 from kbuild.base.sandbox import Files, pack_files
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import CASES, Binary, Lifetimes, Proof, StoredDefaults
-from kbuild.kubeadm.prove.binary import prove_binary, prove_file, read_version
+from kbuild.kubeadm.prove.binary import demand_run, prove_binary, prove_file, read_version
 from kbuild.kubeadm.prove.errors import (
     CannotRun,
     KubeadmFailed,
@@ -175,6 +175,8 @@ def test_a_foreign_binary_that_cannot_run_here_has_no_certificates(
     proof = prove_binary(binaries["arm64"], workspace, recorder).proof
     assert (proof.ran, proof.certificates) == (None, ())
     assert "no certificate was checked" in recorder.said[0]
+    with pytest.raises(CannotRun, match="it is for arm64"):
+        demand_run(proof)
     with pytest.raises(CannotRun):
         prove_file(binaries["arm64"].path, None, LIFETIMES, None, workspace.part("2"), recorder)
 
