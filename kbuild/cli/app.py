@@ -62,7 +62,6 @@ app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
     context_settings=HELP,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich is slower to import than everything else in --help
     help="Build kubeadm with the certificate lifetimes that you choose, and prove what it issues.",
