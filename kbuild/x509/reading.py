@@ -2,6 +2,7 @@
 
 import binascii
 import contextlib
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ _WORDS = ("CERTIFICATE", "PRIVATE KEY")
 _OTHER_BLOCKS = ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST", "ATTRIBUTE CERTIFICATE")
 _LONGEST = 200  # characters of what the library says of an error
 _SEQUENCE = b"0"  # 0x30, with which all DER here begins
+# The filters of warnings belong to all threads.
+_QUIET = threading.RLock()
 
 
 class Unreadable(ValueError):
@@ -51,7 +54,7 @@ def quiet() -> Iterator[None]:
 
     kubeadm's CAs had the serial number 0 until v1.25.11, v1.26.6 and v1.27.3, for example.
     """
-    with warnings.catch_warnings():
+    with _QUIET, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 

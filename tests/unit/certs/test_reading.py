@@ -5,6 +5,9 @@ import os
 import resource
 import shutil
 import socket
+import threading
+import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from hypothesis import strategies as st
 
 from kbuild.certs.api import take_inventory
 from kbuild.certs.model import Inventory
+from kbuild.x509.api import quiet
 from tests.support.authority import (
     CLIENT,
     NOW,
@@ -393,3 +397,25 @@ def test_a_users_name_does_not_hide_a_key_that_does_not_fit(tmp_path: Path, read
     )
     write_kubeconfig(tmp_path / "config", content)
     assert "key-mismatch" in kinds(read(tmp_path))
+
+
+def test_threads_that_read_at_once_are_all_silent() -> None:
+    # The filters belong to the process: the first to end must not wake the others.
+    meeting = threading.Barrier(2)
+    warned: list[str] = []
+
+    def read(pause: float) -> None:
+        meeting.wait()
+        with quiet():
+            time.sleep(pause)
+            warnings.warn("old", DeprecationWarning, stacklevel=1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda message, *_: warned.append(str(message))
+        threads = [threading.Thread(target=read, args=(pause,)) for pause in (0.05, 0.2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert warned == []
