@@ -45,6 +45,7 @@ from kbuild.nodes.api import (
     Wishes,
     carry_out,
     connections,
+    demand_idle,
     not_root,
     plan_install,
     plan_rollback,
@@ -259,6 +260,8 @@ def _change_control_planes(
 ) -> None:
     hosts = _hosts(settings)
     with connections(hosts) as connected:
+        everyone, by_force = connected.values(), settings.take_over
+        demand_idle(everyone, settings.parallel, screen.say, by_force=by_force)
         facts, unreachable = _survey(settings, screen, connected)
         if unreachable:
             raise _too_many(len(hosts), unreachable, [])

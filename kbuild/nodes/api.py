@@ -19,6 +19,7 @@ from kbuild.nodes.errors import (
 )
 from kbuild.nodes.hosts import Access, read_hosts
 from kbuild.nodes.install import Kubeadm, Wishes, not_root, plan_install
+from kbuild.nodes.locks import demand_idle
 from kbuild.nodes.renew.facts import ControlPlane, survey_control_planes
 from kbuild.nodes.renew.health import Prover, leader_last, unhealthy
 from kbuild.nodes.renew.plan import RenewWishes, plan_renewal
@@ -57,6 +58,7 @@ __all__ = [
     "check_document",
     "choose_backup",
     "connections",
+    "demand_idle",
     "for_reports",
     "leader_last",
     "not_root",

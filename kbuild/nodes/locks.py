@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,6 +12,7 @@ from kbuild.base.words import counted
 from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, first_of, values_of
 from kbuild.nodes.errors import HostsLocked
 from kbuild.nodes.model import call
+from kbuild.nodes.survey import at_once
 
 # A run of another machine that has touched nothing for this long, in seconds, has ended.
 ABANDONED = 900
@@ -42,20 +43,66 @@ def take_lock(
     ``by_force`` takes it from any run, but never while a step of it goes on there; such a step of a
     run that has ended is awaited. ``go_on`` raises if the user does not want to wait any more.
     """
+    other = _idle(connection, lambda: _taken_by(connection, run), note, go_on, by_force=by_force)
+    if other is not None:
+        host = connection.host.name
+        note(f"{host}: the lock of the run {other.run} ({other.owner}) is removed: it has ended")
+        connection.call(call("take_over", run, this_process(), other.run), timeout=_LOCKING)
+
+
+def demand_idle(
+    connections: Iterable[Connection],
+    parallel: int,
+    note: Callable[[str], None],
+    *,
+    by_force: bool,
+) -> None:
+    """See that no other run goes on, and wait for steps of runs that have ended.
+
+    Raises HostsLocked. Whoever asks hosts before that may find a component that just restarts. A
+    host that cannot be asked is left to those who ask it next.
+    """
+    locked: list[HostsLocked] = []
+
+    def look(connection: Connection) -> None:
+        try:
+            _idle(connection, lambda: _other_at(connection), note, lambda: None, by_force=by_force)
+        except HostsLocked as error:
+            locked.append(error)
+        except (CallFailed, ConnectionFailed):
+            return
+
+    at_once(connections, look, parallel)
+    raise_locked(locked)
+
+
+def raise_locked(locked: Sequence[HostsLocked]) -> None:
+    """Raise one error that names all hosts that others have locked, if there are any."""
+    if locked:
+        first, *others = sorted(locked, key=lambda error: error.host)
+        more = "\n".join(each.happened for each in others)
+        raise HostsLocked(host=first.host, owner=first.owner, details=more)
+
+
+def _idle(
+    connection: Connection,
+    ask: Callable[[], _Other | None],
+    note: Callable[[str], None],
+    go_on: Callable[[], None],
+    *,
+    by_force: bool,
+) -> _Other | None:
+    """Return the run that has ended but still has a lock, once no step of it goes on."""
     host = connection.host.name
     for second in range(_WAIT):
-        other = _taken_by(connection, run)
+        other = ask()
         if other is None:
-            return
+            return None
         if not (by_force or _has_ended(other)):
             since = f"{other.owner}, last active {counted(other.age, 'second')} ago"
             raise HostsLocked(host=host, owner=since)
         if not other.is_in_step:
-            note(
-                f"{host}: the lock of the run {other.run} ({other.owner}) is removed: it has ended"
-            )
-            connection.call(call("take_over", run, this_process(), other.run), timeout=_LOCKING)
-            return
+            return other
         if second == 0:
             note(f"{host}: waiting for a step of the run {other.run}, which has ended")
         go_on()
@@ -76,17 +123,28 @@ def _taken_by(connection: Connection, run: str) -> _Other | None:
     try:
         connection.call(call("take_lock", run, this_process()), timeout=_LOCKING)
     except CallFailed as error:
-        values = values_of(error.output)
-        if "age" not in values:
+        other = _other_of(error.output)
+        if other is None:
             raise
-        age = first_of(values, "age")
-        return _Other(
-            run=first_of(values, "run"),
-            owner=first_of(values, "owner") or "a run of which nothing is known",
-            age=int(age) if age.isdecimal() else 0,
-            is_in_step="step" in values,
-        )
+        return other
     return None
+
+
+def _other_at(connection: Connection) -> _Other | None:
+    return _other_of(connection.call(call("who_has_the_lock"), timeout=_LOCKING))
+
+
+def _other_of(output: str) -> _Other | None:
+    values = values_of(output)
+    if "age" not in values:
+        return None
+    age = first_of(values, "age")
+    return _Other(
+        run=first_of(values, "run"),
+        owner=first_of(values, "owner") or "a run of which nothing is known",
+        age=int(age) if age.isdecimal() else 0,
+        is_in_step="step" in values,
+    )
 
 
 def this_process() -> str:

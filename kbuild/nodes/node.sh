@@ -102,7 +102,10 @@ facts() {
     [ -d "$way" ] && break
   done
   one state_free "$(free_kib "$way")"
-  [ -e "$root/etc/kubernetes/manifests/kube-apiserver.yaml" ] && printf 'control_plane=yes\n'
+  # One of them may have been moved away, which stops the component.
+  for each in kube-apiserver kube-controller-manager; do
+    [ -e "$root/etc/kubernetes/manifests/$each.yaml" ] && printf 'control_plane=yes\n'
+  done
   can_lock_versions && printf 'versionlock=yes\n'
   busy
   generations
@@ -199,11 +202,17 @@ take_lock() {
   done
   [ -d "$run/lock" ] || fail "the lock $run/lock cannot be made: $(mkdir -p "$run/lock" 2>&1)"
   [ "$(has_the_lock)" = "$1" ] && return 0
+  who_has_the_lock
+  fail "another run of kbuild has the lock"
+}
+
+who_has_the_lock() {
+  [ -d "$run/lock" ] || return 0
   one run "$(has_the_lock)"
   one owner "$(cat "$run/lock/owner" 2>/dev/null)"
   one age "$(age_of "$run/lock")"
   step_runs && printf 'step=running\n'
-  fail "another run of kbuild has the lock"
+  return 0
 }
 
 own_lock() {

@@ -20,7 +20,7 @@ from kbuild.nodes.connection import (
     values_of,
 )
 from kbuild.nodes.errors import HostsLocked
-from kbuild.nodes.locks import release_lock, take_lock
+from kbuild.nodes.locks import raise_locked, release_lock, take_lock
 from kbuild.nodes.model import Call, HostPlan, Outcome, Proof, Step, call
 from kbuild.nodes.survey import at_once
 
@@ -274,10 +274,7 @@ def lock_hosts(connections: Sequence[Connection], progress: _Progress) -> None:
             progress.end(outcome)
 
     _at_once(connections, lock, progress)
-    if locked:
-        first, *others = sorted(locked, key=lambda error: error.host)
-        more = "\n".join(each.happened for each in others)
-        raise HostsLocked(host=first.host, owner=first.owner, details=more)
+    raise_locked(locked)
 
 
 def run_name() -> str:

@@ -126,6 +126,8 @@ def _skewed(plane: ControlPlane, planes: Sequence[ControlPlane]) -> Iterator[Ref
     def skew(each: ControlPlane) -> float:
         return each.facts.clock - each.facts.asked_at
 
+    if any(abs(skew(each)) > MAX_SKEW for each in planes):
+        return  # that one is refused anyway, and the others are right
     most = max(planes, key=lambda each: abs(skew(each) - skew(plane)))
     apart = round(abs(skew(most) - skew(plane)))
     if apart > MAX_SKEW:

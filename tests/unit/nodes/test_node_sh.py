@@ -74,6 +74,16 @@ def test_facts_of_a_kubeadm(node: LocalNode) -> None:
     assert not node.state.exists()
 
 
+def test_a_control_plane_whose_api_server_was_moved_away_is_still_one(one: LocalNode) -> None:
+    assert "control_plane" not in facts(one)
+    manifests = one.root / "etc/kubernetes/manifests"
+    manifests.mkdir(parents=True)
+    (manifests / "etcd.yaml").touch()  # of a host that has etcd only
+    assert "control_plane" not in facts(one)
+    (manifests / "kube-controller-manager.yaml").touch()
+    assert facts(one)["control_plane"] == ["yes"]
+
+
 def test_facts_of_a_link_lead_to_its_file(one: LocalNode) -> None:
     link = one.root / "link"
     link.symlink_to(one.put_kubeadm())

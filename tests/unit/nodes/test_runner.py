@@ -3,6 +3,7 @@
 import hashlib
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from kbuild.nodes import locks
 from kbuild.nodes.connection import CallFailed, ConnectionFailed, TimedOut
 from kbuild.nodes.errors import HostsLocked
 from kbuild.nodes.install import Kubeadm, Wishes, plan_install
@@ -216,8 +218,6 @@ def test_a_host_that_cannot_be_locked_has_failed(one: Fleet) -> None:
 
 @pytest.mark.slow
 def test_locks_of_dead_and_living_runs_of_this_machine(one: Fleet) -> None:
-    from kbuild.nodes import locks
-
     (node,) = one.nodes
     plans = one.plans()
     node.call(call("take_lock", "living", locks.this_process()))
@@ -236,6 +236,45 @@ def test_locks_of_dead_and_living_runs_of_this_machine(one: Fleet) -> None:
         one.install(one.plans())
     os.utime(node.lock, (0, 0))
     assert one.install(one.plans()) == ["changed"]
+
+
+@pytest.mark.slow
+def test_hosts_are_looked_at_only_when_no_other_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = Fleet(tmp_path, 2)
+    first, second = fleet.nodes
+
+    def look(*, by_force: bool = False) -> None:
+        everyone = fleet.connections.values()
+        locks.demand_idle(everyone, 2, fleet.watcher.tell, by_force=by_force)
+
+    look()
+    second.call(call("take_lock", "other", "somebody@elsewhere 1 2 boot"))
+    with pytest.raises(HostsLocked) as caught:
+        look()
+    assert (caught.value.host, "somebody@elsewhere" in caught.value.owner) == ("n2", True)
+    look(by_force=True)
+    # The run has ended, but a step of it goes on; it ends while we wait.
+    step = subprocess.Popen(["/bin/sh", "-c", "sleep 60", "kbuild_step"])
+    (second.lock / "pid").write_text(f"{step.pid}\n")
+    look_again = time.sleep
+
+    def end_the_step(seconds: float) -> None:
+        if seconds >= 1:  # it is not of subprocess
+            step.kill()
+            step.wait()
+        look_again(0.001)
+
+    monkeypatch.setattr(time, "sleep", end_the_step)
+    look(by_force=True)
+    assert step.returncode == -signal.SIGKILL
+    assert any("waiting for a step of the run other" in text for text in fleet.watcher.said)
+    assert (second.lock / "run").read_text() == "other\n"
+    assert not first.lock.exists()
+    # Whoever asks next says why it cannot be asked.
+    first.before = failing("who_has", ConnectionFailed("gone"))
+    look(by_force=True)
 
 
 @pytest.mark.slow
