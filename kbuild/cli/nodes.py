@@ -424,7 +424,11 @@ def _what_is_true(outcome: Outcome) -> str:
     where = f"the step {outcome.step} failed: {outcome.reason}; now " if outcome.step else ""
     if outcome.reason and not outcome.step:
         where = f"{outcome.reason}; "
-    return f"{outcome.host}: {where}{_NOW[outcome.state]}; {outcome.todo}"
+    now = _NOW[outcome.state]
+    if outcome.kept:
+        still = ", ".join(outcome.kept)
+        now = f"what was done in {still} is still there, and the other steps are undone"
+    return f"{outcome.host}: {where}{now}; {outcome.todo}"
 
 
 def _plan_lines(plans: list[HostPlan]) -> Iterator[str | Table]:

@@ -116,13 +116,17 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of a host: ``step`` and ``reason`` tell where and why a run stopped there."""
+    """What became of a host: ``step`` and ``reason`` tell where and why a run stopped there.
+
+    ``kept`` are the steps that could not be undone, where the others were.
+    """
 
     host: str
     state: State
     step: str = ""
     reason: str = ""
     todo: str = ""
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ control_plane() {
   printf 'size=%s\n' "$(size_of "$kubernetes" "$kubelet_files/pki" /var/lib/etcd/member/snap)"
   printf 'kubectl=%s\netcdctl=%s\n' "$(command -v kubectl)" "$(etcdctl_path)"
   printf 'firewall=%s\n' "$(firewall)"
+  drained_port
   endpoint
   [ -f "$base" ] && [ -n "$(find_base)" ] && printf 'base=%s\n' "$(find_base)"
   for each in "$backups"/*/meta; do
@@ -295,9 +296,9 @@ restarted() {
     sleep 0.2
   done
   if [ -z "$now" ]; then
-    fail "kubelet stopped $1 and did not start it again within $2 seconds"
+    fail "kubelet stopped $1 and did not start it again within $2 seconds; see journalctl -u kubelet there"
   fi
-  fail "kubelet did not restart $1 within $2 seconds after $manifests/$1.yaml was changed; the old process still runs"
+  fail "kubelet did not restart $1 within $2 seconds after $manifests/$1.yaml was changed; the old process still runs; see journalctl -u kubelet there"
 }
 
 # Whether a manifest is as planned, and its component was started since: is_restarted NAME SHA256
@@ -379,7 +380,7 @@ go_back() {
     [ -n "$(processes_of "$2")" ] || continue
     [ "$left" -lt "$(($3 - 5))" ] && return 0
   done
-  fail "$2 does not run $3 seconds after its old manifest was put back"
+  fail "$2 does not run $3 seconds after its old manifest was put back; see journalctl -u kubelet there"
 }
 
 # The manifests of a backup: manifests_of GENERATION
@@ -451,6 +452,14 @@ drained() {
     nft) nft list table inet kbuild_drain >/dev/null 2>&1 || fail "connections to port $1 are accepted" ;;
     *) fail "neither iptables nor nft works here" ;;
   esac
+}
+
+# The port to which an earlier run still rejects connections.
+drained_port() {
+  rule=$(iptables -w -S INPUT 2>/dev/null | grep kbuild-drain | head -n 1)
+  [ -n "$rule" ] || rule=$(nft list table inet kbuild_drain 2>/dev/null | grep dport)
+  rule=${rule##*dport }
+  [ -n "$rule" ] && printf 'drained=%s\n' "${rule%% *}"
 }
 
 undrained() {

@@ -222,7 +222,8 @@ def _undo(
     steps: Sequence[Step], connection: Connection, reason: str, progress: _Progress
 ) -> Outcome:
     """Take back the steps of a host whose last one failed, the last first."""
-    name, failed, kept = connection.host.name, steps[-1].name, []
+    name, failed = connection.host.name, steps[-1].name
+    kept: dict[str, str] = {}
     for step in reversed(steps):
         if step.undo is None:
             continue
@@ -232,10 +233,12 @@ def _undo(
             _with_lock(connection, call("take_back", *words, library=library), progress)
             _prove(step.regained, connection, progress)
         except (CallFailed, ConnectionFailed, HostsLocked) as error:
-            kept.append(f"the step {step.name} could not be undone: {error}")
+            kept[step.name] = f"the step {step.name} could not be undone: {error}"
     if kept:
-        why = "; ".join((reason, *kept))
-        return Outcome(host=name, state="failed", step=failed, reason=why, todo=_AGAIN)
+        why = "; ".join((reason, *kept.values()))
+        return Outcome(
+            host=name, state="failed", step=failed, reason=why, todo=_REPAIR, kept=tuple(kept)
+        )
     return Outcome(host=name, state="undone", step=failed, reason=reason, todo=_REPAIR)
 
 

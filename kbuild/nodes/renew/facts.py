@@ -70,7 +70,8 @@ class ControlPlane:
     ``missing`` are the keys of CAs that are not there. ``lifetime`` is that of the certificates
     that its kubeadm issues. ``size`` is that of what a backup holds, in KiB. ``server`` is the
     address that kubeconfigs use, ``own_server`` tells whether the node itself has that address.
-    ``base`` is the backup of a renewal that was begun and has no end.
+    ``base`` is the backup of a renewal that was begun and has no end. ``drained`` is the port to
+    which a run that did not end still rejects connections.
     """
 
     facts: HostFacts
@@ -88,6 +89,7 @@ class ControlPlane:
     own_server: bool
     base: str
     backups: tuple[str, ...]
+    drained: str = ""
 
     @property
     def name(self) -> str:
@@ -179,6 +181,7 @@ def _control_plane(facts: HostFacts, connection: Connection) -> ControlPlane:
         own_server=one("own_server") == "yes",
         base=one("base"),
         backups=tuple(sorted(values.get("backup", ()))),
+        drained=one("drained"),
     )
 
 

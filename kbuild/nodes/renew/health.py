@@ -20,6 +20,13 @@ TOLERANCE = timedelta(days=1)
 _PEERS = re.compile(rb"^etcd_network_active_peers\{[^}]*\}", re.MULTILINE)
 _LEADER = re.compile(rb"^etcd_server_has_leader 1$", re.MULTILINE)
 _IS_LEADER = re.compile(rb"^etcd_server_is_leader 1$", re.MULTILINE)
+# What is true if a proof is not there.
+_UNSEEN = {
+    "dates": "the dates of {} cannot be read",
+    "serves": "{} does not serve its new certificate",
+    "healthy": "{} is not healthy",
+    "cluster": "not all of {} are healthy",
+}
 _FORWARDING = "allow AllowTcpForwarding in its sshd: its ports are seen through ssh"
 _TODO = "wait until it is healthy, or repair it; see `crictl logs` or `docker logs` there"
 
@@ -138,16 +145,19 @@ def leader_last(
     """Return control planes in their order, but that with the leader of etcd last.
 
     Reads may fail at the moment when the leader changes (ErrLeaderChanged, etcd v3.4,
-    etcdserver/v3_server.go), and in this order it changes once.
+    etcdserver/v3_server.go), and in this order it changes once. One that an earlier run has left
+    drained is the first: never two of them must be.
     """
 
     def leads(plane: ControlPlane) -> bool:
+        if plane.drained:
+            return False
         try:
             return _IS_LEADER.search(_metrics(plane, connections[plane.name])) is not None
         except (NotServed, ConnectionFailed, BadManifest, KeyError):
             return False
 
-    return sorted(planes, key=leads)
+    return sorted(planes, key=lambda plane: (not plane.drained, leads(plane)))
 
 
 def _metrics(plane: ControlPlane, connection: Connection) -> bytes:
@@ -176,17 +186,18 @@ class Prover:
             "cluster": self._cluster,
         }
         look = looks[proof.kind]
-        # A date does not change by itself.
-        self._patiently(lambda: look(connection, *proof.arguments), proof.kind != "dates")
+        what = _UNSEEN[proof.kind].format(", ".join(proof.arguments))
+        self._patiently(lambda: look(connection, *proof.arguments), what)
 
-    def _patiently(self, look: Callable[[], None], is_patient: bool) -> None:  # noqa: FBT001
-        deadline = time.monotonic() + (self.patience if is_patient else 0)
+    def _patiently(self, look: Callable[[], None], what: str) -> None:
+        deadline = time.monotonic() + self.patience
         while True:
             try:
                 look()
             except (NotServed, ConnectionFailed) as error:
                 if time.monotonic() > deadline:
-                    raise CallFailed(str(error), "") from error
+                    message = f"{what} after {round(self.patience)} seconds: {error}"
+                    raise CallFailed(message, "") from error
                 time.sleep(_PAUSE)
             else:
                 return

@@ -143,7 +143,7 @@ def _plan(plane: ControlPlane, planes: Sequence[ControlPlane], wishes: RenewWish
     stale = [f for f in plane.renewed if not _is_new(plane, f)]
     waiting = [each for each in plane.manifests if stale or needs_restart(plane, each)]
     begun = plane.base if of_renewal(plane.base) else ""
-    steps: list[Step] = []
+    steps = list(accept_again(plane))
     if waiting or begun:
         generation = begun or f"{wishes.at}{RENEWAL}"
         steps += [
@@ -301,15 +301,25 @@ def drained(
         )
     yield from first
     if is_drained:
-        yield Step(
-            name="undrain",
-            what=f"accept connections to port {port} again",
-            why="the API server is ready",
-            check=call("undrained", port),
-            do=call("undrain", port),
-            confirm=call("undrained", port),
-        )
+        yield _undrain_step(port, "the API server is ready")
     yield from (step for step in restarts if step not in first)
+
+
+def accept_again(plane: ControlPlane) -> Iterator[Step]:
+    """Yield the step that ends a drain which an earlier run has left: two must not be drained."""
+    if plane.drained:
+        yield _undrain_step(plane.drained, "a run that did not end has left it so")
+
+
+def _undrain_step(port: str, why: str) -> Step:
+    return Step(
+        name="undrain",
+        what=f"accept connections to port {port} again",
+        why=why,
+        check=call("undrained", port),
+        do=call("undrain", port),
+        confirm=call("undrained", port),
+    )
 
 
 def why_not_drained(plane: ControlPlane, planes: Sequence[ControlPlane]) -> str:

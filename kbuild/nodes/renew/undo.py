@@ -17,6 +17,7 @@ from kbuild.nodes.renew.manifest import BadManifest, Manifest, restart_edit
 from kbuild.nodes.renew.plan import (
     BACKUPS,
     UNDO,
+    accept_again,
     drained,
     healthy_step,
     keep_step,
@@ -87,13 +88,13 @@ def plan_undo(
 ) -> tuple[list[HostPlan], list[Refusal]]:
     """Return a plan for each control plane, or why some must not be changed: then there is none.
 
-    Those that are ``sick`` come first, and then the others, the last one first.
+    What is drained comes first, then those that are ``sick``, and then the others, the last first.
     """
     refused = [refusal for plane in planes for refusal in _refusals(plane, chosen[plane.name])]
     if refused:
         return [], refused
     last_first = planes[::-1]
-    order = sorted(last_first, key=lambda plane: plane.name not in sick)
+    order = sorted(last_first, key=lambda p: (not p.drained, p.name not in sick))
     healthy = {plane.name for plane in planes if plane.name not in sick}
     plans = []
     for plane in order:
@@ -103,6 +104,7 @@ def plan_undo(
         if steps:
             seen = healthy_step(others), settled_step(sorted(healthy))
             steps = (seen[0], *steps, seen[1])
+        steps = (*accept_again(plane), *steps)
         plans.append(HostPlan(host=plane.facts.host, steps=steps))
     return plans, []
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kbuild.cli import nodes
-from kbuild.nodes.model import Host
+from kbuild.nodes.model import Call, Host
 from tests.support.command import Done, run_here
 from tests.support.local_node import KUBEADM, LocalNode
 from tests.support.releases import make_release
@@ -143,6 +143,20 @@ def test_a_failure_names_host_step_state_and_the_next_command(
     (host,) = json.loads(done.stdout)["hosts"]
     assert (host["state"], host["step"]) == ("undone", "copy")
     assert "Traceback" not in done.stderr
+
+
+def test_what_could_not_be_undone_is_said_to_be_still_there(
+    node: LocalNode, kbuild: Callable[..., Done], release: Path
+) -> None:
+    def before(function: Call) -> None:
+        if function.function == "apply" and "replace" in function.arguments:
+            node.kubeadm.write_text("of somebody else")
+
+    node.before = before
+    done = kbuild("install", release, "--yes")
+    assert done.returncode == 100
+    now = "now what was done in replace is still there, and the other steps are undone"
+    assert f"{now}; remove the cause, then run the same command again" in done.stderr
 
 
 def test_a_log_that_cannot_be_made_is_an_error_before_any_change(

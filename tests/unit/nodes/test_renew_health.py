@@ -185,8 +185,10 @@ def test_the_served_certificate_is_that_of_the_file(
         same = local(printed(issued))
         prover(plane, same)(same, proof)
         other = local(printed(authority.issue("kube-apiserver", years=2)))
-        with pytest.raises(CallFailed, match="still serves a certificate"):
+        with pytest.raises(CallFailed, match="still serves a certificate") as caught:
             prover(plane, other)(other, proof)
+        what = "kube-apiserver does not serve its new certificate after 0 seconds: "
+        assert str(caught.value).startswith(what)
         dates = Proof(kind="dates", arguments=("pki/apiserver.crt",))
         with pytest.raises(CallFailed, match="was expected"):
             prover(plane, same)(same, dates)
@@ -213,5 +215,7 @@ def test_the_leader_of_etcd_is_the_last(tmp_path: Path, issued: authority.Issued
         planes = [first, *others]
         connections = {each.name: local() for each in planes}
         assert [each.name for each in leader_last(planes, connections)] == ["n2", "n3", "n1"]
+        left = [*others, replace(first, drained="6443")]
+        assert [each.name for each in leader_last(left, connections)] == ["n1", "n2", "n3"]
     # None of them answers any more.
     assert [each.name for each in leader_last(planes, connections)] == ["n1", "n2", "n3"]

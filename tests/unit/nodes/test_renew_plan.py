@@ -161,6 +161,26 @@ def test_a_renewal_that_only_has_no_end_ends() -> None:
     assert names([plane]) == [["healthy", "back-up", "settled"]]
 
 
+def test_what_a_killed_run_has_left_drained_is_accepted_first() -> None:
+    fresh = replace(control_plane("n1", NOW + LEAF), drained="6443")
+    other = control_plane("n2", NOW + LEAF)
+    assert names([fresh, other]) == [["undrain"], []]
+    (plan, _), _ = plan_renewal([fresh, other], RenewWishes(at=AT))
+    assert plan.steps[0].do.arguments == ("6443",)
+    stale = replace(control_plane(), drained="6443")
+    steps = names([stale, other])[0]
+    assert steps.index("undrain") < steps.index("healthy") < steps.index("drain")
+
+
+def test_an_undo_begins_with_what_is_drained() -> None:
+    first, second, third = three()
+    planes = [first, replace(second, drained="6443"), third]
+    chosen = {each.name: backup(each) for each in planes}
+    plans, _ = plan_undo(planes, chosen, {"n3"}, UndoWishes(at=AT))
+    assert [plan.host.name for plan in plans] == ["n2", "n3", "n1"]
+    assert plans[0].steps[0].name == "undrain"
+
+
 def test_copies_of_admin_conf() -> None:
     assert names([control_plane(end=NOW + LEAF)], RenewWishes(at=AT, users=("ops",))) == [
         ["kubeconfig-ops"]

@@ -158,6 +158,7 @@ def test_an_undo_that_fails_is_told_and_the_others_are_done(one: Fleet) -> None:
     node.before = before
     assert one.install(plans) == ["failed"]
     assert "the step replace could not be undone: somebody has changed" in one.outcomes[0].reason
+    assert one.outcomes[0].kept == ("replace",)
     assert [path.name for path in (node.root / "bin").iterdir()] == ["kubeadm"]
 
 
