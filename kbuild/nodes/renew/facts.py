@@ -2,8 +2,8 @@
 
 import base64
 import binascii
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
@@ -71,7 +71,8 @@ class ControlPlane:
     that its kubeadm issues. ``size`` is that of what a backup holds, in KiB. ``server`` is the
     address that kubeconfigs use, ``own_server`` tells whether the node itself has that address.
     ``base`` is the backup of a renewal that was begun and has no end. ``drained`` is the port to
-    which a run that did not end still rejects connections.
+    which a run that did not end still rejects connections. ``unreadable`` are certificates that
+    cannot be read, and why.
     """
 
     facts: HostFacts
@@ -90,6 +91,7 @@ class ControlPlane:
     base: str
     backups: tuple[str, ...]
     drained: str = ""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -139,7 +141,11 @@ def certificates_of(values: Mapping[str, list[str]]) -> dict[str, Stored]:
 
     Raises ValueError for one that cannot be read.
     """
-    return dict(_certificates(values))
+    found, unreadable = _certificates(values)
+    for file, why in unreadable.items():
+        message = f"/etc/kubernetes/{file} cannot be read: {why}"
+        raise ValueError(message)
+    return found
 
 
 def manifests_of(values: Mapping[str, list[str]]) -> dict[str, Manifest]:
@@ -161,6 +167,7 @@ def read_again(connection: Connection) -> dict[str, Stored]:
 
 def _control_plane(facts: HostFacts, connection: Connection) -> ControlPlane:
     values = values_of(connection.call(call("control_plane"), timeout=120))
+    certificates, unreadable = _certificates(values)
 
     def one(name: str) -> str:
         return first_of(values, name)
@@ -168,7 +175,7 @@ def _control_plane(facts: HostFacts, connection: Connection) -> ControlPlane:
     return ControlPlane(
         facts=facts,
         manifests=manifests_of(values),
-        certificates=certificates_of(values),
+        certificates=certificates,
         processes=_processes(values),
         missing=tuple(values.get("missing", ())),
         lifetime=_lifetime(facts, connection),
@@ -182,6 +189,7 @@ def _control_plane(facts: HostFacts, connection: Connection) -> ControlPlane:
         base=one("base"),
         backups=tuple(sorted(values.get("backup", ()))),
         drained=one("drained"),
+        unreadable=unreadable,
     )
 
 
@@ -202,16 +210,19 @@ def _lifetime(facts: HostFacts, connection: Connection) -> timedelta:
     return issued.not_after - datetime.fromtimestamp(facts.clock, tz=issued.not_after.tzinfo)
 
 
-def _certificates(values: Mapping[str, list[str]]) -> Iterator[tuple[str, Stored]]:
+def _certificates(values: Mapping[str, list[str]]) -> tuple[dict[str, Stored], dict[str, str]]:
+    """Return the certificates of files, and why others cannot be read."""
+    found, unreadable = {}, {}
     for line in values.get("certificate", ()):
-        file, changed, content = line.split(" ", 2)
+        file, changed, content = (*line.split(" ", 2), "")[:3]
         try:
             with quiet():
                 facts = read_certificate(base64.b64decode(content))
         except (Unreadable, binascii.Error) as error:
-            message = f"/etc/kubernetes/{file} cannot be read: {error}"
-            raise ValueError(message) from error
-        yield file, Stored(changed=int(changed), facts=facts)
+            unreadable[file] = str(error)
+        else:
+            found[file] = Stored(changed=int(changed), facts=facts)
+    return found, unreadable
 
 
 def _processes(values: Mapping[str, list[str]]) -> dict[str, tuple[Process, ...]]:

@@ -113,6 +113,7 @@ def _unrenewable(plane: ControlPlane, wishes: RenewWishes) -> Iterator[Refusal]:
         reason = f"/etc/kubernetes/{key} is not there (an external CA?), so kubeadm cannot renew"
         todo = f"renew at that CA: {', '.join(_CAS[key])}"
         yield plane.refusal(reason, todo)
+    yield from _damaged(plane)
     for file in plane.renewed:
         end = plane.certificates[file].facts.not_after
         new = _now(plane) + plane.lifetime
@@ -120,6 +121,20 @@ def _unrenewable(plane: ControlPlane, wishes: RenewWishes) -> Iterator[Refusal]:
             reason = f"{file} ends {end.date()}, and this kubeadm would make that {new.date()}"
             todo = "install the kubeadm of your release first, or give --allow-shorter"
             yield plane.refusal(reason, todo)
+
+
+def _damaged(plane: ControlPlane) -> Iterator[Refusal]:
+    """Yield what is not as the running components have read it, and they could not start again."""
+    todo = "bring it back with `kbuild nodes undo`, or issue it anew"
+    for file, why in plane.unreadable.items():
+        yield plane.refusal(f"/etc/kubernetes/{file} cannot be read: {why}", todo)
+    known = {*plane.certificates, *plane.unreadable}
+    for component, manifest in plane.manifests.items():
+        for file in READS[component]:
+            path = f"/etc/kubernetes/{file}"
+            if file.endswith(".crt") and file not in known and path.encode() in manifest.content:
+                reason = f"{path} is not there, and {component} could not start without it"
+                yield plane.refusal(reason, todo)
 
 
 def _skewed(plane: ControlPlane, planes: Sequence[ControlPlane]) -> Iterator[Refusal]:

@@ -74,8 +74,10 @@ def choose_backup(plane: ControlPlane, to: str, connection: Connection) -> Backu
 
 
 def _differs(plane: ControlPlane, backup: Backup) -> bool:
+    files = (*plane.renewal.files, *plane.renewal.etcd)
+
     def of(stored: Mapping[str, Stored]) -> dict[str, str]:
-        return {file: stored[file].facts.fingerprint for file in plane.renewed if file in stored}
+        return {file: stored[file].facts.fingerprint for file in files if file in stored}
 
     return of(plane.certificates) != of(backup.certificates)
 

@@ -1,15 +1,23 @@
 """Plans of a renewal and of an undo, and what is refused."""
 
-from collections.abc import Callable
+import base64
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
 import pytest
 
-from kbuild.nodes.connection import Connection
+from kbuild.nodes.connection import CallFailed, Connection
 from kbuild.nodes.model import Call, Host, HostFacts
-from kbuild.nodes.renew.facts import COMPONENTS, ControlPlane, Process, Stored
+from kbuild.nodes.renew.facts import (
+    COMPONENTS,
+    ControlPlane,
+    Process,
+    Stored,
+    read_again,
+    survey_control_planes,
+)
 from kbuild.nodes.renew.health import is_fresh
 from kbuild.nodes.renew.manifest import Manifest
 from kbuild.nodes.renew.plan import RenewWishes, of_renewal, plan_renewal
@@ -22,13 +30,25 @@ from tests.unit.nodes.test_renew_manifest import APISERVER
 NOW = datetime(2026, 11, 26, 19, tzinfo=UTC)
 LEAF = timedelta(days=36500)
 AT = "20261126T190000Z"
+NAMING = APISERVER + b"# --tls-cert-file=/etc/kubernetes/pki/apiserver.crt\n"
 RENEWED = (
     *("pki/apiserver.crt", "pki/apiserver-kubelet-client.crt", "pki/front-proxy-client.crt"),
     *("admin.conf", "controller-manager.conf", "scheduler.conf"),
     *("pki/apiserver-etcd-client.crt", "pki/etcd/server.crt", "pki/etcd/peer.crt"),
     "pki/etcd/healthcheck-client.crt",
 )
-_ISSUED = read_certificate(authority.issue("kube-apiserver", years=1).pem)
+_ISSUED_PEM = authority.issue("kube-apiserver", years=1).pem
+_ISSUED = read_certificate(_ISSUED_PEM)
+
+
+class FakeNode:
+    """A connection whose functions print what they are told to."""
+
+    def __init__(self, says: dict[str, str]) -> None:
+        self.says = says
+
+    def call(self, function: Call, **_: float) -> str:
+        return self.says[function.function]
 
 
 def certificate(end: datetime, name: str = "a") -> CertificateFacts:
@@ -60,6 +80,10 @@ def control_plane(name: str = "n1", end: datetime = NOW + timedelta(days=90)) ->
         base="",
         backups=(),
     )
+
+
+def without(stored: Mapping[str, Stored], file: str) -> dict[str, Stored]:
+    return {name: each for name, each in stored.items() if name != file}
 
 
 def three(end: datetime = NOW + timedelta(days=90)) -> list[ControlPlane]:
@@ -205,6 +229,18 @@ def test_copies_of_admin_conf() -> None:
         ),
         (lambda p: replace(p, facts=replace(p.facts, busy=("apt",))), "apt is running"),
         (lambda p: replace(p, lifetime=timedelta(days=30)), "would make that"),
+        (
+            lambda p: replace(p, unreadable={"pki/apiserver.crt": "it is empty"}),
+            "/etc/kubernetes/pki/apiserver.crt cannot be read: it is empty",
+        ),
+        (
+            lambda p: replace(
+                p,
+                certificates=without(p.certificates, "pki/apiserver.crt"),
+                manifests={**p.manifests, "kube-apiserver": Manifest(content=NAMING)},
+            ),
+            "pki/apiserver.crt is not there, and kube-apiserver could not start without it",
+        ),
     ],
 )
 def test_one_that_must_not_be_changed_refuses_all(
@@ -244,6 +280,25 @@ def test_an_external_etcd_is_named_and_left_alone() -> None:
     assert any("not of kubeadm" in note for note in plan.notes)
 
 
+def test_a_damaged_certificate_is_a_fact_and_no_failure_of_the_survey() -> None:
+    good = base64.b64encode(_ISSUED_PEM).decode()
+    node = FakeNode(
+        {
+            "control_plane": f"certificate=pki/a.crt 1 {good}\ncertificate=pki/b.crt 1 \nsize=1\n",
+            "trial": f"issued={good}\n",
+        }
+    )
+    connected = {"n1": cast("Connection", node)}
+    (plane,), refused = survey_control_planes([host_facts("n1")], connected, 1)
+    assert not refused
+    assert list(plane.certificates) == ["pki/a.crt"]
+    assert list(plane.unreadable) == ["pki/b.crt"]
+    # Of a certificate that was just renewed, it is an error.
+    node.says["certificates"] = node.says["control_plane"]
+    with pytest.raises(CallFailed, match=r"pki/b\.crt cannot be read"):
+        read_again(connected["n1"])
+
+
 def test_fresh_means_within_a_day() -> None:
     assert is_fresh(NOW + LEAF - timedelta(hours=23), NOW, LEAF)
     assert not is_fresh(NOW + LEAF - timedelta(hours=25), NOW, LEAF)
@@ -277,6 +332,16 @@ def test_an_undo_twice_has_nothing_to_do() -> None:
     assert plans[0].steps == ()
 
 
+def test_an_undo_brings_back_a_certificate_that_is_damaged_or_gone() -> None:
+    plane = control_plane()
+    kept = backup(plane, "a")
+    left = replace(plane, certificates=without(plane.certificates, "pki/apiserver.crt"))
+    for each in (left, replace(left, unreadable={"pki/apiserver.crt": "it is empty"})):
+        plans, refused = plan_undo([each], {"n1": kept}, set(), UndoWishes(at=AT))
+        assert not refused
+        assert "restore" in [step.name for step in plans[0].steps]
+
+
 def test_a_killed_undo_goes_on() -> None:
     plane = control_plane()
     kept = backup(plane, "a")
@@ -303,17 +368,10 @@ def test_the_backup_of_an_undo_is_none_of_a_renewal() -> None:
 
 
 def test_an_undo_brings_back_what_the_last_renewal_kept() -> None:
-    import base64
-
     plane = control_plane()
     manifest = base64.b64encode(APISERVER).decode()
 
-    class Node:
-        def call(self, function: Call) -> str:
-            assert function.function == "manifests_of"
-            return f"manifest=etcd 0 {manifest}\n"
-
-    node = cast("Connection", Node())
+    node = cast("Connection", FakeNode({"manifests_of": f"manifest=etcd 0 {manifest}\n"}))
     first, last = "20261125T000000Z-renew", "20261126T000000Z-renew"
     own = f"20261126T010000Z-undo.{last}"
     having = replace(plane, backups=(first, last, own))
