@@ -24,7 +24,7 @@ from kbuild.nodes.model import Call, Host
 if TYPE_CHECKING:
     import socket
 
-    from paramiko import Channel
+    from paramiko import Channel, Transport
     from pyinfra.api.host import Host as PyinfraHost
 
 CHUNK = 4 << 20  # bytes of a file that are sent at once: a cut connection loses no more
@@ -97,10 +97,12 @@ class Connection:
 
         if self._is_here:
             return _open_directly(address, port, timeout)
+        if self._open and not self._transport().is_active():
+            self.close()  # it was cut since it was used last
         self._connect()
-        transport = self._peer.connector.client.get_transport()  # type: ignore[attr-defined]
+        transport = self._transport()
         try:
-            return transport.open_channel(  # type: ignore[no-any-return]
+            return transport.open_channel(
                 "direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=timeout
             )
         except ChannelException as error:
@@ -209,9 +211,12 @@ class Connection:
         """Tell whether the host is this machine, which is not reached with ssh."""
         return not hasattr(self._peer.connector, "client")
 
+    def _transport(self) -> "Transport":
+        return self._peer.connector.client.get_transport()  # type: ignore[attr-defined,no-any-return]
+
     def _channel(self) -> "Channel":
-        transport = self._peer.connector.client.get_transport()  # type: ignore[attr-defined]
-        if transport is None or not transport.is_active():
+        transport = self._transport()
+        if not transport.is_active():
             raise EOFError
         channel: Channel = transport.open_session(timeout=CONNECT)
         return channel

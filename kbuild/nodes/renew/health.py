@@ -196,6 +196,8 @@ class Prover:
                 look()
             except (NotServed, ConnectionFailed) as error:
                 if time.monotonic() > deadline:
+                    if isinstance(error, ConnectionFailed):
+                        raise  # nothing is known of the component, so nothing must be undone
                     message = f"{what} after {round(self.patience)} seconds: {error}"
                     raise CallFailed(message, "") from error
                 time.sleep(_PAUSE)
@@ -236,7 +238,7 @@ class Prover:
         for name in names:
             try:
                 demand_all(self.planes[name], members, self.connections[name])
-            except NotServed as error:
+            except (NotServed, ConnectionFailed) as error:
                 message = f"{name}: {error}"
                 raise NotServed(message) from error
 

@@ -1,10 +1,12 @@
-"""Connections to this machine, which need no ssh."""
+"""Connections to this machine, which need no ssh, and connections that are cut."""
 
 import socket
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from kbuild.nodes.connection import CallFailed, PortClosed, connections
+from kbuild.nodes.connection import CallFailed, Connection, PortClosed, connections
 from kbuild.nodes.model import Host, call
 
 HERE = Host(name="@local")
@@ -20,3 +22,44 @@ def test_functions_run_and_ports_are_opened_on_this_machine() -> None:
         connection.open_port("127.0.0.1", port).close()
     with connections([HERE]) as connected, pytest.raises(PortClosed, match="refused"):
         connected[HERE.name].open_port("127.0.0.1", port)
+
+
+class Peer:
+    """A host whose connection can be cut; ``connected`` counts how often it was made."""
+
+    def __init__(self) -> None:
+        self.connected = 0
+        self.is_alive = True
+        self.connector = SimpleNamespace(client=SimpleNamespace(get_transport=lambda: self))
+
+    def connect(self, **_: object) -> None:
+        self.connected += 1
+        self.is_alive = True
+
+    def disconnect(self) -> None:
+        self.is_alive = False
+
+    def set_keepalive(self, _: int) -> None:
+        pass
+
+    def is_active(self) -> bool:
+        return self.is_alive
+
+    def open_channel(self, *_: object, **__: object) -> str:
+        from paramiko import SSHException
+
+        if not self.is_alive:
+            message = "SSH session not active"
+            raise SSHException(message)
+        return "a channel"
+
+
+def test_a_port_is_opened_after_the_connection_was_cut() -> None:
+    peer: Any = Peer()
+    connection = Connection(host=Host(name="n1"), _peer=peer)
+    for _ in range(2):
+        assert str(connection.open_port("127.0.0.1", 6443)) == "a channel"
+    assert peer.connected == 1
+    peer.is_alive = False
+    assert str(connection.open_port("127.0.0.1", 6443)) == "a channel"
+    assert peer.connected == 2

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from kbuild.nodes.connection import CallFailed, Connection, PortClosed
+from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, PortClosed
 from kbuild.nodes.model import Call, Proof
 from kbuild.nodes.renew.facts import ControlPlane
 from kbuild.nodes.renew.health import Prover, demand_all, leader_last, unhealthy
@@ -194,6 +194,24 @@ def test_the_served_certificate_is_that_of_the_file(
             prover(plane, same)(same, dates)
         year = issued_lifetime(issued)
         prover(replace(plane, lifetime=year), same)(same, dates)
+
+
+def test_a_lost_connection_is_no_sign_of_a_sick_component(
+    tmp_path: Path, issued: authority.Issued
+) -> None:
+    class Cut(Local):
+        def open_port(self, address: str, port: int, timeout: float) -> object:
+            message = f"{address}:{port}: cut after {timeout} s"
+            raise ConnectionFailed(message)
+
+    cut = cast("Connection", Cut())
+    with serving(HEALTHY, issued, tmp_path) as tls:
+        one = prover(plane_of(tls, tls), cut)
+        with pytest.raises(ConnectionFailed):
+            one(cut, Proof(kind="healthy", arguments=("kube-apiserver",)))
+        # Which connection it is must be said if it may be another.
+        with pytest.raises(CallFailed, match=r"n1: .*cut"):
+            one(cut, Proof(kind="cluster", arguments=("n1",)))
 
 
 def issued_lifetime(issued: authority.Issued) -> Any:
