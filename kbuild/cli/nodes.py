@@ -130,13 +130,8 @@ def _known(folders: Iterable[Path]) -> Iterator[tuple[str, Issues]]:
     for folder in folders:
         for release in check_folder(folder, Demands()):
             demand_whole(release)
-            assert release.statement is not None
-            lifetimes = release.statement.asked["lifetimes"]
             for _, kubeadm in _binaries(release):
-                yield (
-                    kubeadm.sha256,
-                    Issues(ca_years=lifetimes["ca_years"], leaf_years=lifetimes["leaf_years"]),
-                )
+                yield kubeadm.sha256, kubeadm.issues
 
 
 @app.command()
@@ -178,6 +173,7 @@ def _kubeadms(folder: Path, demands: Demands) -> dict[str, Kubeadm]:
 def _binaries(release: Checked) -> Iterator[tuple[str, Kubeadm]]:
     assert release.statement is not None
     asked = release.statement.asked
+    years = asked["lifetimes"]
     for arch in asked["arches"]:
         name = binary_name(arch, asked["layout"])
         file = release.folder / name
@@ -188,6 +184,7 @@ def _binaries(release: Checked) -> Iterator[tuple[str, Kubeadm]]:
                 sha256=release.statement.subjects[name]["sha256"],
                 size=file.stat().st_size,
                 version=asked["version"],
+                issues=Issues(ca_years=years["ca_years"], leaf_years=years["leaf_years"]),
             ),
         )
 

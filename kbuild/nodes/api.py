@@ -4,7 +4,7 @@ Other packages import from here only.
 """
 
 from kbuild.nodes.check.ask import as_one, check, for_reports
-from kbuild.nodes.check.checked import Checked, HostChecked, Issues, Wanted
+from kbuild.nodes.check.checked import Checked, HostChecked, Wanted
 from kbuild.nodes.check.document import check_document
 from kbuild.nodes.connection import Connection, connections
 from kbuild.nodes.errors import (
@@ -20,6 +20,7 @@ from kbuild.nodes.errors import (
 from kbuild.nodes.hosts import Access, read_hosts
 from kbuild.nodes.install import Kubeadm, Wishes, not_root, plan_install
 from kbuild.nodes.locks import demand_idle
+from kbuild.nodes.model import Issues
 from kbuild.nodes.renew.facts import ControlPlane, survey_control_planes
 from kbuild.nodes.renew.health import Prover, leader_last, unhealthy
 from kbuild.nodes.renew.plan import RenewWishes, plan_renewal

@@ -8,7 +8,7 @@ from posixpath import basename, dirname
 from packaging.version import InvalidVersion, Version
 
 from kbuild.base.arches import ARCHES
-from kbuild.nodes.model import Call, HostFacts, HostPlan, Refusal, Step, Upload, call
+from kbuild.nodes.model import Call, HostFacts, HostPlan, Issues, Refusal, Step, Upload, call
 
 MAX_SKEW = 60  # seconds between the clock of a node and ours
 _KIB = 1024
@@ -19,12 +19,13 @@ _RESTORED = "hold the package with --hold, or install the deb or rpm of the rele
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kubeadm:
-    """A kubeadm of a release, for one architecture; ``size`` in bytes."""
+    """A kubeadm of a release, for one architecture; ``size`` in bytes, ``issues`` as proven."""
 
     file: Path
     sha256: str
     size: int
     version: str
+    issues: Issues
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +136,9 @@ def _plan(facts: HostFacts, wishes: Wishes) -> HostPlan:
         steps.append(_copy(facts, kubeadm))
         if facts.sha256:
             steps.append(back_up(facts, wishes.at))
+    if is_new or facts.issues != kubeadm.issues or not facts.is_ours:
+        steps.append(_record(facts, kubeadm))
+    if is_new:
         steps.append(_replace(facts, kubeadm))
     elif facts.unfinished:
         steps.append(settle(call("runs_as", facts.target, kubeadm.sha256, kubeadm.version)))
@@ -241,6 +245,25 @@ def back_up(facts: HostFacts, at: str) -> Step:
         check=call("has_generation", facts.sha256, facts.target),
         do=call("back_up", facts.target, facts.sha256, generation, facts.version),
         confirm=call("has_generation", facts.sha256, facts.target),
+    )
+
+
+def _record(facts: HostFacts, kubeadm: Kubeadm) -> Step:
+    """Return the step that records what a kubeadm issues.
+
+    It comes before the kubeadm, so that no run that is killed leaves one without a record. It is
+    not undone: a record counts only for the kubeadm that has its sha256.
+    """
+    issues = kubeadm.issues
+    years = (str(issues.ca_years), str(issues.leaf_years))
+    words = (kubeadm.sha256, *years, kubeadm.version, facts.target)
+    return Step(
+        name="record",
+        what=f"record that it issues CAs of {years[0]} and leaf certificates of {years[1]} years",
+        why="so that `kbuild nodes check` and `renew` know it without the release",
+        check=call("is_recorded", *words),
+        do=call("record", *words),
+        confirm=call("is_recorded", *words),
     )
 
 

@@ -130,6 +130,14 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Issues:
+    """The lifetimes that a kubeadm issues, in years of 365 days."""
+
+    ca_years: int
+    leaf_years: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
     """A backup of a kubeadm on a node; ``name`` begins with the time, in UTC."""
 
@@ -150,7 +158,9 @@ class HostFacts:
     replacing it. ``unfinished`` is the last entry of the journal if the last run has no end.
     ``problem`` is why the file cannot be used at all, ``leftovers`` are files beside it that runs
     have left, ``can_lock_versions`` tells whether yum or dnf has its plugin versionlock.
-    ``is_restored`` tells whether a rollback brought back the kubeadm that is there.
+    ``is_restored`` tells whether a rollback brought back the kubeadm that is there. ``issues`` is
+    what an installation has recorded of exactly that kubeadm, and ``is_ours`` tells whether it put
+    it at that place.
     """
 
     host: Host
@@ -177,6 +187,8 @@ class HostFacts:
     leftovers: tuple[str, ...] = ()
     can_lock_versions: bool = False
     is_restored: bool = False
+    issues: Issues | None = None
+    is_ours: bool = False
 
     def refusal(self, reason: str, todo: str) -> Refusal:
         """Return why this host cannot take part."""

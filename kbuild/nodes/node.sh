@@ -128,7 +128,9 @@ facts_of_kubeadm() {
     [ -e "$each" ] && one leftover "${each##*/}"
   done
   if [ -f "$target" ]; then
-    one sha256 "$(sha_of "$target")"
+    sha=$(sha_of "$target")
+    one sha256 "$sha"
+    [ ! -f "$state/kubeadm/issues/$sha" ] || one issues "$(head -n 1 "$state/kubeadm/issues/$sha")"
     [ -x "$target" ] || one problem "$target is not executable"
     one version "$(version_of "$target" version -o short)"
     owner_of "$target"
@@ -364,6 +366,19 @@ says() {
 # is_ready TEMPORARY TARGET SHA256 VERSION
 is_ready() {
   if [ "$(sha_of "$2")" = "$3" ]; then runs_as "$2" "$3" "$4"; else runs_as "$1" "$3" "$4"; fi
+}
+
+# Record what a kubeadm issues: record SHA256 CA-YEARS LEAF-YEARS VERSION TARGET
+record() {
+  mkdir -p "$state/kubeadm/issues" 2>/dev/null || fail "$state/kubeadm/issues cannot be made: no space?"
+  { printf '%s\n' "$*" >"$state/kubeadm/issues/$1.part"; } 2>/dev/null ||
+    fail "$state/kubeadm/issues/$1 cannot be written: no space?"
+  flush "$state/kubeadm/issues/$1.part"
+  mv -f -- "$state/kubeadm/issues/$1.part" "$state/kubeadm/issues/$1" || fail "$state/kubeadm/issues/$1 cannot be written"
+}
+
+is_recorded() {
+  [ "$(cat "$state/kubeadm/issues/$1" 2>/dev/null)" = "$*" ] || fail "it is not recorded what $1 issues"
 }
 
 generations() {

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, first_of, values_of
 from kbuild.nodes.jump import Jump
-from kbuild.nodes.model import Generation, Host, HostFacts, Refusal, call
+from kbuild.nodes.model import Generation, Host, HostFacts, Issues, Refusal, call
 
 T = TypeVar("T")
 
@@ -29,6 +29,7 @@ _NEW_KEY = (
 )
 _VERSION = re.compile(r"v\d+(\.\d+)+[0-9A-Za-z.+-]{0,40}")
 _PACKAGE = re.compile(r"(deb|rpm) [0-9A-Za-z][0-9A-Za-z.+_-]*")
+_RECORD = re.compile(r"(?P<sha>[0-9a-f]{64}) (?P<ca>\d{1,3}) (?P<leaf>\d{1,3}) \S+ (?P<path>/.*)")
 _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 
 
@@ -149,17 +150,12 @@ def _facts(host: Host, asked: tuple[float, float], values: Mapping[str, list[str
     def one(name: str) -> str:
         return first_of(values, name)
 
-    def number(name: str, default: str = "") -> int:
-        if not _NUMBER.fullmatch(text := one(name) or default):
-            message = f"{name} is {text[:80]!r}, which is not a number"
-            raise ValueError(message)
-        return int(text)
-
-    clock = number("time")
+    clock = _number(values, "time")
+    issues, path = _record(one("issues"), one("sha256"))
     generations = (_generation(line) for line in sorted(values.get("generation", ())))
     return HostFacts(
         host=host,
-        uid=number("uid"),
+        uid=_number(values, "uid"),
         clock=clock,
         # It was read between the question and the answer, which may take long.
         asked_at=min(max(clock, asked[0]), asked[1]),
@@ -170,8 +166,8 @@ def _facts(host: Host, asked: tuple[float, float], values: Mapping[str, list[str
         sha256=one("sha256"),
         version=_version(one("version")),
         kubelet=_version(one("kubelet").removeprefix("Kubernetes ")),
-        free=number("free", "0"),
-        state_free=number("state_free", "0"),
+        free=_number(values, "free", "0"),
+        state_free=_number(values, "state_free", "0"),
         package=text if _PACKAGE.fullmatch(text := one("package")) else "",
         is_held=one("held") == "yes",
         is_read_only=bool(one("readonly")),
@@ -183,12 +179,32 @@ def _facts(host: Host, asked: tuple[float, float], values: Mapping[str, list[str
         leftovers=tuple(values.get("leftover", ())),
         can_lock_versions=one("versionlock") == "yes",
         is_restored=bool(one("sha256")) and one("restored") == f"{one('sha256')} {one('target')}",
+        issues=issues,
+        is_ours=issues is not None and path == one("target"),
     )
+
+
+def _number(values: Mapping[str, list[str]], name: str, default: str = "") -> int:
+    if not _NUMBER.fullmatch(text := first_of(values, name) or default):
+        message = f"{name} is {text[:80]!r}, which is not a number"
+        raise ValueError(message)
+    return int(text)
 
 
 def _version(text: str) -> str:
     """Return a version, or an empty text if a program prints something else."""
     return text if _VERSION.fullmatch(text) else ""
+
+
+def _record(line: str, sha256: str) -> tuple[Issues | None, str]:
+    """Return what is recorded of the kubeadm with this sha256, and where it was put.
+
+    There is nothing if the record is of another or is damaged.
+    """
+    found = _RECORD.fullmatch(line)
+    if found is None or found["sha"] != sha256:
+        return None, ""
+    return Issues(ca_years=int(found["ca"]), leaf_years=int(found["leaf"])), found["path"]
 
 
 def _generation(line: str) -> Generation | None:

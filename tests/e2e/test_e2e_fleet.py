@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 FIFTY = [f"n{number}" for number in range(1, 51)]
-STEPS = ("copy", "back-up", "replace")
+STEPS = ("copy", "back-up", "record", "replace")
 # As much as a real kubeadm when it is compressed: three of the pieces in which it is sent.
 SIZE = 12 << 20
 NOISE = 2

@@ -21,7 +21,7 @@ from kbuild.nodes.check.judge import of_node
 from kbuild.nodes.check.seen import NodeSeen, node_seen
 from kbuild.nodes.check.served import Served, ask_port, ports_of
 from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, values_of
-from kbuild.nodes.model import HostFacts, call
+from kbuild.nodes.model import HostFacts, Issues, call
 from kbuild.nodes.survey import at_once, survey
 
 PLACES = ("/etc/kubernetes", "/var/lib/kubelet/pki")
@@ -72,13 +72,18 @@ def _judged(
     seen: NodeSeen, served: tuple[Served, ...], wanted: Wanted, progress: Progress
 ) -> HostChecked:
     paths = [Path(each) for each in (*PLACES, *wanted.paths)]
-    issues = wanted.known.get(seen.facts.sha256)
+    issues = lifetimes_of(seen, wanted.known)
     inventory = inventory_of(seen.copies, paths, wanted.now, progress)
     own = of_node(seen, inventory, served, issues)
     findings = tuple(sorted((*inventory.findings, *own), key=worst_first))
     return HostChecked(
         seen=seen, inventory=replace(inventory, findings=findings), served=served, issues=issues
     )
+
+
+def lifetimes_of(seen: NodeSeen, known: Mapping[str, Issues]) -> Issues | None:
+    """Return what the kubeadm of a node issues: as a release says, or as was recorded there."""
+    return known.get(seen.facts.sha256, seen.facts.issues)
 
 
 def as_one(checked: Checked) -> Inventory:

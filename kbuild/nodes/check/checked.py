@@ -7,15 +7,7 @@ from datetime import datetime
 from kbuild.certs.model import Finding, Inventory
 from kbuild.nodes.check.seen import NodeSeen
 from kbuild.nodes.check.served import Served
-from kbuild.nodes.model import Refusal
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Issues:
-    """The lifetimes that a kubeadm issues, in years of 365 days."""
-
-    ca_years: int
-    leaf_years: int
+from kbuild.nodes.model import Issues, Refusal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +15,8 @@ class Wanted:
     """What to check.
 
     ``paths`` are read besides the usual ones. ``kubeadm`` is where kubeadm is on the nodes, empty
-    if it is to be found. ``known`` are lifetimes by the sha256 of a kubeadm. ``now`` is the moment
-    that everything is judged by, in UTC.
+    if it is to be found. ``known`` are lifetimes by the sha256 of a kubeadm; they win over what an
+    installation has recorded on a node. ``now`` is the moment that everything is judged by, in UTC.
     """
 
     now: datetime

@@ -10,9 +10,9 @@ from kbuild.base.values import day
 from kbuild.base.words import counted
 from kbuild.certs.model import Certificate, Finding, Inventory, Severity
 from kbuild.kubernetes.facts import facts_of
-from kbuild.nodes.check.checked import Issues
 from kbuild.nodes.check.seen import KUBELET, Component, NodeSeen
 from kbuild.nodes.check.served import Served
+from kbuild.nodes.model import Issues
 
 _MANIFESTS = "/etc/kubernetes/manifests"
 _KUBELET_CONFIG = "/var/lib/kubelet/config.yaml"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from packaging.version import Version
 
@@ -52,7 +52,10 @@ def plan_renewal(
     refused = [
         refusal
         for plane in planes
-        for refusal in (*unready(plane), *_unrenewable(plane, wishes), *_skewed(plane, planes))
+        for refusal in (
+            *(*unready(plane), *_unrecorded(plane)),
+            *(*_unrenewable(plane, wishes), *_skewed(plane, planes)),
+        )
     ]
     if refused:
         return [], refused
@@ -104,6 +107,17 @@ def _uneditable(plane: ControlPlane, component: str, manifest: Manifest) -> Iter
     except BadManifest as error:
         todo = "write it as kubeadm does: block style, each key once"
         yield plane.refusal(f"{place}: {error}", todo)
+
+
+def _unrecorded(plane: ControlPlane) -> Iterator[Refusal]:
+    """Yield that a kubeadm does not issue what was recorded when it was installed."""
+    issues = plane.facts.issues
+    if issues and abs(plane.lifetime - timedelta(days=issues.leaf_years * 365)) > TOLERANCE:
+        reason = (
+            f"its kubeadm issues certificates of {_years(plane)} for trial, and"
+            f" {issues.leaf_years} years were recorded when it was installed"
+        )
+        yield plane.refusal(reason, "see `kbuild check` of its release, and install it again")
 
 
 def _unrenewable(plane: ControlPlane, wishes: RenewWishes) -> Iterator[Refusal]:

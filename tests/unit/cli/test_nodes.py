@@ -91,7 +91,7 @@ def test_a_dry_run_is_one_document_and_changes_nothing(
 ) -> None:
     done = kbuild("install", release, "--dry-run", "--json")
     (host,) = json.loads(done.stdout)["hosts"]
-    assert [step["name"] for step in host["steps"]] == ["copy", "back-up", "replace"]
+    assert [step["name"] for step in host["steps"]] == [*("copy", "back-up", "record", "replace")]
     done = kbuild("install", release, "--dry-run")
     assert "1. copy: copy kubeadm v1.20.2 to" in done.stdout
     assert node.called == ["facts", "facts"]

@@ -167,7 +167,10 @@ def test_a_pipe_has_one_line_for_each_step_of_a_host(
         line
         for host in "ab"
         for line in (
-            *(f"{host}: {n} of 3: {s}" for n, s in enumerate(("copy", "back-up", "replace"), 1)),
+            *(
+                f"{host}: {n} of 4: {s}"
+                for n, s in enumerate(("copy", "back-up", "record", "replace"), 1)
+            ),
             f"{host}: changed",
         )
     ]
@@ -177,7 +180,7 @@ def test_hosts_with_the_same_plan_share_its_lines(run: Callable[..., tuple[Done,
     other = {"facts": {"package": "deb kubeadm"}}
     done, _ = run("--dry-run", a={}, b={}, c=other, d={})
     heads = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
-    assert heads == ["a, b, d: 3 steps", "c: 3 steps"]
+    assert heads == ["a, b, d: 4 steps", "c: 4 steps"]
     assert done.stdout.count("1. copy: ") == 2
 
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 
 from kbuild.certs.model import Finding, Inventory
-from kbuild.nodes.check.ask import as_one
-from kbuild.nodes.check.checked import Checked, HostChecked, Issues
+from kbuild.nodes.check.ask import as_one, lifetimes_of
+from kbuild.nodes.check.checked import Checked, HostChecked
 from kbuild.nodes.check.compare import between
 from kbuild.nodes.check.document import check_document
 from kbuild.nodes.check.judge import of_node
 from kbuild.nodes.check.seen import Component, NodeSeen, Stored
 from kbuild.nodes.check.served import Port, Served
-from kbuild.nodes.model import Refusal
+from kbuild.nodes.model import Issues, Refusal
 from kbuild.x509.api import read_certificate
 from tests.support.authority import DAY, Issued, issue
 from tests.support.inventories import PKI, READ_AT, certificate
@@ -169,6 +169,14 @@ def test_stored_lifetimes_win_over_those_that_kubeadm_was_built_for() -> None:
     assert found(long, serving(NEW), issues=HUNDRED) == {}
     unknown = seen(stored=Stored(problem="kubectl is not there"))
     assert found(unknown, serving(NEW), issues=HUNDRED) == {}
+
+
+def test_what_was_recorded_when_kubeadm_was_installed_counts() -> None:
+    recorded = replace(facts(), issues=HUNDRED)
+    assert lifetimes_of(seen(facts=recorded), {}) == HUNDRED
+    assert lifetimes_of(seen(), {}) is None
+    ten = Issues(ca_years=10, leaf_years=10)
+    assert lifetimes_of(seen(facts=recorded), {recorded.sha256: ten}) == ten
 
 
 def test_what_could_not_be_read_is_told() -> None:

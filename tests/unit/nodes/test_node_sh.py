@@ -52,6 +52,18 @@ def refused(node: LocalNode, function: Call) -> str:
     return str(caught.value)
 
 
+def test_what_a_kubeadm_issues_is_told_only_of_the_one_that_is_there(node: LocalNode) -> None:
+    kubeadm = node.put_kubeadm()
+    words = (digest(kubeadm), "100", "50", "v1.20.2", str(kubeadm))
+    assert "not recorded" in refused(node, call("is_recorded", *words))
+    node.call(call("record", *words))
+    node.call(call("is_recorded", *words))
+    assert "not recorded" in refused(node, call("is_recorded", words[0], "1", *words[2:]))
+    assert facts(node, kubeadm)["issues"] == [" ".join(words)]
+    node.put_kubeadm("#!/bin/sh\necho v1.20.2 # another\n")
+    assert "issues" not in facts(node, kubeadm)
+
+
 def backed_up(node: LocalNode) -> str:
     """Keep the kubeadm that is there, and return its sha256."""
     old = digest(node.kubeadm)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kbuild.nodes.install import Kubeadm, Wishes, plan_install
-from kbuild.nodes.model import Generation, Host, HostFacts, HostPlan
+from kbuild.nodes.model import Generation, Host, HostFacts, HostPlan, Issues
 from kbuild.nodes.rollback import plan_rollback
 from kbuild.nodes.survey import survey
 from tests.support.host_facts import HEALTHY
@@ -16,10 +16,17 @@ from tests.support.local_node import LocalNode
 
 AT = "20261126T183000Z"
 NEW, OLD, OLDER = "a" * 64, "b" * 64, "c" * 64
-KUBEADM = Kubeadm(file=Path("k"), sha256=NEW, size=40 << 20, version="v1.20.2")
+HUNDRED = Issues(ca_years=100, leaf_years=50)
+KUBEADM = Kubeadm(file=Path("k"), sha256=NEW, size=40 << 20, version="v1.20.2", issues=HUNDRED)
 NODE = replace(
     HEALTHY, clock=1000, asked_at=1000.0, sha256=OLD, version="v1.20.0", kubelet="v1.20.1"
 )
+INSTALLED: dict[str, Any] = {
+    "sha256": NEW,
+    "version": "v1.20.2",
+    "issues": HUNDRED,
+    "is_ours": True,
+}
 
 
 def wishes(**changes: Any) -> Wishes:
@@ -82,8 +89,9 @@ def test_a_host_without_kubeadm_gets_one_where_the_last_was() -> None:
 
 def test_the_steps_of_an_installation() -> None:
     plan = planned()
-    assert names(plan) == ["copy", "back-up", "replace"]
-    copy, _, swap = plan.steps
+    assert names(plan) == ["copy", "back-up", "record", "replace"]
+    copy, _, record, swap = plan.steps
+    assert str(record.do) == f"record {NEW} 100 50 v1.20.2 /usr/bin/kubeadm"
     assert copy.upload is not None
     assert copy.upload.sha256 == NEW
     assert str(swap.do) == f"swap /usr/bin/.kubeadm.kbuild-{NEW[:12]} /usr/bin/kubeadm {OLD} {NEW}"
@@ -92,16 +100,28 @@ def test_the_steps_of_an_installation() -> None:
 
 def test_a_host_without_kubeadm_needs_no_backup() -> None:
     plan = planned(sha256="", version="")
-    assert names(plan) == ["copy", "replace"]
+    assert names(plan) == ["copy", "record", "replace"]
     assert str(plan.steps[-1].undo) == f"take_away /usr/bin/kubeadm {NEW}"
 
 
 def test_nothing_is_to_be_done_twice() -> None:
-    assert names(planned(sha256=NEW, version="v1.20.2", free=0)) == []
+    assert names(planned(**INSTALLED, free=0)) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"issues": None, "is_ours": False},
+        {"issues": replace(HUNDRED, leaf_years=1)},
+        {"is_ours": False},
+    ],
+)
+def test_what_it_issues_is_recorded_of_a_kubeadm_that_is_there(change: dict[str, Any]) -> None:
+    assert names(planned(**(INSTALLED | change))) == ["record"]
 
 
 def test_an_installation_that_was_not_confirmed_is_confirmed() -> None:
-    plan = planned(sha256=NEW, version="v1.20.2", unfinished="run replace begin")
+    plan = planned(**INSTALLED, unfinished="run replace begin")
     assert names(plan) == ["confirm"]
     assert str(plan.steps[0].confirm) == f"runs_as /usr/bin/kubeadm {NEW} v1.20.2"
     assert "an earlier run did not end; its last entry is: run replace begin" in plan.notes
@@ -114,7 +134,7 @@ def test_what_other_runs_left_is_removed_but_not_our_own_upload() -> None:
     assert names(plan)[0] == "clean"
     assert ".kubeadm.kbuild-0.part" in plan.steps[0].what
     assert ours not in plan.steps[0].what
-    assert names(planned(sha256=NEW, version="v1.20.2", leftovers=(ours,))) == ["clean"]
+    assert names(planned(**INSTALLED, leftovers=(ours,))) == ["clean"]
 
 
 HOLDS: dict[str, tuple[dict[str, Any], bool, bool, str]] = {
@@ -238,6 +258,23 @@ def test_a_hostile_answer_is_an_error_or_harmless(tmp_path: Path) -> None:
         assert found == []
         assert "its answer cannot be understood" in reason
         assert len(reason) < 200
+
+
+@pytest.mark.parametrize(
+    ("record", "issues", "is_ours"),
+    [
+        (f"{OLD} 100 50 v1.20.2 /k", HUNDRED, True),
+        (f"{OLD} 100 50 v1.20.2 /elsewhere", HUNDRED, False),
+        (f"{NEW} 100 50 v1.20.2 /k", None, False),  # of another kubeadm
+        (f"{OLD} 100 5x v1.20.2 /k", None, False),
+        (f"{OLD} 100", None, False),
+    ],
+)
+def test_a_record_counts_for_exactly_the_kubeadm_that_is_there(
+    tmp_path: Path, record: str, issues: Issues | None, is_ours: bool
+) -> None:
+    (facts,), _ = answers(tmp_path, f"{GOOD}issues={record}\n")
+    assert (facts.issues, facts.is_ours) == (issues, is_ours)
 
 
 def test_a_hostile_value_is_no_version_and_no_package(tmp_path: Path) -> None:

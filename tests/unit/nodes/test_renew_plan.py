@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from kbuild.nodes.connection import CallFailed, Connection
-from kbuild.nodes.model import Call, Host, HostFacts
+from kbuild.nodes.model import Call, Host, HostFacts, Issues
 from kbuild.nodes.renew.facts import (
     COMPONENTS,
     ControlPlane,
@@ -122,6 +122,12 @@ def test_the_plan_says_what_is_run_and_what_must_be_seen() -> None:
     ]
     assert [str(p) for p in steps["restart-kube-scheduler"].proofs] == ["healthy kube-scheduler"]
     assert steps["healthy"].proofs[0].arguments == ("n1", "n2", "n3")
+
+
+def test_what_was_recorded_and_is_issued_is_renewed() -> None:
+    plane = control_plane()
+    facts = replace(plane.facts, issues=Issues(ca_years=100, leaf_years=100))
+    assert "renew" in names([replace(plane, facts=facts)])[0]
 
 
 def test_an_old_kubeadm_is_called_as_it_knows() -> None:
@@ -240,6 +246,10 @@ def test_copies_of_admin_conf() -> None:
                 manifests={**p.manifests, "kube-apiserver": Manifest(content=NAMING)},
             ),
             "pki/apiserver.crt is not there, and kube-apiserver could not start without it",
+        ),
+        (
+            lambda p: replace(p, facts=replace(p.facts, issues=Issues(ca_years=1, leaf_years=10))),
+            "issues certificates of 36500 days for trial, and 10 years were recorded",
         ),
     ],
 )

@@ -16,7 +16,7 @@ from kbuild.nodes import locks
 from kbuild.nodes.connection import CallFailed, ConnectionFailed, TimedOut
 from kbuild.nodes.errors import HostsLocked
 from kbuild.nodes.install import Kubeadm, Wishes, plan_install
-from kbuild.nodes.model import Call, HostPlan, Outcome, Step, call
+from kbuild.nodes.model import Call, HostPlan, Issues, Outcome, Step, call
 from kbuild.nodes.runner import Run, carry_out
 from kbuild.nodes.survey import at_once, survey
 from tests.support.local_node import KUBEADM, LocalNode
@@ -62,7 +62,13 @@ class Fleet:
 
     def plans(self) -> list[HostPlan]:
         sha256 = hashlib.sha256(NEW.encode()).hexdigest()
-        kubeadm = Kubeadm(file=self.file, sha256=sha256, size=len(NEW), version="v1.20.2")
+        kubeadm = Kubeadm(
+            file=self.file,
+            sha256=sha256,
+            size=len(NEW),
+            version="v1.20.2",
+            issues=Issues(ca_years=100, leaf_years=50),
+        )
         plans = []
         for node in self.nodes:
             facts, refused = survey({node.name: node}, 1, str(node.kubeadm))  # type: ignore[dict-item]
