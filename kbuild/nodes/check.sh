@@ -70,7 +70,7 @@ kind_of() {
 shown() {
   case $2 in
     pem)
-      certificates <"$1"
+      certificates "$(public_in "$1")" <"$1"
       kubeconfig_in_pem "$1"
       ;;
     kubeconfig) kubeconfig <"$1" ;;
@@ -83,10 +83,25 @@ kubeconfig_in_pem() {
   grep -q -e '^ *client-certificate' -e '^ *certificate-authority' -- "$1" && kubeconfig <"$1"
 }
 
-# Of PEM, keep certificates. A private key becomes a block that says that there is one, and all else
-# that begins a block is withheld too. A certificate that does not end, or does not begin with the two
+# The public half of the private key in a file of PEM, if there is exactly one: public_in FILE
+public_in() {
+  [ "$(grep -c -e '^-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----' -- "$1")" = 1 ] && public_half <"$1"
+}
+
+# The public half of a private key, as one line of base64. Nothing is known without openssl, or if
+# the key has a password.
+public_half() {
+  command -v openssl >/dev/null 2>&1 || return 0
+  within 10 openssl pkey -passin pass: -pubout 2>/dev/null |
+    sed -n '/^-----BEGIN PUBLIC KEY-----$/,/^-----END PUBLIC KEY-----$/p' | grep -v -e '^-' | tr -dc 'A-Za-z0-9+/='
+}
+
+# Of PEM, keep certificates: certificates [PUBLIC]. A private key becomes a block that says that there
+# is one, and has its public half, and all else that begins a block is withheld too. A certificate that does not end, or does not begin with the two
 # SEQUENCEs of one, loses its content.
 certificates() {
+  half=${1:+$1\\
+}
   { cat; printf '\n#\n'; } | LC_ALL=C sed -n '
     /^-----BEGIN /{
       x
@@ -100,8 +115,8 @@ certificates() {
       d
     }
     /^-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----/{
-      s/.*/-----BEGIN WITHHELD PRIVATE KEY-----\
------END WITHHELD PRIVATE KEY-----/p
+      s|.*|-----BEGIN WITHHELD PRIVATE KEY-----\
+'"$half"'-----END WITHHELD PRIVATE KEY-----|p
       d
     }
     /^-----BEGIN /{
@@ -197,7 +212,9 @@ entry() {
       printf '%s%s: "%s"\n' "$margin" "$key" "$data"
       ;;
     client-key-data)
-      data=$(printf '%s\n' '-----BEGIN PRIVATE KEY-----' | certificates | encoded)
+      half=
+      plain "$value" && half=$(printf %s "$plain" | base64 -d 2>/dev/null | public_half)
+      data=$(printf '%s\n' '-----BEGIN PRIVATE KEY-----' | certificates "$half" | encoded)
       printf '%s%s: "%s"\n' "$margin" "$key" "$data"
       ;;
     clusters|users|cluster|user) return 2 ;;

@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from kbuild.x509.facts import der_of
 from kbuild.x509.pem import Block
 
-# What stands for a private key in the copy of a file that must not hold it.
+# What stands for a private key in the copy of a file that must not hold it. The content is the DER
+# of its public key, or nothing if that is not known.
 WITHHELD = "WITHHELD PRIVATE KEY"
 _ENCRYPTED = b"Proc-Type: 4,ENCRYPTED"  # of the traditional format; PKCS #8 has a label of its own
 
@@ -20,7 +21,7 @@ class KeyFacts:
     """A private key: the DER of its public key, or why that is not known.
 
     ``public_key`` is empty if the key is encrypted, or if ``problem`` says why it cannot be read.
-    Of a key that was withheld nothing is known.
+    Of a key that was withheld no more than that is known.
     """
 
     public_key: bytes
@@ -38,7 +39,7 @@ def read_key(block: Block) -> KeyFacts:
     if not block.text:
         return KeyFacts(public_key=b"", problem="it is truncated")
     if block.label == WITHHELD:
-        return KeyFacts(public_key=b"")
+        return KeyFacts(public_key=_public(block.text))
     if block.label == "ENCRYPTED PRIVATE KEY" or _ENCRYPTED in block.text:
         return KeyFacts(public_key=b"", encrypted=True)
     if block.label == "OPENSSH PRIVATE KEY":
@@ -49,6 +50,14 @@ def read_key(block: Block) -> KeyFacts:
 def read_der_key(content: bytes) -> KeyFacts:
     """Return what DER says of a private key, as ``read_key`` does."""
     return _read(content, serialization.load_der_private_key)
+
+
+def _public(text: bytes) -> bytes:
+    label = WITHHELD.encode()
+    try:
+        return der_of(serialization.load_pem_public_key(text.replace(label, b"PUBLIC KEY")))
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return b""
 
 
 def _read(content: bytes, load: Callable[..., PrivateKeyTypes]) -> KeyFacts:

@@ -137,7 +137,8 @@ def test_what_kubectl_writes_is_printed_without_the_key() -> None:
     assert [each.name for each in sent.users] == ["kubernetes-admin"]
     assert [each.name for each in sent.clusters] == ["kubernetes"]
     key = read_content(sent.users[0].key.data).keys
-    assert [(each.public_key, each.encrypted, each.problem) for each in key] == [(b"", False, "")]
+    (whole_key,) = read_content(whole.users[0].key.data).keys
+    assert key == [whole_key]
 
 
 def test_certificates_and_the_place_of_a_key_are_printed() -> None:

@@ -1,5 +1,6 @@
 """What a check sees of the files, manifests and processes of a node."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from kbuild.certs.api import inventory_of, take_inventory
 from kbuild.certs.model import Inventory
 from kbuild.nodes.check.seen import Stored
 from kbuild.nodes.check.served import ports_of
-from tests.support.authority import NOW
+from tests.support.authority import NOW, issue, kubeconfig
 from tests.support.node_tree import BOOT, look, write_manifests, write_node, write_process
 from tests.support.recorder import Recorder
 
@@ -50,11 +51,46 @@ def test_keys_that_stay_on_the_node_are_no_findings(tmp_path: Path) -> None:
     (tmp_path / "etc/kubernetes/pki/ca.key").chmod(0o644)
     afar = from_afar(tmp_path)
     keys = [each.private_key for each in afar.certificates if not each.place.startswith("clusters")]
-    assert [key.fits for key in keys if key] == [None] * len(keys)
+    assert [key.fits for key in keys if key] == [True] * len(keys)
     kinds = {each.kind: each for each in afar.findings}
     assert set(kinds) & {"key-missing", "ca-key-missing", "key-mismatch", "key-unreadable"} == set()
     assert kinds["key-readable"].path == "/etc/kubernetes/pki/ca.key"
     assert kinds["key-readable"].command == "chmod 600 /etc/kubernetes/pki/ca.key"
+
+
+def test_whether_keys_fit_is_not_known_without_an_openssl_that_works(tmp_path: Path) -> None:
+    root, tools = tmp_path / "root", tmp_path / "bin"
+    write_node(root)
+    tools.mkdir()
+    (tools / "openssl").write_text("#!/bin/sh\nexit 1\n")
+    (tools / "openssl").chmod(0o755)
+    copies = look(root, path=f"{tools}:/usr/bin:/bin").copies
+    afar = inventory_of(copies, PLACES, NOW, Recorder())
+    keys = [each.private_key for each in afar.certificates if each.private_key]
+    assert {key.fits for key in keys} == {None}
+
+
+def test_a_key_that_does_not_fit_is_a_finding_from_afar(tmp_path: Path) -> None:
+    ca = write_node(tmp_path)
+    other = issue("kube-apiserver", ca)
+    (tmp_path / "etc/kubernetes/pki/apiserver.key").write_bytes(other.key_pem)
+    admin = tmp_path / "etc/kubernetes/admin.conf"
+    admin.write_bytes(kubeconfig("kubernetes-admin", replace(issue("x", ca), key=other.key), ca))
+    found = [each for each in from_afar(tmp_path).findings if each.kind == "key-mismatch"]
+    assert sorted(each.path for each in found) == [
+        str(admin).removeprefix(str(tmp_path)),
+        "/etc/kubernetes/pki/apiserver.crt",
+    ]
+    assert [each.kind for each in there(tmp_path).findings].count("key-mismatch") == 2
+
+
+def test_of_several_keys_in_a_file_none_is_compared(tmp_path: Path) -> None:
+    ca = write_node(tmp_path)
+    one, two = issue("one", ca), issue("two", ca)
+    file = tmp_path / "etc/kubernetes/pki/both.pem"
+    file.write_bytes(one.pem + two.key_pem + one.key_pem)
+    found = [each for each in from_afar(tmp_path).certificates if each.path.endswith("both.pem")]
+    assert [each.private_key and each.private_key.fits for each in found] == [None]
 
 
 def test_an_external_ca_is_one_from_afar_too(tmp_path: Path) -> None:
