@@ -20,8 +20,8 @@ look() {
   for each in etcd kube-apiserver kube-controller-manager kube-scheduler; do
     manifest "$each"
   done
-  processes
   kubelet_settings
+  processes
   stored
   return 0
 }
@@ -285,7 +285,12 @@ process() {
   name=$(printf '%s\n' "$command" | head -n 1)
   name=${name##*/}
   case $name in
-    kubelet) ;;
+    kubelet)  # its options win over its file
+      printf '%s\n' "$command" | sed -n 's/^--rotate-certificates$/&=true/
+s/^--rotate-server-certificates$/&=true/
+s/^--rotate-certificates=\([a-z]*\)$/kubelet_setting=rotateCertificates \1/p
+s/^--rotate-server-certificates=\([a-z]*\)$/kubelet_setting=serverTLSBootstrap \1/p'
+      ;;
     *)  # not one of another cluster, or of somebody's own
       printf '%s\n' "$command" | grep -q -e '=/etc/kubernetes/' || return 0
       ;;

@@ -18,6 +18,7 @@ from kbuild.certs.model import (
 from kbuild.nodes.check.checked import Checked, HostChecked, Wanted
 from kbuild.nodes.check.compare import between
 from kbuild.nodes.check.judge import of_node
+from kbuild.nodes.check.lasting import NOT_RENEWED, SELF_SIGNED
 from kbuild.nodes.check.seen import NodeSeen, node_seen
 from kbuild.nodes.check.served import Served, ask_port, ports_of
 from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, values_of
@@ -74,8 +75,10 @@ def _judged(
     paths = [Path(each) for each in (*PLACES, *wanted.paths)]
     issues = lifetimes_of(seen, wanted.known)
     inventory = inventory_of(seen.copies, paths, wanted.now, progress)
-    own = of_node(seen, inventory, served, issues)
-    findings = tuple(sorted((*inventory.findings, *own), key=worst_first))
+    own = list(of_node(seen, inventory, served, issues))
+    told = {each.path for each in own if each.kind == NOT_RENEWED}
+    others = (f for f in inventory.findings if f.kind != SELF_SIGNED or f.path not in told)
+    findings = tuple(sorted((*others, *own), key=worst_first))
     return HostChecked(
         seen=seen, inventory=replace(inventory, findings=findings), served=served, issues=issues
     )

@@ -10,6 +10,7 @@ from kbuild.base.values import day
 from kbuild.base.words import counted
 from kbuild.certs.model import Certificate, Finding, Inventory, Severity
 from kbuild.kubernetes.facts import facts_of
+from kbuild.nodes.check.lasting import lasting
 from kbuild.nodes.check.seen import KUBELET, Component, NodeSeen
 from kbuild.nodes.check.served import Served
 from kbuild.nodes.model import Issues
@@ -37,6 +38,7 @@ def of_node(
     yield from _loopback(seen, now)
     yield from _self_made(served, now)
     yield from _stored(seen, issues)
+    yield from lasting(seen, inventory, issues)
 
 
 def restart(component: str) -> str:
