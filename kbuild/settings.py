@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import ClassVar, TypeVar, get_args
+from typing import ClassVar, Literal, TypeVar, get_args
 
 from platformdirs import user_cache_path, user_config_path
 
@@ -67,6 +67,8 @@ STORED_DEFAULTS: tuple[StoredDefaults, ...] = get_args(StoredDefaults)
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 PACKAGES: tuple[PackageKind, ...] = get_args(PackageKind)
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+StoredValues = Literal["keep", "change"]  # what becomes of lifetimes that a cluster stores
+STORED_VALUES: tuple[StoredValues, ...] = get_args(StoredValues)
 
 _LIFETIMES = ("ca_years", "leaf_years")
 _WISHED_YEARS = 100  # in the plans of `kbuild advise`, where nothing is asked for
@@ -811,6 +813,13 @@ class NodesRenewSettings(RestartsControlPlanes):
         example=["root"],
         metavar="USER",
         repeatable=True,
+    )
+    stored_values: StoredValues | None = option(
+        one_of(STORED_VALUES),
+        "If the cluster stores shorter lifetimes than kubeadm was built for (since v1.31): renew"
+        " for what is stored, or change it first. Default: refuse.",
+        metavar="|".join(STORED_VALUES),
+        example="change",
     )
     allow_shorter: bool = option(
         switch, "Renew even if certificates then end earlier than now.", default=False

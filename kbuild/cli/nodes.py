@@ -24,6 +24,7 @@ from kbuild.cli.nodes_check import show_check
 from kbuild.cli.nodes_renew import (
     ControlPlanner,
     control_planes,
+    obeying_stored,
     planned,
     renewal_of,
     undo_of,
@@ -263,6 +264,8 @@ def _change_control_planes(
         if unreachable:
             raise _too_many(len(hosts), unreachable, [])
         planes = control_planes(facts, connected, settings.parallel, screen)
+        if isinstance(settings, NodesRenewSettings):
+            planes = obeying_stored(planes, connected, settings)
         plans = planned(planes, connected, planner)
         # Never two control planes at once, and none after one has failed.
         name = run_name()

@@ -1,26 +1,39 @@
 """What ``kbuild nodes renew`` and ``undo`` ask of control planes, and plan for them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+from packaging.version import Version
 
 from kbuild.base.values import compact
 from kbuild.base.words import counted
 from kbuild.cli.console import Screen
+from kbuild.config.api import change_lifetimes
+from kbuild.kubernetes.configuration import configuration_of
+from kbuild.kubernetes.durations import as_go
 from kbuild.nodes.api import (
     Backup,
+    Change,
     Connection,
     ControlPlane,
     HostsRefused,
     NoControlPlane,
     RenewWishes,
     UndoWishes,
+    built_for,
     choose_backup,
+    is_changed,
     leader_last,
     not_root,
+    obeying,
     plan_renewal,
     plan_undo,
+    read_stored,
     survey_control_planes,
     unhealthy,
+    with_change,
+    with_notes,
+    with_restored,
 )
 from kbuild.nodes.model import HostFacts, HostPlan, Refusal
 from kbuild.settings import NodesRenewSettings, NodesUndoSettings
@@ -45,9 +58,56 @@ def renewal_of(settings: NodesRenewSettings) -> ControlPlanner:
             may_shorten=settings.allow_shorter,
         )
         plans, refused = plan_renewal(planes, wishes)
-        return plans, refused or unhealthy(planes, connected, _PATIENCE)
+        if not refused:
+            refused = unhealthy(planes, connected, _PATIENCE)
+        return (plans if refused else _with_stored(plans, planes, connected, settings)), refused
 
     return plan
+
+
+def obeying_stored(
+    planes: list[ControlPlane], connected: Mapping[str, Connection], settings: NodesRenewSettings
+) -> list[ControlPlane]:
+    """Return control planes with the lifetimes that they will issue, as the cluster may store them.
+
+    Raises HostsRefused.
+    """
+    if not _obey(planes):
+        return planes
+    stored = read_stored(planes, connected)
+    if stored is None:
+        return planes
+    found, refused = obeying(planes, stored, settings.stored_values)
+    _demand(refused, len(planes))
+    return found
+
+
+def _obey(planes: Sequence[ControlPlane]) -> bool:
+    """Tell whether the kubeadms of control planes obey what the cluster stores."""
+    return all(configuration_of(Version(each.facts.version)).validity for each in planes)
+
+
+def _with_stored(
+    plans: list[HostPlan],
+    planes: Sequence[ControlPlane],
+    connected: Mapping[str, Connection],
+    settings: NodesRenewSettings,
+) -> list[HostPlan]:
+    """Return plans that tell what the cluster stores, and change it if that is wished.
+
+    Raises BadStoredConfiguration.
+    """
+    if not _obey(planes):
+        return plans
+    stored = read_stored(planes, connected)
+    change = None
+    if stored and is_changed(planes, stored, settings.stored_values or ""):
+        issues, tag = planes[0].facts.issues, planes[0].facts.version
+        ca = as_go(timedelta(days=365 * issues.ca_years)) if issues else ""
+        after = change_lifetimes(stored.text, tag, as_go(built_for(planes[0])), ca)
+        change = Change(before=stored, after=after)
+        plans = with_change(plans, planes, change)
+    return with_notes(plans, stored, change)
 
 
 def undo_of(settings: NodesUndoSettings) -> ControlPlanner:
@@ -63,7 +123,13 @@ def undo_of(settings: NodesUndoSettings) -> ControlPlanner:
         pairs = zip(planes, found, strict=True)
         chosen = {plane.name: each for plane, each in pairs if isinstance(each, Backup)}
         sick = {each.host for each in unhealthy(planes, connected, 0)}
-        return plan_undo(planes, chosen, sick, UndoWishes(at=at, drain=not settings.no_drain))
+        wishes = UndoWishes(at=at, drain=not settings.no_drain)
+        plans, refused = plan_undo(planes, chosen, sick, wishes)
+        for plane in planes:
+            if plans and chosen[plane.name].configuration:
+                stored = read_stored(planes, connected)
+                plans = with_restored(plans, plane, chosen[plane.name], stored)
+        return plans, refused
 
     return plan
 

@@ -7,6 +7,7 @@ from kbuild.config.errors import BadStoredConfiguration
 from kbuild.config.files import make_configuration
 from kbuild.config.folder import write_configuration
 from kbuild.config.model import Configuration, File, Purpose, Request
+from kbuild.config.stored import change_lifetimes
 
 __all__ = [
     "BadStoredConfiguration",
@@ -14,6 +15,7 @@ __all__ = [
     "File",
     "Purpose",
     "Request",
+    "change_lifetimes",
     "make_configuration",
     "write_configuration",
 ]

@@ -1,6 +1,7 @@
 """The configuration that a living cluster has stored, and what must change in it."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from kbuild.base.files import BROKEN, read_file, reason_of
 from kbuild.config import yamltext
 from kbuild.config.errors import BadStoredConfiguration
 from kbuild.config.model import Request
-from kbuild.kubernetes.configuration import Era, eras
+from kbuild.kubernetes.configuration import Era, configuration_of, eras
 
 _MAX_SIZE = 64 << 10  # bytes; kubeadm's own have 2 KiB, and kubectl takes a patch as one argument
 _KUBELET_API = "kubelet.config.k8s.io/v1beta1"
@@ -60,13 +61,33 @@ def kubeadm_changes(request: Request, era: Era) -> tuple[Change, ...]:
     leaf = hours(request.lifetimes.leaf_years)
     changes: list[Change] = []
     if era.validity:
-        changes = [
-            (("caCertificateValidityPeriod",), hours(request.lifetimes.ca_years)),
-            (("certificateValidityPeriod",), leaf),
-        ]
+        changes = [*_lifetimes(leaf, hours(request.lifetimes.ca_years))]
     if era.arguments == "list":
         return (*changes, (_ARGUMENTS, yamltext.Argument(name=era.signing_flag, value=leaf)))
     return (*changes, ((*_ARGUMENTS, era.signing_flag), leaf))
+
+
+def _lifetimes(leaf: str, ca: str) -> Iterator[Change]:
+    """Yield what the ClusterConfiguration says of lifetimes; one that is empty stays as it is."""
+    if ca:
+        yield ("caCertificateValidityPeriod",), ca
+    yield ("certificateValidityPeriod",), leaf
+
+
+def change_lifetimes(text: str, tag: str, leaf: str, ca: str = "") -> str:
+    """Return a ClusterConfiguration with other lifetimes, which are Go durations.
+
+    Everything else in it stays as it is, character by character. Raises BadStoredConfiguration,
+    also for a version whose kubeadm does not read them.
+    """
+    path, era = Path("kube-system/kubeadm-config"), configuration_of(Version(tag))
+    try:
+        document = yamltext.load(text)
+    except (*BROKEN, yaml.YAMLError) as error:
+        raise _bad(path, _reason(error)) from error
+    _demand_kind(path, document, "ClusterConfiguration", "kubeadm-config")
+    _demand_api(path, document, era.kubeadm_api, tag)
+    return _changed(path, text, document, tuple(_lifetimes(leaf, ca)))
 
 
 KUBELET_CHANGES: tuple[Change, ...] = (
@@ -78,7 +99,7 @@ KUBELET_CHANGES: tuple[Change, ...] = (
 def change_kubeadm_config(path: Path, request: Request, era: Era) -> Stored:
     """Read a stored ClusterConfiguration and change it; raises BadStoredConfiguration."""
     before, document, left_out = _read(path, "ClusterConfiguration", "kubeadm-config")
-    _demand_api(path, document, era.kubeadm_api, request)
+    _demand_api(path, document, era.kubeadm_api, request.tag)
     _demand_version(path, document.get("kubernetesVersion"), request)
     text, loaded = _with_one_name(path, before, document, era)
     after = _changed(path, text, loaded, kubeadm_changes(request, era))
@@ -94,7 +115,7 @@ def change_kubeadm_config(path: Path, request: Request, era: Era) -> Stored:
 def change_kubelet_config(path: Path, request: Request) -> Stored:
     """Read a stored KubeletConfiguration and change it; raises BadStoredConfiguration."""
     before, document, left_out = _read(path, "KubeletConfiguration", "kubelet-config")
-    _demand_api(path, document, _KUBELET_API, request)
+    _demand_api(path, document, _KUBELET_API, request.tag)
     _demand_serving(path, document)
     after = _changed(path, before, document, KUBELET_CHANGES)
     return Stored(
@@ -136,13 +157,13 @@ def _key(kind: str) -> str:
     return "kubelet" if kind == "KubeletConfiguration" else kind
 
 
-def _demand_api(path: Path, document: dict[str, Any], api: str, request: Request) -> None:
+def _demand_api(path: Path, document: dict[str, Any], api: str, tag: str) -> None:
     found = document.get("apiVersion")
     if found == api:
         return
-    reason = f"its apiVersion is {found!r}, and kubeadm {request.tag} writes {api}"
+    reason = f"its apiVersion is {found!r}, and kubeadm {tag} writes {api}"
     hint = (
-        f"give the --version of the cluster, or convert the file with a kubeadm {request.tag}, and"
+        f"give the --version of the cluster, or convert the file with a kubeadm {tag}, and"
         " give NEW: kubeadm config migrate --old-config FILE --new-config NEW"
     )
     raise _bad(path, reason, hint)

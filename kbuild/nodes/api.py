@@ -24,6 +24,17 @@ from kbuild.nodes.model import Issues
 from kbuild.nodes.renew.facts import ControlPlane, survey_control_planes
 from kbuild.nodes.renew.health import Prover, leader_last, unhealthy
 from kbuild.nodes.renew.plan import RenewWishes, plan_renewal
+from kbuild.nodes.renew.stored import (
+    Change,
+    StoredConfiguration,
+    built_for,
+    is_changed,
+    obeying,
+    read_stored,
+    with_change,
+    with_notes,
+    with_restored,
+)
 from kbuild.nodes.renew.undo import Backup, UndoWishes, choose_backup, plan_undo
 from kbuild.nodes.rollback import plan_rollback
 from kbuild.nodes.runner import Run, Watcher, carry_out, run_name
@@ -32,6 +43,7 @@ from kbuild.nodes.survey import survey
 __all__ = [
     "Access",
     "Backup",
+    "Change",
     "Checked",
     "Connection",
     "ControlPlane",
@@ -49,11 +61,13 @@ __all__ = [
     "Run",
     "RunFailed",
     "RunInterrupted",
+    "StoredConfiguration",
     "UndoWishes",
     "Wanted",
     "Watcher",
     "Wishes",
     "as_one",
+    "built_for",
     "carry_out",
     "check",
     "check_document",
@@ -61,15 +75,21 @@ __all__ = [
     "connections",
     "demand_idle",
     "for_reports",
+    "is_changed",
     "leader_last",
     "not_root",
+    "obeying",
     "plan_install",
     "plan_renewal",
     "plan_rollback",
     "plan_undo",
     "read_hosts",
+    "read_stored",
     "run_name",
     "survey",
     "survey_control_planes",
     "unhealthy",
+    "with_change",
+    "with_notes",
+    "with_restored",
 ]

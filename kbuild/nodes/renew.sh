@@ -245,6 +245,53 @@ unfinished_base() {
   [ ! -e "$base" ] || fail "the renewal has no end yet"
 }
 
+# --- the stored configuration --------------------------------------------------------------------
+
+# The ClusterConfiguration that the cluster stores, byte for byte: configuration KUBECTL
+configuration() {
+  all=$(kubeadm_config "$1" get --output 'jsonpath={.metadata.resourceVersion}') || fail "kubeadm-config cannot be read"
+  printf 'revision=%s\nconfiguration=%s\n' "$all" "$(stored_text "$1" | base64 -w 0)"
+}
+
+# kubeadm_config KUBECTL VERB WORD...
+kubeadm_config() {
+  client=$1 verb=$2
+  shift 2
+  "$client" --kubeconfig "$kubernetes/admin.conf" --request-timeout 20s -n kube-system "$verb" configmap kubeadm-config \
+    "$@" 2>/dev/null </dev/null
+}
+
+stored_text() {
+  kubeadm_config "$1" get --output 'jsonpath={.data.ClusterConfiguration}'
+}
+
+sha_of_stored() {
+  stored_text "$1" | sha256sum | cut -c 1-64
+}
+
+# has_configuration KUBECTL SHA256
+has_configuration() {
+  [ "$(sha_of_stored "$1")" = "$2" ] || fail "kube-system/kubeadm-config does not have the sha256 $2"
+}
+
+# Store a configuration in place of another, and keep that in a backup:
+# store_configuration KUBECTL SHA256-NOW SHA256-AFTERWARDS PATCH [GENERATION]
+store_configuration() {
+  now=$(sha_of_stored "$1")
+  [ "$now" = "$3" ] && return 0
+  [ "$now" = "$2" ] || fail "somebody has changed kube-system/kubeadm-config meanwhile, so it is left as it is"
+  if [ -n "${5:-}" ]; then
+    kept=$backups/$5/ClusterConfiguration
+    stored_text "$1" >"$kept.part" && [ "$(sha_of "$kept.part")" = "$2" ] && printf '%s %s\n' "$3" "$2" >"$kept.after" &&
+      mv -f -- "$kept.part" "$kept" || fail "$kept cannot be written: no space?"
+    flush "$kept" "$kept.after"
+  fi
+  mkdir -p "$run" && printf '%s' "$4" >"$run/configuration.json" || fail "$run cannot be written"
+  kubeadm_config "$1" patch --type merge --patch-file "$run/configuration.json" >/dev/null ||
+    fail "kube-system/kubeadm-config cannot be changed: see \`kubectl -n kube-system get configmap kubeadm-config\`"
+  rm -f -- "$run/configuration.json"
+}
+
 # --- renewal -------------------------------------------------------------------------------------
 
 # renew_certificates GENERATION KUBEADM WORD...
@@ -390,6 +437,11 @@ manifests_of() {
     kept=$backups/$1/kubernetes/manifests/$each.yaml
     [ -f "$kept" ] && printf 'manifest=%s %s %s\n' "$each" 0 "$(base64 -w 0 <"$kept")"
   done
+  kept=$backups/$1/ClusterConfiguration
+  if [ -f "$kept" ]; then
+    read -r after before <"$kept.after" && has_sha "$kept" "$before" || fail "the backup $1 is damaged"
+    printf 'configuration=%s\nstored=%s\n' "$(base64 -w 0 <"$kept")" "$after"
+  fi
   kubernetes=$backups/$1/kubernetes
   certificates
 }

@@ -9,8 +9,10 @@ from packaging.version import InvalidVersion, Version
 from kbuild.base.values import day
 from kbuild.base.words import counted
 from kbuild.certs.model import Certificate, Finding, Inventory, Severity
+from kbuild.kubernetes.configuration import configuration_of
+from kbuild.kubernetes.durations import duration
 from kbuild.kubernetes.facts import facts_of
-from kbuild.nodes.check.lasting import lasting
+from kbuild.nodes.check.lasting import config_command, lasting
 from kbuild.nodes.check.seen import KUBELET, Component, NodeSeen
 from kbuild.nodes.check.served import Served
 from kbuild.nodes.model import Issues
@@ -37,7 +39,7 @@ def of_node(
     yield from _stale(seen, inventory, served)
     yield from _loopback(seen, now)
     yield from _self_made(served, now)
-    yield from _stored(seen, issues)
+    yield from _stored(seen, inventory, issues)
     yield from lasting(seen, inventory, issues)
 
 
@@ -192,29 +194,27 @@ def _self_made(served: Sequence[Served], now: datetime) -> Iterator[Finding]:
             yield _finding("info", "served-expires", _manifest(name), reason, restart(name))
 
 
-def _stored(seen: NodeSeen, issues: Issues | None) -> Iterator[Finding]:
+def _stored(seen: NodeSeen, inventory: Inventory, issues: Issues | None) -> Iterator[Finding]:
     """Find lifetimes stored in the cluster, which kubeadm prefers to those it was built for."""
     stored = seen.stored
     if stored is None or not stored.leaf:
         return
     path = "kube-system/kubeadm-config"
-    hours = _hours(stored.leaf)
-    if issues and hours is not None and hours >= issues.leaf_years * 365 * 24:
+    version = _version(seen.facts.version)
+    if version and not configuration_of(version).validity:
+        return  # this kubeadm does not read them
+    leaf = duration(stored.leaf)
+    if issues and leaf is not None and leaf >= timedelta(days=issues.leaf_years * 365):
         return
     reason = (
-        f"certificateValidityPeriod is {stored.leaf} in it, and kubeadm renews for that time,"
-        " whatever it was built for"
+        f"certificateValidityPeriod is {stored.leaf} in it, and caCertificateValidityPeriod"
+        f" {stored.ca or 'not set'}; kubeadm renews for that time, whatever it was built for"
     )
     if issues:
         reason += f"; this one was built for {counted(issues.leaf_years, 'year')}"
     severity: Severity = "warning" if issues else "info"
-    command = "kubectl -n kube-system edit configmap kubeadm-config"
+    command = config_command(seen.facts.version, inventory, issues)
     yield _finding(severity, "stored-lifetimes", path, reason, command)
-
-
-def _hours(duration: str) -> int | None:
-    found = re.match(r"(\d+)h", duration)
-    return int(found[1]) if found else None
 
 
 def _manifest(component: str) -> str:

@@ -1,6 +1,5 @@
 """What shortens the certificates of a node beside kubeadm: signing duration and rotation."""
 
-import re
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -10,6 +9,7 @@ from kbuild.base.values import day
 from kbuild.base.words import counted
 from kbuild.certs.model import Certificate, Finding, Inventory, Severity
 from kbuild.kubernetes.configuration import eras
+from kbuild.kubernetes.durations import duration
 from kbuild.kubernetes.facts import facts_of
 from kbuild.nodes.check.seen import NodeSeen
 from kbuild.nodes.model import Issues
@@ -23,8 +23,6 @@ _MANIFEST = f"/etc/kubernetes/manifests/{_MANAGER}.yaml"
 _YEAR = timedelta(days=365)
 _TOLERANCE = timedelta(days=1)
 _STOCK_YEARS = Issues(ca_years=10, leaf_years=1)
-_PART = re.compile(r"(\d{1,9})(h|m|s)")
-_UNITS = {"h": 3600, "m": 60, "s": 1}
 
 
 def lasting(seen: NodeSeen, inventory: Inventory, issues: Issues | None) -> Iterator[Finding]:
@@ -33,17 +31,6 @@ def lasting(seen: NodeSeen, inventory: Inventory, issues: Issues | None) -> Iter
     if _KUBELET_CONFIG in seen.changed:
         yield from _rotation(seen, inventory, issues)
         yield from _serving(seen, inventory, issues)
-
-
-def duration(text: str) -> timedelta | None:
-    """Return a duration as Go writes it, such as 8760h0m0s; None if it is none."""
-    parts = _PART.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        return None
-    try:
-        return timedelta(seconds=sum(int(number) * _UNITS[unit] for number, unit in parts))
-    except OverflowError:
-        return None
 
 
 def _signing(seen: NodeSeen, inventory: Inventory, issues: Issues | None) -> Iterator[Finding]:
@@ -58,7 +45,7 @@ def _signing(seen: NodeSeen, inventory: Inventory, issues: Issues | None) -> Ite
     if signs is None:  # it is not known
         return
     because = f"as --{names.pop()} says" if names else "its default"
-    command = _config(component.version, inventory, issues)
+    command = config_command(component.version, inventory, issues)
     leaf = issues.leaf_years * _YEAR if issues else None
     if signs <= stock and (leaf is None or leaf > signs):
         reason = f"it signs the certificates of kubelets for {_days(signs)}, {because}"
@@ -79,7 +66,7 @@ def _signing(seen: NodeSeen, inventory: Inventory, issues: Issues | None) -> Ite
 def _rotation(seen: NodeSeen, inventory: Inventory, issues: Issues | None) -> Iterator[Finding]:
     if seen.kubelet.get("rotateCertificates") != "true":
         reason = "rotateCertificates is not true in it, so kubelet does not renew its certificate"
-        command = _config(seen.facts.kubelet, inventory, issues)
+        command = config_command(seen.facts.kubelet, inventory, issues)
         yield _finding("warning", "kubelet-rotation-off", _KUBELET_CONFIG, reason, command)
 
 
@@ -92,12 +79,12 @@ def _serving(seen: NodeSeen, inventory: Inventory, issues: Issues | None) -> Ite
             f"kubelet made it itself, until {day(own.not_after)}, and nobody renews it: neither"
             f" kubeadm nor, without serverTLSBootstrap in {_KUBELET_CONFIG}, the cluster"
         )
-        command = _config(seen.facts.kubelet, inventory, issues)
+        command = config_command(seen.facts.kubelet, inventory, issues)
         yield _finding("info", NOT_RENEWED, SERVING, reason, command)
 
 
-def _config(version: str, inventory: Inventory, issues: Issues | None) -> str:
-    """Return the command that writes what must be changed."""
+def config_command(version: str, inventory: Inventory, issues: Issues | None) -> str:
+    """Return the command that writes what must be changed in the configuration of a cluster."""
     years = issues or _years_of(inventory)
     tag = version if _version(version) else "VERSION"
     return (

@@ -72,7 +72,8 @@ class ControlPlane:
     address that kubeconfigs use, ``own_server`` tells whether the node itself has that address.
     ``base`` is the backup of a renewal that was begun and has no end. ``drained`` is the port to
     which a run that did not end still rejects connections. ``unreadable`` are certificates that
-    cannot be read, and why.
+    cannot be read, and why. ``is_stored`` tells whether the cluster stores that lifetime, and the
+    kubeadm was built for another.
     """
 
     facts: HostFacts
@@ -92,6 +93,7 @@ class ControlPlane:
     backups: tuple[str, ...]
     drained: str = ""
     unreadable: Mapping[str, str] = field(default_factory=dict)
+    is_stored: bool = False
 
     @property
     def name(self) -> str:

@@ -1,9 +1,10 @@
 """The plan that takes a renewal back: the files of a backup, and the same careful restarts."""
 
+import base64
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, values_of
+from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, first_of, values_of
 from kbuild.nodes.model import HostPlan, Refusal, Step
 from kbuild.nodes.renew.calls import call
 from kbuild.nodes.renew.facts import (
@@ -39,11 +40,17 @@ class UndoWishes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backup:
-    """A backup of a control plane: its manifests and certificates."""
+    """A backup of a control plane: its manifests and certificates.
+
+    ``configuration`` is what the cluster stored before the renewal changed it, and ``stored`` the
+    sha256 of what it then stored; both are empty if it did not change it.
+    """
 
     name: str
     manifests: Mapping[str, Manifest]
     certificates: Mapping[str, Stored]
+    configuration: str = ""
+    stored: str = ""
 
 
 def choose_backup(plane: ControlPlane, to: str, connection: Connection) -> Backup | Refusal:
@@ -66,7 +73,11 @@ def choose_backup(plane: ControlPlane, to: str, connection: Connection) -> Backu
     try:
         values = values_of(connection.call(call("manifests_of", name)))
         return Backup(
-            name=name, manifests=manifests_of(values), certificates=certificates_of(values)
+            name=name,
+            manifests=manifests_of(values),
+            certificates=certificates_of(values),
+            configuration=base64.b64decode(first_of(values, "configuration")).decode(),
+            stored=first_of(values, "stored"),
         )
     except (CallFailed, ConnectionFailed, ValueError) as error:
         todo = f"choose another with --to: {', '.join(plane.backups)}"

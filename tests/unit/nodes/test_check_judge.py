@@ -167,6 +167,10 @@ def test_stored_lifetimes_win_over_those_that_kubeadm_was_built_for() -> None:
     assert "built for 100 years" in known.reason
     long = seen(stored=Stored(leaf="876000h0m0s", ca="876000h0m0s"))
     assert found(long, serving(NEW), issues=HUNDRED) == {}
+    old = replace(facts(), version="v1.30.2")  # its kubeadm does not read them
+    assert found(seen(stored=short.stored, facts=old), serving(NEW), issues=HUNDRED) == {}
+    assert known.command.startswith("kbuild config --version v1.31.2 --ca-years 100 ")
+    assert "caCertificateValidityPeriod 87600h0m0s" in known.reason
     unknown = seen(stored=Stored(problem="kubectl is not there"))
     assert found(unknown, serving(NEW), issues=HUNDRED) == {}
 

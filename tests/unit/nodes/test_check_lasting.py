@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from kbuild.certs.model import Finding, Inventory
-from kbuild.nodes.check.lasting import SERVING, duration, lasting
+from kbuild.kubernetes.durations import duration
+from kbuild.nodes.check.lasting import SERVING, lasting
 from kbuild.nodes.check.seen import Component, NodeSeen
 from kbuild.nodes.model import Issues
 from tests.support.inventories import PKI, READ_AT, certificate
