@@ -838,6 +838,7 @@ class NodesUndoSettings(RestartsControlPlanes):
         metavar="BACKUP",
         example="20260131T120000Z-renew",
     )
+    list: bool = option(switch, "Show the backups, and change nothing.", default=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ from kbuild.cli.nodes_renew import (
     obeying_stored,
     planned,
     renewal_of,
+    show_kept,
     undo_of,
 )
 from kbuild.cli.options import ReleaseFolder, command_app, takes
@@ -47,6 +48,7 @@ from kbuild.nodes.api import (
     carry_out,
     connections,
     demand_idle,
+    list_backups,
     not_root,
     plan_install,
     plan_rollback,
@@ -99,11 +101,7 @@ def rollback(ctx: typer.Context) -> None:
     hosts = _hosts(settings)
     if settings.list:
         with connections(hosts) as connected:
-            facts, unreachable = _survey(settings, screen, connected)
-        if unreachable:
-            raise _too_many(len(hosts), unreachable, [])
-        if strangers := [stranger for each in facts for stranger in not_root(each)]:
-            raise _too_many(len(hosts), [], strangers)  # who cannot see backups
+            facts = _asked(settings, screen, connected)
         _show_backups(facts, screen)
         return
     _change(settings, screen, hosts, lambda facts, at: plan_rollback(facts, settings.to or "", at))
@@ -148,6 +146,15 @@ def renew(ctx: typer.Context) -> None:
 def undo(ctx: typer.Context) -> None:
     """Bring back the certificates that control planes had before they were renewed."""
     settings, screen = begin(ctx, NodesUndoSettings)
+    if settings.list:
+        hosts = _hosts(settings)
+        with connections(hosts) as connected:
+            facts = _asked(settings, screen, connected)
+            found, unreachable = list_backups(facts, connected, settings.parallel)
+        if unreachable:
+            raise _too_many(len(hosts), unreachable, [])
+        show_kept(found, screen)
+        return
     _change_control_planes(settings, screen, undo_of(settings))
 
 
@@ -204,6 +211,21 @@ def _survey(
     answered = f"{len(facts)} of " if unreachable else "all " if len(facts) > 1 else ""
     screen.say(f"{answered}{counted(len(connected), 'host')} answered")
     return facts, unreachable
+
+
+def _asked(
+    settings: ChangesNodes, screen: Screen, connected: Mapping[str, Connection]
+) -> list[HostFacts]:
+    """Return what all hosts are like, for somebody who wants to see their backups.
+
+    Raises HostsUnreachable, or HostsRefused for a user who cannot see them.
+    """
+    facts, unreachable = _survey(settings, screen, connected)
+    if unreachable:
+        raise _too_many(len(connected), unreachable, [])
+    if strangers := [stranger for each in facts for stranger in not_root(each)]:
+        raise _too_many(len(connected), [], strangers)
+    return facts
 
 
 def _too_many(

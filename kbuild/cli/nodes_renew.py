@@ -1,13 +1,14 @@
 """What ``kbuild nodes renew`` and ``undo`` ask of control planes, and plan for them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 from packaging.version import Version
 
-from kbuild.base.values import compact
+from kbuild.base.values import compact, day, rfc3339
 from kbuild.base.words import counted
-from kbuild.cli.console import Screen
+from kbuild.cli.console import Screen, plain_table
 from kbuild.config.api import change_lifetimes
 from kbuild.kubernetes.configuration import configuration_of
 from kbuild.kubernetes.durations import as_go
@@ -17,6 +18,7 @@ from kbuild.nodes.api import (
     Connection,
     ControlPlane,
     HostsRefused,
+    KeptBackup,
     NoControlPlane,
     RenewWishes,
     UndoWishes,
@@ -132,6 +134,31 @@ def undo_of(settings: NodesUndoSettings) -> ControlPlanner:
         return plans, refused
 
     return plan
+
+
+def show_kept(found: Mapping[str, Sequence[KeptBackup]], screen: Screen) -> None:
+    """Show the backups of each host."""
+    table = plain_table("host", "backup", "made by run", "API server until", "MiB", "what is in it")
+    for host, backups in sorted(found.items()):
+        if not backups:
+            table.add_row(host, "none", "", "", "", "")
+        for each in backups:
+            parts = ", ".join(each.parts) if each.is_whole else "damaged: it cannot be brought back"
+            end = day(each.until) if each.until else ""
+            table.add_row(host, each.name, each.run, end, f"{each.size / 1024:.0f}", parts)
+    document = {
+        "hosts": [
+            {
+                "host": host,
+                "backups": [
+                    {**asdict(each), "until": each.until and rfc3339(each.until)}
+                    for each in backups
+                ],
+            }
+            for host, backups in sorted(found.items())
+        ]
+    }
+    screen.result(document, [table])
 
 
 def control_planes(

@@ -21,6 +21,7 @@ from kbuild.nodes.hosts import Access, read_hosts
 from kbuild.nodes.install import Kubeadm, Wishes, not_root, plan_install
 from kbuild.nodes.locks import demand_idle
 from kbuild.nodes.model import Issues
+from kbuild.nodes.renew.backups import KeptBackup, list_backups
 from kbuild.nodes.renew.facts import ControlPlane, survey_control_planes
 from kbuild.nodes.renew.health import Prover, leader_last, unhealthy
 from kbuild.nodes.renew.plan import RenewWishes, plan_renewal
@@ -52,6 +53,7 @@ __all__ = [
     "HostsUnchecked",
     "HostsUnreachable",
     "Issues",
+    "KeptBackup",
     "Kubeadm",
     "NoControlPlane",
     "NoHosts",
@@ -77,6 +79,7 @@ __all__ = [
     "for_reports",
     "is_changed",
     "leader_last",
+    "list_backups",
     "not_root",
     "obeying",
     "plan_install",

@@ -164,6 +164,26 @@ is_whole() {
   (cd "$backups/$1" && sha256sum --status -c sha256) || fail "the backup $1 is damaged"
 }
 
+# Print all backups: when each was made, by which run, its KiB, whether it is whole, what is in it,
+# what is missing, and the certificate of the API server.
+list_backups() {
+  for each in "$backups"/*/meta; do
+    [ -f "$each" ] || continue
+    folder=${each%/meta}
+    made= run_of=
+    read -r made run_of <"$each"
+    whole=damaged
+    (is_whole "${folder##*/}") 2>/dev/null && whole=whole
+    parts=-
+    for part in kubernetes kubelet kubeadm-config.yaml "$folder"/kubelet-config*.yaml etcd.db ClusterConfiguration; do
+      [ -e "$folder/${part##*/}" ] && parts=$parts,${part##*/}
+    done
+    missing=$(tr ' \n' '_,' 2>/dev/null <"$folder/missing")
+    one kept "${folder##*/} ${made:--} ${run_of:--} $(size_of "$folder") $whole $parts -,$missing \
+-$(base64 -w 0 2>/dev/null <"$folder/kubernetes/pki/apiserver.crt")"
+  done
+}
+
 # Whether this run has a backup, and the renewal is marked as begun: has_base GENERATION
 has_base() {
   [ "$(cat "$base" 2>/dev/null)" = "$1" ] || fail "the renewal has not begun"
@@ -187,7 +207,7 @@ keep() {
     same_tree "${tree#*:}" "$part/${tree%%:*}"
   done
   (cd "$part" && sha256sum --status -c sha256) || no_backup "$part" "what was written differs"
-  printf '%s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$part/meta" || no_backup "$part" "it cannot be written: no space?"
+  printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$(has_the_lock)" >"$part/meta" || no_backup "$part" "it cannot be written: no space?"
   sync
   rm -rf "${backups:?}/$1" && mv "$part" "$backups/$1" && printf '%s\n' "$1" >"$base.part" && mv "$base.part" "$base" ||
     fail "$backups/$1 cannot be written"

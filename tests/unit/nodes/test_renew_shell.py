@@ -9,11 +9,16 @@ import time
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from kbuild.nodes.connection import Connection
+from kbuild.nodes.renew.backups import list_backups
 from kbuild.nodes.renew.manifest import edited, restart_edit
+from kbuild.x509.api import read_certificate
 from tests.support import authority
+from tests.support.host_facts import HEALTHY
 from tests.unit.nodes.test_renew_manifest import APISERVER, SCHEDULER
 
 pytestmark = pytest.mark.slow  # it runs shells
@@ -86,6 +91,39 @@ def shell(tmp_path: Path) -> Shell:
     (node.root / "kubelet/pki").mkdir()
     (node.root / "kubelet/pki/kubelet.crt").write_text("a certificate\n")
     return node
+
+
+def test_backups_are_listed_with_what_is_in_them(shell: Shell) -> None:
+    shell.program("kubectl", 'echo "kind: ConfigMap # $*"')
+    (shell.root / "run/lock").mkdir(parents=True)
+    (shell.root / "run/lock/run").write_text("20261126T120000Z-0a0b0c0d\n")
+    shell("keep", "20261126T120000Z-renew", "kubelet-config-1.20", "kubectl", "")
+    shell("keep", "20261127T120000Z-renew", "kubelet-config-1.20", "", "")
+    damaged = shell.state / "backups/20261127T120000Z-renew/kubernetes/pki/ca.crt"
+    damaged.write_text("another")
+
+    node = type("Node", (), {"call": lambda _, function, **__: shell(function.function)})()
+    found, refused = list_backups([HEALTHY], {"n1": cast("Connection", node)}, 1)
+    assert refused == []
+    first, second = found["n1"]
+    assert (first.name, first.run) == ("20261126T120000Z-renew", "20261126T120000Z-0a0b0c0d")
+    assert first.parts == (
+        "kubernetes",
+        "kubelet",
+        "kubeadm-config.yaml",
+        "kubelet-config-1.20.yaml",
+    )
+    assert first.missing == ("a snapshot of etcd",)
+    assert (
+        first.until
+        == read_certificate((shell.kubernetes / "pki/apiserver.crt").read_bytes()).not_after
+    )
+    assert (first.is_whole, second.is_whole) == (True, False)
+    assert "the ConfigMap kubeadm-config" in second.missing
+
+
+def test_a_node_without_backups_has_none_to_list(shell: Shell) -> None:
+    assert shell("list_backups") == ""
 
 
 @pytest.mark.parametrize("content", [APISERVER, SCHEDULER, b"metadata:\n  name: last"])
