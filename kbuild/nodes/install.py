@@ -134,8 +134,7 @@ def _plan(facts: HostFacts, wishes: Wishes) -> HostPlan:
     steps = list(clean(facts, temporary_of(facts.target, kubeadm.sha256) if is_new else ""))
     if is_new:
         steps.append(_copy(facts, kubeadm))
-        if facts.sha256:
-            steps.append(back_up(facts, wishes.at))
+        steps.append(back_up(facts, wishes.at) if facts.sha256 else _keep_none(facts, wishes.at))
     if is_new or facts.issues != kubeadm.issues or not facts.is_ours:
         steps.append(_record(facts, kubeadm))
     if is_new:
@@ -245,6 +244,19 @@ def back_up(facts: HostFacts, at: str) -> Step:
         check=call("has_generation", facts.sha256, facts.target),
         do=call("back_up", facts.target, facts.sha256, generation, facts.version),
         confirm=call("has_generation", facts.sha256, facts.target),
+    )
+
+
+def _keep_none(facts: HostFacts, at: str) -> Step:
+    """Return the step that keeps that there is no kubeadm."""
+    generation = f"{at}-none"
+    return Step(
+        name="back-up",
+        what=f"keep that there is no {facts.target} as /var/lib/kbuild/kubeadm/{generation}",
+        why="so that `kbuild nodes rollback` can remove it again",
+        check=call("has_kept_none", facts.target),
+        do=call("keep_none", facts.target, generation),
+        confirm=call("has_kept_none", facts.target),
     )
 
 

@@ -139,7 +139,10 @@ class Issues:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """A backup of a kubeadm on a node; ``name`` begins with the time, in UTC."""
+    """A backup of a kubeadm on a node; ``name`` begins with the time, in UTC.
+
+    ``sha256`` is empty if there was no kubeadm before the installation that made it.
+    """
 
     name: str
     sha256: str

@@ -424,6 +424,24 @@ back_up() {
   flush "$state/kubeadm"
 }
 
+# Keep that there is no kubeadm: keep_none TARGET GENERATION
+keep_none() {
+  is_still "$1" ''
+  new=$state/kubeadm/$2
+  rm -rf "$new.part" && mkdir -p "$new.part" 2>/dev/null || fail "$new.part cannot be made: no space?"
+  { printf 'none none %s\n' "$1" >"$new.part/meta"; } 2>/dev/null || no_backup "$new.part/meta cannot be written: no space?"
+  flush "$new.part/meta"
+  mv "$new.part" "$new" || no_backup "the backup $new cannot be made"
+}
+
+# Whether it is kept that there was no kubeadm: has_kept_none TARGET
+has_kept_none() {
+  for each in "$state"/kubeadm/*/meta; do
+    [ "$(head -n 1 "$each" 2>/dev/null)" = "none none $1" ] && return 0
+  done
+  fail "it is not kept that there was no $1"
+}
+
 no_backup() {
   rm -rf "$new.part"
   fail "$1"
@@ -501,6 +519,18 @@ take_away() {
   [ -e "$1" ] || return 0
   is_still "$1" "$2"
   rm -f -- "$1"
+}
+
+# Go back to the state before the first installation: remove_ours TARGET SHA256
+remove_ours() {
+  is_still "$1" "$2"
+  { printf 'none %s\n' "$1" >"$state/kubeadm/restored"; } 2>/dev/null ||
+    fail "$state/kubeadm/restored cannot be written: no space?"
+  take_away "$@"
+}
+
+has_none() {
+  [ ! -e "$1" ] || fail "$1 is there"
 }
 
 # Whether runs that did not end have left nothing but the upload of this one: no_leftovers DIRECTORY KEPT

@@ -6,6 +6,7 @@ from kbuild.nodes.install import back_up, clean, general_notes, settle, unsafe, 
 from kbuild.nodes.model import Generation, HostFacts, HostPlan, Refusal, Step, call
 
 _NONE = "it has no backup that differs"
+_REMOVED = "a rollback removed its kubeadm already, as before the first installation"
 
 
 def plan_rollback(
@@ -22,7 +23,12 @@ def plan_rollback(
     """
     plans, refused, idle = [], [], []
     for each in facts:
-        problems, chosen = list(unsafe(each)), _choose(each, to)
+        if not each.kubeadm and each.is_restored and not to:
+            notes = (*general_notes(each), _REMOVED)
+            plans.append(HostPlan(host=each.host, steps=(), notes=notes))
+            continue
+        problems, chosen = [*unsafe(each)], _choose(each, to)
+        problems += _foreign(each, chosen)
         if problems or (chosen is None and (to or not each.sha256)):
             refused += [*problems, *([] if chosen else [_no_backup(each, to)])]
         elif chosen is None:
@@ -56,15 +62,27 @@ def _idle(facts: HostFacts, at: str) -> HostPlan:
 def _choose(facts: HostFacts, to: str) -> Generation | None:
     of_this_place = [g for g in reversed(facts.generations) if g.path == facts.target]
     if to:
-        fitting = (g for g in of_this_place if g.name.startswith(to) or g.sha256.startswith(to))
+        fitting = [
+            g for g in of_this_place if g.name.startswith(to) or (g.sha256 or "none").startswith(to)
+        ]
     else:
         stays = facts.is_restored and any(g.sha256 == facts.sha256 for g in of_this_place)
-        fitting = (g for g in of_this_place if (g.sha256 == facts.sha256) == stays)
-    return next(fitting, None)
+        fitting = [g for g in of_this_place if (g.sha256 == facts.sha256) == stays]
+        fitting = [g for g in fitting if g.sha256 or facts.is_ours or stays]
+    return next(iter(fitting), None)
+
+
+def _foreign(facts: HostFacts, chosen: Generation | None) -> Iterable[Refusal]:
+    """Yield that a kubeadm which kbuild has not installed is not removed."""
+    if chosen and not chosen.sha256 and facts.sha256 and not facts.is_ours:
+        reason = f"{facts.target} was not installed by kbuild, so it is not removed"
+        yield facts.refusal(reason, "remove it yourself, or name another backup with --to")
 
 
 def _stays(facts: HostFacts, to: Generation) -> Iterable[str]:
-    if facts.is_restored and facts.sha256 == to.sha256:
+    if facts.is_restored and not facts.sha256 and not to.sha256:
+        yield _REMOVED
+    elif facts.is_restored and facts.sha256 == to.sha256:
         yield (
             f"a rollback brought back {facts.version or 'this kubeadm'} ({facts.sha256[:12]})"
             " already; name another backup with --to"
@@ -75,10 +93,14 @@ def _steps(facts: HostFacts, to: Generation, at: str) -> Iterable[Step]:
     yield from clean(facts, "")
     if facts.sha256 == to.sha256:
         if facts.unfinished:
-            yield settle(call("has_sha", facts.target, to.sha256))
+            has = ("has_sha", facts.target, to.sha256) if to.sha256 else ("has_none", facts.target)
+            yield settle(call(*has))
         return
     if facts.sha256:
         yield back_up(facts, at)
+    if not to.sha256:
+        yield _remove(facts)
+        return
     yield Step(
         name="restore",
         what=f"bring back {to.version} from /var/lib/kbuild/kubeadm/{to.name}",
@@ -89,4 +111,17 @@ def _steps(facts: HostFacts, to: Generation, at: str) -> Iterable[Step]:
         undo=call("bring_back", facts.sha256, facts.target, to.sha256)
         if facts.sha256
         else call("take_away", facts.target, to.sha256),
+    )
+
+
+def _remove(facts: HostFacts) -> Step:
+    """Return the step that removes a kubeadm of kbuild where none was before."""
+    return Step(
+        name="remove",
+        what=f"remove {what_is_there(facts)} from {facts.target}",
+        why="there was none before the first installation",
+        check=call("has_none", facts.target),
+        do=call("remove_ours", facts.target, facts.sha256),
+        confirm=call("has_none", facts.target),
+        undo=call("bring_back", facts.sha256, facts.target, ""),
     )

@@ -178,7 +178,7 @@ def _facts(host: Host, asked: tuple[float, float], values: Mapping[str, list[str
         problem=one("problem"),
         leftovers=tuple(values.get("leftover", ())),
         can_lock_versions=one("versionlock") == "yes",
-        is_restored=bool(one("sha256")) and one("restored") == f"{one('sha256')} {one('target')}",
+        is_restored=_is_restored(values),
         issues=issues,
         is_ours=issues is not None and path == one("target"),
     )
@@ -207,8 +207,18 @@ def _record(line: str, sha256: str) -> tuple[Issues | None, str]:
     return Issues(ca_years=int(found["ca"]), leaf_years=int(found["leaf"])), found["path"]
 
 
+def _is_restored(values: Mapping[str, list[str]]) -> bool:
+    """Tell whether a rollback brought back what is there, or that there is no kubeadm."""
+    sha256, path = first_of(values, "sha256"), first_of(values, "target")
+    restored = first_of(values, "restored")
+    if not sha256:
+        return restored.startswith("none /") and path in ("", restored.removeprefix("none "))
+    return restored == f"{sha256} {path}"
+
+
 def _generation(line: str) -> Generation | None:
     """Return a backup, or None if what describes it is damaged."""
     name, sha256, version, path = [*line.split(" ", 3), "", "", ""][:4]
-    is_whole = re.fullmatch(r"[0-9a-f]{64}", sha256) and path.startswith("/")
+    is_whole = re.fullmatch(r"[0-9a-f]{64}|none", sha256) and path.startswith("/")
+    sha256 = "" if sha256 == "none" else sha256
     return Generation(name=name, sha256=sha256, version=version, path=path) if is_whole else None

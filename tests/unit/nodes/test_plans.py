@@ -100,7 +100,8 @@ def test_the_steps_of_an_installation() -> None:
 
 def test_a_host_without_kubeadm_needs_no_backup() -> None:
     plan = planned(sha256="", version="")
-    assert names(plan) == ["copy", "record", "replace"]
+    assert names(plan) == ["copy", "back-up", "record", "replace"]
+    assert str(plan.steps[1].do) == f"keep_none /usr/bin/kubeadm {AT}-none"
     assert str(plan.steps[-1].undo) == f"take_away /usr/bin/kubeadm {NEW}"
 
 
@@ -216,6 +217,40 @@ def test_hosts_that_an_installation_did_not_reach_do_not_hinder_a_rollback(
     assert "no backup that differs, so kubeadm stays as it is" in plans[-1].notes[0]
     plans, refused = plan_rollback([idle], "", AT)
     assert (plans, refused[0].reason) == ([], "it has no backup that differs")
+
+
+BEFORE = Generation(name="20260101T000000Z-none", sha256="", version="none", path=NODE.target)
+
+
+@pytest.mark.parametrize("to", ["", "none", "20260101"])
+def test_a_rollback_before_the_first_installation_removes_kubeadm(to: str) -> None:
+    ours = replace(NODE, **INSTALLED, generations=(BEFORE,))
+    (plan,), refused = plan_rollback([ours], to, AT)
+    assert (refused, names(plan)) == ([], ["back-up", "remove"])
+    assert str(plan.steps[1].do) == f"remove_ours /usr/bin/kubeadm {NEW}"
+
+
+def test_a_kubeadm_of_somebody_else_is_never_removed() -> None:
+    other = replace(NODE, generations=(BEFORE,))
+    assert plan_rollback([other], "", AT)[1][0].reason == "it has no backup that differs"
+    plans, (refusal,) = plan_rollback([other], "none", AT)
+    assert plans == []
+    assert "was not installed by kbuild, so it is not removed" in refusal.reason
+
+
+@pytest.mark.parametrize("kubeadm", ["", "/usr/bin/kubeadm"])
+def test_a_rollback_that_removed_kubeadm_does_nothing_again(kubeadm: str) -> None:
+    kept = replace(BACKUPS[1], name="20260301T000000Z-aaaaaaaaaaaa")
+    gone: dict[str, Any] = {"kubeadm": kubeadm, "target": kubeadm, "sha256": "", "version": ""}
+    none = replace(NODE, **gone, is_restored=True, generations=(BEFORE, kept))
+    (plan,), refused = plan_rollback([none], "", AT)
+    assert (refused, names(plan)) == ([], [])
+    assert "removed its kubeadm already" in plan.notes[-1]
+    if kubeadm:
+        (plan,), _ = plan_rollback([replace(none, unfinished="run remove begin")], "", AT)
+        assert str(plan.steps[0].confirm) == "has_none /usr/bin/kubeadm"
+        (plan,), _ = plan_rollback([none], NEW, AT)
+        assert names(plan) == ["restore"]
 
 
 @pytest.mark.parametrize("to", ["20260401", "nonsense"])

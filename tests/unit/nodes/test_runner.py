@@ -17,6 +17,7 @@ from kbuild.nodes.connection import CallFailed, ConnectionFailed, TimedOut
 from kbuild.nodes.errors import HostsLocked
 from kbuild.nodes.install import Kubeadm, Wishes, plan_install
 from kbuild.nodes.model import Call, HostPlan, Issues, Outcome, Step, call
+from kbuild.nodes.rollback import plan_rollback
 from kbuild.nodes.runner import Run, carry_out
 from kbuild.nodes.survey import at_once, survey
 from tests.support.local_node import KUBEADM, LocalNode
@@ -110,6 +111,37 @@ def test_an_installation(one: Fleet) -> None:
     assert not node.lock.exists()
     assert [path.name for path in (node.root / "bin").iterdir()] == ["kubeadm"]
     assert one.install() == ["unchanged"]
+
+
+def test_a_rollback_of_the_first_installation_leaves_no_kubeadm(one: Fleet) -> None:
+    (node,) = one.nodes
+    node.kubeadm.unlink()
+    assert one.install() == ["changed"]
+
+    def rolled_back(to: str = "") -> list[str]:
+        facts, _ = survey({"n1": node}, 1, str(node.kubeadm))  # type: ignore[dict-item]
+        plans, refused = plan_rollback(facts, to, f"2026112{time.monotonic_ns()}")
+        assert refused == []
+        return one.install(plans)
+
+    assert rolled_back() == ["changed"]
+    assert list((node.root / "bin").iterdir()) == []
+    assert rolled_back() == ["unchanged"]
+    assert rolled_back(hashlib.sha256(NEW.encode()).hexdigest()) == ["changed"]
+    assert node.kubeadm.read_text() == NEW
+    assert rolled_back("none") == ["changed"]
+    assert not node.kubeadm.exists()
+
+
+def test_a_kubeadm_that_was_changed_since_the_plan_is_not_removed(one: Fleet) -> None:
+    (node,) = one.nodes
+    node.kubeadm.unlink()
+    one.install()
+    facts, _ = survey({"n1": node}, 1, str(node.kubeadm))  # type: ignore[dict-item]
+    plans, _ = plan_rollback(facts, "", "20261127T120000Z")
+    node.put_kubeadm("#!/bin/sh\n# of somebody else\n")
+    assert one.install(plans) == ["undone"]
+    assert "of somebody else" in node.kubeadm.read_text()
 
 
 def test_a_failed_step_is_undone_with_those_before(one: Fleet) -> None:
