@@ -21,6 +21,9 @@ _SCHEME_END = re.compile(r"(:/+|^[^\w/]*//+)")
 _QUERY = re.compile(r"[?#]")
 # An @ before a digest belongs to the name of an image.
 _AT_HOST = re.compile(r"@(?!sha256:[0-9a-f]{64})(?=([\w.-]+|\[[0-9A-Fa-f:.]+\])[:/])")
+# The hops of ssh's -J: users are names without a password.
+_JUMP = r"([a-zA-Z_][\w.-]{0,31}@)?([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?"
+_JUMPS = re.compile(rf"{_JUMP}(,{_JUMP}){{0,8}}")
 _OPENING, _CLOSING = "'\"(<[{", "'\")>]},.;:"
 _HIDDEN = "***"
 
@@ -29,7 +32,7 @@ def shown(text: str) -> str:
     """Return a text without the credentials of the addresses in it."""
     if not _has_mark(text):
         return text
-    return _WORD.sub(lambda word: _clean(word[0]), text)
+    return _WORD.sub(_clean_in_its_place, text)
 
 
 def recorded(source: str) -> str:
@@ -53,6 +56,14 @@ def is_local(source: str) -> bool:
 def _has_mark(text: str) -> bool:
     """Tell whether a text has a character that stands beside each credential of an address."""
     return "@" in text or "?" in text or "#" in text
+
+
+def _clean_in_its_place(found: re.Match[str]) -> str:
+    """Clean a word, but keep the users of the jump hosts in a command of ssh to be typed."""
+    word = found[0]
+    is_after = found.string.endswith(" -J ", 0, found.start())
+    is_jump = is_after and _JUMPS.fullmatch(word.strip(_OPENING + _CLOSING + "`"))
+    return word if is_jump else _clean(word)
 
 
 def _clean(word: str) -> str:
@@ -96,7 +107,8 @@ def _clean_scp(word: str) -> str:
     found = [match.start() for match in _AT_HOST.finditer(word)]
     opening = word[: len(word) - len(word.lstrip(_OPENING))]
     user = word[len(opening) : found[-1]] if found else "git"
-    if user == "git" or ("/" in user and ":" not in user.partition("/")[0]):
+    # @local is kbuild's name of this machine.
+    if user in ("", "git") or ("/" in user and ":" not in user.partition("/")[0]):
         return word
     return opening + word[found[-1] + 1 :]
 

@@ -171,6 +171,13 @@ def test_no_secret_is_in_what_git_says(monkeypatch: pytest.MonkeyPatch) -> None:
     ("text", "expected"),
     [
         ("git@github.com:org/repo.git", "git@github.com:org/repo.git"),
+        ("`ssh -J ops@gate:22 root@n1`", "`ssh -J ops@gate:22 root@n1`"),
+        ("ssh -J a@g1:22,b@[::1]:2222 n1", "ssh -J a@g1:22,b@[::1]:2222 n1"),
+        ("ssh -J ops:secret@gate:22 n1", "ssh -J gate:22 n1"),
+        ("ssh -J https://u:p@h/x n1", "ssh -J https://h/x n1"),
+        ("ssh -p 22 ops@gate:22", "ssh -p 22 gate:22"),
+        ("@local: its clock differs", "@local: its clock differs"),
+        ("secret@@local: x", "local: x"),
         ("ssh://git@github.com/org/repo.git", "ssh://git@github.com/org/repo.git"),
         ("https://u:p@mirror.example:8443/k.git", "https://mirror.example:8443/k.git"),
         ("'u:p@mirror.example:k.git'", "'mirror.example:k.git'"),
