@@ -666,7 +666,14 @@ class OnNodes(Common):
     )
     sudo: bool = option(
         switch,
-        "Become root with sudo, which must not ask for a password.",
+        "Become root with sudo. If it asks for a password, give that in the environment variable"
+        " SUDO_PASSWORD, or see --ask-sudo-password.",
+        default=False,
+        panel=_HOSTS,
+    )
+    ask_sudo_password: bool = option(
+        switch,
+        "Become root with sudo, and ask here for its password, once for all hosts.",
         default=False,
         panel=_HOSTS,
     )

@@ -13,7 +13,7 @@ import typer
 from platformdirs import user_state_path
 from rich.table import Table
 
-from kbuild.base.errors import NotWritable
+from kbuild.base.errors import BadSetting, NotWritable
 from kbuild.base.files import reason_of
 from kbuild.base.values import compact, rfc3339
 from kbuild.base.words import counted
@@ -38,6 +38,7 @@ from kbuild.nodes.api import (
     HostsUnreachable,
     Issues,
     Kubeadm,
+    NoPassword,
     NotConfirmed,
     Prover,
     Run,
@@ -69,6 +70,8 @@ from kbuild.settings import (
     ReplacesKubeadm,
     RestartsControlPlanes,
 )
+
+SUDO_PASSWORD = "SUDO_PASSWORD"  # the name of the variable
 
 Planner = Callable[[list[HostFacts], str], tuple[list[HostPlan], list[Refusal]]]
 
@@ -161,11 +164,26 @@ def undo(ctx: typer.Context) -> None:
 def _hosts(settings: OnNodes) -> tuple[Host, ...]:
     access = Access(
         user=settings.user or "",
-        sudo=settings.sudo,
+        sudo=settings.sudo or settings.ask_sudo_password,
+        sudo_password=_sudo_password(settings),
         ssh_config=settings.ssh_config,
         known_hosts=settings.known_hosts,
     )
     return read_hosts(settings.hosts, settings.inventory, settings.limit, access)
+
+
+def _sudo_password(settings: OnNodes) -> str:
+    """Return the password of sudo, or an empty text; raises NoPassword or BadSetting."""
+    if not settings.ask_sudo_password:
+        password = os.environ.get(SUDO_PASSWORD, "")
+    elif not (sys.stdin and sys.stdin.isatty()):
+        raise NoPassword(variable=SUDO_PASSWORD)
+    else:
+        password = str(typer.prompt("password of sudo on the hosts", hide_input=True, err=True))
+    if not password.isprintable():  # what follows a line break would be run as a command
+        reason, hint = "it has a control character", "give it without a line break at its end"
+        raise BadSetting(name=SUDO_PASSWORD, value="…", reason=reason, hint=hint)
+    return password
 
 
 def _kubeadms(folder: Path, demands: Demands) -> dict[str, Kubeadm]:

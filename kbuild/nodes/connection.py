@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from kbuild.nodes.errors import NodesExtraMissing
 from kbuild.nodes.model import Call, Host
+from kbuild.nodes.sudo import NotUnlocked, Sudo
 
 if TYPE_CHECKING:
     import socket
@@ -203,8 +204,23 @@ class Connection:
         if self._is_here:
             return _execute_here(command, text, timeout)
         with contextlib.closing(self._channel()) as channel:
-            channel.exec_command(command)
-            return _talk(channel, text, time.monotonic() + timeout)
+            before = b"", b""
+            if self._gives_password:
+                sudo = Sudo(self.host.sudo_password)
+                channel.exec_command(sudo.command(command))
+                before = _unlocked(sudo, channel)
+            else:
+                channel.exec_command(command)
+            code, *printed = _talk(channel, text, time.monotonic() + timeout)
+            output, reason = (
+                early.decode(errors="backslashreplace") + late
+                for early, late in zip(before, printed, strict=True)
+            )
+            return code, output, reason
+
+    @property
+    def _gives_password(self) -> bool:
+        return self.host.sudo and bool(self.host.sudo_password) and not self._is_here
 
     @property
     def _is_here(self) -> bool:
@@ -225,6 +241,8 @@ class Connection:
         from pyinfra.api.command import StringCommand
         from pyinfra.connectors.util import make_unix_command
 
+        if self._gives_password:
+            return command
         made = make_unix_command(StringCommand(command), _sudo=self.host.sudo)
         return str(made.get_raw_value())
 
@@ -241,6 +259,13 @@ def _mark() -> tuple[str, str]:
     """Return a line that no host can know before, and a program that prints it on both streams."""
     mark = f"kbuild-{secrets.token_hex(8)}"
     return mark, f"echo; echo {mark}; echo >&2; echo {mark} >&2;"
+
+
+def _unlocked(sudo: Sudo, channel: "Channel") -> tuple[bytes, bytes]:
+    try:
+        return sudo.unlock(channel)
+    except NotUnlocked as error:
+        raise CallFailed(str(error), "") from error
 
 
 def _talk(channel: "Channel", text: bytes, until: float) -> tuple[int, str, str]:

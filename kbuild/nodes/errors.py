@@ -21,6 +21,15 @@ class NoHosts(UsageError):
     todo = "name them with --hosts a,b or --inventory FILE, and choose among them with --limit"
 
 
+class NoPassword(UsageError):
+    """The password of sudo cannot be asked for, because nobody can answer."""
+
+    variable: str
+
+    what = "--ask-sudo-password needs a terminal"
+    todo = "give the password in the environment variable {variable}, with --sudo"
+
+
 class BadInventory(UsageError):
     """An inventory cannot be read, or says what kbuild cannot do; ``path`` ends with the line."""
 

@@ -2,7 +2,7 @@
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kbuild.base.errors import BadSetting
@@ -27,11 +27,13 @@ class Access:
     ``user`` is that of --user. It wins over ansible_user of an inventory, as flags of kbuild win
     over files; ``user@`` of --hosts, which is said of one host, wins over it. (Ansible's --user
     loses against its inventories, and many are surprised that it does nothing.) ``sudo`` adds to
-    what an inventory says: a host with ansible_become has sudo without it.
+    what an inventory says: a host with ansible_become has sudo without it. ``sudo_password`` is for
+    each sudo that asks.
     """
 
     user: str = ""
     sudo: bool = False
+    sudo_password: str = field(default="", repr=False)
     ssh_config: Path | None = None
     known_hosts: Path | None = None
 
@@ -172,7 +174,8 @@ def _host(found: Found, access: Access) -> Host:
         )
         if value
     }
-    return Host(name=found.name, data=data, sudo=sudo)
+    password = access.sudo_password if sudo else ""
+    return Host(name=found.name, data=data, sudo=sudo, sudo_password=password)
 
 
 def _jump(found: Found, access: Access) -> Jump | None:

@@ -17,12 +17,13 @@ State = Literal["changed", "unchanged", "undone", "failed", "not-started", "unre
 class Host:
     """A host of the inventory; ``data`` is pyinfra's, such as ``ssh_hostname`` and ``ssh_port``.
 
-    ``sudo`` tells whether root's rights are had with sudo.
+    ``sudo`` tells whether root's rights are had with sudo, which gets ``sudo_password`` if it asks.
     """
 
     name: str
     data: Mapping[str, object] = field(default_factory=dict)
     sudo: bool = False
+    sudo_password: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

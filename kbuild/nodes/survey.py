@@ -16,8 +16,8 @@ T = TypeVar("T")
 
 _RUN_IT = "see that `{ssh}` works without a question"
 _SUDO = (
-    "let the user run sudo without a password (NOPASSWD in sudoers), or connect as root with"
-    " --user root"
+    "let the user run sudo without a password (NOPASSWD in sudoers), give it with"
+    " --ask-sudo-password, or connect as root with --user root"
 )
 _WRONG_KEY = (
     "somebody else may be answering: compare its key with that on the host's console; if the host"

@@ -22,6 +22,7 @@ _LOCAL = ("local", "ansible.builtin.local")
 _TRUE = ("y", "yes", "on", "1", "true", "t")
 _FALSE = ("n", "no", "off", "0", "false", "f")
 _BY_HAND = "let the user use sudo without a password, or connect as root"
+_ASK = "remove it, and give it with --ask-sudo-password or in the variable SUDO_PASSWORD"
 _MAX_PORT = 65535
 
 
@@ -183,6 +184,6 @@ class _Reader:
         if user != "root":
             raise self.refuse(_BECOME_USER, f"kubeadm needs root, not {user!r}", _BY_HAND)
         if any(self._variables.get(name) for name in _BECOME_PASSWORD):
-            reason = "kbuild gives sudo no password: pyinfra would write it to a file on the node"
-            raise self.refuse(_BECOME_PASSWORD, reason, _BY_HAND)
+            reason = "kbuild takes the password of sudo from no inventory"
+            raise self.refuse(_BECOME_PASSWORD, reason, _ASK)
         return True

@@ -364,7 +364,7 @@ def test_a_password_is_used_and_never_shown(tmp_path: Path) -> None:
         ("a ansible_become=maybe", "neither true nor false"),
         ("a ansible_become=1 ansible_become_method=su", "not with 'su'"),
         ("a ansible_become=1 ansible_become_user=kube", "needs root, not 'kube'"),
-        ("a ansible_become=1 ansible_become_pass=s3cret", "gives sudo no password"),
+        ("a ansible_become=1 ansible_become_pass=s3cret", "password of sudo from no inventory"),
         ("a ansible_ssh_common_args='-F x'", "ssh option '-F'"),
         ("a ansible_ssh_common_args='-o PermitLocalCommand=yes'", "'permitlocalcommand'"),
         ("a ansible_ssh_common_args='-o ProxyCommand=\"nc %h %p\"'", "ProxyCommand is a command"),
