@@ -98,6 +98,16 @@ def sign_keyless(
     """
     if not force:
         _demand_unsigned(folder)
+    identity, files = _signed_keyless(documents, trust_config)
+    _write(folder, files)
+    (folder / PUBLIC_KEY).unlink(missing_ok=True)
+    return Signer(kind="keyless", name=identity, trusted=True)
+
+
+def _signed_keyless(
+    documents: Mapping[str, bytes], trust_config: Path | None
+) -> tuple[str, dict[str, bytes]]:
+    """Return the identity that signed, and the bundles."""
     try:
         from sigstore.dsse import Statement
         from sigstore.models import Bundle
@@ -125,10 +135,8 @@ def sign_keyless(
     except Exception as error:  # sigstore's own have no common base
         reason = "sigstore refused it, or did not answer"
         raise KeylessFailed(reason=reason, details=_words(error)) from error
-    files = {SUMS_BUNDLE: sums.to_json(), PROVENANCE_BUNDLE: statement.to_json()}
-    _write(folder, {name: text.encode() for name, text in files.items()})
-    (folder / PUBLIC_KEY).unlink(missing_ok=True)
-    return Signer(kind="keyless", name=token.identity, trusted=True)
+    bundles = {SUMS_BUNDLE: sums.to_json(), PROVENANCE_BUNDLE: statement.to_json()}
+    return token.identity, {name: text.encode() for name, text in bundles.items()}
 
 
 def _demand_unsigned(folder: Path) -> None:
