@@ -258,7 +258,7 @@ etcd_client() {
 
 # The renewal has ended.
 finish() {
-  rm -f -- "$base" "$base.renewed"
+  rm -f -- "$base" "$base.renewed" "$run"/*.before
 }
 
 unfinished_base() {

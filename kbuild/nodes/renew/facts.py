@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -44,6 +45,7 @@ kind: ClusterConfiguration
 kubernetesVersion: {version}
 """
 _SOCKET = "/run/kbuild/none.sock"
+_STARTING = 30  # seconds that kubelet may need to start a component
 _ASK_AGAIN = "see what is wrong there; the same command asks again"
 
 
@@ -130,7 +132,7 @@ def survey_control_planes(
 
     def ask(each: HostFacts) -> None:
         try:
-            found.append(_control_plane(each, connections[each.host.name]))
+            found.append(_once_started(each, connections[each.host.name]))
         except (CallFailed, ConnectionFailed, LookupError, ValueError) as error:
             refused.append(each.refusal(str(error), _ASK_AGAIN))
 
@@ -165,6 +167,20 @@ def read_again(connection: Connection) -> dict[str, Stored]:
         return certificates_of(values_of(connection.call(call("certificates"))))
     except ValueError as error:
         raise CallFailed(str(error), "") from error
+
+
+def _once_started(facts: HostFacts, connection: Connection) -> ControlPlane:
+    """Return what a control plane is like, after some patience if a component does not run.
+
+    kubelet may just be starting it: after a restart of the host, or because it has lost a lease.
+    """
+    deadline = time.monotonic() + _STARTING
+    while True:
+        plane = _control_plane(facts, connection)
+        is_starting = any(len(plane.processes.get(each, ())) != 1 for each in plane.manifests)
+        if not (is_starting and "kubelet" in plane.processes) or time.monotonic() > deadline:
+            return plane
+        time.sleep(1)
 
 
 def _control_plane(facts: HostFacts, connection: Connection) -> ControlPlane:

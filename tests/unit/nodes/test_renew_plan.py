@@ -1,6 +1,7 @@
 """Plans of a renewal and of an undo, and what is refused."""
 
 import base64
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -307,6 +308,27 @@ def test_a_damaged_certificate_is_a_fact_and_no_failure_of_the_survey() -> None:
     node.says["certificates"] = node.says["control_plane"]
     with pytest.raises(CallFailed, match=r"pki/b\.crt cannot be read"):
         read_again(connected["n1"])
+
+
+def test_a_component_that_just_starts_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    good, pod = base64.b64encode(_ISSUED_PEM).decode(), base64.b64encode(APISERVER).decode()
+    down = f"manifest=etcd 1 {pod}\nsize=1\nprocess=kubelet 1 10 10\n"
+    node = FakeNode({"control_plane": down, "trial": f"issued={good}\n"})
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 2:
+            node.says["control_plane"] = f"{down}process=etcd 2 20 20\n"
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    connected = {"n1": cast("Connection", node)}
+    (plane,), _ = survey_control_planes([host_facts("n1")], connected, 1)
+    assert (len(waited), len(plane.processes["etcd"])) == (2, 1)
+    # Nobody starts it where kubelet does not run.
+    node.says["control_plane"] = down.replace("kubelet", "other")
+    survey_control_planes([host_facts("n1")], connected, 1)
+    assert len(waited) == 2
 
 
 def test_fresh_means_within_a_day() -> None:

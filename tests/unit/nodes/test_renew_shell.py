@@ -308,7 +308,11 @@ def test_a_renewal_is_marked_until_it_ends(shell: Shell) -> None:
     shell("has_renewed", "g1-renew")
     assert "base=g1-renew" in shell("control_plane")
     assert "no end" in shell("unfinished_base", good=False)
+    noted = shell.root / "run/etcd.before"
+    noted.parent.mkdir(exist_ok=True)
+    noted.touch()
     shell("finish")
+    assert not noted.exists()
     shell("unfinished_base")
     assert "not renewed" in shell("has_renewed", "g1-renew", good=False)
     shell.program("kubeadm", "echo it says why >&2; exit 1")
