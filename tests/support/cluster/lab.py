@@ -74,6 +74,14 @@ class Lab:
         """Kill all processes of a node at once."""
         _kill_all(lambda: _processes(self._cgroups(name)))
 
+    def programs(self, name: str) -> set[str]:
+        """Return the names of the programs that run on a node; the kernel cuts them."""
+        found = set()
+        for pid in _processes(self._cgroups(name)):
+            with suppress(OSError):  # it may be gone already
+                found.add(Path(f"/proc/{pid}/comm").read_text().strip())
+        return found
+
     def destroy(self) -> None:
         """Stop everything, and remove it; nothing need be there. Raises LabError."""
         _kill_all(lambda: _processes(self._cgroups()) | self._in_network())
