@@ -49,6 +49,7 @@ from kbuild.nodes.api import (
     carry_out,
     connections,
     demand_idle,
+    expired_workers,
     list_backups,
     not_root,
     plan_install,
@@ -56,6 +57,7 @@ from kbuild.nodes.api import (
     read_hosts,
     run_name,
     survey,
+    worker_advice,
 )
 from kbuild.nodes.model import Host, HostFacts, HostPlan, Outcome, Refusal, State, Step
 from kbuild.release.api import Checked, Demands, NotARelease, binary_name, check_folder
@@ -304,7 +306,8 @@ def _change_control_planes(
         if unreachable:
             raise _too_many(len(hosts), unreachable, [])
         planes = control_planes(facts, connected, settings.parallel, screen)
-        if isinstance(settings, NodesRenewSettings):
+        is_repair = any(each.needs_repair for each in planes)
+        if isinstance(settings, NodesRenewSettings) and not is_repair:
             planes = obeying_stored(planes, connected, settings)
         plans = planned(planes, connected, planner)
         # Never two control planes at once, and none after one has failed.
@@ -315,6 +318,10 @@ def _change_control_planes(
             *(settings, screen, run, plans, []),
             lambda watcher: carry_out(plans, connected, run, watcher, prover),
         )
+        workers = [each for each in facts if not each.is_control_plane]
+        expired = expired_workers(workers, connected, settings.parallel)
+        for line in worker_advice(planes[0], expired):
+            screen.say(line)
 
 
 def _run(
@@ -345,7 +352,7 @@ def _confirm(settings: ChangesNodes, screen: Screen, plans: list[HostPlan]) -> N
             screen.say(line)
     if not changed or settings.yes:
         return
-    count = counted(len(changed), "host")
+    count = counted(len({plan.host.name for plan in changed}), "host")
     if not (sys.stdin and sys.stdin.isatty()) or settings.json:
         raise NotConfirmed(count=count)
     try:
@@ -365,9 +372,11 @@ def _interrupts_told(plans: list[HostPlan], watcher: "_Watcher") -> Iterator[Non
         yield
     except KeyboardInterrupt:
         hosts: dict[str, list[str]] = {}
-        for plan in plans:
-            state = watcher.states.get(plan.host.name, "not-started" if plan.steps else "unchanged")
-            hosts.setdefault(state, []).append(plan.host.name)
+        busy = {plan.host.name for plan in plans if plan.steps}
+        for name in dict.fromkeys(plan.host.name for plan in plans):
+            begun = "failed" if name in watcher.doing else "not-started"
+            state = watcher.states.get(name, begun if name in busy else "unchanged")
+            hosts.setdefault(state, []).append(name)
         details = "\n".join(f"{state}: {', '.join(names)}" for state, names in hosts.items())
         raise RunInterrupted(details=details) from None
 
@@ -377,18 +386,18 @@ class _Watcher:
 
     def __init__(self, screen: Screen, log: TextIO) -> None:
         self._screen, self._file = screen, log
-        self._doing: dict[str, str] = {}
+        self.doing: dict[str, str] = {}  # of the hosts that have begun
         self.states: dict[str, State] = {}  # of the hosts that have ended
         self._one_at_a_time = threading.RLock()
 
     def step(self, host: str, step: Step, number: int, of: int) -> None:
         with self._one_at_a_time:
-            self._doing[host] = f"{number} of {of}: {step.name}"
-            self._screen.follow(host, self._doing[host], number - 1, of)
+            self.doing[host] = f"{number} of {of}: {step.name}"
+            self._screen.follow(host, self.doing[host], number - 1, of)
 
     def sent(self, host: str, done: int, total: int) -> None:
         with self._one_at_a_time:
-            self._screen.follow(host, self._doing[host], done, total)
+            self._screen.follow(host, self.doing[host], done, total)
 
     def ended(self, outcome: Outcome) -> None:
         where = f" in the step {outcome.step}: {outcome.reason}" if outcome.step else ""
@@ -423,7 +432,9 @@ def _log(name: str) -> Iterator[TextIO]:
 
 
 def _report(outcomes: list[Outcome], plans: list[HostPlan], run: Run, screen: Screen) -> None:
-    notes = {plan.host.name: list(plan.notes) for plan in plans}
+    notes: dict[str, list[str]] = {}
+    for plan in plans:
+        notes.setdefault(plan.host.name, []).extend(plan.notes)
     document = {
         "run": run.name,
         "hosts": [

@@ -29,6 +29,7 @@ from kbuild.nodes.api import (
     not_root,
     obeying,
     plan_renewal,
+    plan_repair,
     plan_undo,
     read_stored,
     survey_control_planes,
@@ -59,6 +60,8 @@ def renewal_of(settings: NodesRenewSettings) -> ControlPlanner:
             users=settings.kubeconfig_for,
             may_shorten=settings.allow_shorter,
         )
+        if any(each.needs_repair for each in planes):
+            return plan_repair(planes, wishes)
         plans, refused = plan_renewal(planes, wishes)
         if not refused:
             refused = unhealthy(planes, connected, _PATIENCE)

@@ -18,11 +18,18 @@ class Renewal:
     renew: list[str]
     files: list[str]
     etcd: list[str]
+    make: list[str]
 
     @property
     def kubeconfigs(self) -> list[str]:
         """Return the kubeconfigs among the files; kubelet.conf is none, kubelet renews its own."""
         return [file for file in self.files if file.endswith(".conf")]
+
+    def making(self, name: str, directory: str, config: str) -> tuple[str, ...]:
+        """Return the words that make a kubeconfig, such as ``kubelet``; none if it cannot."""
+        return tuple(
+            word.format(name=name, directory=directory, config=config) for word in self.make
+        )
 
 
 @cache

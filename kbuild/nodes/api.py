@@ -26,6 +26,7 @@ from kbuild.nodes.renew.backups import KeptBackup, list_backups
 from kbuild.nodes.renew.facts import ControlPlane, survey_control_planes
 from kbuild.nodes.renew.health import Prover, leader_last, unhealthy
 from kbuild.nodes.renew.plan import RenewWishes, plan_renewal
+from kbuild.nodes.renew.repair import plan_repair
 from kbuild.nodes.renew.stored import (
     Change,
     StoredConfiguration,
@@ -38,6 +39,7 @@ from kbuild.nodes.renew.stored import (
     with_restored,
 )
 from kbuild.nodes.renew.undo import Backup, UndoWishes, choose_backup, plan_undo
+from kbuild.nodes.renew.workers import expired_workers, worker_advice
 from kbuild.nodes.rollback import plan_rollback
 from kbuild.nodes.runner import Run, Watcher, carry_out, run_name
 from kbuild.nodes.survey import survey
@@ -78,6 +80,7 @@ __all__ = [
     "choose_backup",
     "connections",
     "demand_idle",
+    "expired_workers",
     "for_reports",
     "is_changed",
     "leader_last",
@@ -86,6 +89,7 @@ __all__ = [
     "obeying",
     "plan_install",
     "plan_renewal",
+    "plan_repair",
     "plan_rollback",
     "plan_undo",
     "read_hosts",
@@ -97,4 +101,5 @@ __all__ = [
     "with_change",
     "with_notes",
     "with_restored",
+    "worker_advice",
 ]

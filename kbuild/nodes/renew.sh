@@ -17,6 +17,8 @@ control_plane() {
   done
   process kubelet
   certificates
+  kubelet_clients
+  stored_leaf
   for each in ca front-proxy-ca etcd/ca; do
     [ -f "$kubernetes/pki/$each.key" ] || printf 'missing=pki/%s.key\n' "$each"
   done
@@ -90,6 +92,57 @@ certificates() {
   done
 }
 
+# The client certificates with which kubelet may start, without their keys: the one that it has
+# rotated last, and the one that kubelet.conf names or has in it.
+kubelet_clients() {
+  conf=$kubernetes/kubelet.conf
+  current=$kubelet_files/pki/kubelet-client-current.pem
+  one node "$(hostname 2>/dev/null || cat /proc/sys/kernel/hostname)"
+  [ -f "$conf" ] && has_rotated && printf 'kubelet_conf=rotated\n'
+  named=$(value_of client-certificate "$conf")
+  [ "$named" = "$current" ] && named=
+  for each in "$current" "$named"; do
+    [ -n "$each" ] && [ -f "$each" ] || continue
+    printf 'kubelet_client=%s %s\n' "$(stat -L -c %Y "$each")" "$(certificate_in "$each" | base64 -w 0)"
+  done
+  data=$(value_of client-certificate-data "$conf")
+  [ -z "$data" ] || printf 'kubelet_client=%s %s\n' "$(stat -c %Y "$conf")" "$data"
+}
+
+# The first value of a key in a kubeconfig: value_of KEY FILE
+value_of() {
+  line=$(grep -s "^ *$1: " "$2" | head -n 1)
+  line=${line#*: }
+  line=${line#[\"\']}
+  printf '%s' "${line%[\"\']}"
+}
+
+# The first certificate in a file that may have a key, too.
+certificate_in() {
+  inside=
+  while read -r line; do
+    case $line in *'BEGIN CERTIFICATE'*) inside=yes ;; esac
+    [ -n "$inside" ] && printf '%s\n' "$line"
+    case $line in *'END CERTIFICATE'*) return 0 ;; esac
+  done <"$1"
+}
+
+# Whether kubelet.conf names the file to which kubelet writes each new certificate.
+has_rotated() {
+  for each in client-certificate client-key; do
+    [ "$(value_of "$each" "$kubernetes/kubelet.conf")" = "$kubelet_files/pki/kubelet-client-current.pem" ] || return 1
+  done
+}
+
+# How long certificates are valid, as the newest backup tells that has the stored configuration.
+stored_leaf() {
+  newest=
+  for each in "$backups"/*/kubeadm-config.yaml; do
+    [ -f "$each" ] && newest=$each
+  done
+  [ -z "$newest" ] || one stored_leaf "$(value_of certificateValidityPeriod "$newest")"
+}
+
 # etcdctl of the node, or that in the container of etcd, which is static in its official image.
 etcdctl_path() {
   command -v etcdctl && return 0
@@ -102,8 +155,9 @@ etcdctl_path() {
 
 # The server that kubeconfigs of this node use, and whether it is an address of the node itself.
 endpoint() {
-  line=$(grep -s '^ *server: ' "$kubernetes/kubelet.conf" | head -n 1)
-  server=${line##*server: }
+  server=$(value_of server "$kubernetes/kubelet.conf")
+  # Somebody may have moved it away to repair an expired node.
+  [ -n "$server" ] || server=$(value_of server "$kubernetes/admin.conf")
   printf 'server=%s\n' "$server"
   name=${server#*://}
   name=${name%/*}
@@ -191,7 +245,8 @@ has_base() {
 }
 
 # Keep /etc/kubernetes and the rest of a node that a renewal needs:
-# keep GENERATION KUBELET-CONFIGMAP KUBECTL ETCDCTL, the last two may be empty
+# keep GENERATION KUBELET-CONFIGMAP KUBECTL ETCDCTL [DATA], KUBECTL and ETCDCTL may be empty; then
+# DATA is the directory of etcd, which is kept if etcd does not run
 keep() {
   part=$backups/$1.part
   rm -rf "$part" && mkdir -p "$part/kubelet" || fail "$part cannot be made: no space?"
@@ -201,7 +256,7 @@ keep() {
     [ -e "$kubelet_files/$each" ] && copy_tree "$kubelet_files/$each" "$part/kubelet/$each"
   done
   keep_config_maps "$part" "$2" "$3"
-  keep_etcd "$part" "$4"
+  if [ -n "${5-}" ] && has_room_for "$5"; then keep_data "$part" "$5"; else keep_etcd "$part" "$4"; fi
   (cd "$part" && list=$(sums .) && printf '%s\n' "$list" >sha256) || no_backup "$part" "it cannot be written: no space?"
   for tree in kubernetes:"$kubernetes" kubelet/pki:"$kubelet_files/pki"; do
     same_tree "${tree#*:}" "$part/${tree%%:*}"
@@ -248,6 +303,22 @@ keep_etcd() {
   rm -f -- "$1/etcd.db.part"
 }
 
+# Keep the data of etcd, which changes while etcd runs: keep_data PART DIRECTORY
+keep_data() {
+  mkdir -p "$1/etcd" || no_backup "$1" "it cannot be written: no space?"
+  if [ -d "$2/member" ] && [ -z "$(processes_of etcd)" ]; then
+    copy_tree "$2/member" "$1/etcd/member"
+    [ -n "$(processes_of etcd)" ] || return 0
+  fi
+  rm -rf "$1/etcd"
+  printf '%s\n' "a snapshot of etcd" >>"$1/missing"
+}
+
+# has_room_for DIRECTORY
+has_room_for() {
+  [ "$(free_kib "$backups")" -gt "$(($(size_of "$1") + 65536))" ]
+}
+
 # etcd_client ETCDCTL WORD...
 etcd_client() {
   client=$1
@@ -258,7 +329,7 @@ etcd_client() {
 
 # The renewal has ended.
 finish() {
-  rm -f -- "$base" "$base.renewed" "$run"/*.before
+  rm -f -- "$base" "$base.renewed" "$base".*.conf "$run"/*.before
 }
 
 unfinished_base() {
@@ -326,6 +397,116 @@ renew_certificates() {
 has_renewed() {
   [ "$(cat "$base.renewed" 2>/dev/null)" = "$1" ] || fail "kubeadm has not renewed all"
 }
+
+# --- repair --------------------------------------------------------------------------------------
+
+# Renew with a configuration, because kubeadm cannot read that of the cluster:
+# renew_without_cluster GENERATION DIRECTORY CONFIGURATION KUBEADM WORD...
+renew_without_cluster() {
+  generation=$1 directory=$2
+  configure "$2" "$3"
+  shift 3
+  (renew_certificates "$generation" "$@") || { rm -rf "$directory"; exit 1; }
+  rm -rf "$directory"
+}
+
+configure() {
+  rm -rf "$1" && mkdir -p "$1" && chmod 700 "$1" && printf '%s' "$2" >"$1/kubeadm.yaml" ||
+    fail "$1/kubeadm.yaml cannot be written: no space?"
+}
+
+# Have kubeadm make a kubeconfig that it does not renew:
+# make_kubeconfig GENERATION FILE DIRECTORY CONFIGURATION KUBEADM WORD...
+make_kubeconfig() {
+  generation=$1 file=$2 directory=$3
+  configure "$3" "$4"
+  shift 4
+  (made_kubeconfig "$@") || { rm -rf "$directory"; exit 1; }
+  rm -rf "$directory"
+  printf '%s\n' "$generation" >"$base.$file" || fail "$base.$file cannot be written: no space?"
+}
+
+made_kubeconfig() {
+  said=$("$@" 2>&1 </dev/null) || fail "kubeadm failed: $(last_line "$said")"
+  for each in client-certificate-data client-key-data; do
+    [ -n "$(value_of "$each" "$directory/$file")" ] || fail "kubeadm made a $file without $each"
+  done
+  if [ "$file" = kubelet.conf ] && has_rotated; then
+    give_kubelet "$directory/$file"
+    return
+  fi
+  # Without it, kubelet takes the certificate in kubelet.conf.
+  [ "$file" != kubelet.conf ] || rm -f -- "$kubelet_files/pki/kubelet-client-current.pem"
+  copy_all "$directory/$file" "$kubernetes/.kbuild-$file" && mv -f -- "$kubernetes/.kbuild-$file" "$kubernetes/$file" ||
+    fail "$kubernetes/$file cannot be written: no space?"
+}
+
+# Give kubelet the certificate and the key of a kubeconfig as one that it has rotated itself.
+give_kubelet() {
+  mkdir -p "$kubelet_files/pki" || fail "$kubelet_files/pki cannot be made"
+  new=$kubelet_files/pki/kubelet-client-$(date -u +%Y-%m-%d-%H-%M-%S).pem
+  for each in client-certificate-data client-key-data; do
+    value_of "$each" "$1" | base64 -d || fail "$each of a new kubelet.conf cannot be read"
+  done >"$new.part" && mv -f -- "$new.part" "$new" || fail "$new cannot be written: no space?"
+  link=$kubelet_files/pki/kubelet-client-current.pem
+  rm -f -- "$link.part" && ln -s "$new" "$link.part" && mv -f -- "$link.part" "$link" || fail "$link cannot be written"
+}
+
+# Whether kubeadm has made a kubeconfig in the repair with this backup: has_made GENERATION FILE
+has_made() {
+  [ "$(cat "$base.$2" 2>/dev/null)" = "$1" ] || fail "kubeadm has not made $2"
+}
+
+# Restart kubelet, which static pods survive.
+restart_kubelet() {
+  if command -v systemctl >/dev/null 2>&1; then
+    systemctl reset-failed kubelet 2>/dev/null
+    said=$(systemctl restart kubelet 2>&1 </dev/null) || fail "kubelet cannot be started: $(last_line "$said")"
+  elif command -v rc-service >/dev/null 2>&1; then
+    said=$(rc-service kubelet restart 2>&1 </dev/null) || fail "kubelet cannot be started: $(last_line "$said")"
+  else
+    fail "kubelet cannot be restarted: neither systemctl nor rc-service is here"
+  fi
+}
+
+# Whether kubelet was started after its certificate was written.
+kubelet_is_new() {
+  started=$(process kubelet)
+  [ -n "$started" ] || fail "kubelet does not run"
+  for each in "$kubernetes/kubelet.conf" "$kubelet_files/pki/kubelet-client-current.pem"; do
+    [ ! -f "$each" ] || [ "${started##* }" -gt "$(stat -L -c %Y "$each")" ] || fail "kubelet has not read $each"
+  done
+}
+
+# Whether kubelet stays: one that cannot use its certificate ends at once. kubelet_stays SECONDS
+kubelet_stays() {
+  left=$1 same=0 last=
+  while [ "$left" -gt 0 ]; do
+    now=$(processes_of kubelet)
+    if [ -n "$now" ] && [ "$now" = "$last" ]; then same=$((same + 1)); else same=0; fi
+    [ "$same" -ge 5 ] && return 0
+    last=$now
+    left=$((left - 1))
+    sleep 1
+  done
+  fail "kubelet does not stay: see \`journalctl -u kubelet\` there"
+}
+
+# Whether a component was started after the files were written that it reads, and has stayed:
+# has_read NAME SECONDS FILE...
+has_read() {
+  name=$1 age=$2
+  shift 2
+  started=$(process "$name")
+  [ -n "$started" ] && [ "$(printf '%s\n' "$started" | wc -l)" -eq 1 ] || fail "$name does not run"
+  for each in "$@"; do
+    [ ! -f "$kubernetes/$each" ] || [ "${started##* }" -gt "$(stat -c %Y "$kubernetes/$each")" ] ||
+      fail "$name has not read $each"
+  done
+  [ "$(($(date +%s) - ${started##* }))" -ge "$age" ] || fail "$name may end again"
+}
+
+# --- restarts ------------------------------------------------------------------------------------
 
 # Replace lines of a manifest, at once, which makes kubelet restart the pod:
 # rewrite NAME SOURCE SHA256-OF-SOURCE SHA256-NOW LINE REMOVED TEXT SHA256-AFTERWARDS

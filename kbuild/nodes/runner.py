@@ -79,6 +79,7 @@ class _Progress:
     watcher: Watcher
     prove: Prove
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    last: Mapping[str, HostPlan] = field(default_factory=dict)  # of the plans of each host
     is_interrupted: bool = False
 
     @property
@@ -89,9 +90,10 @@ class _Progress:
     def interrupt(self) -> None:
         self.is_interrupted = True
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, outcome: Outcome, plan: HostPlan | None = None) -> None:
         self.outcomes[outcome.host] = outcome
-        self.watcher.ended(outcome)
+        if outcome.state != "changed" or self.last[outcome.host] is plan:
+            self.watcher.ended(outcome)
 
     def lock(self, connection: Connection) -> None:
         take_lock(
@@ -116,16 +118,19 @@ def carry_out(
 ) -> tuple[Outcome, ...]:
     """Carry out plans, the first host alone, then several at a time; return what became of each.
 
+    If only one host is changed at a time, it may have several plans, with others between them.
     Raises HostsLocked before anything is changed. An interrupted run ends the steps that go on,
     and gives the locks back.
     """
     progress = _Progress(run=run, watcher=watcher, prove=prove)
     busy = [plan for plan in plans if plan.steps]
-    for plan in plans:
-        if not plan.steps:
-            progress.outcomes[plan.host.name] = Outcome(host=plan.host.name, state="unchanged")
-    locked = plans if run.locks_all and busy else busy
-    with_lock = [connections[plan.host.name] for plan in locked]
+    progress.last = {plan.host.name: plan for plan in busy}
+    names = tuple(dict.fromkeys(plan.host.name for plan in plans))
+    for name in names:
+        if name not in progress.last:
+            progress.outcomes[name] = Outcome(host=name, state="unchanged")
+    locked = names if run.locks_all and busy else progress.last
+    with_lock = [connections[name] for name in locked]
     try:
         lock_hosts(with_lock, progress)
         for batch in (busy[:1], busy[1:]):
@@ -134,7 +139,7 @@ def carry_out(
         at_once(
             with_lock, lambda each: release_lock(each, run.name), run.parallel, progress.interrupt
         )
-    return tuple(progress.outcomes[plan.host.name] for plan in plans)
+    return tuple(progress.outcomes[name] for name in names)
 
 
 def _at_once(items: Sequence[T], do: Callable[[T], None], progress: _Progress) -> None:
@@ -143,12 +148,17 @@ def _at_once(items: Sequence[T], do: Callable[[T], None], progress: _Progress) -
 
 def _host(plan: HostPlan, connections: Mapping[str, Connection], progress: _Progress) -> None:
     name = plan.host.name
-    if name in progress.outcomes:  # it could not be locked
+    before = progress.outcomes.get(name)
+    if before is not None and before.state != "changed":  # it could not be locked, or has failed
         return
-    if progress.is_stopped:
-        progress.end(Outcome(host=name, state="not-started", todo=_AGAIN))
+    if not progress.is_stopped:
+        progress.end(_steps(plan, connections[name], progress), plan)
+    elif before is None:
+        progress.end(Outcome(host=name, state="not-started", todo=_AGAIN), plan)
     else:
-        progress.end(_steps(plan, connections[name], progress))
+        reason, step = "the run stopped before this step", plan.steps[0].name
+        outcome = Outcome(host=name, state="failed", step=step, reason=reason, todo=_AGAIN)
+        progress.end(outcome, plan)
 
 
 def _steps(plan: HostPlan, connection: Connection, progress: _Progress) -> Outcome:

@@ -2,10 +2,11 @@
 
 import base64
 import binascii
+import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 
 from packaging.version import InvalidVersion, Version
@@ -34,6 +35,11 @@ READS = MappingProxyType(
         "kube-scheduler": ("scheduler.conf",),
     }
 )
+# What a control plane cannot work without. The other files end without an outage.
+_ESSENTIAL = {each for files in READS.values() for each in files} - {"pki/front-proxy-client.crt"}
+_CAS = ("pki/ca.crt", "pki/front-proxy-ca.crt", "pki/etcd/ca.crt")
+REPAIR = "-repair-renew"  # how the name of a backup ends that a repair has made
+KUBELET = "kubelet's client certificate"
 _TRIAL = """\
 apiVersion: {api}
 kind: InitConfiguration
@@ -44,7 +50,8 @@ apiVersion: {api}
 kind: ClusterConfiguration
 kubernetesVersion: {version}
 """
-_SOCKET = "/run/kbuild/none.sock"
+_DURATION = re.compile(r"(?:(\d{1,7})h)?(?:(\d{1,7})m)?(?:(\d{1,7})s)?")
+SOCKET = "/run/kbuild/none.sock"
 _STARTING = 30  # seconds that kubelet may need to start a component
 _ASK_AGAIN = "see what is wrong there; the same command asks again"
 
@@ -75,7 +82,9 @@ class ControlPlane:
     ``base`` is the backup of a renewal that was begun and has no end. ``drained`` is the port to
     which a run that did not end still rejects connections. ``unreadable`` are certificates that
     cannot be read, and why. ``is_stored`` tells whether the cluster stores that lifetime, and the
-    kubeadm was built for another.
+    kubeadm was built for another. ``kubelet`` are the client certificates of kubelet,
+    ``is_rotated`` tells whether kubelet.conf names the file of those that kubelet rotates.
+    ``node`` is the name of the node in the cluster.
     """
 
     facts: HostFacts
@@ -96,6 +105,34 @@ class ControlPlane:
     drained: str = ""
     unreadable: Mapping[str, str] = field(default_factory=dict)
     is_stored: bool = False
+    kubelet: tuple[Stored, ...] = ()
+    is_rotated: bool = True
+    node: str = ""
+
+    @property
+    def now(self) -> datetime:
+        """Return the time on the node."""
+        return datetime.fromtimestamp(self.facts.clock, UTC)
+
+    @property
+    def ended(self) -> Mapping[str, datetime]:
+        """Return what has ended that it cannot work without, with its end."""
+        found = ended_of(self.certificates, self.now)
+        end = min((each.facts.not_after for each in self.kubelet), default=self.now)
+        if end < self.now:
+            found[KUBELET] = end
+        return found
+
+    @property
+    def needs_repair(self) -> bool:
+        """Tell whether it cannot be renewed while it serves, or a repair was begun."""
+        return bool(self.ended) or self.base.endswith(REPAIR)
+
+    @property
+    def ended_cas(self) -> tuple[str, ...]:
+        """Return the CAs that have ended."""
+        stored = self.certificates
+        return tuple(f for f in _CAS if f in stored and stored[f].facts.not_after <= self.now)
 
     @property
     def name(self) -> str:
@@ -138,6 +175,12 @@ def survey_control_planes(
 
     at_once(facts, ask, parallel)
     return sorted(found, key=lambda each: each.name), sorted(refused, key=lambda each: each.host)
+
+
+def ended_of(certificates: Mapping[str, Stored], now: datetime) -> dict[str, datetime]:
+    """Return which certificates have ended that a control plane cannot work without."""
+    ends = {f: each.facts.not_after for f, each in certificates.items() if f in _ESSENTIAL}
+    return {file: end for file, end in ends.items() if end <= now}
 
 
 def certificates_of(values: Mapping[str, list[str]]) -> dict[str, Stored]:
@@ -183,6 +226,11 @@ def _once_started(facts: HostFacts, connection: Connection) -> ControlPlane:
         time.sleep(1)
 
 
+def kubelet_now(connection: Connection) -> tuple[Stored, ...]:
+    """Return the client certificates of a kubelet as they are now; raises CallFailed."""
+    return kubelet_of(values_of(connection.call(call("kubelet_clients"))))
+
+
 def _control_plane(facts: HostFacts, connection: Connection) -> ControlPlane:
     values = values_of(connection.call(call("control_plane"), timeout=120))
     certificates, unreadable = _certificates(values)
@@ -190,7 +238,7 @@ def _control_plane(facts: HostFacts, connection: Connection) -> ControlPlane:
     def one(name: str) -> str:
         return first_of(values, name)
 
-    return ControlPlane(
+    found = ControlPlane(
         facts=facts,
         manifests=manifests_of(values),
         certificates=certificates,
@@ -208,7 +256,42 @@ def _control_plane(facts: HostFacts, connection: Connection) -> ControlPlane:
         backups=tuple(sorted(values.get("backup", ()))),
         drained=one("drained"),
         unreadable=unreadable,
+        kubelet=kubelet_of(values),
+        is_rotated=one("kubelet_conf") == "rotated",
+        node=_node(values),
     )
+    return _as_stored(found, one("stored_leaf"))
+
+
+def kubelet_of(values: Mapping[str, list[str]]) -> tuple[Stored, ...]:
+    """Return the certificates that the function ``kubelet_clients`` prints, if they are some."""
+    lines = values.get("kubelet_client", ())
+    named = [f"kubelet-{number} {line}" for number, line in enumerate(lines)]
+    return tuple(_certificates({"certificate": named})[0].values())
+
+
+def _node(values: Mapping[str, list[str]]) -> str:
+    """Return the name of a node as its certificate says, or that of the host, as kubeadm does."""
+    prefix = "system:node:"
+    names = [each.facts.common_name for each in kubelet_of(values)]
+    found = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+    return (found or [first_of(values, "node").lower()])[0]
+
+
+def _as_stored(plane: ControlPlane, text: str) -> ControlPlane:
+    """Return an expired control plane with the lifetime that its cluster stores, if it is longer.
+
+    ``text`` is from a backup, and as Go writes durations. A shorter one may be the default that
+    kubeadm stores by itself.
+    """
+    match = _DURATION.fullmatch(text)
+    if not (
+        match and plane.needs_repair and configuration_of(Version(plane.facts.version)).validity
+    ):
+        return plane
+    hours, minutes, seconds = (int(each or 0) for each in match.groups())
+    stored = timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    return replace(plane, lifetime=max(plane.lifetime, stored))
 
 
 def _lifetime(facts: HostFacts, connection: Connection) -> timedelta:
@@ -222,7 +305,7 @@ def _lifetime(facts: HostFacts, connection: Connection) -> timedelta:
     except InvalidVersion as error:
         message = "its kubeadm does not say which version it is"
         raise ValueError(message) from error
-    text = _TRIAL.format(api=api, socket=_SOCKET, version=facts.version)
+    text = _TRIAL.format(api=api, socket=SOCKET, version=facts.version)
     values = values_of(connection.call(call("trial", facts.target, text), timeout=120))
     issued = read_certificate(base64.b64decode(values["issued"][0]))
     return issued.not_after - datetime.fromtimestamp(facts.clock, tz=issued.not_after.tzinfo)

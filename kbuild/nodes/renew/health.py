@@ -9,12 +9,15 @@ from datetime import UTC, datetime, timedelta
 
 from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed
 from kbuild.nodes.model import Proof, Refusal
-from kbuild.nodes.renew.facts import ControlPlane, read_again
+from kbuild.nodes.renew.facts import KUBELET, ControlPlane, kubelet_now, read_again
 from kbuild.nodes.renew.manifest import BadManifest
 from kbuild.nodes.served import NotServed, get, served_certificate
 
 PATIENCE = 120  # seconds that a component may take until it is healthy
 _PAUSE = 0.3
+# How many times as long some proofs may take: kubelet waits for up to five minutes before it starts
+# again what has failed.
+_PATIENCE = {"recovered": 3}
 # A certificate may end this much earlier or later than what its kubeadm would issue now.
 TOLERANCE = timedelta(days=1)
 _PEERS = re.compile(rb"^etcd_network_active_peers\{[^}]*\}", re.MULTILINE)
@@ -26,6 +29,8 @@ _UNSEEN = {
     "serves": "{} does not serve its new certificate",
     "healthy": "{} is not healthy",
     "cluster": "not all of {} are healthy",
+    "recovered": "not all of {} are healthy",
+    "kubelet": "the client certificate of kubelet cannot be read{}",
 }
 _FORWARDING = "allow AllowTcpForwarding in its sshd: its ports are seen through ssh"
 _TODO = "wait until it is healthy, or repair it; see `crictl logs` or `docker logs` there"
@@ -184,13 +189,16 @@ class Prover:
             "serves": self._serves,
             "healthy": self._healthy,
             "cluster": self._cluster,
+            "recovered": self._cluster,
+            "kubelet": self._kubelet,
         }
         look = looks[proof.kind]
         what = _UNSEEN[proof.kind].format(", ".join(proof.arguments))
-        self._patiently(lambda: look(connection, *proof.arguments), what)
+        patience = self.patience * _PATIENCE.get(proof.kind, 1)
+        self._patiently(lambda: look(connection, *proof.arguments), what, patience)
 
-    def _patiently(self, look: Callable[[], None], what: str) -> None:
-        deadline = time.monotonic() + self.patience
+    def _patiently(self, look: Callable[[], None], what: str, patience: float) -> None:
+        deadline = time.monotonic() + patience
         while True:
             try:
                 look()
@@ -216,6 +224,20 @@ class Prover:
             if not is_fresh(end, now, plane.lifetime):
                 expected = (now + plane.lifetime).date()
                 message = f"/etc/kubernetes/{file} ends {end.date()}, and {expected} was expected"
+                raise CallFailed(message, "")
+
+    def _kubelet(self, connection: Connection) -> None:
+        plane = self.planes[connection.host.name]
+        now = datetime.now(UTC)
+        found = kubelet_now(connection)
+        if not found:
+            message = "kubelet has no client certificate"
+            raise CallFailed(message, "")
+        for each in found:
+            if not is_fresh(each.facts.not_after, now, plane.lifetime):
+                expected = (now + plane.lifetime).date()
+                ends = each.facts.not_after.date()
+                message = f"{KUBELET} ends {ends}, and {expected} was expected"
                 raise CallFailed(message, "")
 
     def _serves(self, connection: Connection, component: str) -> None:

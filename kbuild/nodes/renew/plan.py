@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from packaging.version import Version
 
@@ -54,12 +54,12 @@ def plan_renewal(
         for plane in planes
         for refusal in (
             *(*unready(plane), *_unrecorded(plane)),
-            *(*_unrenewable(plane, wishes), *_skewed(plane, planes)),
+            *(*unrenewable(plane, wishes), *skewed(plane, planes)),
         )
     ]
     if refused:
         return [], refused
-    return [_plan(plane, planes, wishes) for plane in planes], []
+    return [plan_rolling(plane, planes, wishes) for plane in planes], []
 
 
 def of_renewal(backup: str) -> bool:
@@ -67,11 +67,14 @@ def of_renewal(backup: str) -> bool:
     return backup.endswith(RENEWAL) and UNDO not in backup
 
 
-def unready(plane: ControlPlane, *, may_be_down: bool = False) -> Iterator[Refusal]:
+def unready(
+    plane: ControlPlane, *, may_be_down: bool = False, is_expired: bool = False
+) -> Iterator[Refusal]:
     """Yield why the components of a control plane must not be restarted."""
 
     yield from unsafe(plane.facts)
-    if len(plane.processes.get("kubelet", ())) != 1:
+    # It may be seen twice, while it starts another program.
+    if not plane.processes.get("kubelet") and not is_expired:
         yield plane.refusal("kubelet does not run", "start it; see `journalctl -u kubelet` there")
     if plane.pods != MANIFESTS:
         reason = f"kubelet reads manifests from {plane.pods or 'nowhere'}, not from {MANIFESTS}"
@@ -116,13 +119,14 @@ def _unrecorded(plane: ControlPlane) -> Iterator[Refusal]:
         return
     if issues and abs(plane.lifetime - timedelta(days=issues.leaf_years * 365)) > TOLERANCE:
         reason = (
-            f"its kubeadm issues certificates of {_years(plane)} for trial, and"
+            f"its kubeadm issues certificates of {days(plane)} for trial, and"
             f" {issues.leaf_years} years were recorded when it was installed"
         )
         yield plane.refusal(reason, "see `kbuild check` of its release, and install it again")
 
 
-def _unrenewable(plane: ControlPlane, wishes: RenewWishes) -> Iterator[Refusal]:
+def unrenewable(plane: ControlPlane, wishes: RenewWishes) -> Iterator[Refusal]:
+    """Yield why the kubeadm of a control plane cannot renew its certificates as wished."""
     for key in plane.missing:
         if key == "pki/etcd/ca.key" and "etcd" not in plane.manifests:
             continue
@@ -132,7 +136,7 @@ def _unrenewable(plane: ControlPlane, wishes: RenewWishes) -> Iterator[Refusal]:
     yield from _damaged(plane)
     for file in plane.renewed:
         end = plane.certificates[file].facts.not_after
-        new = _now(plane) + plane.lifetime
+        new = plane.now + plane.lifetime
         if end > new + TOLERANCE and not wishes.may_shorten:
             reason = f"{file} ends {end.date()}, and this kubeadm would make that {new.date()}"
             todo = "install the kubeadm of your release first, or give --allow-shorter"
@@ -153,7 +157,9 @@ def _damaged(plane: ControlPlane) -> Iterator[Refusal]:
                 yield plane.refusal(reason, todo)
 
 
-def _skewed(plane: ControlPlane, planes: Sequence[ControlPlane]) -> Iterator[Refusal]:
+def skewed(plane: ControlPlane, planes: Sequence[ControlPlane]) -> Iterator[Refusal]:
+    """Yield why the clock of a control plane must be set first."""
+
     def skew(each: ControlPlane) -> float:
         return each.facts.clock - each.facts.asked_at
 
@@ -166,12 +172,11 @@ def _skewed(plane: ControlPlane, planes: Sequence[ControlPlane]) -> Iterator[Ref
         yield plane.refusal(reason, "set the clocks")
 
 
-def _now(plane: ControlPlane) -> datetime:
-    return datetime.fromtimestamp(plane.facts.clock, UTC)
-
-
-def _plan(plane: ControlPlane, planes: Sequence[ControlPlane], wishes: RenewWishes) -> HostPlan:
-    stale = [f for f in plane.renewed if not _is_new(plane, f)]
+def plan_rolling(
+    plane: ControlPlane, planes: Sequence[ControlPlane], wishes: RenewWishes
+) -> HostPlan:
+    """Return the plan that renews one control plane while the others carry on."""
+    stale = stale_of(plane)
     waiting = [each for each in plane.manifests if stale or needs_restart(plane, each)]
     begun = plane.base if of_renewal(plane.base) else ""
     steps = list(accept_again(plane))
@@ -185,7 +190,7 @@ def _plan(plane: ControlPlane, planes: Sequence[ControlPlane], wishes: RenewWish
             steps.append(_renew_step(plane, generation))
         restarts = [restart_step(plane, each, wishes.at, generation) for each in waiting]
         steps += drained(plane, planes, restarts, is_wanted=wishes.drain)
-    steps += [_copy_step(user, wishes.at) for user in wishes.users]
+    steps += [copy_step(user, wishes.at) for user in wishes.users]
     if waiting or begun:
         steps.append(settled_step([each.name for each in planes]))
     return HostPlan(
@@ -193,8 +198,10 @@ def _plan(plane: ControlPlane, planes: Sequence[ControlPlane], wishes: RenewWish
     )
 
 
-def _is_new(plane: ControlPlane, file: str) -> bool:
-    return is_fresh(plane.certificates[file].facts.not_after, _now(plane), plane.lifetime)
+def stale_of(plane: ControlPlane) -> list[str]:
+    """Return the files that kubeadm renews, and that end when no new ones would."""
+    ends = {file: plane.certificates[file].facts.not_after for file in plane.renewed}
+    return [f for f, end in ends.items() if not is_fresh(end, plane.now, plane.lifetime)]
 
 
 def needs_restart(plane: ControlPlane, component: str) -> bool:
@@ -254,7 +261,7 @@ def _renew_step(plane: ControlPlane, generation: str) -> Step:
     return Step(
         name="renew",
         what=f"run `kubeadm {' '.join(words)}`",
-        why=f"certificates of {_years(plane)} take the place of those that end earlier",
+        why=f"certificates of {days(plane)} take the place of those that end earlier",
         check=call("has_renewed", generation),
         do=call("renew_certificates", generation, plane.facts.target, *words),
         confirm=call("has_renewed", generation),
@@ -263,7 +270,8 @@ def _renew_step(plane: ControlPlane, generation: str) -> Step:
     )
 
 
-def _years(plane: ControlPlane) -> str:
+def days(plane: ControlPlane) -> str:
+    """Return how long certificates are valid that are issued now."""
     return f"{round(plane.lifetime.total_seconds() / 86400)} days"
 
 
@@ -366,7 +374,8 @@ def why_not_drained(plane: ControlPlane, planes: Sequence[ControlPlane]) -> str:
     return ""
 
 
-def _copy_step(user: str, at: str) -> Step:
+def copy_step(user: str, at: str) -> Step:
+    """Return the step that gives a user a copy of admin.conf."""
     return Step(
         name=f"kubeconfig-{user}",
         what=f"copy admin.conf to ~{user}/.kube/config, and keep the old one",

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, first_of, values_of
 from kbuild.nodes.model import HostPlan, Refusal, Step
@@ -12,6 +12,7 @@ from kbuild.nodes.renew.facts import (
     ControlPlane,
     Stored,
     certificates_of,
+    ended_of,
     manifests_of,
 )
 from kbuild.nodes.renew.manifest import BadManifest, Manifest, restart_edit
@@ -113,13 +114,38 @@ def plan_undo(
     for plane in order:
         others = sorted(healthy - {plane.name})
         healthy.add(plane.name)
-        steps = _steps(plane, planes, chosen[plane.name], wishes)
+        backup = chosen[plane.name]
+        if ended_of(backup.certificates, plane.now):
+            plans.append(_files_only(plane, backup, wishes))
+            continue
+        steps = _steps(plane, planes, backup, wishes)
         if steps:
             seen = healthy_step(others), settled_step(sorted(healthy))
             steps = (seen[0], *steps, seen[1])
         steps = (*accept_again(plane), *steps)
         plans.append(HostPlan(host=plane.facts.host, steps=steps))
     return plans, []
+
+
+def _files_only(plane: ControlPlane, backup: Backup, wishes: UndoWishes) -> HostPlan:
+    """Return the plan that takes back a repair: no component could start with these files."""
+    begun = _begun(plane, backup)
+    if not _differs(plane, backup) and not begun:
+        return HostPlan(host=plane.facts.host, steps=())
+    own = begun or f"{wishes.at}{UNDO}{backup.name}"
+    end = replace(settled_step(()), what="end the undo", why="nothing is restarted", proofs=())
+    steps = (keep_step(plane, own, etcdctl=""), _restore_step(backup.name, own), end)
+    note = (
+        f"certificates of the backup {backup.name} have ended: nothing is restarted with them, and"
+        " kubelet keeps its certificate; the API stops within minutes, and `kbuild nodes renew`"
+        " repairs it again"
+    )
+    return HostPlan(host=plane.facts.host, steps=steps, notes=(note,))
+
+
+def _begun(plane: ControlPlane, backup: Backup) -> str:
+    """Return the backup of an undo that was begun and has no end, if it brings back this one."""
+    return plane.base if plane.base.endswith(UNDO + backup.name) else ""
 
 
 def _refusals(plane: ControlPlane, backup: Backup) -> Iterator[Refusal]:
@@ -142,7 +168,7 @@ def _steps(
     waiting = [c for c in COMPONENTS if c in plane.manifests]
     if not _differs(plane, backup):
         waiting = [c for c in waiting if needs_restart(plane, c)]
-    begun = plane.base if plane.base.endswith(UNDO + backup.name) else ""
+    begun = _begun(plane, backup)
     if not waiting and not begun:
         return ()
     own = begun or f"{wishes.at}{UNDO}{backup.name}"

@@ -131,6 +131,12 @@ def test_what_was_recorded_and_is_issued_is_renewed() -> None:
     assert "renew" in names([replace(plane, facts=facts)])[0]
 
 
+def test_a_kubelet_that_starts_another_program_runs() -> None:
+    plane = control_plane()
+    twice = (*plane.processes["kubelet"], Process(pid=2, started=0))
+    assert "renew" in names([replace(plane, processes={**plane.processes, "kubelet": twice})])[0]
+
+
 def test_an_old_kubeadm_is_called_as_it_knows() -> None:
     old = control_plane()
     plans, _ = plan_renewal(

@@ -41,6 +41,7 @@ class Shell:
         self.manifests = self.kubernetes / "manifests"
         self.state = root / "state"
         self.programs = root / "bin"
+        self.functions = ""  # in place of those of the library
         for folder in (self.manifests, self.state, self.programs, root / "kubelet"):
             folder.mkdir(parents=True)
 
@@ -57,7 +58,7 @@ class Shell:
         }
         settings = "\n".join(f"{name}={shlex.quote(str(value))}" for name, value in names.items())
         path = f"PATH={shlex.quote(str(self.programs))}:$PATH"
-        script = f"{LIBRARY}\n{settings}\n{path}\n{shlex.join(map(str, words))}\n"
+        script = f"{LIBRARY}\n{settings}\n{path}\n{self.functions}\n{shlex.join(map(str, words))}\n"
         done = subprocess.run(
             ["sh", "-s"], input=script, capture_output=True, text=True, check=False, timeout=60
         )

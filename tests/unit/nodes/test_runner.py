@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -359,3 +360,34 @@ def test_so_many_at_once() -> None:
     assert most == 4
     with pytest.raises(ZeroDivisionError):
         at_once([1, 0, 2], lambda each: print(1 // each), 2)  # noqa: T201
+
+
+def phase(fleet: Fleet, number: int, name: str, do: str = "nothing") -> HostPlan:
+    step = Step(
+        name=name, what="", why="", check=call("false"), do=call(do), confirm=call("nothing")
+    )
+    host = fleet.nodes[number].host
+    return HostPlan(host=host, steps=(replace(step, is_fatal=True),))
+
+
+def test_a_host_may_have_several_plans_with_others_between_them(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, 2)
+    plans = [phase(fleet, n, name) for name in ("files", "etcd") for n in (0, 1)]
+    assert fleet.install(plans, parallel=1) == ["changed", "changed"]
+    assert fleet.watcher.said == [
+        *("n1: 1 of 1: files", "n2: 1 of 1: files"),
+        *("n1: 1 of 1: etcd", "n1: changed", "n2: 1 of 1: etcd", "n2: changed"),
+    ]
+
+
+def test_a_failed_plan_stops_all_later_plans_and_tells_where_each_host_stopped(
+    tmp_path: Path,
+) -> None:
+    fleet = Fleet(tmp_path, 3)
+    plans = [phase(fleet, n, "files", "false" if n == 1 else "nothing") for n in (0, 1, 2)]
+    plans += [phase(fleet, n, "etcd") for n in (0, 1, 2)]
+    assert fleet.install(plans, parallel=1) == ["failed", "failed", "not-started"]
+    assert [each.step for each in fleet.outcomes] == ["etcd", "files", ""]
+    assert fleet.outcomes[0].reason == "the run stopped before this step"
+    assert not any("etcd" in line for line in fleet.watcher.said)
+    assert not any(node.lock.exists() for node in fleet.nodes)

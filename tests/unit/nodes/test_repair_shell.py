@@ -1,0 +1,180 @@
+"""The functions of renew.sh that repair an expired node, in a shell."""
+
+import base64
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support import authority
+from tests.unit.nodes.test_renew_shell import NAME, Shell, component, shell
+
+__all__ = ["shell"]
+pytestmark = pytest.mark.slow  # it runs shells
+
+OLD = authority.issue("system:node:n1")
+NEW = authority.issue("system:node:n1", years=100)
+CONFIGURATION = "kind: InitConfiguration\n"
+
+
+@pytest.fixture
+def expired(shell: Shell) -> Shell:
+    """Give a node whose kubelet rotates its certificate, and a kubeadm that makes another."""
+    current = pki(shell) / "kubelet-client-current.pem"
+    first = current.with_name("kubelet-client-2025-01-01-00-00-00.pem")
+    first.write_bytes(OLD.pem + OLD.key_pem)
+    current.symlink_to(first)
+    files = {"client_certificate": str(current), "client_key": str(current)}
+    conf = authority.kubeconfig("default-auth", OLD, OLD, **files)
+    authority.write_kubeconfig(shell.kubernetes / "kubelet.conf", conf)
+    made = shell.root / "made"
+    authority.write_kubeconfig(made, authority.kubeconfig("system:node:n1", NEW, OLD))
+    work = shell.root / "run/repair"
+    shell.program("kubeadm", f'cp "{made}" "{work}/kubelet.conf"; cat "{work}/kubeadm.yaml" >&2')
+    shell("keep", "g1-repair-renew", "kubelet-config", "", "")
+    return shell
+
+
+def pki(shell: Shell) -> Path:
+    return shell.root / "kubelet/pki"
+
+
+def make(shell: Shell, *, good: bool = True) -> str:
+    words = ("g1-repair-renew", "kubelet.conf", shell.root / "run/repair", CONFIGURATION)
+    return shell("make_kubeconfig", *words, "kubeadm", "init", good=good)
+
+
+def test_kubelet_gets_its_certificate_as_if_it_had_rotated_it(expired: Shell) -> None:
+    conf = (expired.kubernetes / "kubelet.conf").read_bytes()
+    make(expired)
+    expired("has_made", "g1-repair-renew", "kubelet.conf")
+    current = pki(expired) / "kubelet-client-current.pem"
+    assert current.is_symlink()
+    assert current.read_bytes() == NEW.pem + NEW.key_pem
+    assert current.resolve().stat().st_mode & 0o777 == 0o600
+    assert (expired.kubernetes / "kubelet.conf").read_bytes() == conf
+    assert not (expired.root / "run/repair").exists()
+    assert not list(pki(expired).glob("*.part"))
+
+
+@pytest.mark.parametrize("has_conf", [True, False])
+def test_a_kubelet_conf_with_its_certificate_in_it_is_replaced(
+    expired: Shell, has_conf: bool
+) -> None:
+    file = expired.kubernetes / "kubelet.conf"
+    file.unlink()
+    if has_conf:
+        authority.write_kubeconfig(file, authority.kubeconfig("system:node:n1", OLD, OLD))
+    make(expired)
+    assert file.read_bytes() == (expired.root / "made").read_bytes()
+    assert file.stat().st_mode & 0o777 == 0o600
+    # kubelet would prefer the old one there.
+    assert not (pki(expired) / "kubelet-client-current.pem").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("kubeadm", "reason"),
+    [
+        ("echo it says why >&2; exit 1", "kubeadm failed: it says why"),
+        ("exit 0", "without client-certificate-data"),
+    ],
+)
+def test_a_kubeadm_that_makes_nothing_changes_nothing(
+    expired: Shell, kubeadm: str, reason: str
+) -> None:
+    before = (pki(expired) / "kubelet-client-current.pem").read_bytes()
+    expired.program("kubeadm", kubeadm)
+    assert reason in make(expired, good=False)
+    assert (pki(expired) / "kubelet-client-current.pem").read_bytes() == before
+    assert "has not made" in expired("has_made", "g1-repair-renew", "kubelet.conf", good=False)
+    assert not (expired.root / "run/repair").exists()
+
+
+def test_renewal_gets_the_configuration_which_does_not_stay(expired: Shell) -> None:
+    log = expired.root / "log"
+    work = expired.root / "run/repair"
+    expired.program("kubeadm", f'cat "{work}/kubeadm.yaml" >"{log}"; echo "$*" >>"{log}"')
+    words = ("renew_without_cluster", "g1-repair-renew", work, CONFIGURATION, "kubeadm", "renew")
+    expired(*words)
+    assert log.read_text() == f"{CONFIGURATION}renew\n"
+    expired("has_renewed", "g1-repair-renew")
+    assert not work.exists()
+    expired("finish")
+    assert not list(expired.state.glob("renewal*"))
+
+
+def test_clients_of_kubelet_are_shown_without_their_keys(expired: Shell) -> None:
+    said = expired("kubelet_clients")
+    assert "kubelet_conf=rotated" in said
+    (line,) = [line for line in said.splitlines() if line.startswith("kubelet_client=")]
+    assert base64.b64decode(line.split(" ")[1]) == OLD.pem
+    file = expired.kubernetes / "kubelet.conf"
+    authority.write_kubeconfig(file, authority.kubeconfig("system:node:n1", NEW, OLD))
+    said = expired("kubelet_clients")
+    assert "rotated" not in said
+    lines = [line for line in said.splitlines() if line.startswith("kubelet_client=")]
+    assert [base64.b64decode(line.split(" ")[1]) for line in lines] == [OLD.pem, NEW.pem]
+    assert base64.b64encode(OLD.key_pem).decode()[:64] not in said
+
+
+def test_the_server_is_known_without_a_kubelet_conf(expired: Shell) -> None:
+    (expired.kubernetes / "kubelet.conf").unlink()
+    assert "server=https://192.0.2.1:6443" in expired("control_plane")
+
+
+def test_the_stored_lifetime_is_that_of_the_newest_backup(expired: Shell) -> None:
+    assert expired("stored_leaf") == ""
+    for name, hours in (("1", "24h"), ("2", "876000h")):
+        folder = expired.state / f"backups/{name}"
+        folder.mkdir()
+        text = f"data:\n  ClusterConfiguration: |\n    certificateValidityPeriod: {hours}0m0s\n"
+        (folder / "kubeadm-config.yaml").write_text(text)
+    assert expired("stored_leaf") == "stored_leaf=876000h0m0s\n"
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_the_data_of_etcd_is_kept_only_while_etcd_does_not_run(
+    shell: Shell, is_running: bool
+) -> None:
+    data = shell.root / "etcd"
+    (data / "member/snap").mkdir(parents=True)
+    (data / "member/snap/db").write_text("data\n")
+    shell("keep_data", make_part(shell, is_running=is_running), data)
+    part = shell.root / "part"
+    assert (part / "etcd/member/snap/db").exists() is not is_running
+    assert (part / "missing").exists() is is_running
+
+
+def make_part(shell: Shell, *, is_running: bool) -> Path:
+    part = shell.root / "part"
+    part.mkdir()
+    # In place of the processes of this machine, which may have an etcd.
+    shell.functions = f"processes_of() {{ {'echo 1 2' if is_running else ':'}; }}"
+    return part
+
+
+def test_a_component_has_read_what_was_written_before_it_started(shell: Shell) -> None:
+    file = shell.kubernetes / "pki/apiserver.crt"
+    with component(shell, NAME):
+        started = time.time()
+        os.utime(file, (started - 60, started - 60))
+        shell("has_read", NAME, 0, "pki/apiserver.crt", "pki/none.crt")
+        assert "may end again" in shell("has_read", NAME, 60, "pki/apiserver.crt", good=False)
+        os.utime(file, (started + 60, started + 60))
+        assert "has not read" in shell("has_read", NAME, 0, "pki/apiserver.crt", good=False)
+    assert "does not run" in shell("has_read", NAME, 0, "pki/apiserver.crt", good=False)
+
+
+def test_kubelet_is_restarted_and_must_stay(shell: Shell) -> None:
+    log = shell.root / "log"
+    shell.program("systemctl", f'echo "$*" >>"{log}"')
+    shell("restart_kubelet")
+    assert log.read_text().splitlines() == ["reset-failed kubelet", "restart kubelet"]
+    shell.program("systemctl", "echo it says why >&2; exit 1")
+    assert shell("restart_kubelet", good=False) == "kubelet cannot be started: it says why"
+    counter = shell.root / "counter"
+    shell.functions = f'processes_of() {{ echo x >>"{counter}"; wc -l <"{counter}"; }}'
+    assert "does not stay" in shell("kubelet_stays", 3, good=False)
+    shell.functions = "processes_of() { echo 1 2; }"
+    shell("kubelet_stays", 8)
