@@ -180,7 +180,7 @@ def survey_control_planes(
 def ended_of(certificates: Mapping[str, Stored], now: datetime) -> dict[str, datetime]:
     """Return which certificates have ended that a control plane cannot work without."""
     ends = {f: each.facts.not_after for f, each in certificates.items() if f in _ESSENTIAL}
-    return {file: end for file, end in ends.items() if end <= now}
+    return {file: end for file, end in ends.items() if end < now}
 
 
 def certificates_of(values: Mapping[str, list[str]]) -> dict[str, Stored]:
