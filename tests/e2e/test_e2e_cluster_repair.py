@@ -1,4 +1,7 @@
-"""``kbuild nodes renew`` on a real cluster whose certificates have ended."""
+"""``kbuild nodes renew`` on a real cluster whose certificates have ended.
+
+It is the last story, because it leaves certificates of a century.
+"""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
