@@ -1036,6 +1036,127 @@ class CertsSettings(Deadline):
     )
 
 
+def _profile(name: str, value: object) -> tuple[str, str]:
+    certificate, found, profile = text(name, value).partition("=")
+    if not (found and certificate and profile):
+        reason, hint = "it must be NAME=PROFILE", "for example server=www, for server-csr.json"
+        raise BadSetting(name=name, value=value, reason=reason, hint=hint)
+    return certificate, profile
+
+
+@dataclass(frozen=True, kw_only=True)
+class InDirectory(Common):
+    """What every command of ``kbuild pki`` has."""
+
+    dir: Path = option(
+        path,
+        "Directory with pki.toml, or with ca-config.json and the *-csr.json files of cfssl.",
+        default=Path(),
+        metavar="DIR",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PkiInitSettings(InDirectory):
+    """Settings of ``kbuild pki init``."""
+
+    command: ClassVar[str] = "pki init"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned(InDirectory):
+    """What every command has that makes a plan."""
+
+    profile: tuple[tuple[str, str], ...] = option(
+        _profile,
+        "Profile of ca-config.json for NAME-csr.json. Default: the one with its name, or the only"
+        " one.",
+        default=(),
+        metavar="NAME=PROFILE",
+        repeatable=True,
+        example=["server=www"],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Issuing(Planned):
+    """What every command has that issues certificates."""
+
+    cap: bool = option(
+        switch,
+        "Let a certificate end with its CA if it would end later. Default: refuse it.",
+        default=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PkiPlanSettings(Issuing):
+    """Settings of ``kbuild pki plan``."""
+
+    command: ClassVar[str] = "pki plan"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PkiIssueSettings(Issuing):
+    """Settings of ``kbuild pki issue``."""
+
+    command: ClassVar[str] = "pki issue"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PkiRenewSettings(Issuing):
+    """Settings of ``kbuild pki renew``; ages are in seconds."""
+
+    command: ClassVar[str] = "pki renew"
+
+    before: float | None = option(
+        age,
+        "Renew only what ends within this time: 30d, 8w or 1y.",
+        metavar="AGE",
+        example="90d",
+    )
+    new_keys: bool = option(switch, "Make new keys too. Default: the same keys.", default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PkiAddHostSettings(Issuing):
+    """Settings of ``kbuild pki add-host``."""
+
+    command: ClassVar[str] = "pki add-host"
+
+    role: tuple[str, ...] = option(
+        one_of(("control-plane", "etcd", "worker", "vip")),
+        "Role of a new node in pki.toml: control-plane, etcd, worker, or vip for an address of the"
+        " API server that is no node. Default: control-plane.",
+        default=(),
+        metavar="ROLE",
+        repeatable=True,
+        example=["control-plane"],
+    )
+    certificate: tuple[str, ...] = option(
+        text,
+        "With the files of cfssl: the certificates that must hold it. Default: those of servers.",
+        default=(),
+        metavar="NAME",
+        repeatable=True,
+        example=["kubernetes"],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PkiExtendCaSettings(Planned):
+    """Settings of ``kbuild pki extend-ca``."""
+
+    command: ClassVar[str] = "pki extend-ca"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PkiCheckSettings(Planned, Deadline):
+    """Settings of ``kbuild pki check``."""
+
+    command: ClassVar[str] = "pki check"
+
+
 C = TypeVar("C", bound=Common)
 
 KINDS: tuple[type[Common], ...] = (
@@ -1045,6 +1166,8 @@ KINDS: tuple[type[Common], ...] = (
     *(NodesRenewSettings, NodesUndoSettings),
     *(CacheSettings, CachePruneSettings, CacheClearSettings, ConfigFileSettings, ConfigSettings),
     AdviseSettings,
+    *(PkiInitSettings, PkiPlanSettings, PkiIssueSettings, PkiRenewSettings, PkiAddHostSettings),
+    *(PkiExtendCaSettings, PkiCheckSettings),
 )
 
 

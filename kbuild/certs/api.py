@@ -11,9 +11,11 @@ from kbuild.certs.naming import common_folder, without_copies
 from kbuild.certs.reports import Reports, write_reports
 from kbuild.certs.timeline import BLOCKS, Line, terminal_lines
 from kbuild.certs.times import left
+from kbuild.certs.walk import EARLIER
 
 __all__ = [
     "BLOCKS",
+    "EARLIER",
     "Copy",
     "Line",
     "Reports",

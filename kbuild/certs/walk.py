@@ -20,6 +20,7 @@ from kbuild.certs.roles import known_file
 
 MAX_SIZE = 1 << 20  # bytes; a bundle of 150 public CAs has 250 KiB
 MAX_FILES = 100_000
+EARLIER = ".kbuild-pki"  # where `kbuild pki` keeps what it has replaced; nobody uses it
 
 Inode = tuple[int, int]
 
@@ -160,7 +161,7 @@ class Walk:
             yield _too_many(folder)
         linked: list[tuple[str, os.stat_result]] = []
         for entry in sorted(entries, key=_links_first):
-            if self._is_excluded(entry):
+            if entry.name == EARLIER or self._is_excluded(entry):
                 continue
             try:
                 status = entry.stat()

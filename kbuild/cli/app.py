@@ -21,6 +21,7 @@ COMMANDS = {
     "certs": "List certificates, when each expires, and what is wrong with them.",
     "advise": "Tell what expires in a cluster of a version, and what to do in which order.",
     "nodes": "Install kubeadm on nodes, renew their certificates, and take both back.",
+    "pki": "Issue and renew the certificates of a cluster without kubeadm.",
     "versions": "List the tags of the source and how each would be patched.",
     "pins": "List, check and update the golang image digests.",
     "cache": "Show what the cache holds, prune it, or clear it.",

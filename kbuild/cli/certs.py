@@ -59,12 +59,17 @@ def certs(
     write_reports(
         reports, inventory, socket.gethostname(), lambda path: screen.say(f"wrote {path}")
     )
-    screen.result(document(inventory), _lines(inventory, screen, as_bars=settings.timeline))
+    screen.result(
+        document(inventory), inventory_lines(inventory, screen, as_bars=settings.timeline)
+    )
     if settings.fail_before is not None:
         demand_longer(inventory, timedelta(seconds=settings.fail_before))
 
 
-def _lines(inventory: Inventory, screen: Screen, *, as_bars: bool) -> Iterator[str | Text | Table]:
+def inventory_lines(
+    inventory: Inventory, screen: Screen, *, as_bars: bool = False
+) -> Iterator[str | Text | Table]:
+    """Yield what is printed of an inventory: its certificates, then its findings."""
     from kbuild.certs.api import common_folder, without_copies
 
     rows = without_copies(inventory.certificates)

@@ -17,6 +17,7 @@ from packaging.version import Version
 
 from kbuild.base.errors import KbuildError, NotWritable
 from kbuild.base.files import BROKEN, reason_of
+from kbuild.base.strictjson import load_json
 from kbuild.kubeadm.api import full_tag, read_arch, series_for
 from kbuild.kubeadm.model import CASES, DAYS_A_YEAR, Lifetimes
 from kbuild.release.demands import Demands, TrustedKey, inside, read_trusted_key
@@ -48,7 +49,6 @@ from kbuild.release.provenance import Statement, parse_provenance
 from kbuild.release.recorded import artifacts
 from kbuild.release.sbom import contradictions
 from kbuild.release.signing import Signer, verify_signatures
-from kbuild.release.strictjson import load_json
 from kbuild.release.sums import read_sums
 
 _SLACK = timedelta(minutes=6)  # kubeadm backdates by five; see prove/certificates.py

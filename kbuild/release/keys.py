@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from kbuild.base.files import BROKEN, read_file, reason_of
+from kbuild.base.strictjson import load_json
 from kbuild.release.errors import BadKey
-from kbuild.release.strictjson import load_json
 
 PASSWORD = "COSIGN_PASSWORD"  # the same variable as for cosign
 MAX_KEY = 8 * 1024  # bytes; cosign's file has 700, and checking a huge RSA key takes hours

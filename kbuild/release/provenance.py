@@ -22,6 +22,7 @@ from typing import Any
 from kbuild import HOME
 from kbuild.base.addresses import is_local, recorded
 from kbuild.base.files import BROKEN, read_file, reason_of
+from kbuild.base.strictjson import load_json
 from kbuild.base.values import rfc3339
 from kbuild.kubeadm.api import digest_of
 from kbuild.kubeadm.model import Binary, BuildRequest, SourceTree
@@ -30,7 +31,6 @@ from kbuild.release.documents import request_document
 from kbuild.release.errors import BadProvenance
 from kbuild.release.files import MAX_DOCUMENT
 from kbuild.release.recorded import demand_dependencies, demand_request, demand_subjects
-from kbuild.release.strictjson import load_json
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"

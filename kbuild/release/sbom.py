@@ -22,6 +22,7 @@ from packaging.version import Version
 from kbuild import __version__
 from kbuild.base.errors import NotKubernetes
 from kbuild.base.files import BROKEN, read_file, reason_of
+from kbuild.base.strictjson import load_json
 from kbuild.kubeadm.api import (
     Content,
     Module,
@@ -33,7 +34,6 @@ from kbuild.kubeadm.api import (
 )
 from kbuild.kubeadm.model import Binary, SourceTree
 from kbuild.release.licenses import license_of
-from kbuild.release.strictjson import load_json
 
 MAIN = "k8s.io/kubernetes"
 KUBERNETES, GO = "The Kubernetes Authors", "The Go Authors"

@@ -21,6 +21,7 @@ from typing import Any
 from kbuild.base import network
 from kbuild.base.disk import disk_errors
 from kbuild.base.files import BROKEN, read_file, reason_of
+from kbuild.base.strictjson import load_json
 from kbuild.release.errors import AlreadySigned, BadKey, KeylessFailed
 from kbuild.release.files import MAX_DOCUMENT, Problem, ReleaseFiles
 from kbuild.release.keys import fingerprint, pem, private_key, public_key
@@ -32,7 +33,6 @@ from kbuild.release.names import (
     SUMS,
     SUMS_BUNDLE,
 )
-from kbuild.release.strictjson import load_json
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD = "application/vnd.in-toto+json"

@@ -1,1 +1,1 @@
-"""Read certificates, private keys and kubeconfigs that nobody vouches for, and make CAs."""
+"""Read certificates, private keys and kubeconfigs that nobody vouches for, and issue new ones."""

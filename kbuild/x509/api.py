@@ -1,7 +1,18 @@
 """The front of this package: other packages import from here only."""
 
-from kbuild.x509.facts import CertificateFacts
-from kbuild.x509.issue import NewCA, make_ca
+from kbuild.x509.facts import EXTENDED, KEY_USAGES, CertificateFacts
+from kbuild.x509.issue import (
+    SUBJECT_FIELDS,
+    NewCA,
+    Signer,
+    Subject,
+    Wanted,
+    extend,
+    issue,
+    make_ca,
+    name_of,
+    request,
+)
 from kbuild.x509.keys import KeyFacts
 from kbuild.x509.kubeconfig import (
     BadKubeconfig,
@@ -10,30 +21,60 @@ from kbuild.x509.kubeconfig import (
     Kubeconfig,
     is_meant_as_kubeconfig,
     looks_like_kubeconfig,
+    make_kubeconfig,
     read_kubeconfig,
 )
 from kbuild.x509.pem import has_pem, looks_like_pem
+from kbuild.x509.private import (
+    BadPrivateKey,
+    KeyKind,
+    PrivateKey,
+    key_pem,
+    load_key,
+    new_key,
+    public_der,
+    public_pem,
+)
 from kbuild.x509.reading import Content, Unreadable, quiet, read_certificate, read_content
 from kbuild.x509.signatures import signed_by
 
 __all__ = [
+    "EXTENDED",
+    "KEY_USAGES",
+    "SUBJECT_FIELDS",
     "BadKubeconfig",
+    "BadPrivateKey",
     "CertificateFacts",
     "Cluster",
     "Content",
     "Embedded",
     "KeyFacts",
+    "KeyKind",
     "Kubeconfig",
     "NewCA",
+    "PrivateKey",
+    "Signer",
+    "Subject",
     "Unreadable",
+    "Wanted",
+    "extend",
     "has_pem",
     "is_meant_as_kubeconfig",
+    "issue",
+    "key_pem",
+    "load_key",
     "looks_like_kubeconfig",
     "looks_like_pem",
     "make_ca",
+    "make_kubeconfig",
+    "name_of",
+    "new_key",
+    "public_der",
+    "public_pem",
     "quiet",
     "read_certificate",
     "read_content",
     "read_kubeconfig",
+    "request",
     "signed_by",
 ]

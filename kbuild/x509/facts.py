@@ -19,7 +19,7 @@ E = TypeVar("E", bound=x509.ExtensionType)
 _MAX_EXPONENT = 1 << 32  # Go refuses larger ones; a signature of such a key takes long to verify
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 # The words of the certificates API (k8s.io/api/certificates/v1/types.go, KeyUsage).
-_KEY_USAGES = {
+KEY_USAGES = {
     "digital_signature": "digital signature",
     "content_commitment": "content commitment",
     "key_encipherment": "key encipherment",
@@ -28,7 +28,7 @@ _KEY_USAGES = {
     "key_cert_sign": "cert sign",
     "crl_sign": "crl sign",
 }
-_EXTENDED = {
+EXTENDED = {
     Eku.SERVER_AUTH: "server auth",
     Eku.CLIENT_AUTH: "client auth",
     Eku.CODE_SIGNING: "code signing",
@@ -36,6 +36,11 @@ _EXTENDED = {
     Eku.TIME_STAMPING: "timestamping",
     Eku.OCSP_SIGNING: "ocsp signing",
     Eku.ANY_EXTENDED_KEY_USAGE: "any",
+    x509.ObjectIdentifier("1.3.6.1.5.5.7.3.5"): "ipsec end system",
+    x509.ObjectIdentifier("1.3.6.1.5.5.7.3.6"): "ipsec tunnel",
+    x509.ObjectIdentifier("1.3.6.1.5.5.7.3.7"): "ipsec user",
+    x509.ObjectIdentifier("1.3.6.1.4.1.311.10.3.3"): "microsoft sgc",
+    x509.ObjectIdentifier("2.16.840.1.113730.4.1"): "netscape sgc",
 }
 _NAMES: dict[type[x509.GeneralName], str] = {
     x509.DNSName: "DNS",
@@ -89,6 +94,7 @@ class CertificateFacts:
     usages: tuple[str, ...]
     own_key_id: bytes | None
     issuer_key_id: bytes | None
+    path_length: int | None
 
     @property
     def is_self_issued(self) -> bool:
@@ -127,6 +133,7 @@ def facts_of(certificate: x509.Certificate) -> CertificateFacts:
         usages=tuple(_usages(extensions)),
         own_key_id=own_id.digest if own_id else None,
         issuer_key_id=issuer_id.key_identifier if issuer_id else None,
+        path_length=constraints.path_length if constraints else None,
     )
 
 
@@ -189,6 +196,6 @@ def _names(found: x509.SubjectAlternativeName | None) -> Iterator[str]:
 def _usages(extensions: Extensions) -> Iterator[str]:
     usage = extensions.get(x509.KeyUsage)
     if usage:
-        yield from (word for name, word in _KEY_USAGES.items() if getattr(usage, name))
+        yield from (word for name, word in KEY_USAGES.items() if getattr(usage, name))
     for each in extensions.get(x509.ExtendedKeyUsage) or ():
-        yield _EXTENDED.get(each, each.dotted_string)
+        yield EXTENDED.get(each, each.dotted_string)

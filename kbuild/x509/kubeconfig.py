@@ -1,4 +1,4 @@
-"""Read a kubeconfig: its users, clusters and contexts, with what each embeds or refers to.
+"""Read a kubeconfig: its users, clusters and contexts, with what each embeds; and write one.
 
 The format is that of k8s.io/client-go/tools/clientcmd/api/v1/types.go (v0.20.2).
 """
@@ -116,6 +116,40 @@ def read_kubeconfig(content: bytes) -> Kubeconfig:
         raise BadKubeconfig(message) from error
     except BROKEN as error:
         raise BadKubeconfig(reason_of(error)) from error
+
+
+def make_kubeconfig(
+    *, cluster: str, server: str, ca: bytes, user: str, certificate: bytes, key: bytes
+) -> bytes:
+    """Return a kubeconfig that embeds PEM, with the fields and the order of kubectl's."""
+    context = f"{user}@{cluster}"
+    document = {
+        "apiVersion": "v1",
+        "clusters": [
+            {
+                "cluster": {"certificate-authority-data": _base64(ca), "server": server},
+                "name": cluster,
+            }
+        ],
+        "contexts": [{"context": {"cluster": cluster, "user": user}, "name": context}],
+        "current-context": context,
+        "kind": "Config",
+        "preferences": {},
+        "users": [
+            {
+                "name": user,
+                "user": {
+                    "client-certificate-data": _base64(certificate),
+                    "client-key-data": _base64(key),
+                },
+            }
+        ],
+    }
+    return yaml.safe_dump(document, sort_keys=False, width=1 << 20).encode()
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
 
 
 def _demand_plain(content: bytes) -> None:

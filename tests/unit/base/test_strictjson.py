@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbuild.release.strictjson import load_json
+from kbuild.base.strictjson import load_json
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

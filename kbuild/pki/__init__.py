@@ -1,0 +1,1 @@
+"""Issue and renew the certificates of clusters without kubeadm."""

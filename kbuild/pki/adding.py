@@ -1,0 +1,154 @@
+"""Write a host into the plan: into pki.toml, or into the requests of cfssl."""
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kbuild.base.files import read_file
+from kbuild.pki.cluster import FILE, ROLES
+from kbuild.pki.errors import HostNotAdded, UnknownCertificate
+from kbuild.pki.model import Plan, Spec
+from kbuild.pki.planning import plan_of
+from kbuild.pki.store import PUBLIC, File
+
+VIP = "vip"
+_MAX_FILE = 16 << 20  # bytes
+_LIST = r"[ \t]*=[ \t]*\[(?P<items>[^\]]*)\]"
+_TABLE = re.compile(r"^[ \t]*\[", re.MULTILINE)
+
+
+def with_host(
+    folder: Path,
+    name: str,
+    addresses: tuple[str, ...],
+    *,
+    roles: tuple[str, ...] = (),
+    certificates: tuple[str, ...] = (),
+    profiles: Mapping[str, str] | None = None,
+    cap: bool = False,
+) -> tuple[Plan, tuple[File, ...]]:
+    """Return the plan with a host, and the changed files of the plan.
+
+    With pki.toml the host is a node with these roles, or an address of the API server. With the
+    files of cfssl it is written into the requests of these certificates, else of all servers.
+    Raises an error of kbuild.pki.errors.
+    """
+    plan = plan_of(folder, profiles=profiles, cap=cap)
+    if plan.inputs[0].name == FILE:
+        _refuse(certificates, plan.inputs[0], "--certificate is for the files of cfssl", "--role")
+        changed = {plan.inputs[0]: _in_cluster(plan.inputs[0], name, addresses, roles)}
+    else:
+        _refuse(roles, plan.inputs[0], f"--role is for {FILE}", "--certificate")
+        changed = {
+            folder / f"{spec.name}-csr.json": _in_request(
+                folder / f"{spec.name}-csr.json", [name, *addresses]
+            )
+            for spec in _servers(plan, certificates)
+        }
+    files = tuple(
+        File(path=path, content=content, mode=PUBLIC)
+        for path, content in changed.items()
+        if content != read_file(path, _MAX_FILE)
+    )
+    return plan_of(folder, profiles=profiles, cap=cap, contents=changed), files
+
+
+def _refuse(given: tuple[str, ...], path: Path, reason: str, other: str) -> None:
+    if given:
+        raise HostNotAdded(path=path, reason=reason, hint=f"leave it out; here it is {other}")
+
+
+def _servers(plan: Plan, names: tuple[str, ...]) -> list[Spec]:
+    leaves = {each.name: each for each in plan.specs if not each.wanted.is_ca}
+    for name in names:
+        if name not in leaves:
+            raise UnknownCertificate(name=name, known=", ".join(leaves))
+    found = [leaves[name] for name in names] or [
+        each
+        for each in leaves.values()
+        if each.wanted.names and "server auth" in each.wanted.usages
+    ]
+    if not found:
+        reason = "no request is that of a server that names hosts"
+        hint = "name the certificates that must hold the host with --certificate"
+        raise HostNotAdded(path=plan.inputs[0], reason=reason, hint=hint)
+    return found
+
+
+def _in_request(path: Path, hosts: list[str]) -> bytes:
+    text = read_file(path, _MAX_FILE).decode()
+    document = json.loads(text)
+    key = next((each for each in document if each.lower() == "hosts"), "hosts")
+    present = document.get(key) or []
+    document[key] = [*present, *(host for host in hosts if host not in present)]
+    if document[key] == present:
+        return text.encode()
+    indent = re.search(r"^([ \t]+)\S", text, re.MULTILINE)
+    return (
+        json.dumps(document, indent=indent[1] if indent else 4, ensure_ascii=False) + "\n"
+    ).encode()
+
+
+def _in_cluster(path: Path, name: str, addresses: tuple[str, ...], roles: tuple[str, ...]) -> bytes:
+    text = read_file(path, _MAX_FILE).decode()
+    table: dict[str, Any] = tomllib.loads(text)
+    if VIP in roles:
+        if len(roles) > 1:
+            hint = "call the command twice"
+            raise HostNotAdded(path=path, reason=f"{VIP} is no role of a node", hint=hint)
+        new = _extend_list(text, "vips", [name, *addresses], table.get("vips", []), 0)
+        table["vips"] = _merged(table.get("vips", []), [name, *addresses])
+    elif name in table.get("nodes", {}):
+        if roles:
+            reason, hint = f"the node {name} is there, with its roles", "leave out --role"
+            raise HostNotAdded(path=path, reason=reason, hint=hint)
+        node = table["nodes"][name]
+        start = re.search(rf'^\[nodes\.(?:"?{re.escape(name)}"?)\]', text, re.MULTILINE)
+        at = start.end() if start else len(text)
+        new = _extend_list(text, "addresses", list(addresses), node.get("addresses", []), at)
+        node["addresses"] = _merged(node.get("addresses", []), list(addresses))
+    else:
+        node = {"addresses": list(addresses), "roles": list(roles or ROLES[:1])}
+        table.setdefault("nodes", {})[name] = node
+        new = f"{text.rstrip()}\n\n[nodes.{_key(name)}]\n" + "".join(
+            f"{key} = {json.dumps(value)}\n" for key, value in node.items()
+        )
+    if _parsed(new) != table:
+        reason = "kbuild cannot tell where in it the host belongs"
+        hint = "write the host into it yourself, then run `kbuild pki issue`"
+        raise HostNotAdded(path=path, reason=reason, hint=hint)
+    return new.encode()
+
+
+def _merged(present: list[str], more: list[str]) -> list[str]:
+    return [*present, *(each for each in more if each not in present)]
+
+
+def _extend_list(text: str, key: str, values: list[str], present: list[str], at: int) -> str:
+    """Return a text with more values in the list of a key, in the table that begins at a place."""
+    after = _TABLE.search(text, at)
+    found = re.compile(rf"^[ \t]*{key}{_LIST}", re.MULTILINE).search(
+        text, at, after.start() if after else len(text)
+    )
+    missing = [json.dumps(each) for each in values if each not in present]
+    if not missing:
+        return text
+    if found is None:
+        return f"{key} = [{', '.join(missing)}]\n{text}" if at == 0 else text
+    items = found["items"].rstrip().rstrip(",")
+    joined = f"{items}{', ' if items.strip() else ''}{', '.join(missing)}"
+    return text[: found.start("items")] + joined + text[found.end("items") :]
+
+
+def _parsed(text: str) -> object:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return None
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)

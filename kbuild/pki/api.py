@@ -1,0 +1,31 @@
+"""The front of this package: plan, issue and renew the certificates of a cluster.
+
+Other packages import from here, and from ``kbuild.pki.model`` the values of a plan.
+"""
+
+from kbuild.pki.adding import with_host
+from kbuild.pki.beginning import write_template
+from kbuild.pki.checking import demand_as_planned, inventory_of_plan
+from kbuild.pki.durations import hours
+from kbuild.pki.errors import UnknownCertificate
+from kbuild.pki.issuing import carry_out
+from kbuild.pki.planning import plan_of
+from kbuild.pki.state import Renewal, decide, extension
+from kbuild.pki.store import File, is_unfinished, locked
+
+__all__ = [
+    "File",
+    "Renewal",
+    "UnknownCertificate",
+    "carry_out",
+    "decide",
+    "demand_as_planned",
+    "extension",
+    "hours",
+    "inventory_of_plan",
+    "is_unfinished",
+    "locked",
+    "plan_of",
+    "with_host",
+    "write_template",
+]

@@ -1,0 +1,255 @@
+"""What can go wrong with a PKI."""
+
+from pathlib import Path
+
+from kbuild.base.errors import ClusterError, HostError, UsageError
+
+
+class BadPkiFile(UsageError):
+    """A file of the plan cannot be read, or has a value that it cannot have."""
+
+    path: Path | str
+    reason: str
+    hint: str
+
+    what = "{path} cannot be used: {reason}"
+    todo = "{hint}"
+
+
+class UnknownPkiKey(UsageError):
+    """A file of the plan has a key or a word that nobody knows."""
+
+    path: Path | str
+    where: str
+    name: str
+    suggestion: str
+
+    what = "{path} has an unknown {where} {name!r}"
+    todo = "{suggestion}"
+
+
+class NothingPlanned(UsageError):
+    """A directory has neither pki.toml nor the files of cfssl."""
+
+    path: Path | str
+
+    what = "{path} has no pki.toml, and no *-csr.json of cfssl"
+    todo = "write one with `kbuild pki init`, or name the directory with --dir"
+
+
+class PlanExists(UsageError):
+    """`kbuild pki init`: the directory has a plan already."""
+
+    path: Path | str
+
+    what = "there is a plan already: {path}"
+    todo = "edit it, then run `kbuild pki plan`; or choose another directory with --dir"
+
+
+class BadHost(UsageError):
+    """A host is neither an address nor a name that a certificate may have."""
+
+    path: Path | str
+    where: str
+    host: str
+    reason: str
+
+    what = "{path}: {where} has {host!r}, which is neither an address nor a DNS name: {reason}"
+    todo = "correct it; certificates hold single addresses and names, without ports and ranges"
+
+
+class DuplicateName(UsageError):
+    """A name or an address is there twice."""
+
+    path: Path | str
+    name: str
+    where: str
+
+    what = "{path} has {name} twice: {where}"
+    todo = "remove one of them, or give one another name"
+
+
+class UnknownProfile(UsageError):
+    """It is not known with which profile of ca-config.json a certificate is issued."""
+
+    path: Path | str
+    name: str
+    reason: str
+    known: str
+
+    what = "{path}: the profile for {name} is not known: {reason}"
+    todo = "name one with --profile {name}=PROFILE; the profiles are {known}"
+
+
+class ProfileWithoutUsages(UsageError):
+    """A profile has no usages, so what it issues could be used for nothing."""
+
+    path: Path | str
+    name: str
+
+    what = "{path}: the profile {name} has no usages"
+    todo = 'give it some, such as "usages": ["signing", "key encipherment", "server auth"]'
+
+
+class NotSupportedHere(UsageError):
+    """A file asks for something that cfssl can do and kbuild does not."""
+
+    path: Path | str
+    name: str
+    reason: str
+
+    what = "{path} asks for {name}: {reason}"
+    todo = "remove it, or issue these certificates with cfssl"
+
+
+class LeafOutlastsItsCA(UsageError):
+    """A certificate would be valid for longer than the CA that signs it."""
+
+    name: str
+    leaf_end: str
+    ca: str
+    ca_end: str
+
+    what = "{name} would be valid until {leaf_end}, but its CA {ca} only until {ca_end}"
+    todo = "give it a shorter lifetime, let it end with its CA with --cap, or extend the CA first"
+
+
+class TooManyHosts(UsageError):
+    """A certificate would be larger than programs written in Go accept."""
+
+    name: str
+    size: int
+    most: int
+
+    what = "the certificate {name} would have {size} bytes, and Go's TLS accepts {most}"
+    todo = "name fewer hosts in it: only those that serve with this certificate belong in it"
+
+
+class UnknownCertificate(UsageError):
+    """A name that was given is not that of a planned certificate."""
+
+    name: str
+    known: str
+
+    what = "no certificate {name!r} is planned"
+    todo = "choose among {known}"
+
+
+class HostNotAdded(UsageError):
+    """A host cannot be written into the plan."""
+
+    path: Path | str
+    reason: str
+    hint: str
+
+    what = "{path} was not changed: {reason}"
+    todo = "{hint}"
+
+
+class PkiBusy(HostError):
+    """Another kbuild works in the same directory."""
+
+    path: Path | str
+
+    what = "another kbuild issues certificates in {path}"
+    todo = "wait until it has ended, then run the same command again"
+
+
+class CAExpired(ClusterError):
+    """A CA has expired, so nothing that it signs would be valid."""
+
+    path: Path | str
+    when: str
+
+    what = "the CA {path} expired on {when}"
+    todo = "extend it with `kbuild pki extend-ca`, which keeps its key, and distribute it"
+
+
+class CAWithoutKey(ClusterError):
+    """The certificate of a CA is there, and its key is not."""
+
+    path: Path | str
+    key: Path | str
+    needed: str
+
+    what = "the key of the CA {path} is not at {key}, and it must sign {needed}"
+    todo = "put the key there, or name its directory as `ca-keys` in pki.toml"
+
+
+class CAMissing(ClusterError):
+    """The CA that signed what is there is not there itself."""
+
+    path: Path | str
+    leaf: Path | str
+
+    what = "there is no CA {path}, and {leaf} was signed by a CA of this name"
+    todo = "put the CA back; to begin a new PKI instead, move all of its files away first"
+
+
+class NothingToExtend(ClusterError):
+    """A certificate of the plan is not there, so the CA cannot be extended for it."""
+
+    path: Path | str
+
+    what = "{path} is not there"
+    todo = "issue it first with `kbuild pki issue`"
+
+
+class KeyOfAnother(ClusterError):
+    """A private key belongs to another certificate."""
+
+    path: Path | str
+    key: Path | str
+
+    what = "the key {key} is not that of the certificate {path}"
+    todo = "put the right key there, or move both files away so that they are issued anew"
+
+
+class BadKeyFile(ClusterError):
+    """A private key that is needed cannot be read."""
+
+    path: Path | str
+    reason: str
+
+    what = "the key {path} cannot be used: {reason}"
+    todo = "replace it; the password of an encrypted key is read from CFSSL_CA_PK_PASSWORD"
+
+
+class BadCertificateFile(ClusterError):
+    """A file that should be a certificate of the plan is none."""
+
+    path: Path | str
+    reason: str
+
+    what = "{path} cannot be read: {reason}"
+    todo = "move it away, so that it is issued anew; kbuild does not replace what it cannot read"
+
+
+class CADiffers(ClusterError):
+    """A CA that is there is not the planned one."""
+
+    path: Path | str
+    reason: str
+
+    what = "the CA {path} is not the planned one: {reason}"
+    todo = "correct the plan; a CA is never replaced by `issue`, as all that it signed would fail"
+
+
+class NamesDiffer(ClusterError):
+    """A renewal would change the names in a certificate."""
+
+    name: str
+    reason: str
+
+    what = "{name} is not renewed, because its names would change: {reason}"
+    todo = "correct the plan, or accept its names with `kbuild pki issue`"
+
+
+class NotAsPlanned(ClusterError):
+    """What is there is not what is planned, or something is wrong with it."""
+
+    count: str
+    first: str
+
+    what = "{count}; the first: {first}"
+    todo = "see the lines above; `kbuild pki issue` issues what is missing or changed"

@@ -1,0 +1,276 @@
+"""Carry out decisions: make keys on all processors, sign, and compose all files."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from kbuild.base.progress import Progress
+from kbuild.base.values import rfc3339
+from kbuild.pki.errors import (
+    BadKeyFile,
+    BadPkiFile,
+    CAWithoutKey,
+    LeafOutlastsItsCA,
+    TooManyHosts,
+)
+from kbuild.pki.model import Decision, Pair, Plan, Spec, Written
+from kbuild.pki.state import content_of, held_of
+from kbuild.pki.store import MANIFEST, PRIVATE, PUBLIC, File, commit
+from kbuild.x509.api import (
+    BadPrivateKey,
+    CertificateFacts,
+    PrivateKey,
+    Signer,
+    extend,
+    issue,
+    key_pem,
+    load_key,
+    make_kubeconfig,
+    new_key,
+    public_pem,
+    read_certificate,
+    request,
+)
+
+PASSWORD = "CFSSL_CA_PK_PASSWORD"  # as for cfssl
+# Go refuses longer TLS messages (maxHandshake of crypto/tls/common.go), and one holds the chain.
+_MOST_BYTES = 65536 - 4096
+
+
+@dataclass(slots=True)
+class _Authority:
+    """A CA while certificates are issued; its key is read when it is needed."""
+
+    spec: Spec
+    pem: bytes
+    facts: CertificateFacts
+    key: PrivateKey | None
+
+    def signer(self, needed: str) -> Signer:
+        if self.key is None:
+            assert self.spec.key is not None
+            pem = content_of(self.spec.key)
+            if not pem:
+                raise CAWithoutKey(path=self.spec.place, key=self.spec.key, needed=needed)
+            self.key = _load(self.spec.key, pem)
+        return Signer(der=self.facts.der, key=self.key)
+
+
+@dataclass(slots=True)
+class _Work:
+    """What a run has made so far."""
+
+    plan: Plan
+    now: datetime
+    keys: dict[str, PrivateKey]
+    cas: dict[str, _Authority] = field(default_factory=dict)
+    files: list[File] = field(default_factory=list)
+    written: list[Written] = field(default_factory=list)
+    chain: dict[str, CertificateFacts] = field(default_factory=dict)
+
+
+def carry_out(
+    plan: Plan,
+    decisions: Iterable[Decision],
+    now: datetime,
+    progress: Progress,
+    more: Iterable[File] = (),
+) -> tuple[Written, ...]:
+    """Issue what was decided and write it, and return what was written.
+
+    ``more`` are files that are written with it. The caller holds the lock of the output. If
+    anything fails, no file has changed. Raises an error of kbuild.pki.errors, NotWritable or
+    DiskFull.
+    """
+    chosen = list(decisions)
+    work = _Work(plan=plan, now=now, keys=_keys(chosen, progress))
+    for number, each in enumerate(chosen, 1):
+        if isinstance(each.spec, Pair):
+            _do_pair(work, each, each.spec)
+        else:
+            _do_certificate(work, each, each.spec)
+        progress.advance("sign", number, len(chosen))
+    extra = list(more)
+    if work.files or extra:
+        work.files.append(File(path=plan.output / MANIFEST, content=_manifest(work), mode=PUBLIC))
+        commit(plan.output, [*work.files, *extra], now)
+    return tuple(work.written)
+
+
+def _keys(decisions: list[Decision], progress: Progress) -> dict[str, PrivateKey]:
+    """Return the new keys that are needed, made by as many threads as there are processors.
+
+    The library makes a key without holding Python's lock.
+    """
+    new = [each.spec for each in decisions if not each.is_kept and not each.keeps_key]
+    made: dict[str, PrivateKey] = {}
+    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+        waiting = {pool.submit(new_key, spec.key_kind): spec.name for spec in new}
+        try:
+            for done in as_completed(waiting):
+                made[waiting[done]] = done.result()
+                progress.advance("keys", len(made), len(new))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return made
+
+
+def _do_pair(work: _Work, decision: Decision, pair: Pair) -> None:
+    if decision.is_kept:
+        return
+    key = work.keys.get(pair.name) or _load(pair.key, content_of(pair.key))
+    files = [File(path=pair.public, content=public_pem(key), mode=PUBLIC)]
+    if not decision.keeps_key:
+        files.insert(0, File(path=pair.key, content=key_pem(key), mode=PRIVATE))
+    _add(work, decision, files, None)
+
+
+def _do_certificate(work: _Work, decision: Decision, spec: Spec) -> None:
+    if decision.is_kept or decision.only_login:
+        held = held_of(spec)
+        assert held.facts is not None
+        _remember(work, spec, held.pem, held.facts, None)
+        if decision.only_login:
+            files = [_login(work, spec, held.pem, held.key)]
+            _add(work, decision, files, held.facts)
+        return
+    key = work.keys.get(spec.name)
+    if key is None:
+        key = _load(spec.key or spec.place, held_of(spec).key)
+    pem = _extended(work, spec, key) if decision.state == "extended" else _signed(work, spec, key)
+    facts = read_certificate(pem)
+    _remember(work, spec, pem, facts, key)
+    is_new_key = not decision.keeps_key
+    _add(work, decision, list(_files(work, spec, pem, key, is_new_key=is_new_key)), facts)
+
+
+def _remember(
+    work: _Work, spec: Spec, pem: bytes, facts: CertificateFacts, key: PrivateKey | None
+) -> None:
+    work.chain[spec.name] = facts
+    if spec.wanted.is_ca:
+        work.cas[spec.name] = _Authority(spec=spec, pem=pem, facts=facts, key=key)
+
+
+def _signed(work: _Work, spec: Spec, key: PrivateKey) -> bytes:
+    ca = work.cas[spec.issuer] if spec.issuer else None
+    born, ends = _dates(work, spec)
+    if ca is not None and ends > ca.facts.not_after:
+        if not work.plan.cap:
+            raise LeafOutlastsItsCA(
+                name=spec.name,
+                leaf_end=rfc3339(ends),
+                ca=spec.issuer,
+                ca_end=rfc3339(ca.facts.not_after),
+            )
+        ends = ca.facts.not_after
+    try:
+        pem = issue(spec.wanted, key, ca.signer(spec.name) if ca else None, born=born, ends=ends)
+    except ValueError as error:
+        hint = "correct the plan, then run the same command again"
+        raise BadPkiFile(
+            path=work.plan.inputs[0], reason=f"{spec.name}: {error}", hint=hint
+        ) from error
+    if len(pem) * 3 // 4 > _MOST_BYTES:
+        raise TooManyHosts(name=spec.name, size=len(pem) * 3 // 4, most=_MOST_BYTES)
+    return pem
+
+
+def _extended(work: _Work, spec: Spec, key: PrivateKey) -> bytes:
+    """Return a CA again, with the same key and name and other dates."""
+    facts = held_of(spec).facts
+    assert facts is not None
+    born, ends = _dates(work, spec)
+    return extend(facts.der, key, born=min(born, facts.not_before), ends=ends)
+
+
+def _dates(work: _Work, spec: Spec) -> tuple[datetime, datetime]:
+    try:
+        return spec.term.dates(work.now)
+    except OverflowError as error:
+        reason = f"{spec.name} would end after the year 9999"
+        hint = "give it a shorter lifetime"
+        raise BadPkiFile(path=work.plan.inputs[0], reason=reason, hint=hint) from error
+
+
+def _files(
+    work: _Work, spec: Spec, pem: bytes, key: PrivateKey, *, is_new_key: bool
+) -> Iterator[File]:
+    if spec.key is not None and is_new_key:
+        yield File(path=spec.key, content=key_pem(key), mode=PRIVATE)
+    if spec.certificate is not None:
+        yield File(path=spec.certificate, content=pem, mode=PUBLIC)
+    if spec.request is not None:
+        yield File(path=spec.request, content=request(spec.wanted, key), mode=PUBLIC)
+    if spec.login is not None:
+        yield _login(work, spec, pem, key_pem(key))
+
+
+def _login(work: _Work, spec: Spec, pem: bytes, key: bytes) -> File:
+    login = spec.login
+    assert login is not None
+    content = make_kubeconfig(
+        cluster=login.cluster,
+        server=login.server,
+        ca=work.cas[login.ca].pem,
+        user=login.user,
+        certificate=pem,
+        key=key,
+    )
+    return File(path=login.path, content=content, mode=PRIVATE)
+
+
+def _add(
+    work: _Work, decision: Decision, files: list[File], facts: CertificateFacts | None
+) -> None:
+    work.files += files
+    work.written.append(
+        Written(
+            name=decision.spec.name,
+            state=decision.state,
+            reasons=decision.reasons,
+            files=tuple(file.path for file in files),
+            not_after=facts.not_after if facts else None,
+            fingerprint=facts.fingerprint if facts else "",
+        )
+    )
+
+
+def _manifest(work: _Work) -> bytes:
+    """Return the document that names each certificate of the plan with its fingerprint."""
+    output = work.plan.output
+    entries = []
+    for spec in work.plan.specs:
+        facts = work.chain.get(spec.name) or held_of(spec).facts
+        if facts is not None:
+            entries.append({"name": spec.name, **_entry(spec, facts, output)})
+    document = {"version": 1, "written_at": rfc3339(work.now), "certificates": entries}
+    return (json.dumps(document, indent=2) + "\n").encode()
+
+
+def _entry(spec: Spec, facts: CertificateFacts, output: Path) -> dict[str, Any]:
+    place = spec.place
+    return {
+        "file": str(place.relative_to(output) if place.is_relative_to(output) else place),
+        "source": spec.source,
+        "subject": facts.subject,
+        "names": list(facts.names),
+        "issuer": spec.issuer,
+        "serial": facts.serial,
+        "sha256": facts.fingerprint,
+        "not_before": rfc3339(facts.not_before),
+        "not_after": rfc3339(facts.not_after),
+    }
+
+
+def _load(path: Path, pem: bytes) -> PrivateKey:
+    try:
+        return load_key(pem, lambda: os.environ.get(PASSWORD, ""))
+    except BadPrivateKey as error:
+        raise BadKeyFile(path=path, reason=str(error)) from error

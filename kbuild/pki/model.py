@@ -1,0 +1,133 @@
+"""The values of a plan: what is to be issued, and what is done about it."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+from kbuild.x509.api import KeyKind, Wanted
+
+Role = Literal["control-plane", "etcd", "worker"]
+# missing: it is not there. changed: it is not what is planned. expired, kept, renewed and extended
+# are as they say. resigned: another CA has signed it.
+State = Literal["missing", "changed", "expired", "resigned", "renewed", "extended", "kept"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Term:
+    """When a certificate begins and ends; fixed moments win, as in cfssl."""
+
+    lifetime: timedelta
+    backdate: timedelta = timedelta(minutes=5)
+    not_before: datetime | None = None
+    not_after: datetime | None = None
+
+    def dates(self, now: datetime) -> tuple[datetime, datetime]:
+        """Return begin and end; raises OverflowError beyond the year 9999.
+
+        cfssl rounds to the minute and goes back by ``backdate`` (FillTemplate of signer/signer.go).
+        """
+        rounded = (now + timedelta(seconds=30)).replace(second=0, microsecond=0)
+        born = self.not_before or rounded - self.backdate
+        return born, self.not_after or born + self.lifetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """A kubeconfig to be written: where, for whom, and for which API server."""
+
+    path: Path
+    user: str
+    server: str
+    ca: str
+    cluster: str = "kubernetes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """A certificate to be issued.
+
+    ``issuer`` is the name of its CA, empty for a root. ``certificate`` and ``key`` are paths, None
+    if only the kubeconfig ``login`` holds them. ``source`` tells from what it is made.
+    """
+
+    name: str
+    issuer: str
+    wanted: Wanted
+    key_kind: KeyKind
+    term: Term
+    source: str
+    certificate: Path | None
+    key: Path | None
+    request: Path | None = None
+    login: Login | None = None
+
+    @property
+    def place(self) -> Path:
+        """Return the file that holds the certificate."""
+        if self.certificate is not None:
+            return self.certificate
+        assert self.login is not None
+        return self.login.path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A key pair without certificate, such as that of service accounts."""
+
+    name: str
+    key_kind: KeyKind
+    key: Path
+    public: Path
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All that is to be issued into ``output``, CAs first, and what the user should know.
+
+    ``inputs`` are the files that it was made from.
+    """
+
+    output: Path
+    inputs: tuple[Path, ...]
+    specs: tuple[Spec, ...]
+    pairs: tuple[Pair, ...] = ()
+    notes: tuple[str, ...] = ()
+    cap: bool = False
+
+    def spec(self, name: str) -> Spec:
+        """Return a certificate by its name; raises KeyError."""
+        return {each.name: each for each in self.specs}[name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What is done about one planned certificate or key pair, and why.
+
+    ``keeps_key`` tells whether the key that is there stays. With ``only_login`` the certificate is
+    right, and only its kubeconfig is written.
+    """
+
+    spec: Spec | Pair
+    state: State
+    reasons: tuple[str, ...] = ()
+    keeps_key: bool = False
+    only_login: bool = False
+
+    @property
+    def is_kept(self) -> bool:
+        """Tell whether nothing is written."""
+        return self.state == "kept"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What a run has written: when a certificate ends, and what was done about it."""
+
+    name: str
+    state: State
+    reasons: tuple[str, ...]
+    files: tuple[Path, ...]
+    not_after: datetime | None = None
+    fingerprint: str = ""

@@ -1,0 +1,330 @@
+"""Make the plan of a directory: from its pki.toml, or from the files of cfssl in it."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kbuild.base.files import reason_of
+from kbuild.base.values import did_you_mean
+from kbuild.pki.cfssl import CONFIG, SUFFIX, Config, Profile, Request, read_config, read_request
+from kbuild.pki.cluster import FILE, KEYS, Cluster, Node, read_cluster
+from kbuild.pki.components import Component, authorities_of, certificates_of, pairs_of
+from kbuild.pki.errors import (
+    BadPkiFile,
+    DuplicateName,
+    NothingPlanned,
+    ProfileWithoutUsages,
+    UnknownProfile,
+)
+from kbuild.pki.hosts import repeated
+from kbuild.pki.model import Login, Pair, Plan, Spec, Term
+from kbuild.x509.api import Subject, Wanted, name_of
+
+_CA_USAGES = ("cert sign", "crl sign")  # of cfssl's initca
+_KUBEADM_CA_USAGES = ("digital signature", "key encipherment", "cert sign")
+_LEAF_USAGES = ("digital signature", "key encipherment")
+_PURPOSES = ("cluster", "etcd", "front-proxy")
+_API_NAMES = ("DNS:kubernetes", "DNS:kubernetes.default", "DNS:kubernetes.default.svc")
+
+
+def plan_of(
+    folder: Path,
+    *,
+    profiles: Mapping[str, str] | None = None,
+    cap: bool = False,
+    contents: Mapping[Path, bytes] | None = None,
+) -> Plan:
+    """Return the plan of a directory; raises an error of kbuild.pki.errors.
+
+    ``profiles`` are the profiles of cfssl's requests that are given by name. ``contents`` are taken
+    instead of those of files on the disk.
+    """
+    if os.path.lexists(folder / FILE):
+        plan = plan_of_cluster(read_cluster(folder / FILE, (contents or {}).get(folder / FILE)))
+    else:
+        plan = _plan_of_cfssl(folder, profiles or {}, contents or {})
+    _demand_distinct(plan)
+    _demand_subjects(plan)
+    return replace(plan, cap=cap)
+
+
+def plan_of_cluster(cluster: Cluster) -> Plan:
+    """Return the plan for a cluster as pki.toml describes it."""
+    layout = _Layout(cluster=cluster)
+    specs = [*layout.authorities(), *layout.leaves()]
+    notes = []
+    if cluster.cas == 1 and "front-proxy" in cluster.components:
+        notes.append(
+            "With one CA, give API servers --requestheader-allowed-names=front-proxy-client: else,"
+            " every client certificate of this CA may act as any user."
+        )
+    if not any("control-plane" in node.roles for node in cluster.nodes):
+        notes.append("No node has the role control-plane, so the API server has no address yet.")
+    return Plan(
+        output=cluster.output,
+        inputs=(cluster.path,),
+        specs=tuple(specs),
+        pairs=tuple(layout.pairs()),
+        notes=tuple(notes),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layout:
+    """Where the files of a cluster are written."""
+
+    cluster: Cluster
+
+    def authorities(self) -> Iterator[Spec]:
+        cluster, term = self.cluster, Term(lifetime=self.cluster.ca_lifetime)
+        usages = _KUBEADM_CA_USAGES if cluster.layout == "kubeadm" else _CA_USAGES
+        for purpose in _PURPOSES if cluster.cas == 3 else ("cluster",):  # noqa: PLR2004  # one or three
+            authority = authorities_of(cluster.layout)[purpose]
+            certificate, key, request = self.paths(authority.name)
+            if cluster.ca_keys is not None:
+                key = cluster.ca_keys / key.relative_to(cluster.output)
+            yield Spec(
+                name=authority.name,
+                issuer="",
+                wanted=Wanted(
+                    subject=(("CN", (authority.common_name,)),), usages=usages, is_ca=True
+                ),
+                key_kind=KEYS[cluster.key],
+                term=term,
+                source=f"cas and ca-years of {FILE}",
+                certificate=certificate,
+                key=key,
+                request=request,
+            )
+
+    def leaves(self) -> Iterator[Spec]:
+        for each in certificates_of(self.cluster.layout):
+            if each.component not in self.cluster.components:
+                continue
+            if each.role:
+                yield from (self.leaf(each, node) for node in self.cluster.nodes)
+            else:
+                yield self.leaf(each, None)
+
+    def leaf(self, each: Component, node: Node | None) -> Spec:
+        words = {"node": node.name if node else ""}
+        name, user = each.name.format(**words), each.common_name.format(**words)
+        paths = self.paths(name) if name else (None, None, None)
+        kubeconfig, issuer = each.kubeconfig.format(**words), self.issuer(each.ca)
+        subject: Subject = (("CN", (user,)),)
+        if each.organization:
+            subject = (("O", (each.organization,)), *subject)
+        of_node = f" for the node {node.name}" if node else ""
+        return Spec(
+            name=name or kubeconfig,
+            issuer=issuer,
+            wanted=Wanted(
+                subject=subject,
+                names=self.cluster.hosts_of(each.hosts, node),
+                usages=(*_LEAF_USAGES, *each.usages),
+            ),
+            key_kind=KEYS[self.cluster.key],
+            term=Term(lifetime=self.cluster.leaf_lifetime),
+            source=f"{each.component} of {FILE}{of_node}",
+            certificate=paths[0],
+            key=paths[1],
+            request=paths[2],
+            login=self.login(kubeconfig, user) if kubeconfig else None,
+        )
+
+    def login(self, name: str, user: str) -> Login:
+        return Login(
+            path=self.cluster.output / name,
+            user=user,
+            server=self.cluster.server,
+            ca=self.issuer("cluster"),
+        )
+
+    def issuer(self, purpose: str) -> str:
+        known = authorities_of(self.cluster.layout)
+        return known[purpose if self.cluster.cas != 1 else "cluster"].name
+
+    def pairs(self) -> Iterator[Pair]:
+        # Kubernetes signs tokens with RSA and ECDSA only (pkg/serviceaccount/jwt.go, v1.20.2).
+        key = "ecdsa-p256" if self.cluster.key == "ed25519" else self.cluster.key
+        for each in pairs_of(self.cluster.layout):
+            if each.component in self.cluster.components:
+                yield Pair(
+                    name=each.component,
+                    key_kind=KEYS[key],
+                    key=self.cluster.output / each.key,
+                    public=self.cluster.output / each.public,
+                    source=f"{each.component} of {FILE}",
+                )
+
+    def paths(self, name: str) -> tuple[Path, Path, Path | None]:
+        return (
+            _kubeadm(self.cluster, name)
+            if self.cluster.layout == "kubeadm"
+            else _flat(self.cluster.output, name)
+        )
+
+
+def _kubeadm(cluster: Cluster, name: str) -> tuple[Path, Path, None]:
+    return cluster.output / f"{name}.crt", cluster.output / f"{name}.key", None
+
+
+def _flat(folder: Path, name: str) -> tuple[Path, Path, Path]:
+    """Return where cfssljson writes a certificate, its key and its request."""
+    return folder / f"{name}.pem", folder / f"{name}-key.pem", folder / f"{name}.csr"
+
+
+def _plan_of_cfssl(
+    folder: Path, profiles: Mapping[str, str], contents: Mapping[Path, bytes]
+) -> Plan:
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIX))
+    except OSError as error:
+        hint = "name the directory of pki.toml or of cfssl's files with --dir"
+        raise BadPkiFile(path=folder, reason=reason_of(error), hint=hint) from error
+    if not paths:
+        raise NothingPlanned(path=folder)
+    config = read_config(folder / CONFIG)
+    requests = [read_request(path, contents.get(path)) for path in paths]
+    _demand_known(profiles, requests, config)
+    authorities = [_root(folder, each) for each in requests if each.is_ca]
+    leaves = [each for each in requests if not each.is_ca]
+    if leaves and len(authorities) != 1:
+        raise BadPkiFile(
+            path=folder,
+            reason=f"{len(authorities)} requests are those of CAs, and one must sign the others",
+            hint="keep one ca-csr.json, and each other CA in a directory of its own",
+        )
+    specs = [
+        *authorities,
+        *(_leaf(folder, each, _profile(config, each, profiles), authorities[0]) for each in leaves),
+    ]
+    return Plan(
+        output=folder,
+        inputs=(config.path, *paths),
+        specs=tuple(specs),
+        notes=tuple(note for each in requests for note in _notes(each)),
+    )
+
+
+def _demand_known(profiles: Mapping[str, str], requests: list[Request], config: Config) -> None:
+    """Check that the names in --profile are those of requests."""
+    names = {each.name for each in requests}
+    for name in profiles:
+        if name not in names:
+            reason = did_you_mean(name, names) or f"the requests are {', '.join(sorted(names))}"
+            known = ", ".join(config.profiles)
+            raise UnknownProfile(path=config.path, name=name, reason=reason, known=known)
+
+
+def _root(folder: Path, request: Request) -> Spec:
+    certificate, key, csr = _flat(folder, request.name)
+    return Spec(
+        name=request.name,
+        issuer="",
+        wanted=Wanted(
+            subject=request.subject,
+            names=request.hosts,
+            usages=_CA_USAGES,
+            is_ca=True,
+            path_length=request.path_length,
+            crl_url=request.crl_url,
+        ),
+        key_kind=request.key_kind,
+        term=request.term,
+        source=request.path.name,
+        certificate=certificate,
+        key=key,
+        request=csr,
+    )
+
+
+def _leaf(folder: Path, request: Request, profile: Profile, by: Spec) -> Spec:
+    certificate, key, csr = _flat(folder, request.name)
+    names = request.hosts
+    if profile.is_ca:  # FillTemplate of cfssl drops all but addresses
+        names = tuple(each for each in names if each.startswith("IP:"))
+    return Spec(
+        name=request.name,
+        issuer=by.name,
+        wanted=Wanted(
+            subject=request.subject,
+            names=names,
+            usages=profile.usages,
+            is_ca=profile.is_ca,
+            path_length=profile.path_length,
+            crl_url=profile.crl_url,
+            ocsp_url=profile.ocsp_url,
+            issuer_urls=profile.issuer_urls,
+            ocsp_no_check=profile.ocsp_no_check,
+        ),
+        key_kind=request.key_kind,
+        term=profile.term,
+        source=f"{request.path.name}, profile {profile.name}",
+        certificate=certificate,
+        key=key,
+        request=csr,
+    )
+
+
+def _profile(config: Config, request: Request, given: Mapping[str, str]) -> Profile:
+    """Return the profile of a request.
+
+    It is the one that is given, or the one with its name, or the only one. Without profiles it is
+    the default. cfssl takes the default for a profile that does not exist, which is refused here.
+    """
+    known, name = config.profiles, given.get(request.name, "")
+    if name in known:
+        return known[name]
+    if name == "default" or not (name or known):
+        if not config.default.usages:
+            raise ProfileWithoutUsages(path=config.path, name="default")
+        return config.default
+    if not name and request.name in known:
+        return known[request.name]
+    if not name and len(known) == 1:
+        return next(iter(known.values()))
+    reason = f"there is no profile {name!r}" if name else "none has its name, and there are several"
+    if close := did_you_mean(name, known) if name else "":
+        reason = f"{reason}; {close}"
+    shown = ", ".join((*known, "default"))
+    raise UnknownProfile(path=config.path, name=request.name, reason=reason, known=shown)
+
+
+def _notes(request: Request) -> Iterator[str]:
+    if request.empty_hosts:
+        yield (
+            f'{request.path.name} has the empty host "", which is left out: cfssl would write an'
+            " empty DNS name."
+        )
+    missing = [each for each in _API_NAMES if each not in request.hosts]
+    is_api = len(missing) < len(_API_NAMES)
+    if is_api and "IP:127.0.0.1" not in request.hosts:
+        missing.append("IP:127.0.0.1")
+    if is_api and not any(each.startswith("DNS:kubernetes.default.svc.") for each in request.hosts):
+        missing.append("DNS:kubernetes.default.svc.cluster.local")
+    if is_api and missing:
+        shown = ", ".join(each.partition(":")[2] for each in missing)
+        yield f"{request.path.name} seems to be that of the API server, and lacks {shown}."
+
+
+def _demand_distinct(plan: Plan) -> None:
+    """Check that no two certificates have one name or are written to one file."""
+    path = plan.inputs[0]
+    names = [*(each.name for each in plan.specs), *(each.name for each in plan.pairs)]
+    if twice := repeated(names):
+        raise DuplicateName(path=path, name=twice, where="two certificates have this name")
+    if twice := repeated(str(each.place) for each in plan.specs):
+        raise DuplicateName(path=path, name=twice, where="two certificates are written there")
+
+
+def _demand_subjects(plan: Plan) -> None:
+    """Check that X.509 allows the values of each subject."""
+    for each in plan.specs:
+        try:
+            name_of(each.wanted.subject)
+        except ValueError as error:
+            reason = f"the subject of {each.name}: {error}"
+            hint = "a country has two letters, a CN at most 64 characters"
+            raise BadPkiFile(path=plan.inputs[0], reason=reason, hint=hint) from error
