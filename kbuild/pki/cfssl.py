@@ -25,7 +25,7 @@ from kbuild.pki.errors import (
 from kbuild.pki.fields import Fields, fields_of
 from kbuild.pki.hosts import alternative_name, repeated
 from kbuild.pki.model import Term
-from kbuild.x509.api import EXTENDED, KEY_USAGES, KeyKind, Subject
+from kbuild.x509.api import EXTENDED, KEY_USAGES, KeyKind, Subject, Wanted
 
 CONFIG, SUFFIX = "ca-config.json", "-csr.json"
 _MAX_FILE = 1 << 20  # bytes; 10,000 hosts have 300 KiB
@@ -101,7 +101,7 @@ class Request:
     """A *-csr.json. ``name`` is its file name without the ending; ``is_ca`` if it is one of a CA.
 
     ``hosts`` are in the words of CertificateFacts.names. ``empty_hosts`` counts those left out.
-    ``term`` and ``path_length`` are those of a CA.
+    ``term`` and ``path_length`` are those of a CA. ``says_ca`` tells whether it has a ca section.
     """
 
     path: Path
@@ -111,9 +111,21 @@ class Request:
     empty_hosts: int
     key_kind: KeyKind
     is_ca: bool
+    says_ca: bool
     term: Term
     path_length: int | None
     crl_url: str
+
+    @property
+    def asked(self) -> Wanted:
+        """Return what cfssl writes into the request, a CSR."""
+        return Wanted(
+            subject=self.subject,
+            names=self.hosts,
+            usages=(),
+            is_ca=self.says_ca,
+            path_length=self.path_length if self.says_ca else None,
+        )
 
 
 def read_config(path: Path) -> Config:
@@ -147,8 +159,6 @@ def read_request(path: Path, content: bytes | None = None) -> Request:
     term, path_length = _authority(path, authority or {})
     written = found.texts("hosts")
     hosts = _hosts(path, [each for each in written if each])
-    if is_ca:  # initca keeps addresses only
-        hosts = tuple(each for each in hosts if each.startswith("IP:"))
     subject = _subject(found)
     if not subject and (is_ca or not hosts):
         raise found.bad(
@@ -162,6 +172,7 @@ def read_request(path: Path, content: bytes | None = None) -> Request:
         empty_hosts=len(written) - sum(map(bool, written)),
         key_kind=_key_kind(path, found.table("key")),
         is_ca=is_ca,
+        says_ca=authority is not None,
         term=term,
         path_length=path_length,
         crl_url=found.text("crl_url"),

@@ -207,7 +207,7 @@ def _files(
     if spec.certificate is not None:
         yield File(path=spec.certificate, content=pem, mode=PUBLIC)
     if spec.request is not None:
-        yield File(path=spec.request, content=request(spec.wanted, key), mode=PUBLIC)
+        yield File(path=spec.request, content=request(spec.asked, key), mode=PUBLIC)
     if spec.login is not None:
         yield _login(work, spec, pem, key_pem(key))
 

@@ -47,13 +47,15 @@ class Login:
 class Spec:
     """A certificate to be issued.
 
-    ``issuer`` is the name of its CA, empty for a root. ``certificate`` and ``key`` are paths, None
-    if only the kubeconfig ``login`` holds them. ``source`` tells from what it is made.
+    ``issuer`` is the name of its CA, empty for a root. ``asked`` is what its request says.
+    ``certificate`` and ``key`` are paths, None if only the kubeconfig ``login`` holds them.
+    ``source`` tells from what it is made.
     """
 
     name: str
     issuer: str
     wanted: Wanted
+    asked: Wanted
     key_kind: KeyKind
     term: Term
     source: str

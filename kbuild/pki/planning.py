@@ -84,12 +84,12 @@ class _Layout:
             certificate, key, request = self.paths(authority.name)
             if cluster.ca_keys is not None:
                 key = cluster.ca_keys / key.relative_to(cluster.output)
+            wanted = Wanted(subject=(("CN", (authority.common_name,)),), usages=usages, is_ca=True)
             yield Spec(
                 name=authority.name,
                 issuer="",
-                wanted=Wanted(
-                    subject=(("CN", (authority.common_name,)),), usages=usages, is_ca=True
-                ),
+                wanted=wanted,
+                asked=wanted,
                 key_kind=KEYS[cluster.key],
                 term=term,
                 source=f"cas and ca-years of {FILE}",
@@ -116,14 +116,16 @@ class _Layout:
         if each.organization:
             subject = (("O", (each.organization,)), *subject)
         of_node = f" for the node {node.name}" if node else ""
+        wanted = Wanted(
+            subject=subject,
+            names=self.cluster.hosts_of(each.hosts, node),
+            usages=(*_LEAF_USAGES, *each.usages),
+        )
         return Spec(
             name=name or kubeconfig,
             issuer=issuer,
-            wanted=Wanted(
-                subject=subject,
-                names=self.cluster.hosts_of(each.hosts, node),
-                usages=(*_LEAF_USAGES, *each.usages),
-            ),
+            wanted=wanted,
+            asked=wanted,
             key_kind=KEYS[self.cluster.key],
             term=Term(lifetime=self.cluster.leaf_lifetime),
             source=f"{each.component} of {FILE}{of_node}",
@@ -225,12 +227,13 @@ def _root(folder: Path, request: Request) -> Spec:
         issuer="",
         wanted=Wanted(
             subject=request.subject,
-            names=request.hosts,
+            names=_addresses(request.hosts),
             usages=_CA_USAGES,
             is_ca=True,
             path_length=request.path_length,
             crl_url=request.crl_url,
         ),
+        asked=request.asked,
         key_kind=request.key_kind,
         term=request.term,
         source=request.path.name,
@@ -240,17 +243,19 @@ def _root(folder: Path, request: Request) -> Spec:
     )
 
 
+def _addresses(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what cfssl leaves of the hosts of a CA (FillTemplate of signer/signer.go)."""
+    return tuple(each for each in hosts if each.startswith("IP:"))
+
+
 def _leaf(folder: Path, request: Request, profile: Profile, by: Spec) -> Spec:
     certificate, key, csr = _flat(folder, request.name)
-    names = request.hosts
-    if profile.is_ca:  # FillTemplate of cfssl drops all but addresses
-        names = tuple(each for each in names if each.startswith("IP:"))
     return Spec(
         name=request.name,
         issuer=by.name,
         wanted=Wanted(
             subject=request.subject,
-            names=names,
+            names=_addresses(request.hosts) if profile.is_ca else request.hosts,
             usages=profile.usages,
             is_ca=profile.is_ca,
             path_length=profile.path_length,
@@ -259,6 +264,7 @@ def _leaf(folder: Path, request: Request, profile: Profile, by: Spec) -> Spec:
             issuer_urls=profile.issuer_urls,
             ocsp_no_check=profile.ocsp_no_check,
         ),
+        asked=request.asked,
         key_kind=request.key_kind,
         term=profile.term,
         source=f"{request.path.name}, profile {profile.name}",
