@@ -22,7 +22,7 @@ from kbuild.base.values import Parse, did_you_mean, several, switch
 FILE = Path("kbuild.toml")
 PREFIX = "KBUILD_"
 CONFIG = f"{PREFIX}CONFIG"
-_MAX_FILE = 16 * 1024  # bytes; a dotted key takes tomllib the square of its length
+_MAX_FILE = 24 * 1024  # bytes; a dotted key takes tomllib the square of its length
 _ALL_OF_THEM = "`kbuild config-file` shows every setting"
 _NO_DEFAULT = "  # example; no default"
 _ABOUT = """\

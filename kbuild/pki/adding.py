@@ -138,8 +138,13 @@ def _extend_list(text: str, key: str, values: list[str], present: list[str], at:
         return text
     if found is None:
         return f"{key} = [{', '.join(missing)}]\n{text}" if at == 0 else text
-    items = found["items"].rstrip().rstrip(",")
-    joined = f"{items}{', ' if items.strip() else ''}{', '.join(missing)}"
+    items = found["items"].rstrip()
+    if "#" in items:  # a comment may end the last line
+        indent = re.search(r"\n([ \t]*)[^\n]*$", items)
+        joined = f"{items}\n{indent[1] if indent else ''}{', '.join(missing)},\n"
+    else:
+        items = items.rstrip(",")
+        joined = f"{items}{', ' if items.strip() else ''}{', '.join(missing)}"
     return text[: found.start("items")] + joined + text[found.end("items") :]
 
 

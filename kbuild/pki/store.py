@@ -73,6 +73,8 @@ def commit(output: Path, files: Iterable[File], now: datetime) -> Path | None:
                 staged = beside(file.path, "new")
                 moves.append((staged, file.path))
                 _write(staged, file)
+            for staged, _ in moves:  # after all are written, which is quicker
+                _sync(staged)
             kept = _keep(output, [file.path for file in wanted], now)
             _write_journal(output, moves)
         except BaseException:
@@ -112,7 +114,6 @@ def _write(staged: Path, file: File) -> None:
             if (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid):
                 os.fchown(descriptor, before.st_uid, before.st_gid)
         os.fchmod(descriptor, mode)
-        os.fsync(descriptor)
 
 
 def _keep(output: Path, targets: list[Path], now: datetime) -> Path | None:
@@ -184,8 +185,8 @@ def _remove_parts(output: Path) -> None:
         remove(part)
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

@@ -139,10 +139,18 @@ def name_of(subject: Subject) -> x509.Name:
     """
     return x509.Name(
         [
-            x509.RelativeDistinguishedName([_attribute(field, value) for value in values])
-            for field, values in subject
+            x509.RelativeDistinguishedName(
+                [_attribute(f, value) for value in sorted(values, key=_der)]
+            )
+            for f, values in subject
         ]
     )
+
+
+def _der(value: str) -> tuple[int, bool, bytes]:
+    """Sort values of one field as DER sorts their encodings, so that a name reads as it is read."""
+    encoded = value.encode()
+    return len(encoded), _PRINTABLE.fullmatch(value) is not None, encoded
 
 
 def _attribute(field: str, value: str) -> x509.NameAttribute[str]:

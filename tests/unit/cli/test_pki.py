@@ -1,0 +1,218 @@
+"""``kbuild pki`` on the command line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.command import Done, run_here
+from tests.unit.pki.conftest import Recipe, facts, snapshot
+
+NODES = """\
+key = "ecdsa-p256"
+components = ["etcd", "apiserver", "kubelet", "admin"]
+# Ours
+vips = ["192.0.2.100"]  # the load balancer
+
+[nodes.m1]
+addresses = [
+  "192.0.2.11",  # eth0
+]
+roles = ["control-plane", "etcd"]
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    return Recipe(tmp_path)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Path:
+    (tmp_path / "pki.toml").write_text(NODES)
+    assert pki("issue", tmp_path).returncode == 0
+    return tmp_path
+
+
+def pki(command: str, folder: Path, *words: str) -> Done:
+    return run_here("pki", command, *words, "--dir", folder, "-q")
+
+
+def document(command: str, folder: Path, *words: str) -> Any:
+    done = pki(command, folder, *words, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def written(found: Any) -> set[str]:
+    return {each["name"] for each in found["written"]}
+
+
+def test_from_a_first_file_to_a_checked_pki(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    assert document("init", folder) == {"file": str(folder / "pki.toml")}
+    text = (folder / "pki.toml").read_text().replace("rsa-2048", "ecdsa-p256", 2)
+    (folder / "pki.toml").write_text(text.replace('key = "rsa-2048"', 'key = "ecdsa-p256"'))
+    planned = document("plan", folder)
+    assert {each["state"] for each in planned["certificates"]} == {"missing"}
+    assert not (folder / "pki").exists()
+    assert written(document("issue", folder)) == {each["name"] for each in planned["certificates"]}
+    found = document("check", folder, "--fail-before", "90d")
+    assert {each["chain"] for each in found["certificates"]} == {"verified", "self-signed"}
+    assert [each for each in found["findings"] if each["severity"] == "critical"] == []
+
+
+def test_a_second_plan_is_refused(recipe: Recipe) -> None:
+    done = pki("init", recipe.folder)
+    assert (done.returncode, "error[plan-exists]" in done.stderr) == (2, True)
+    assert not (recipe.folder / "pki.toml").exists()
+
+
+def test_a_plan_says_what_it_is_made_from_and_why(recipe: Recipe) -> None:
+    pki("issue", recipe.folder)
+    recipe.change("server", hosts=["n1"])
+    done = pki("plan", recipe.folder)
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("server")]
+    assert line.split()[:5] == ["server", "changed", "ca", "5", "years"]
+    assert "server-csr.json, profile server  it has 127.0.0.1, not planned" in line
+    assert "1 certificate to issue, 2 as planned." in done.stdout
+
+
+def test_a_check_fails_if_something_is_not_as_planned(recipe: Recipe) -> None:
+    pki("issue", recipe.folder)
+    assert pki("check", recipe.folder).returncode == 0
+    assert "certificates-expire" in pki("check", recipe.folder, "--fail-before", "2y").stderr
+    (recipe.folder / "server.pem").unlink()
+    done = pki("check", recipe.folder)
+    assert done.returncode == 100
+    assert (
+        "error[not-as-planned]: 1 certificate is not as planned; the first: server" in done.stderr
+    )
+
+
+def test_a_profile_can_be_named(recipe: Recipe) -> None:
+    recipe.request("web", {"CN": "web", "hosts": ["web"]})
+    assert "--profile web=PROFILE" in pki("issue", recipe.folder).stderr
+    assert "web" in written(document("issue", recipe.folder, "--profile", "web=server"))
+    assert "NAME=PROFILE" in pki("plan", recipe.folder, "--profile", "web").stderr
+
+
+def test_a_renewal_is_of_those_that_are_named(recipe: Recipe) -> None:
+    pki("issue", recipe.folder)
+    key = (recipe.folder / "server-key.pem").read_bytes()
+    assert written(document("renew", recipe.folder, "server", "--cap")) == {"server"}
+    assert written(document("renew", recipe.folder, "--cap")) == {"server", "client"}
+    assert written(document("renew", recipe.folder, "--before", "30d")) == set()
+    assert (recipe.folder / "server-key.pem").read_bytes() == key
+    document("renew", recipe.folder, "server", "--cap", "--new-keys")
+    assert (recipe.folder / "server-key.pem").read_bytes() != key
+    done = pki("renew", recipe.folder, "serve")
+    assert (done.returncode, "choose among client, server" in done.stderr) == (2, True)
+
+
+def test_a_renewal_passes_over_what_is_missing(recipe: Recipe) -> None:
+    pki("issue", recipe.folder)
+    (recipe.folder / "client.pem").unlink()
+    assert written(document("renew", recipe.folder, "--cap")) == {"server"}
+
+
+def test_a_ca_is_extended_for_as_long_as_the_plan_says(recipe: Recipe) -> None:
+    pki("issue", recipe.folder)
+    recipe.change("ca", ca={"expiry": "876000h"})
+    assert written(document("extend-ca", recipe.folder)) == {"ca"}
+    assert facts(recipe.folder / "ca.pem").not_after.year > 2100
+    assert pki("check", recipe.folder).returncode == 0
+    assert "choose among ca" in pki("extend-ca", recipe.folder, "server").stderr
+
+
+# --- hosts ---------------------------------------------------------------------------------------
+
+
+def test_a_node_enters_just_what_must_hold_it(cluster: Path) -> None:
+    found = document("add-host", cluster, "m2", "192.0.2.12", "--cap")
+    assert written(found) == {"kubernetes", "kubelet-m2"}
+    names = facts(cluster / "pki/kubernetes.pem").names
+    assert {"DNS:m2", "IP:192.0.2.12"} < set(names)
+    text = (cluster / "pki.toml").read_text()
+    assert text.startswith(NODES)
+    assert '[nodes.m2]\naddresses = ["192.0.2.12"]\nroles = ["control-plane"]\n' in text
+    found = document("add-host", cluster, "e2", "192.0.2.13", "--role", "etcd", "--cap")
+    assert written(found) == {"etcd", "kubelet-e2"}
+    found = document("add-host", cluster, "w.example", "192.0.2.14", "--role", "worker", "--cap")
+    assert written(found) == {"kubelet-w.example"}
+    assert document("issue", cluster)["written"] == []
+
+
+def test_an_address_enters_a_node_that_is_there(cluster: Path) -> None:
+    found = document("add-host", cluster, "m1", "2001:db8::1", "--cap")
+    assert written(found) == {"kubernetes", "etcd", "kubelet-m1"}
+    text = (cluster / "pki.toml").read_text()
+    assert "# eth0" in text
+    assert "# the load balancer" in text
+
+
+def test_a_virtual_address_enters_the_api_server(cluster: Path) -> None:
+    found = document("add-host", cluster, "api.example.org", "192.0.2.9", "--role", "vip", "--cap")
+    assert written(found) == {"kubernetes"}
+    text = (cluster / "pki.toml").read_text()
+    assert 'vips = ["192.0.2.100", "api.example.org", "192.0.2.9"]  # the load' in text
+
+
+def test_a_host_enters_the_requests_of_cfssl(recipe: Recipe) -> None:
+    pki("issue", recipe.folder)
+    before = snapshot(recipe.folder)
+    found = document("add-host", recipe.folder, "n2", "192.0.2.2", "--cap")
+    assert written(found) == {"server"}
+    request = json.loads((recipe.folder / "server-csr.json").read_text())
+    assert request["hosts"] == ["127.0.0.1", "n1", "n2", "192.0.2.2"]
+    assert snapshot(recipe.folder)["client-csr.json"] == before["client-csr.json"]
+    named = ("--certificate", "client")
+    assert written(document("add-host", recipe.folder, "n3", "192.0.2.3", *named)) == {"client"}
+    [*_, last] = sorted((recipe.folder / ".kbuild-pki/generations").iterdir())
+    assert (last / "client-csr.json").read_bytes() == before["client-csr.json"]
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (("n2", "192.0.2.256"), "bad-host"),
+        (("n2", "192.0.2.2", "--certificate", "serve"), "unknown-certificate"),
+        (("n2", "192.0.2.2", "--role", "etcd"), "host-not-added"),
+        (("n2",), "usage"),
+    ],
+)
+def test_a_host_that_cannot_be_added_changes_nothing(
+    recipe: Recipe, words: tuple[str, ...], kind: str
+) -> None:
+    pki("issue", recipe.folder)
+    before = snapshot(recipe.folder)
+    done = pki("add-host", recipe.folder, *words, "--cap")
+    assert (done.returncode, f"error[{kind}]" in done.stderr) == (2, True), done.stderr
+    assert snapshot(recipe.folder) == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("m1", "192.0.2.2", "--role", "etcd"),
+        ("x", "192.0.2.2", "--role", "vip", "--role", "etcd"),
+        ("x", "192.0.2.2", "--certificate", "etcd"),
+    ],
+)
+def test_a_host_that_does_not_fit_the_cluster_changes_nothing(
+    cluster: Path, words: tuple[str, ...]
+) -> None:
+    before = snapshot(cluster)
+    done = pki("add-host", cluster, *words, "--cap")
+    assert (done.returncode, "error[host-not-added]" in done.stderr) == (2, True), done.stderr
+    assert snapshot(cluster) == before
+
+
+def test_where_a_host_belongs_is_not_guessed(cluster: Path) -> None:
+    path = cluster / "pki.toml"
+    inline = 'nodes = {m1 = {addresses = ["192.0.2.11"], roles = ["control-plane", "etcd"]}}\n'
+    path.write_text(NODES[: NODES.index("[nodes")] + inline)
+    done = pki("add-host", cluster, "m1", "192.0.2.99", "--cap")
+    assert "error[host-not-added]" in done.stderr
+    assert path.read_text().endswith(inline)
