@@ -80,7 +80,7 @@ def plan(ctx: typer.Context) -> None:
 def issue(ctx: typer.Context) -> None:
     """Issue the certificates that are missing, or not as planned."""
     settings, screen = begin(ctx, PkiIssueSettings)
-    _carry_out(screen, _plan(settings, cap=settings.cap), decide)
+    _carry_out(screen, lambda: (_plan(settings, cap=settings.cap), ()), decide)
 
 
 @app.command()
@@ -88,19 +88,17 @@ def issue(ctx: typer.Context) -> None:
 def renew(ctx: typer.Context, names: Names = None) -> None:
     """Issue certificates again with the same names and new dates. CAs are not renewed."""
     settings, screen = begin(ctx, PkiRenewSettings)
-    planned = _plan(settings, cap=settings.cap)
-    leaves = {each.name: each for each in planned.specs if not each.wanted.is_ca}
-    for name in names or ():
-        if name not in leaves:
-            raise UnknownCertificate(name=name, known=", ".join(leaves))
     before = timedelta(seconds=settings.before) if settings.before is not None else None
     renewal = Renewal(names=names or (), before=before, new_keys=settings.new_keys)
 
     def chosen(planned: Plan, now: datetime) -> tuple[Decision, ...]:
-        decisions = decide(planned, now, renewal)
-        return tuple(each for each in decisions if _is_renewed(each))
+        leaves = [each.name for each in planned.specs if not each.wanted.is_ca]
+        for name in renewal.names:
+            if name not in leaves:
+                raise UnknownCertificate(name=name, known=", ".join(leaves))
+        return tuple(each for each in decide(planned, now, renewal) if _is_renewed(each))
 
-    _carry_out(screen, planned, chosen)
+    _carry_out(screen, lambda: (_plan(settings, cap=settings.cap), ()), chosen)
 
 
 @app.command(name="add-host")
@@ -112,18 +110,19 @@ def add_host(
 ) -> None:
     """Write a host into the plan, and issue only the certificates that must hold it."""
     settings, screen = begin(ctx, PkiAddHostSettings)
-    planned, files = with_host(
-        settings.dir,
-        name,
-        tuple(addresses),
-        roles=settings.role,
-        certificates=settings.certificate,
-        profiles=dict(settings.profile),
-        cap=settings.cap,
-    )
-    for file in files:
-        screen.say(f"{file.path}: {name} is written into it")
-    _carry_out(screen, planned, decide, files)
+
+    def made() -> tuple[Plan, tuple[File, ...]]:
+        return with_host(
+            settings.dir,
+            name,
+            tuple(addresses),
+            roles=settings.role,
+            certificates=settings.certificate,
+            profiles=dict(settings.profile),
+            cap=settings.cap,
+        )
+
+    _carry_out(screen, made, decide)
 
 
 @app.command(name="extend-ca")
@@ -131,7 +130,9 @@ def add_host(
 def extend_ca(ctx: typer.Context, names: Names = None) -> None:
     """Issue CAs again with the same keys and names and new dates."""
     settings, screen = begin(ctx, PkiExtendCaSettings)
-    _carry_out(screen, _plan(settings), lambda planned, _: extension(planned, names or ()))
+    _carry_out(
+        screen, lambda: (_plan(settings), ()), lambda planned, _: extension(planned, names or ())
+    )
     screen.say("distribute the new CAs; what the old ones signed stays valid with both")
 
 
@@ -156,16 +157,20 @@ def _plan(settings: Planned, *, cap: bool = False) -> Plan:
 
 def _carry_out(
     screen: Screen,
-    planned: Plan,
+    made: Callable[[], tuple[Plan, tuple[File, ...]]],
     chosen: Callable[[Plan, datetime], tuple[Decision, ...]],
-    files: Iterable[File] = (),
 ) -> None:
-    with locked(planned.output) as is_finished:
+    """Make the plan, again under its lock: another run may have changed its files meanwhile."""
+    first, _ = made()
+    with locked(first.output, first.key_folders) as is_finished:
         if is_finished:
             screen.say("an earlier run was killed while it replaced files; it is finished now")
+        planned, files = made()
         now = datetime.now(UTC).replace(microsecond=0)
         decisions = chosen(planned, now)
         written = carry_out(planned, decisions, now, screen, files)
+        for file in files:
+            screen.say(f"{file.path}: changed")
     kept = len(decisions) - len(written)
     shown = {
         "output": str(planned.output),

@@ -98,6 +98,12 @@ class Plan:
     notes: tuple[str, ...] = ()
     cap: bool = False
 
+    @property
+    def key_folders(self) -> frozenset[Path]:
+        """Return the directories with keys that are not below the output."""
+        keys = [each.key for each in self.specs if each.key is not None]
+        return frozenset(key.parent for key in keys if not key.is_relative_to(self.output))
+
     def spec(self, name: str) -> Spec:
         """Return a certificate by its name; raises KeyError."""
         return {each.name: each for each in self.specs}[name]

@@ -42,10 +42,11 @@ class File:
 
 
 @contextlib.contextmanager
-def locked(output: Path) -> Iterator[bool]:
+def locked(output: Path, others: Iterable[Path] = ()) -> Iterator[bool]:
     """Hold the lock of an output, and finish or remove what a killed run has left there.
 
-    Yields whether such a run was finished. Raises PkiBusy, NotWritable or DiskFull.
+    ``others`` are more directories in which it may have left something. Yields whether such a run
+    was finished. Raises PkiBusy, NotWritable or DiskFull.
     """
     with disk_errors(output):
         state = output / EARLIER
@@ -56,7 +57,7 @@ def locked(output: Path) -> Iterator[bool]:
         except Timeout:
             raise PkiBusy(path=output) from None
         with lock:
-            yield _recover(output)
+            yield _recover(output, others)
 
 
 def commit(output: Path, files: Iterable[File], now: datetime) -> Path | None:
@@ -163,18 +164,20 @@ def _finish(output: Path, moves: Iterable[tuple[Path, Path]]) -> None:
     (output / EARLIER / _JOURNAL).unlink()
 
 
-def _recover(output: Path) -> bool:
+def _recover(output: Path, others: Iterable[Path]) -> bool:
     journal = output / EARLIER / _JOURNAL
     if journal.exists():
         moves = json.loads(read_file(journal, _MAX_JOURNAL))
         _finish(output, [(Path(staged), Path(target)) for staged, target in moves])
         return True
     _remove_parts(output)
-    for folder, names, files in os.walk(output):
-        names[:] = [name for name in names if name != EARLIER]
-        for name in files:
-            if is_beside(name):
-                Path(folder, name).unlink(missing_ok=True)
+    folders = [Path(folder) for folder, _, _ in os.walk(output)]
+    for folder in (*folders, *(each for each in others if each.is_dir())):
+        if EARLIER in folder.parts:
+            continue
+        for path in folder.iterdir():
+            if is_beside(path.name):
+                path.unlink(missing_ok=True)
     return False
 
 

@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtensionOID
 
 from tests.e2e.command import KBUILD
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 NAMES = [{"C": "CN", "ST": "BeiJing", "L": "BeiJing", "O": "k8s", "OU": "System"}]
 SIGNING = ["signing", "key encipherment"]
@@ -217,7 +217,7 @@ roles = ["control-plane", "etcd"]
 Ask = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-@pytest.fixture(params=["rsa-2048", "ed25519"])
+@pytest.fixture(params=["ecdsa-p256", "ed25519"])
 def etcd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, Ask]]:
     """Give the files of an etcd that demands certificates of clients and peers, and its client."""
     folder = tmp_path / "pki"

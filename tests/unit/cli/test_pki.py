@@ -209,6 +209,17 @@ def test_a_host_that_does_not_fit_the_cluster_changes_nothing(
     assert snapshot(cluster) == before
 
 
+def test_a_host_is_added_to_what_a_killed_run_has_written(cluster: Path) -> None:
+    """The plan is read again under the lock: what another run added meanwhile stays."""
+    state = cluster / "pki/.kbuild-pki"
+    staged = cluster / ".pki.toml.kbuild-new-0123456789ab"
+    staged.write_text(f'{NODES}\n[nodes.m2]\naddresses = ["192.0.2.12"]\n')
+    moves = [[str(staged), str(cluster / "pki.toml")]]
+    (state / "journal.json").write_text(json.dumps(moves))
+    found = document("add-host", cluster, "m3", "192.0.2.13", "--cap")
+    assert written(found) == {"kubernetes", "kubelet-m2", "kubelet-m3"}
+
+
 def test_where_a_host_belongs_is_not_guessed(cluster: Path) -> None:
     path = cluster / "pki.toml"
     inline = 'nodes = {m1 = {addresses = ["192.0.2.11"], roles = ["control-plane", "etcd"]}}\n'

@@ -314,6 +314,16 @@ def test_after_kill_9_the_next_run_goes_on(
     assert issue(recipe.folder) == {}
 
 
+def test_what_a_killed_run_left_beside_keys_elsewhere_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "pki.toml").write_text('ca-keys = "usb"\ncomponents = ["flannel"]\n')
+    (tmp_path / "usb").mkdir()
+    left = tmp_path / "usb/.ca-key.pem.kbuild-new-0123456789ab"
+    left.write_text("a key")
+    plan = plan_of(tmp_path)
+    with locked(plan.output, plan.key_folders):
+        assert not left.exists()
+
+
 def test_a_second_run_is_refused(recipe: Recipe) -> None:
     with locked(recipe.folder):
         assert_refused("pki-busy", "another kbuild", recipe.folder)
