@@ -1095,6 +1095,14 @@ class PkiPlanSettings(Issuing):
 
     command: ClassVar[str] = "pki plan"
 
+    nodes: Path | None = option(
+        path,
+        "Also tell what the certificates lack of the nodes in this output of"
+        " `kubectl get nodes -o json`.",
+        metavar="FILE",
+        example="nodes.json",
+    )
+
 
 @dataclass(frozen=True, kw_only=True)
 class PkiIssueSettings(Issuing):

@@ -1,6 +1,7 @@
 """``kbuild pki``: issue and renew the certificates of a cluster without kubeadm."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,11 +25,13 @@ from kbuild.pki.api import (
     decide,
     demand_as_planned,
     extension,
+    gaps,
     hours,
     inventory_of_plan,
     is_unfinished,
     locked,
     plan_of,
+    read_nodes,
     with_host,
     write_template,
 )
@@ -72,6 +75,9 @@ def plan(ctx: typer.Context) -> None:
     settings, screen = begin(ctx, PkiPlanSettings)
     planned = _plan(settings, cap=settings.cap)
     decisions = decide(planned, datetime.now(UTC))
+    if settings.nodes is not None:
+        found = tuple(gaps(planned, read_nodes(settings.nodes)))
+        planned = replace(planned, notes=(*planned.notes, *found))
     screen.result(_plan_document(planned, decisions), _plan_lines(planned, decisions))
 
 

@@ -9,6 +9,7 @@ from kbuild.pki.checking import demand_as_planned, inventory_of_plan
 from kbuild.pki.durations import hours
 from kbuild.pki.errors import UnknownCertificate
 from kbuild.pki.issuing import carry_out
+from kbuild.pki.nodes import gaps, read_nodes
 from kbuild.pki.planning import plan_of
 from kbuild.pki.state import Renewal, decide, extension
 from kbuild.pki.store import File, is_unfinished, locked
@@ -21,11 +22,13 @@ __all__ = [
     "decide",
     "demand_as_planned",
     "extension",
+    "gaps",
     "hours",
     "inventory_of_plan",
     "is_unfinished",
     "locked",
     "plan_of",
+    "read_nodes",
     "with_host",
     "write_template",
 ]

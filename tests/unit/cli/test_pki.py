@@ -79,6 +79,27 @@ def test_a_plan_says_what_it_is_made_from_and_why(recipe: Recipe) -> None:
     assert "1 certificate to issue, 2 as planned." in done.stdout
 
 
+def node(name: str, **addresses: str) -> dict[str, Any]:
+    status = [{"type": kind, "address": address} for kind, address in addresses.items()]
+    return {"metadata": {"name": name}, "status": {"addresses": status}}
+
+
+def test_a_plan_tells_what_certificates_lack_of_the_nodes(recipe: Recipe) -> None:
+    nodes = recipe.folder / "nodes.json"
+    items = [
+        node("n1", InternalIP="192.0.2.1", ExternalIP="198.51.100.1", Hostname="n1"),
+        node("n2", InternalIP="192.0.2.2"),
+    ]
+    nodes.write_text(json.dumps({"items": items}))
+    assert document("plan", recipe.folder, "--nodes", str(nodes))["notes"] == [
+        "server holds the node n1, and lacks 192.0.2.1.",
+        "No certificate holds the node n2: n2, 192.0.2.2.",
+    ]
+    nodes.write_text('{"items": [{}]}')
+    done = pki("plan", recipe.folder, "--nodes", str(nodes))
+    assert (done.returncode, "kubectl get nodes -o json" in done.stderr) == (2, True)
+
+
 def test_a_check_fails_if_something_is_not_as_planned(recipe: Recipe) -> None:
     pki("issue", recipe.folder)
     assert pki("check", recipe.folder).returncode == 0
