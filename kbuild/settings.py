@@ -1095,7 +1095,7 @@ class PkiPlanSettings(Issuing):
 
     command: ClassVar[str] = "pki plan"
 
-    nodes: Path | None = option(
+    node_list: Path | None = option(
         path,
         "Also tell what the certificates lack of the nodes in this output of"
         " `kubectl get nodes -o json`.",

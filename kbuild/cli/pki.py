@@ -75,8 +75,8 @@ def plan(ctx: typer.Context) -> None:
     settings, screen = begin(ctx, PkiPlanSettings)
     planned = _plan(settings, cap=settings.cap)
     decisions = decide(planned, datetime.now(UTC))
-    if settings.nodes is not None:
-        found = tuple(gaps(planned, read_nodes(settings.nodes)))
+    if settings.node_list is not None:
+        found = tuple(gaps(planned, read_nodes(settings.node_list)))
         planned = replace(planned, notes=(*planned.notes, *found))
     screen.result(_plan_document(planned, decisions), _plan_lines(planned, decisions))
 

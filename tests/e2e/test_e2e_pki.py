@@ -214,6 +214,7 @@ components = ["etcd", "apiserver", "flannel"]
 addresses = ["127.0.0.1"]
 roles = ["control-plane", "etcd"]
 """
+QUICKLY = "--command-timeout=2s"  # the client asks again and again until then
 Ask = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -285,12 +286,12 @@ def test_etcd_takes_the_issued_clients_and_refuses_those_of_another_ca(
         done = ask(ca, pki / f"{name}.pem", "put", name, "x")
         assert (done.returncode, done.stdout) == (0, "OK\n"), done.stderr
     # A client of the cluster's CA, and one of a CA with the same name and another key.
-    assert ask(ca, pki / "apiserver-kubelet-client.pem", "get", "x").returncode != 0
+    assert ask(ca, pki / "apiserver-kubelet-client.pem", "get", "x", QUICKLY).returncode != 0
     (tmp_path / "pki.toml").write_text((pki / "pki.toml").read_text().replace('"."', '"other"'))
     kbuild("pki", "issue", "--dir", tmp_path)
     other = tmp_path / "other"
-    assert ask(ca, other / "etcd-client.pem", "get", "x").returncode != 0
-    assert ask(other / "etcd-ca.pem", pki / "etcd-client.pem", "get", "x").returncode != 0
+    assert ask(ca, other / "etcd-client.pem", "get", "x", QUICKLY).returncode != 0
+    assert ask(other / "etcd-ca.pem", pki / "etcd-client.pem", "get", "x", QUICKLY).returncode != 0
     # Renewal with new keys while it runs: etcd reads its files at each connection.
     kbuild("pki", "renew", "--new-keys", "--dir", pki)
     assert ask(ca, pki / "etcd-client.pem", "get", "flanneld").stdout == "flanneld\nx\n"

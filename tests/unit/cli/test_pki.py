@@ -91,12 +91,12 @@ def test_a_plan_tells_what_certificates_lack_of_the_nodes(recipe: Recipe) -> Non
         node("n2", InternalIP="192.0.2.2"),
     ]
     nodes.write_text(json.dumps({"items": items}))
-    assert document("plan", recipe.folder, "--nodes", str(nodes))["notes"] == [
+    assert document("plan", recipe.folder, "--node-list", str(nodes))["notes"] == [
         "server holds the node n1, and lacks 192.0.2.1.",
         "No certificate holds the node n2: n2, 192.0.2.2.",
     ]
     nodes.write_text('{"items": [{}]}')
-    done = pki("plan", recipe.folder, "--nodes", str(nodes))
+    done = pki("plan", recipe.folder, "--node-list", str(nodes))
     assert (done.returncode, "kubectl get nodes -o json" in done.stderr) == (2, True)
 
 
@@ -130,6 +130,15 @@ def test_a_renewal_is_of_those_that_are_named(recipe: Recipe) -> None:
     assert (recipe.folder / "server-key.pem").read_bytes() != key
     done = pki("renew", recipe.folder, "serve")
     assert (done.returncode, "choose among client, server" in done.stderr) == (2, True)
+
+
+def test_what_was_replaced_is_not_listed(recipe: Recipe) -> None:
+    pki("issue", recipe.folder)
+    document("renew", recipe.folder, "--cap", "--new-keys")
+    assert list((recipe.folder / ".kbuild-pki/generations").glob("*/server.pem"))
+    listed = json.loads(run_here("certs", recipe.folder, "--json").stdout)
+    paths = {str(recipe.folder / f"{name}.pem") for name in ("ca", "client", "server")}
+    assert {each["path"] for each in listed["certificates"]} == paths
 
 
 def test_a_renewal_passes_over_what_is_missing(recipe: Recipe) -> None:
