@@ -63,8 +63,8 @@ class Checked:
     """A checked release: its files, its problems, and its signer.
 
     ``statement`` is the provenance, or None if it cannot be read. ``documents`` has the checked
-    bytes of SHA256SUMS and of the provenance. ``proven`` is the number of certificates that each
-    architecture issued in the proof, 0 if it did not run.
+    bytes of SHA256SUMS and of the provenance, and the signatures. ``proven`` is the number of
+    certificates that each architecture issued in the proof, 0 if it did not run.
     """
 
     folder: Path
@@ -149,9 +149,8 @@ def _check(
     """
     if key is not None and key.place in files.places:
         raise inside(key.path)
-    documents = {
-        n: files.files[n].content for n in (SUMS["sha256"], PROVENANCE) if n in files.files
-    }
+    signed = (SUMS["sha256"], PROVENANCE, *SIGNATURES)
+    documents = {n: files.files[n].content for n in signed if n in files.files}
     checked = Checked(
         folder=files.folder,
         files=tuple(sorted(files.files)),

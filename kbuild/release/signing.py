@@ -11,7 +11,6 @@ secure-systems-lab/dsse, protocol.md.
 import base64
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -61,7 +60,8 @@ def sign_with_key(
 ) -> Signer:
     """Sign a release with a private key: PEM of the curve P-256, or cosign's own file.
 
-    ``documents`` has the checked bytes of SHA256SUMS and the provenance. Exactly these are signed.
+    ``documents`` has the checked bytes of SHA256SUMS and the provenance, of which exactly these are
+    signed, and the signatures that are there.
     The password of an encrypted key is taken from COSIGN_PASSWORD. Without ``force``, no signature
     of another signer is replaced. Raises BadKey or AlreadySigned.
     """
@@ -70,8 +70,8 @@ def sign_with_key(
 
     key = private_key(key_file)
     public = key.public_key()
-    if not (force or _has(folder, PUBLIC_KEY, pem(public))):
-        _demand_unsigned(folder)
+    if not (force or documents.get(PUBLIC_KEY) == pem(public)):
+        _demand_unsigned(folder, documents)
 
     def sign(message: bytes) -> str:
         return _base64(key.sign(message, ec.ECDSA(hashes.SHA256())))
@@ -97,7 +97,7 @@ def sign_keyless(
     KeylessFailed or AlreadySigned.
     """
     if not force:
-        _demand_unsigned(folder)
+        _demand_unsigned(folder, documents)
     identity, files = _signed_keyless(documents, trust_config)
     _write(folder, files)
     (folder / PUBLIC_KEY).unlink(missing_ok=True)
@@ -139,16 +139,9 @@ def _signed_keyless(
     return token.identity, {name: text.encode() for name, text in bundles.items()}
 
 
-def _demand_unsigned(folder: Path) -> None:
-    if any(os.path.lexists(folder / name) for name in SIGNATURES):
+def _demand_unsigned(folder: Path, documents: Mapping[str, bytes]) -> None:
+    if not documents.keys().isdisjoint(SIGNATURES):
         raise AlreadySigned(path=folder)
-
-
-def _has(folder: Path, name: str, content: bytes) -> bool:
-    try:
-        return read_file(folder / name, MAX_DOCUMENT) == content
-    except OSError:
-        return False
 
 
 def verify_signatures(

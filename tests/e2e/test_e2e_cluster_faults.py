@@ -111,14 +111,16 @@ class Running:
 
     def _read(self) -> None:
         assert self.process.stderr
-        for line in self.process.stderr:
-            self._said.append(line)
-            if match := STEP.match(line.rstrip()):
-                self.seen.append((match["host"], match["step"]))
+        with self.process.stderr as stream:
+            for line in stream:
+                self._said.append(line)
+                if match := STEP.match(line.rstrip()):
+                    self.seen.append((match["host"], match["step"]))
 
     def _keep(self) -> None:
         assert self.process.stdout
-        self._printed.append(self.process.stdout.read())
+        with self.process.stdout as stream:
+            self._printed.append(stream.read())
 
     def until(self, step: str, among: Collection[str] = CONTROL_PLANES) -> str:
         """Wait until a step begins on one of some hosts, and return that."""

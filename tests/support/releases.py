@@ -26,7 +26,7 @@ from kbuild.kubeadm.model import (
     Tag,
     Toolchain,
 )
-from kbuild.release.names import SUMS
+from kbuild.release.names import SIGNATURES, SUMS
 from kbuild.release.sums import digest, digests_of, write_sums
 from kbuild.release.writer import list_files, publish
 from kbuild.settings import Settings
@@ -151,8 +151,9 @@ def make_release(
 
 
 def documents(folder: Path) -> dict[str, bytes]:
-    """Return what is signed of a release."""
-    return {name: (folder / name).read_bytes() for name in ("SHA256SUMS", "provenance.json")}
+    """Return what is signed of a release, and the signatures that are there."""
+    names = ("SHA256SUMS", "provenance.json", *SIGNATURES)
+    return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
 
 
 def forge(folder: Path) -> None:

@@ -146,7 +146,7 @@ def keyless(home: Path, signed: Path) -> Iterator[Path]:
         patch.setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "a token")
         patch.setenv("ACTIONS_ID_TOKEN_REQUEST_URL", f"{instance.address}/oidc?x=y")
         (home / "trust.json").write_text(json.dumps(instance.trust_config()))
-        sign_keyless(folder, documents(folder), home / "trust.json")
+        sign_keyless(folder, documents(folder), home / "trust.json", force=True)
         yield folder
 
 

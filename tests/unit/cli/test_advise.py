@@ -151,7 +151,7 @@ def test_a_version_of_the_settings_file_counts(run: Run, tmp_path: Path) -> None
         (("--version", "v1.23.0,v1.24.0"), "bad-setting", "one patch release"),
         (("--version", "v1.12.10"), "unsupported-version", "older than v1.13.0"),
         (("--version", "1.12"), "unsupported-version", "older than v1.13.0"),
-        (("--version", "latest"), "bad-version", "'latest' is not a Kubernetes version"),
+        (("--version", "newest"), "bad-version", "'newest' is not a Kubernetes version"),
         (("--version", "v1.23.0\x1b[2J"), "bad-version", "is not a Kubernetes version"),
         (
             ("--version", "v1.23.0", "--ca-years", "5", "--leaf-years", "6"),

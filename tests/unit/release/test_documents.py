@@ -117,7 +117,14 @@ def test_every_input_is_an_external_parameter(tmp_path: Path) -> None:
         )
     )["externalParameters"]
     # Where the release is put, and how the user wants to be served, are no inputs.
-    own = {"output", "lock", "force", "dry_run", *(field.name for field in fields(Limited))}
+    own = {
+        "output",
+        "lock",
+        "force",
+        "dry_run",
+        "require_proof",
+        *(field.name for field in fields(Limited)),
+    }
     own |= {field.name for field in fields(Networked)}
     renamed = {"ca_years": "lifetimes", "leaf_years": "lifetimes", "arch": "arches"}
     names = {renamed.get(name, name) for name in options(Settings).keys() - own}
