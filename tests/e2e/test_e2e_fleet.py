@@ -144,8 +144,8 @@ def test_fifty_hosts_take_not_ten_times_as_long_as_five_and_about_as_long_as_wit
     assert installs == {sha256(new.read_bytes()).hexdigest()}
     said = [line.strip() for line in done.stderr.splitlines()]
     for name in FIFTY:
-        lines = [line for line in said if re.match(rf"{name}: \d of 3: [a-z-]+$", line)]
-        assert lines == [f"{name}: {n} of 3: {step}" for n, step in enumerate(STEPS, 1)]
+        lines = [line for line in said if re.match(rf"{name}: \d of 4: [a-z-]+$", line)]
+        assert lines == [f"{name}: {n} of 4: {step}" for n, step in enumerate(STEPS, 1)]
         assert said.count(f"{name}: changed") == 1
     figures = f"five {five:.1f} s, fifty {fifty:.1f} s, Ansible {ansible:.1f} s"
     # All hosts share the processors of this machine with kbuild, which hosts elsewhere do not.
@@ -195,7 +195,7 @@ def test_each_host_has_a_bar_of_its_own_while_it_is_worked_on(
             XDG_STATE_HOME=str(tmp_path / "state"),
         )
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
-    frame = re.compile(r"(n\d): \d of 3: \S+ +━[^\r\n]*\r?\n +(n\d): \d of 3: \S+ +━")
+    frame = re.compile(r"(n\d): \d of 4: \S+ +━[^\r\n]*\r?\n +(n\d): \d of 4: \S+ +━")
     assert any(first != second for first, second in frame.findall(plain)), plain
     assert {name: plain.count(f"{name}: changed\r") for name in names} == dict.fromkeys(names, 1)
 

@@ -168,7 +168,7 @@ def test_the_run_after_a_killed_one_goes_on(
 def test_a_step_that_outlives_its_run_is_awaited(
     node: Node, releases: Releases, tmp_path: Path
 ) -> None:
-    node.hold("mv", 2)
+    node.hold("mv", 3)
     with in_the_background(node, releases, tmp_path) as pid:
         node.is_held("mv")
         os.kill(pid, signal.SIGKILL)
