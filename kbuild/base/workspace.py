@@ -132,11 +132,6 @@ def uninterrupted() -> Iterator[None]:
         _cleanups.pop()
 
 
-def is_cleaning_up() -> bool:
-    """Return whether a cleanup is running that no signal may interrupt."""
-    return bool(_cleanups)
-
-
 @contextlib.contextmanager
 def finished() -> Iterator[None]:
     """Finish the block before a signal interrupts the command.
@@ -158,7 +153,7 @@ def interrupt() -> bool:
 
     Return False if nothing more can be interrupted.
     """
-    if is_cleaning_up() or _delayed:
+    if _cleanups or _delayed:
         return False
     if not _unfinished:
         raise KeyboardInterrupt

@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from types import MappingProxyType
 from packaging.version import InvalidVersion, Version
 
 from kbuild.kubernetes.configuration import configuration_of
+from kbuild.kubernetes.durations import duration
 from kbuild.kubernetes.facts import facts_of
 from kbuild.kubernetes.renewal import Renewal, renewal_of
 from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, first_of, values_of
@@ -50,7 +50,6 @@ apiVersion: {api}
 kind: ClusterConfiguration
 kubernetesVersion: {version}
 """
-_DURATION = re.compile(r"(?:(\d{1,7})h)?(?:(\d{1,7})m)?(?:(\d{1,7})s)?")
 SOCKET = "/run/kbuild/none.sock"
 _STARTING = 30  # seconds that kubelet may need to start a component
 _ASK_AGAIN = "see what is wrong there; the same command asks again"
@@ -284,13 +283,13 @@ def _as_stored(plane: ControlPlane, text: str) -> ControlPlane:
     ``text`` is from a backup, and as Go writes durations. A shorter one may be the default that
     kubeadm stores by itself.
     """
-    match = _DURATION.fullmatch(text)
-    if not (
-        match and plane.needs_repair and configuration_of(Version(plane.facts.version)).validity
+    stored = duration(text)
+    if (
+        stored is None
+        or not plane.needs_repair
+        or not configuration_of(Version(plane.facts.version)).validity
     ):
         return plane
-    hours, minutes, seconds = (int(each or 0) for each in match.groups())
-    stored = timedelta(hours=hours, minutes=minutes, seconds=seconds)
     return replace(plane, lifetime=max(plane.lifetime, stored))
 
 

@@ -206,7 +206,7 @@ class Prover:
                 if time.monotonic() > deadline:
                     if isinstance(error, ConnectionFailed):
                         raise  # nothing is known of the component, so nothing must be undone
-                    message = f"{what} after {round(self.patience)} seconds: {error}"
+                    message = f"{what} after {round(patience)} seconds: {error}"
                     raise CallFailed(message, "") from error
                 time.sleep(_PAUSE)
             else:

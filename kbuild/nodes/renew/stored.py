@@ -54,7 +54,7 @@ class StoredConfiguration:
     @property
     def sha256(self) -> str:
         """Return the SHA-256 of the text."""
-        return _sha(self.text)
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +98,7 @@ def obeying(
     leaf = duration(stored.leaf)
     if leaf is None:
         return list(planes), []
-    first = planes[0]
-    is_short = leaf < built_for(first) - TOLERANCE
+    first, is_short = planes[0], _is_short(planes, leaf)
     if is_short and wish is None:
         reason = (
             f"{MAP} stores {_shown(stored.leaf)} for certificates, which kubeadm obeys since v1.31;"
@@ -118,7 +117,11 @@ def obeying(
 def is_changed(planes: Sequence[ControlPlane], stored: StoredConfiguration, wish: str) -> bool:
     """Tell whether what is stored is to be changed."""
     leaf = duration(stored.leaf)
-    return wish == "change" and leaf is not None and leaf < built_for(planes[0]) - TOLERANCE
+    return wish == "change" and leaf is not None and _is_short(planes, leaf)
+
+
+def _is_short(planes: Sequence[ControlPlane], leaf: timedelta) -> bool:
+    return leaf < built_for(planes[0]) - TOLERANCE
 
 
 def with_change(
@@ -162,20 +165,33 @@ def _notes(stored: StoredConfiguration | None, becomes: str) -> Iterator[str]:
 
 def _store_step(change: Change, kubectl: str, generation: str) -> Step:
     before, after = change.before, StoredConfiguration(text=change.after, revision="")
+    what = (
+        f"store {_shown(after.leaf)} instead of {_shown(before.leaf)} for certificates, and"
+        f" {_shown(after.ca)} instead of {_shown(before.ca)} for CAs, in {MAP}"
+    )
+    why = "kubeadm renews for what is stored there; the backup has what there was"
+    return _step(what, why, kubectl, before, after, generation)
+
+
+def _step(
+    what: str,
+    why: str,
+    kubectl: str,
+    before: StoredConfiguration,
+    after: StoredConfiguration,
+    *more: str,
+) -> Step:
+    """Return the step that stores one text in place of another; ``more`` is for its call."""
     shas = (before.sha256, after.sha256)
+    is_stored = call("has_configuration", kubectl, shas[1])
+    patch = _patch(after.text, before.revision)
     return Step(
         name=_STORE,
-        what=(
-            f"store {_shown(after.leaf)} instead of {_shown(before.leaf)} for certificates, and"
-            f" {_shown(after.ca)} instead of {_shown(before.ca)} for CAs, in {MAP}"
-        ),
-        why="kubeadm renews for what is stored there; the backup has what there was",
-        check=call("has_configuration", kubectl, shas[1]),
-        do=call(
-            *("store_configuration", kubectl, *shas),
-            *(_patch(after.text, before.revision), generation),
-        ),
-        confirm=call("has_configuration", kubectl, shas[1]),
+        what=what,
+        why=why,
+        check=is_stored,
+        do=call("store_configuration", kubectl, *shas, patch, *more),
+        confirm=is_stored,
         undo=call("store_configuration", kubectl, *shas[::-1], _patch(before.text)),
     )
 
@@ -208,27 +224,15 @@ def with_restored(
 
 def restore_step(kept: str, stored: str, kubectl: str) -> Step:
     """Return the step that stores again what a backup has, in place of what a renewal stored."""
-    shas = (_sha(stored), _sha(kept))
-    before = StoredConfiguration(text=kept, revision="")
-    return Step(
-        name=_STORE,
-        what=f"store {_shown(before.leaf)} for certificates again, in {MAP}",
-        why="the renewal had changed it",
-        check=call("has_configuration", kubectl, shas[1]),
-        do=call("store_configuration", kubectl, *shas, _patch(kept)),
-        confirm=call("has_configuration", kubectl, shas[1]),
-        undo=call("store_configuration", kubectl, *shas[::-1], _patch(stored)),
-    )
+    now, again = (StoredConfiguration(text=text, revision="") for text in (stored, kept))
+    what = f"store {_shown(again.leaf)} for certificates again, in {MAP}"
+    return _step(what, "the renewal had changed it", kubectl, now, again)
 
 
 def _patch(text: str, revision: str = "") -> str:
     """Return the merge patch of the ConfigMap; the API server refuses it for another revision."""
     metadata = {"metadata": {"resourceVersion": revision}} if revision else {}
     return json.dumps({**metadata, "data": {"ClusterConfiguration": text}})
-
-
-def _sha(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _shown(text: str) -> str:
