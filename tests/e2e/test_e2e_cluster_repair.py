@@ -17,7 +17,10 @@ from tests.support.cluster.cluster import Cluster, CommandFailed, Node
 from tests.support.cluster.expire import KUBELET, expire
 from tests.support.cluster.files import NODES
 
-pytestmark = [pytest.mark.e2e, pytest.mark.cluster, pytest.mark.timeout(1800)]
+pytestmark = [
+    *(pytest.mark.e2e, pytest.mark.cluster, pytest.mark.long),
+    pytest.mark.timeout(1800),
+]
 
 DAY = timedelta(days=1)
 PORTS = (6443, 2379, 2380)
