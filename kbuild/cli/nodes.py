@@ -46,6 +46,7 @@ from kbuild.nodes.api import (
     RunInterrupted,
     Watcher,
     Wishes,
+    Worker,
     carry_out,
     connections,
     demand_idle,
@@ -54,7 +55,9 @@ from kbuild.nodes.api import (
     not_root,
     plan_install,
     plan_rollback,
+    plan_workers,
     read_hosts,
+    remove_token,
     run_name,
     survey,
     worker_advice,
@@ -306,20 +309,26 @@ def _change_control_planes(
         if unreachable:
             raise _too_many(len(hosts), unreachable, [])
         planes = control_planes(facts, connected, settings.parallel, screen)
-        is_repair = any(each.needs_repair for each in planes)
-        if isinstance(settings, NodesRenewSettings) and not is_repair:
-            planes = obeying_stored(planes, connected, settings)
-        plans = planned(planes, connected, planner)
+        expired: list[Worker] = []
+        if isinstance(settings, NodesRenewSettings):
+            if not any(each.needs_repair for each in planes):
+                planes = obeying_stored(planes, connected, settings)
+            workers = [each for each in facts if not each.is_control_plane]
+            expired = expired_workers(workers, connected, settings.parallel)
+        again, token = plan_workers(planes[0], expired, compact(datetime.now(UTC)))
+        plans = [*planned(planes, connected, planner), *again]
         # Never two control planes at once, and none after one has failed.
         name = run_name()
         run = Run(name=name, parallel=1, max_fail=0, take_over=settings.take_over, locks_all=True)
         prover = Prover(planes={p.name: p for p in planes}, connections=connected)
-        _run(
-            *(settings, screen, run, plans, []),
-            lambda watcher: carry_out(plans, connected, run, watcher, prover),
-        )
-        workers = [each for each in facts if not each.is_control_plane]
-        expired = expired_workers(workers, connected, settings.parallel)
+
+        def carry(watcher: Watcher) -> Iterable[Outcome]:
+            try:
+                return carry_out(plans, connected, run, watcher, prover)
+            finally:
+                remove_token(token, connected, watcher.tell)
+
+        _run(settings, screen, run, plans, [], carry)
         for line in worker_advice(planes[0], expired):
             screen.say(line)
 

@@ -39,7 +39,13 @@ from kbuild.nodes.renew.stored import (
     with_restored,
 )
 from kbuild.nodes.renew.undo import Backup, UndoWishes, choose_backup, plan_undo
-from kbuild.nodes.renew.workers import expired_workers, worker_advice
+from kbuild.nodes.renew.workers import (
+    Worker,
+    expired_workers,
+    plan_workers,
+    remove_token,
+    worker_advice,
+)
 from kbuild.nodes.rollback import plan_rollback
 from kbuild.nodes.runner import Run, Watcher, carry_out, run_name
 from kbuild.nodes.survey import survey
@@ -72,6 +78,7 @@ __all__ = [
     "Wanted",
     "Watcher",
     "Wishes",
+    "Worker",
     "as_one",
     "built_for",
     "carry_out",
@@ -92,8 +99,10 @@ __all__ = [
     "plan_repair",
     "plan_rollback",
     "plan_undo",
+    "plan_workers",
     "read_hosts",
     "read_stored",
+    "remove_token",
     "run_name",
     "survey",
     "survey_control_planes",

@@ -139,7 +139,8 @@ class Connection:
     def _call(self, function: Call, timeout: float) -> str:
         mark, prologue = _mark()
         libraries = "\n".join(_library(name) for name in ("node.sh", function.library) if name)
-        text = f"{prologue}\n{libraries}\n{{ {function}; exit; }} </dev/null\n"
+        secret = f"secret={shlex.quote(function.secret)}"
+        text = f"{prologue}\n{libraries}\n{secret}\n{{ {function}; exit; }} </dev/null\n"
         return self._run_once(["sh", "-s", "kbuild_step"], text.encode(), mark, timeout)
 
     def _run(self, do: Callable[[], str]) -> str:

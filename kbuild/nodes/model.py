@@ -28,11 +28,16 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A function of node.sh with its arguments, or of a ``library`` beside it, such as renew.sh."""
+    """A function of node.sh with its arguments, or of a ``library`` beside it, such as renew.sh.
+
+    The function has ``secret`` in a variable of that name. It is no part of the text of a call, so
+    it is neither shown nor logged, and no process has it among its arguments.
+    """
 
     function: str
     arguments: tuple[str, ...] = ()
     library: str = ""
+    secret: str = field(default="", repr=False)
 
     def __str__(self) -> str:
         return shlex.join((self.function, *self.arguments))

@@ -457,6 +457,87 @@ has_made() {
   [ "$(cat "$base.$2" 2>/dev/null)" = "$1" ] || fail "kubeadm has not made $2"
 }
 
+# What a worker has with which its kubelet can log in again.
+worker_facts() {
+  bootstrap=$kubernetes/bootstrap-kubelet.conf
+  kubelet_clients
+  one server "$(value_of server "$kubernetes/kubelet.conf")"
+  [ -z "$(authority_words)" ] || printf 'authority=yes\n'
+  case $(systemctl cat kubelet 2>/dev/null) in
+    *--bootstrap-kubeconfig=$bootstrap[[:space:]]* | *--bootstrap-kubeconfig=$bootstrap\"*) printf 'bootstraps=yes\n' ;;
+  esac
+}
+
+# The line of kubelet.conf that has the CA of the cluster.
+authority_words() {
+  for each in certificate-authority-data certificate-authority; do
+    found=$(value_of "$each" "$kubernetes/kubelet.conf")
+    [ -n "$found" ] && printf '%s: "%s"' "$each" "$found" && return 0
+  done
+}
+
+# Make the bootstrap token in $secret: make_token KUBEADM DIRECTORY CONFIGURATION, which ends with
+# the InitConfiguration
+make_token() {
+  configure "$2" "$3$secret
+"
+  said=$("$1" token create --kubeconfig "$kubernetes/admin.conf" --config "$2/kubeadm.yaml" 2>&1 >/dev/null </dev/null)
+  code=$?
+  rm -rf "$2"
+  [ "$code" = 0 ] || fail "kubeadm cannot make a token: $(last_line "$said")"
+}
+
+# has_token KUBEADM ID
+has_token() {
+  "$1" token list --kubeconfig "$kubernetes/admin.conf" 2>/dev/null </dev/null | grep -q "^$2\." || fail "there is no token $2"
+}
+
+# remove_token KUBEADM ID
+remove_token() {
+  (has_token "$1" "$2") 2>/dev/null || return 0
+  said=$("$1" token delete "$2" --kubeconfig "$kubernetes/admin.conf" 2>&1 </dev/null) ||
+    fail "kubeadm cannot remove the token $2: $(last_line "$said")"
+}
+
+# Let kubelet get a certificate with the token in $secret: join_again GENERATION SECONDS
+join_again() {
+  bootstrap=$kubernetes/bootstrap-kubelet.conf
+  current=$kubelet_files/pki/kubelet-client-current.pem
+  before=$(sha_of "$current")
+  make_bootstrap
+  restart_kubelet
+  left=$2
+  while [ "$left" -gt 0 ] && [ "$(sha_of "$current")" = "$before" ]; do
+    left=$((left - 1))
+    sleep 1
+  done
+  # What kubelet has read stays in its memory.
+  rm -f -- "$bootstrap"
+  [ "$left" -gt 0 ] ||
+    fail "kubelet got no certificate within $2 seconds: see \`kubectl get csr\` and \`journalctl -u kubelet\` there"
+  printf '%s\n' "$1" >"$base.kubelet.conf" || fail "$base.kubelet.conf cannot be written: no space?"
+}
+
+make_bootstrap() {
+  cat >"$bootstrap.part" <<KUBECONFIG && mv -f -- "$bootstrap.part" "$bootstrap" || fail "$bootstrap cannot be written: no space?"
+apiVersion: v1
+kind: Config
+clusters:
+- name: kubernetes
+  cluster:
+    server: "$(value_of server "$kubernetes/kubelet.conf")"
+    $(authority_words)
+users:
+- name: bootstrap
+  user:
+    token: "$secret"
+contexts:
+- name: bootstrap
+  context: {cluster: kubernetes, user: bootstrap}
+current-context: bootstrap
+KUBECONFIG
+}
+
 # Restart kubelet, which static pods survive.
 restart_kubelet() {
   if command -v systemctl >/dev/null 2>&1; then

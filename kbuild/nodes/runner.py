@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -198,7 +198,7 @@ def _do(step: Step, connection: Connection, progress: _Progress) -> None:
         connection.send(content, step.upload.to, told)
     words = (str(step.check), str(step.do), str(step.confirm))
     apply = call("apply", progress.run.name, step.name, *words, library=step.do.library)
-    _with_lock(connection, apply, progress)
+    _with_lock(connection, replace(apply, secret=step.do.secret), progress)
     _prove(step.proofs, connection, progress)
 
 

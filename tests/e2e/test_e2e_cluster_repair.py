@@ -4,6 +4,7 @@ It is the last story, because it leaves certificates of a century.
 """
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,7 +15,7 @@ from kbuild.x509.api import read_certificate
 from tests.e2e.command import Kbuild
 from tests.e2e.released import CENTURY, Released
 from tests.support.cluster.cluster import Cluster, CommandFailed, Node
-from tests.support.cluster.expire import KUBELET, expire
+from tests.support.cluster.expire import KUBELET, expire, expire_worker
 from tests.support.cluster.files import NODES
 
 pytestmark = [
@@ -54,6 +55,30 @@ def test_one_expired_control_plane_is_repaired_while_the_others_serve(
     assert states["n2"] == "changed"
     assert seen.failed < seen.total, seen  # on a busy machine, many fail
     demand_whole(cluster)
+
+
+def test_a_worker_whose_kubelet_cannot_log_in_gets_a_certificate(
+    cluster: Cluster, on_nodes: Kbuild
+) -> None:
+    worker, names = cluster.nodes["w1"], ("n1", "n2", "n3", "w1")
+    hosts = ("--hosts", ",".join(names), "--yes", "--json")
+    expire_worker(worker, cluster.nodes["n1"])
+    kubelet_conf = worker.ssh("cat /etc/kubernetes/kubelet.conf")
+    shown = on_nodes("nodes", "renew", *hosts, "--dry-run")
+    assert shown.code == 0, shown.stderr
+    states = {each["host"]: each["state"] for each in renewed(on_nodes, hosts)}
+    assert states == {"n1": "changed", "n2": "unchanged", "n3": "unchanged", "w1": "changed"}
+    cluster.wait_until_whole()
+    assert kubelet_ends(worker) > datetime.now(UTC) + 300 * DAY
+    assert worker.ssh("cat /etc/kubernetes/kubelet.conf") == kubelet_conf
+    secrets = cluster.kubectl("get", "secrets", "-n", "kube-system", "-o", "name")
+    token = re.search(r"the bootstrap token ([a-z0-9]{6})", shown.stdout)
+    assert token
+    assert "bootstrap-token-" not in secrets
+    assert not worker.ssh("ls /etc/kubernetes | grep bootstrap || true")
+    left = worker.ssh("grep -rlE '[a-z0-9]{6}[.][a-z0-9]{16}' /var/lib/kbuild /run/kbuild || true")
+    assert not left
+    assert {each["state"] for each in renewed(on_nodes, hosts)} == {"unchanged"}
 
 
 def renewed(kbuild: Kbuild, hosts: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """node.sh in a directory of its own, run by a shell of this machine: a node without ssh."""
 
 import os
+import shlex
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -64,7 +65,8 @@ class LocalNode:
         """Run a function as a connection does."""
         self.called.append(function.function)
         self.before(function)
-        done = self.run(str(function), timeout=timeout)
+        secret = f"secret={shlex.quote(function.secret)}"
+        done = self.run(f"{secret}\n{function}", timeout=timeout)
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["no reason"]
             raise CallFailed(lines[-1], done.stdout)

@@ -29,7 +29,11 @@ REFERENCE = (ROOT / "docs/reference.md").read_text()
 FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 PROMPT = re.compile(r"^\$ ((?:.*\\\n)*.*)$", re.MULTILINE)
 OPTION = re.compile(r"--[a-z][a-z0-9-]*")
-OF_OTHER_PROGRAMS = {"--cluster-signing-duration"}  # of kube-controller-manager
+OF_OTHER_PROGRAMS = {
+    "--bootstrap-kubeconfig",  # of kubelet
+    "--cluster-signing-duration",  # of kube-controller-manager
+    "--enable-bootstrap-token-auth",  # of kube-apiserver
+}
 
 
 def session_commands(text: str) -> list[str]:

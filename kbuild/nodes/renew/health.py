@@ -31,6 +31,7 @@ _UNSEEN = {
     "cluster": "not all of {} are healthy",
     "recovered": "not all of {} are healthy",
     "kubelet": "the client certificate of kubelet cannot be read{}",
+    "joined": "the client certificate of kubelet cannot be read{}",
 }
 _FORWARDING = "allow AllowTcpForwarding in its sshd: its ports are seen through ssh"
 _TODO = "wait until it is healthy, or repair it; see `crictl logs` or `docker logs` there"
@@ -191,6 +192,7 @@ class Prover:
             "cluster": self._cluster,
             "recovered": self._cluster,
             "kubelet": self._kubelet,
+            "joined": self._joined,
         }
         look = looks[proof.kind]
         what = _UNSEEN[proof.kind].format(", ".join(proof.arguments))
@@ -239,6 +241,13 @@ class Prover:
                 ends = each.facts.not_after.date()
                 message = f"{KUBELET} ends {ends}, and {expected} was expected"
                 raise CallFailed(message, "")
+
+    def _joined(self, connection: Connection) -> None:
+        """See that kubelet has no client certificate but those that have not ended."""
+        ends = [each.facts.not_after for each in kubelet_now(connection)]
+        if not ends or min(ends) <= datetime.now(UTC):
+            ended = f"{KUBELET} ended {min(ends).date()}" if ends else "kubelet has no certificate"
+            raise CallFailed(ended, "")
 
     def _serves(self, connection: Connection, component: str) -> None:
         plane = self.planes[connection.host.name]

@@ -31,8 +31,8 @@ from kbuild.nodes.renew.plan import (
 )
 
 # Where kubeadm gets its configuration, and writes kubeconfigs; a reboot takes it away.
-_WORK = "/run/kbuild/repair"
-_CONFIGURATION = f"{_WORK}/kubeadm.yaml"
+WORK = "/run/kbuild/repair"
+_CONFIGURATION = f"{WORK}/kubeadm.yaml"
 _PKI = "/etc/kubernetes/pki"
 _STAYS = 60  # seconds that kubelet has to start
 # Seconds after which a component is not one that ends because it does not find etcd. If it ended,
@@ -135,7 +135,7 @@ def _renew(plane: ControlPlane, generation: str) -> Step:
         f"certificates of {days(plane)}; the API server cannot give the configuration",
         call("has_renewed", generation),
         call(
-            *("renew_without_cluster", generation, _WORK, configuration(plane)),
+            *("renew_without_cluster", generation, WORK, configuration(plane)),
             *(plane.facts.target, *words),
         ),
         Proof(kind="dates", arguments=plane.renewed),
@@ -144,7 +144,7 @@ def _renew(plane: ControlPlane, generation: str) -> Step:
 
 def _make(plane: ControlPlane, file: str, generation: str) -> Step:
     name = file.removesuffix(".conf")
-    words = plane.renewal.making(name, _WORK, _CONFIGURATION)
+    words = plane.renewal.making(name, WORK, _CONFIGURATION)
     is_rotated = file == "kubelet.conf" and plane.is_rotated
     gets = "give kubelet its certificate" if is_rotated else f"put it in the place of {file}"
     kind = "kubelet" if file == "kubelet.conf" else "dates"
@@ -154,7 +154,7 @@ def _make(plane: ControlPlane, file: str, generation: str) -> Step:
         "the old certificate has ended, and renewal leaves it as it is",
         call("has_made", generation, file),
         call(
-            *("make_kubeconfig", generation, file, _WORK, configuration(plane)),
+            *("make_kubeconfig", generation, file, WORK, configuration(plane)),
             *(plane.facts.target, *words),
         ),
         Proof(kind=kind, arguments=() if kind == "kubelet" else (file,)),

@@ -1,17 +1,34 @@
-"""Workers whose kubelet can no longer log in, which a renewal does not repair."""
+"""Workers whose kubelet can no longer log in, because its client certificate has ended.
+
+kubelet gets a new certificate with a bootstrap token, as it did when the node joined. So no private
+key leaves a node.
+"""
 
 import json
+import secrets
 import shlex
-from collections.abc import Mapping, Sequence
+import string
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed
-from kbuild.nodes.model import HostFacts
-from kbuild.nodes.renew.facts import ControlPlane, kubelet_now
-from kbuild.nodes.renew.repair import documents
+import yaml
+
+from kbuild.base.words import counted
+from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, first_of, values_of
+from kbuild.nodes.model import HostFacts, HostPlan, Proof, Step
+from kbuild.nodes.renew.calls import call
+from kbuild.nodes.renew.facts import REPAIR, ControlPlane, Stored, kubelet_of
+from kbuild.nodes.renew.plan import BACKUPS
+from kbuild.nodes.renew.repair import WORK, documents
 from kbuild.nodes.survey import at_once
 
 _PREFIX = "system:node:"
+_ALPHABET = string.ascii_lowercase + string.digits
+_JOINS = 120  # seconds that kubelet has to get a certificate
+_STAYS = 60  # seconds that kubelet has to start
+_EACH = 2  # minutes of the token's life for each worker
+_LEAST = 30  # minutes
 _COMMANDS = """\
 On {plane}:
 mkdir -m 700 {folder} && printf '%s\\n---\\n%s\\n' {documents} >{folder}/kubeadm.yaml
@@ -21,46 +38,199 @@ On {host}:
 rm -f /var/lib/kubelet/pki/kubelet-client-current.pem && systemctl restart kubelet"""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """A worker whose client certificate has ended; ``node`` is its name in the cluster.
+
+    ``obstacle`` is why its kubelet cannot get a certificate with a token, or empty.
+    """
+
+    facts: HostFacts
+    node: str
+    end: datetime
+    obstacle: str = ""
+
+    @property
+    def name(self) -> str:
+        """Return the name of the host."""
+        return self.facts.host.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A bootstrap token, which kubeadm makes on a control plane and removes there."""
+
+    plane: ControlPlane
+    id: str
+    secret: str = field(repr=False)
+    minutes: int
+
+
 def expired_workers(
     workers: Sequence[HostFacts], connections: Mapping[str, Connection], parallel: int
-) -> dict[str, tuple[str, datetime]]:
-    """Return the workers whose client certificate has ended: the node's name, and the end."""
-    found: dict[str, tuple[str, datetime]] = {}
+) -> list[Worker]:
+    """Return the workers whose client certificate has ended, in the order of their names."""
+    found: list[Worker] = []
 
-    def ask(worker: HostFacts) -> None:
-        name = worker.host.name
+    def ask(facts: HostFacts) -> None:
         try:
-            stored = kubelet_now(connections[name])
+            values = values_of(connections[facts.host.name].call(call("worker_facts")))
         except (CallFailed, ConnectionFailed):  # it is no part of the renewal
             return
-        for each in stored:
-            if each.facts.not_after.timestamp() <= worker.clock:
-                node = each.facts.common_name.removeprefix(_PREFIX)
-                found[name] = (node, each.facts.not_after)
+        ended = [each for each in kubelet_of(values) if _has_ended(each, facts)]
+        if ended:
+            first = min(ended, key=lambda each: each.facts.not_after).facts
+            node = first.common_name.removeprefix(_PREFIX)
+            obstacle = _obstacle(values)
+            found.append(Worker(facts=facts, node=node, end=first.not_after, obstacle=obstacle))
 
     at_once(workers, ask, parallel)
-    return dict(sorted(found.items()))
+    return sorted(found, key=lambda each: each.name)
 
 
-def worker_advice(plane: ControlPlane, expired: Mapping[str, tuple[str, datetime]]) -> list[str]:
-    """Return lines that name workers with their commands, those for the first one as an example."""
-    if not expired:
+def _has_ended(stored: Stored, facts: HostFacts) -> bool:
+    return stored.facts.not_after.timestamp() <= facts.clock
+
+
+def _obstacle(values: Mapping[str, list[str]]) -> str:
+    if first_of(values, "bootstraps") != "yes":
+        return "its kubelet has no --bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf"
+    if not first_of(values, "server") or first_of(values, "authority") != "yes":
+        return "its kubelet.conf does not name the API server and its CA"
+    return ""
+
+
+def plan_workers(
+    plane: ControlPlane, workers: Sequence[Worker], at: str
+) -> tuple[list[HostPlan], Token | None]:
+    """Return the plans that let kubelets log in again, and the token for them, if there are some.
+
+    The first one makes the token, so it must come when the control planes have been renewed.
+    """
+    able = [each for each in workers if not _why_not(plane, each)]
+    if not able:
+        return [], None
+    token = Token(
+        plane=plane,
+        id=_random(6),
+        secret=_random(16),
+        minutes=max(_LEAST, _EACH * len(able)),
+    )
+    note = f"the client certificates of kubelet have ended on {', '.join(_named(able))}"
+    first = HostPlan(host=plane.facts.host, steps=(_token_step(token, len(able)),), notes=(note,))
+    return [first, *(_plan(each, token, at) for each in able)], token
+
+
+def _random(length: int) -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+
+
+def _why_not(plane: ControlPlane, worker: Worker) -> str:
+    if plane.manifests["kube-apiserver"].flag("enable-bootstrap-token-auth") != "true":
+        return "the API server has no --enable-bootstrap-token-auth=true"
+    return worker.obstacle
+
+
+def _named(workers: Sequence[Worker]) -> list[str]:
+    return [f"{each.name} ({each.end:%Y-%m-%d})" for each in workers]
+
+
+def _token_step(token: Token, count: int) -> Step:
+    kubeadm = token.plane.facts.target
+    make = call("make_token", kubeadm, WORK, _configuration(token))
+    has = call("has_token", kubeadm, token.id)
+    return Step(
+        name="make-token",
+        what=f"make the bootstrap token {token.id}, which ends after {token.minutes} minutes",
+        why=f"kubelet of {counted(count, 'worker')} gets a new certificate with it;"
+        " it is removed when the run ends",
+        check=has,
+        do=replace(make, secret=f"{token.id}.{token.secret}"),
+        confirm=has,
+        undo=call("remove_token", kubeadm, token.id),
+    )
+
+
+def _configuration(token: Token) -> str:
+    """Return a configuration of kubeadm, up to the place of the token at its end."""
+    init, cluster = documents(token.plane)
+    text = str(yaml.safe_dump_all((cluster, init), sort_keys=False))
+    return f"{text}bootstrapTokens:\n- ttl: {token.minutes}m0s\n  token: "
+
+
+def remove_token(
+    token: Token | None, connections: Mapping[str, Connection], tell: Callable[[str], None]
+) -> None:
+    """Remove a token, if it was made; tell if that is not possible."""
+    if token is None:
+        return
+    try:
+        connection = connections[token.plane.name]
+        connection.call(call("remove_token", token.plane.facts.target, token.id))
+    except (CallFailed, ConnectionFailed) as error:
+        tell(f"the bootstrap token {token.id} is left, and ends by itself: {error}")
+
+
+def _plan(worker: Worker, token: Token, at: str) -> HostPlan:
+    generation = f"{at}{REPAIR}"
+    has_joined = call("has_made", generation, "kubelet.conf")
+    join = call("join_again", generation, str(_JOINS))
+    steps = (
+        Step(
+            name="back-up",
+            what=f"keep /etc/kubernetes and kubelet's files as {BACKUPS}/{generation}",
+            why="kubelet writes kubelet.conf and its certificate again",
+            check=call("has_base", generation),
+            do=call("keep", generation, "", "", ""),
+            confirm=call("has_base", generation),
+            undo=call("finish"),
+        ),
+        Step(
+            name="join-again",
+            what=f"restart kubelet with the token {token.id}, so that it asks for a certificate",
+            why=f"that of {worker.node} ended {worker.end:%Y-%m-%d}; pods survive the restart",
+            check=has_joined,
+            do=replace(join, secret=f"{token.id}.{token.secret}"),
+            confirm=has_joined,
+            proofs=(Proof(kind="joined"),),
+            is_fatal=True,
+        ),
+        Step(
+            name="settled",
+            what="see that kubelet stays",
+            why="then the node is Ready again",
+            check=call("unfinished_base"),
+            do=call("finish"),
+            confirm=call("kubelet_stays", str(_STAYS)),
+            is_fatal=True,
+        ),
+    )
+    return HostPlan(host=worker.facts.host, steps=steps)
+
+
+def worker_advice(plane: ControlPlane, workers: Sequence[Worker]) -> list[str]:
+    """Return lines that name the workers that are not repaired, and why, with commands.
+
+    The commands are those for the first one, as an example.
+    """
+    unable = [each for each in workers if _why_not(plane, each)]
+    if not unable:
         return []
-    named = [f"{host} ({end:%Y-%m-%d})" for host, (_, end) in expired.items()]
-    first, (node, _) = next(iter(expired.items()))
-    folder = f"/root/{node}"
+    first = unable[0]
+    folder = f"/root/{first.node}"
     words = plane.renewal.making("kubelet", folder, f"{folder}/kubeadm.yaml")
     lines = [
-        f"workers whose kubelet has a client certificate that has ended: {', '.join(named)}",
-        "kbuild does not repair them; when the API server answers, do this for each of them",
+        f"workers on which kubelet's client certificate has ended: {', '.join(_named(unable))}",
+        *(f"{each.name}: kbuild does not repair it: {_why_not(plane, each)}" for each in unable),
+        "when the API server answers, do this for each of them",
     ]
     if not words:
-        return [*lines, "make its kubelet.conf by hand: `kbuild advise` has the commands"]
+        return [*lines[:-1], "make its kubelet.conf by hand: `kbuild advise` has the commands"]
     text = _COMMANDS.format(
         plane=plane.name,
         folder=folder,
-        host=first,
-        documents=shlex.join(json.dumps(each) for each in documents(plane, node)),
+        host=first.name,
+        documents=shlex.join(json.dumps(each) for each in documents(plane, first.node)),
         words=" ".join(words),
     )
-    return [*lines[:-1], f"{lines[-1]}, here with the names of {first}:", *text.splitlines()]
+    return [*lines[:-1], f"{lines[-1]}, here with the names of {first.name}:", *text.splitlines()]

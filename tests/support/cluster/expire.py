@@ -26,23 +26,38 @@ def expire(node: Node, ago: timedelta = timedelta(days=5)) -> None:
 
     kubelet cannot start any more then, and containers are started again without it.
     """
-    with tarfile.open(fileobj=io.BytesIO(_fetched(node))) as archive:
-        files = {
-            each.name: archive.extractfile(each).read()  # type: ignore[union-attr]
-            for each in archive.getmembers()
-            if each.isfile()
-        }
+    _end(node, node, ago)
+    names = " ".join(f"--filter name=k8s_{each}_" for each in COMPONENTS)
+    node.ssh(f"systemctl restart kubelet; docker ps -q {names} | xargs docker restart -t 1")
+
+
+def expire_worker(worker: Node, control_plane: Node, ago: timedelta = timedelta(days=5)) -> None:
+    """Make the client certificate of a worker's kubelet end in the past, and restart kubelet."""
+    _end(worker, control_plane, ago)
+    worker.ssh("systemctl restart kubelet")
+
+
+def _end(node: Node, control_plane: Node, ago: timedelta) -> None:
+    """Sign the certificates of a node again, with the CAs of a control plane."""
+    cas = _files(control_plane)
     authorities = [
-        _authority(files[f"{name}.crt"], files[f"{name}.key"])
+        _authority(cas[f"{name}.crt"], cas[f"{name}.key"])
         for name in (f"/etc/kubernetes/pki/{each}" for each in ("ca", "front-proxy-ca", "etcd/ca"))
     ]
 
     def again(pem: bytes) -> bytes:
         return _again(x509.load_pem_x509_certificate(pem), authorities, datetime.now(UTC) - ago)
 
-    _give(node, dict(_changed(files, again)))
-    names = " ".join(f"--filter name=k8s_{each}_" for each in COMPONENTS)
-    node.ssh(f"systemctl restart kubelet; docker ps -q {names} | xargs docker restart -t 1")
+    _give(node, dict(_changed(_files(node), again)))
+
+
+def _files(node: Node) -> dict[str, bytes]:
+    with tarfile.open(fileobj=io.BytesIO(_fetched(node))) as archive:
+        return {
+            each.name: archive.extractfile(each).read()  # type: ignore[union-attr]
+            for each in archive.getmembers()
+            if each.isfile()
+        }
 
 
 Authority = tuple[x509.Certificate, object]

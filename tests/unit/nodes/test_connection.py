@@ -1,6 +1,7 @@
 """Connections to this machine, which need no ssh, and connections that are cut."""
 
 import socket
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,9 @@ def test_functions_run_and_ports_are_opened_on_this_machine() -> None:
     with connections([HERE]) as connected, socket.create_server(("127.0.0.1", 0)) as server:
         connection = connected[HERE.name]
         assert connection.call(call("one", "name", "value")) == "name=value\n"
+        told = replace(call("eval", 'printf %s "$secret"'), secret="it's secret")
+        assert connection.call(told) == "it's secret"
+        assert "it's" not in f"{told} {told!r}"
         with pytest.raises(CallFailed, match="does not exist"):
             connection.call(call("has_sha", "/nonexistent", ""))
         port = server.getsockname()[1]

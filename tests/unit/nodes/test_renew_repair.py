@@ -1,6 +1,7 @@
 """Plans for control planes whose certificates have ended."""
 
 import base64
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -10,7 +11,7 @@ from typing import cast
 import pytest
 import yaml
 
-from kbuild.nodes.connection import CallFailed, Connection, values_of
+from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, values_of
 from kbuild.nodes.model import Call, HostPlan, Proof
 from kbuild.nodes.renew.facts import (
     READS,
@@ -25,7 +26,13 @@ from kbuild.nodes.renew.manifest import Manifest
 from kbuild.nodes.renew.plan import RenewWishes, of_renewal
 from kbuild.nodes.renew.repair import documents, plan_repair
 from kbuild.nodes.renew.undo import Backup, UndoWishes, plan_undo
-from kbuild.nodes.renew.workers import expired_workers, worker_advice
+from kbuild.nodes.renew.workers import (
+    Worker,
+    expired_workers,
+    plan_workers,
+    remove_token,
+    worker_advice,
+)
 from tests.support import authority
 from tests.unit.nodes.test_renew_plan import AT, LEAF, NOW, certificate, control_plane
 
@@ -289,14 +296,96 @@ def test_workers_that_have_ended_are_named_with_commands() -> None:
     (found,) = kubelet_of(values_of(CLIENT))
     late = int(found.facts.not_after.timestamp()) + 1
     facts = [replace(expired(name).facts, clock=clock) for name, clock in (("w1", late), ("w2", 0))]
-    connections = {name: node(name, kubelet_clients=CLIENT) for name in ("w1", "w2")}
+    connections = {name: node(name, worker_facts=CLIENT) for name in ("w1", "w2")}
     ended = expired_workers(facts, connections, 2)
-    assert list(ended) == ["w1"]
-    lines = worker_advice(expired("n1"), ended)
+    assert [(each.name, each.node) for each in ended] == [("w1", "node-1")]
+    lines = worker_advice(with_tokens(expired("n1")), ended)
     assert "w1 (" in lines[0]
+    assert "no --bootstrap-kubeconfig" in lines[1]
     assert any(line.startswith("kubeadm init phase kubeconfig kubelet") for line in lines)
     assert any('"name": "node-1"' in line for line in lines)
-    assert worker_advice(expired("n1"), {}) == []
+    assert worker_advice(expired("n1"), []) == []
+    assert plan_workers(expired("n1"), ended, AT) == ([], None)
+
+
+JOINS = f"{CLIENT}bootstraps=yes\nserver=https://192.0.2.9:6443\nauthority=yes\n"
+
+
+def worker(name: str, printed: str) -> Worker:
+    facts = replace(expired(name).facts, clock=1 << 40)
+    [found] = expired_workers([facts], {name: node(name, worker_facts=printed)}, 1)
+    return found
+
+
+def with_tokens(plane: ControlPlane) -> ControlPlane:
+    manifest = plane.manifests["kube-apiserver"]
+    flag = b"\n    - --enable-bootstrap-token-auth=true"
+    content = manifest.content.replace(b"\n    - kube-apiserver", b"\n    - kube-apiserver" + flag)
+    assert content != manifest.content
+    return replace(
+        plane, manifests={**plane.manifests, "kube-apiserver": Manifest(content=content)}
+    )
+
+
+def test_workers_get_a_certificate_with_one_token_that_no_plan_shows() -> None:
+    plane = with_tokens(fine("n1"))
+    workers = [worker("w1", JOINS), worker("w2", JOINS), worker("w3", CLIENT)]
+    plans, token = plan_workers(plane, workers, AT)
+    assert token is not None
+    assert steps(plans) == [
+        ("n1", ["make-token"]),
+        ("w1", ["back-up", "join-again", "settled"]),
+        ("w2", ["back-up", "join-again", "settled"]),
+    ]
+    secret = f"{token.id}.{token.secret}"
+    assert re.fullmatch(r"[a-z0-9]{6}\.[a-z0-9]{16}", secret)
+    make, join = plans[0].steps[0].do, plans[1].steps[1].do
+    assert (make.secret, join.secret) == (secret, secret)
+    assert token.secret not in f"{plans} {token} {make} {join}"
+    text = f"{make.arguments[-1]}{secret}\n"
+    cluster, init = yaml.safe_load_all(text)
+    # Without a version, kubeadm looks for the newest one in the internet.
+    assert cluster["kubernetesVersion"] == plane.facts.version
+    assert init["bootstrapTokens"] == [{"ttl": "30m0s", "token": secret}]
+    [line] = [line for line in worker_advice(plane, workers) if "does not repair" in line]
+    assert line.startswith("w3: kbuild does not repair it: its kubelet has no --bootstrap")
+    assert plan_workers(plane, workers, AT)[1] != token
+
+
+def test_workers_are_not_repaired_without_what_they_need() -> None:
+    able = worker("w1", JOINS)
+    assert plan_workers(fine("n1"), [able], AT) == ([], None)
+    assert "no --enable-bootstrap-token-auth" in worker_advice(fine("n1"), [able])[1]
+    lost = worker("w1", f"{CLIENT}bootstraps=yes\nserver=\nauthority=yes\n")
+    assert plan_workers(with_tokens(fine("n1")), [lost], AT) == ([], None)
+
+
+def test_a_token_that_cannot_be_removed_is_told() -> None:
+    _, token = plan_workers(with_tokens(fine("n1")), [worker("w1", JOINS)], AT)
+    assert token is not None
+    told: list[str] = []
+    remove_token(token, {"n1": node(remove_token="")}, told.append)
+    remove_token(None, {}, told.append)
+    assert told == []
+
+    class Cut(Node):
+        def call(self, function: Call, **_options: float) -> str:
+            raise ConnectionFailed(function.function)
+
+    remove_token(token, {"n1": cast("Connection", Cut("n1"))}, told.append)
+    (line,) = told
+    assert f"token {token.id} is left" in line
+    assert token.secret not in line
+
+
+@pytest.mark.parametrize("printed", [CLIENT, ""])
+def test_kubelet_has_not_joined_with_a_certificate_that_has_ended(printed: str) -> None:
+    old = encoded(authority.issue("system:node:node-1", years=-1)) if printed else ""
+    connection = node(kubelet_clients=f"kubelet_client=0 {old}\n" if old else "")
+    prover = Prover(planes={}, connections={})
+    with pytest.raises(CallFailed, match="ended" if printed else "no certificate"):
+        prover(connection, Proof(kind="joined"))
+    prover(node(kubelet_clients=CLIENT), Proof(kind="joined"))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.support import authority
 from tests.unit.nodes.test_renew_shell import NAME, Shell, component, shell
@@ -178,3 +179,91 @@ def test_kubelet_is_restarted_and_must_stay(shell: Shell) -> None:
     assert "does not stay" in shell("kubelet_stays", 3, good=False)
     shell.functions = "processes_of() { echo 1 2; }"
     shell("kubelet_stays", 8)
+
+
+TOKEN = "abcdef.0123456789abcdef"
+UNIT = """\
+[Service]
+Environment="KUBELET_KUBECONFIG_ARGS=--bootstrap-kubeconfig={file} --kubeconfig=kubelet.conf"
+"""
+
+
+def kubelet_gets(shell: Shell, certificate: bytes) -> None:
+    """Make a restart of kubelet keep the kubeconfig with the token, and write a certificate."""
+    (shell.root / "new").write_bytes(certificate)
+    bootstrap = shell.kubernetes / "bootstrap-kubelet.conf"
+    current = pki(shell) / "kubelet-client-current.pem"
+    unit = shell.root / "unit"
+    unit.write_text(UNIT.format(file=bootstrap))
+    shell.program(
+        "systemctl",
+        f'''case $1 in
+  cat) cat "{unit}" ;;
+  restart) cp -p "{bootstrap}" "{shell.root}/seen"; cat "{shell.root}/new" >"{current}" ;;
+esac''',
+    )
+    shell.functions = f"secret={TOKEN}"
+
+
+def test_kubelet_of_a_worker_gets_a_certificate_with_a_token_that_does_not_stay(
+    expired: Shell,
+) -> None:
+    kubelet_gets(expired, NEW.pem + NEW.key_pem)
+    expired("join_again", "g1-repair-renew", 5)
+    expired("has_made", "g1-repair-renew", "kubelet.conf")
+    seen = expired.root / "seen"
+    assert seen.stat().st_mode & 0o777 == 0o600
+    made = yaml.safe_load(seen.read_text())
+    assert made["users"][0]["user"] == {"token": TOKEN}
+    old = yaml.safe_load((expired.kubernetes / "kubelet.conf").read_text())
+    assert made["clusters"][0]["cluster"] == old["clusters"][0]["cluster"]
+    assert "certificate-authority-data" in made["clusters"][0]["cluster"]
+    assert not list(expired.kubernetes.glob("bootstrap*"))
+    expired("finish")
+
+
+def test_a_kubelet_that_gets_no_certificate_keeps_no_token(expired: Shell) -> None:
+    kubelet_gets(expired, OLD.pem + OLD.key_pem)
+    said = expired("join_again", "g1-repair-renew", 1, good=False)
+    assert said.startswith("kubelet got no certificate within 1 seconds")
+    assert "has not made" in expired("has_made", "g1-repair-renew", "kubelet.conf", good=False)
+    assert not list(expired.kubernetes.glob("bootstrap*"))
+
+
+def test_a_worker_tells_with_what_its_kubelet_could_log_in(expired: Shell) -> None:
+    kubelet_gets(expired, b"")
+    said = expired("worker_facts").splitlines()
+    assert "server=https://192.0.2.1:6443" in said
+    assert {"authority=yes", "bootstraps=yes"} <= set(said)
+    (expired.root / "unit").write_text(UNIT.format(file="/elsewhere/bootstrap-kubelet.conf"))
+    (expired.kubernetes / "kubelet.conf").unlink()
+    said = expired("worker_facts").splitlines()
+    assert "server=" in said
+    assert not {"authority=yes", "bootstraps=yes"} & set(said)
+
+
+def test_a_token_is_made_from_a_file_that_does_not_stay_and_is_removed(shell: Shell) -> None:
+    log, work, there = (shell.root / name for name in ("log", "work", "there"))
+    shell.program(
+        "kubeadm",
+        f'''case $2 in
+  create) echo "$*" >"{log}"; cat "{work}/kubeadm.yaml" >>"{log}"; echo {TOKEN} | tee "{there}" ;;
+  list) cat "{there}" 2>/dev/null ;;
+  delete) rm "{there}" ;;
+esac''',
+    )
+    shell.functions = f"secret={TOKEN}"
+    assert "there is no token" in shell("has_token", "kubeadm", "abcdef", good=False)
+    assert shell("make_token", "kubeadm", work, "bootstrapTokens:\n- token: ") == ""
+    words, *text = log.read_text().splitlines()
+    assert TOKEN not in words
+    assert text == ["bootstrapTokens:", f"- token: {TOKEN}"]
+    assert not work.exists()
+    assert shell("has_token", "kubeadm", "abcdef") == ""
+    for _ in range(2):
+        shell("remove_token", "kubeadm", "abcdef")
+        assert not there.exists()
+    shell.program("kubeadm", "echo it says why >&2; exit 1")
+    said = shell("make_token", "kubeadm", work, "", good=False)
+    assert said == "kubeadm cannot make a token: it says why"
+    assert not work.exists()

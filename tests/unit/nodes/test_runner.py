@@ -391,3 +391,24 @@ def test_a_failed_plan_stops_all_later_plans_and_tells_where_each_host_stopped(
     assert fleet.outcomes[0].reason == "the run stopped before this step"
     assert not any("etcd" in line for line in fleet.watcher.said)
     assert not any(node.lock.exists() for node in fleet.nodes)
+
+
+def test_a_secret_reaches_its_step_and_no_log(one: Fleet, tmp_path: Path) -> None:
+    (node,) = one.nodes
+    got, there = tmp_path / "got", call("has_sha", str(tmp_path / "got"), sha_of(b"s3cret"))
+    do = replace(call("eval", f'printf %s "$secret" >"{got}"'), secret="s3cret")
+    step = Step(name="give", what="give", why="it is secret", check=there, do=do, confirm=there)
+    notes: list[str] = []
+    one.watcher.note = notes.append  # type: ignore[assignment,method-assign]
+    plan = HostPlan(host=node.host, steps=(step,))
+    assert one.install([plan]) == ["changed"]
+    assert got.read_bytes() == b"s3cret"
+    assert notes
+    assert "s3cret" not in f"{notes} {one.watcher.said} {one.outcomes}"
+    kept = [file for file in node.root.rglob("*") if file.is_file()]
+    assert kept
+    assert not [file for file in kept if b"s3cret" in file.read_bytes()]
+
+
+def sha_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
