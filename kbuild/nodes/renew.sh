@@ -14,6 +14,7 @@ control_plane() {
     manifest=$manifests/$each.yaml
     [ -f "$manifest" ] && printf 'manifest=%s %s %s\n' "$each" "$(stat -c %Y "$manifest")" "$(base64 -w 0 <"$manifest")"
     process "$each"
+    twins_of "$each"
   done
   process kubelet
   certificates
@@ -33,6 +34,15 @@ control_plane() {
     [ -f "$each" ] && printf 'backup=%s\n' "$(basename -- "${each%/meta}")"
   done
   return 0
+}
+
+# Other files with a manifest of a component. kubelet reads each file there, whatever its name, unless
+# it begins with a dot (pkg/kubelet/config/file.go, v1.20.2).
+twins_of() {
+  for file in "$manifests"/*; do
+    [ "$file" != "$manifests/$1.yaml" ] && [ -f "$file" ] || continue
+    grep -q "^  name: [\"']\{0,1\}$1[\"']\{0,1\} *\(#.*\)\{0,1\}\$" "$file" && one twin "$1 ${file##*/}"
+  done
 }
 
 # The last line that says why a program failed.

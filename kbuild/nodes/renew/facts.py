@@ -83,7 +83,8 @@ class ControlPlane:
     cannot be read, and why. ``is_stored`` tells whether the cluster stores that lifetime, and the
     kubeadm was built for another. ``kubelet`` are the client certificates of kubelet,
     ``is_rotated`` tells whether kubelet.conf names the file of those that kubelet rotates.
-    ``node`` is the name of the node in the cluster.
+    ``node`` is the name of the node in the cluster. ``twins`` are other files with manifests of the
+    same components: ``etcd etcd.yaml.bak``.
     """
 
     facts: HostFacts
@@ -107,6 +108,7 @@ class ControlPlane:
     kubelet: tuple[Stored, ...] = ()
     is_rotated: bool = True
     node: str = ""
+    twins: tuple[str, ...] = ()
 
     @property
     def now(self) -> datetime:
@@ -258,6 +260,7 @@ def _control_plane(facts: HostFacts, connection: Connection) -> ControlPlane:
         kubelet=kubelet_of(values),
         is_rotated=one("kubelet_conf") == "rotated",
         node=_node(values),
+        twins=tuple(values.get("twin", ())),
     )
     return _as_stored(found, one("stored_leaf"))
 

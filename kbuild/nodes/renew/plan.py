@@ -90,6 +90,10 @@ def unready(
             reason = f"{running or 'no'} processes of {component} run, and one is expected"
             yield plane.refusal(reason, f"see `journalctl -u kubelet` and the log of {component}")
         yield from _uneditable(plane, component, manifest)
+    for twin in plane.twins:
+        component, _, file = twin.partition(" ")
+        reason = f"{MANIFESTS}/{file} is a second manifest of {component}, and kubelet reads both"
+        yield plane.refusal(reason, "move it to another directory")
     if plane.facts.state_free < plane.size + _SPARE:
         having, needed = plane.facts.state_free >> 10, (plane.size + _SPARE) >> 10
         reason = f"{having} MiB are free in /var/lib, and {needed} MiB are needed for a backup"

@@ -233,6 +233,10 @@ def test_copies_of_admin_conf() -> None:
         (lambda p: replace(p, processes={**p.processes, "etcd": ()}), "no processes of etcd"),
         (lambda p: replace(p, size=1 << 30), "needed for a backup"),
         (
+            lambda p: replace(p, twins=("etcd etcd.yaml.bak",)),
+            "manifests/etcd.yaml.bak is a second manifest of etcd, and kubelet reads both",
+        ),
+        (
             lambda p: replace(p, manifests={**p.manifests, "etcd": Manifest(content=b"{}")}),
             "etcd.yaml: it is not a pod",
         ),

@@ -281,6 +281,20 @@ def test_another_process_is_a_restart(shell: Shell) -> None:
         assert f"process={NAME} {pid} " in shell("restarted", NAME, 5)
 
 
+def test_a_copy_of_a_manifest_that_kubelet_reads_too_is_found(shell: Shell) -> None:
+    (shell.manifests / f"{NAME}.yaml").unlink()
+    assert "twin=" not in shell("control_plane")
+    (shell.manifests / "kube-apiserver.yaml.bak").write_bytes(APISERVER)
+    (shell.manifests / ".kube-apiserver.yaml.old").write_bytes(APISERVER)
+    (shell.manifests / "kube-vip.yaml").write_bytes(
+        b"kind: Pod\nmetadata:\n  name: kube-vip\nspec:\n  containers:\n  - name: kube-apiserver\n"
+    )
+    said = shell("control_plane").splitlines()
+    assert [line for line in said if line.startswith("twin=")] == [
+        "twin=kube-apiserver kube-apiserver.yaml.bak"
+    ]
+
+
 def test_control_plane_shows_public_parts_only(shell: Shell) -> None:
     said = shell("control_plane")
     assert (
