@@ -50,7 +50,7 @@ within() {
 version_of() {
   program=$1
   shift
-  within 10 "$program" "$@" 2>/dev/null </dev/null | head -c 200
+  within 30 "$program" "$@" 2>/dev/null </dev/null | head -c 200
 }
 
 # The 22nd field of /proc/PID/stat; the second one may have blanks and brackets in it.

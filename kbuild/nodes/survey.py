@@ -51,7 +51,7 @@ def survey(
     def ask(connection: Connection) -> None:
         name, asked_at = connection.host.name, time.time()
         try:
-            values = values_of(connection.call(call("facts", path), timeout=60))
+            values = values_of(connection.call(call("facts", path), timeout=120))
             facts.append(_facts(connection.host, (asked_at, time.time()), values))
         except (ConnectionFailed, CallFailed) as error:
             todo = _advice(str(error)).format(ssh=ssh_command(connection.host))
