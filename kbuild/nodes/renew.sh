@@ -472,10 +472,16 @@ worker_facts() {
   bootstrap=$kubernetes/bootstrap-kubelet.conf
   kubelet_clients
   one server "$(value_of server "$kubernetes/kubelet.conf")"
+  one base "$(find_base)"
+  [ ! -f "$bootstrap" ] || is_made_here "$bootstrap" || printf 'bootstrap=other\n'
   [ -z "$(authority_words)" ] || printf 'authority=yes\n'
   case $(systemctl cat kubelet 2>/dev/null) in
     *--bootstrap-kubeconfig=$bootstrap[[:space:]]* | *--bootstrap-kubeconfig=$bootstrap\"*) printf 'bootstraps=yes\n' ;;
   esac
+}
+
+is_made_here() {
+  head -n 1 "$1" | grep -q '^# kbuild$'
 }
 
 # The line of kubelet.conf that has the CA of the cluster.
@@ -528,8 +534,16 @@ join_again() {
   printf '%s\n' "$1" >"$base.kubelet.conf" || fail "$base.kubelet.conf cannot be written: no space?"
 }
 
+# kubelet may have been killed before it read the token, with the node.
+end_joining() {
+  bootstrap=$kubernetes/bootstrap-kubelet.conf
+  if [ -f "$bootstrap" ] && is_made_here "$bootstrap"; then rm -f -- "$bootstrap"; fi
+  finish
+}
+
 make_bootstrap() {
   cat >"$bootstrap.part" <<KUBECONFIG && mv -f -- "$bootstrap.part" "$bootstrap" || fail "$bootstrap cannot be written: no space?"
+# kbuild
 apiVersion: v1
 kind: Config
 clusters:

@@ -42,13 +42,15 @@ rm -f /var/lib/kubelet/pki/kubelet-client-current.pem && systemctl restart kubel
 class Worker:
     """A worker whose client certificate has ended; ``node`` is its name in the cluster.
 
-    ``obstacle`` is why its kubelet cannot get a certificate with a token, or empty.
+    ``obstacle`` is why its kubelet cannot get a certificate with a token, or empty. If
+    ``is_joined``, it has a new one, from a run that did not live to the end.
     """
 
     facts: HostFacts
     node: str
     end: datetime
     obstacle: str = ""
+    is_joined: bool = False
 
     @property
     def name(self) -> str:
@@ -69,7 +71,10 @@ class Token:
 def expired_workers(
     workers: Sequence[HostFacts], connections: Mapping[str, Connection], parallel: int
 ) -> list[Worker]:
-    """Return the workers whose client certificate has ended, in the order of their names."""
+    """Return the workers whose client certificate has ended, in the order of their names.
+
+    Among them are those whose repair has no end yet.
+    """
     found: list[Worker] = []
 
     def ask(facts: HostFacts) -> None:
@@ -77,12 +82,19 @@ def expired_workers(
             values = values_of(connections[facts.host.name].call(call("worker_facts")))
         except (CallFailed, ConnectionFailed):  # it is no part of the renewal
             return
-        ended = [each for each in kubelet_of(values) if _has_ended(each, facts)]
-        if ended:
-            first = min(ended, key=lambda each: each.facts.not_after).facts
-            node = first.common_name.removeprefix(_PREFIX)
-            obstacle = _obstacle(values)
-            found.append(Worker(facts=facts, node=node, end=first.not_after, obstacle=obstacle))
+        stored = kubelet_of(values)
+        if not stored:
+            return
+        first = min(stored, key=lambda each: each.facts.not_after)
+        worker = Worker(
+            facts=facts,
+            node=first.facts.common_name.removeprefix(_PREFIX),
+            end=first.facts.not_after,
+            obstacle=_obstacle(values),
+            is_joined=not _has_ended(first, facts),
+        )
+        if not worker.is_joined or first_of(values, "base").endswith(REPAIR):
+            found.append(worker)
 
     at_once(workers, ask, parallel)
     return sorted(found, key=lambda each: each.name)
@@ -95,6 +107,8 @@ def _has_ended(stored: Stored, facts: HostFacts) -> bool:
 def _obstacle(values: Mapping[str, list[str]]) -> str:
     if first_of(values, "bootstraps") != "yes":
         return "its kubelet has no --bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf"
+    if first_of(values, "bootstrap") == "other":
+        return "it has a /etc/kubernetes/bootstrap-kubelet.conf that kbuild has not made"
     if not first_of(values, "server") or first_of(values, "authority") != "yes":
         return "its kubelet.conf does not name the API server and its CA"
     return ""
@@ -107,9 +121,14 @@ def plan_workers(
 
     The first one makes the token, so it must come when the control planes have been renewed.
     """
-    able = [each for each in workers if not _why_not(plane, each)]
+    joined = [
+        HostPlan(host=each.facts.host, steps=(_settled_step(),))
+        for each in workers
+        if each.is_joined
+    ]
+    able = [each for each in workers if not (each.is_joined or _why_not(plane, each))]
     if not able:
-        return [], None
+        return joined, None
     token = Token(
         plane=plane,
         id=_random(6),
@@ -118,7 +137,7 @@ def plan_workers(
     )
     note = f"the client certificates of kubelet have ended on {', '.join(_named(able))}"
     first = HostPlan(host=plane.facts.host, steps=(_token_step(token, len(able)),), notes=(note,))
-    return [first, *(_plan(each, token, at) for each in able)], token
+    return [*joined, first, *(_plan(each, token, at) for each in able)], token
 
 
 def _random(length: int) -> str:
@@ -195,17 +214,21 @@ def _plan(worker: Worker, token: Token, at: str) -> HostPlan:
             proofs=(Proof(kind="joined"),),
             is_fatal=True,
         ),
-        Step(
-            name="settled",
-            what="see that kubelet stays",
-            why="then the node is Ready again",
-            check=call("unfinished_base"),
-            do=call("finish"),
-            confirm=call("kubelet_stays", str(_STAYS)),
-            is_fatal=True,
-        ),
+        _settled_step(),
     )
     return HostPlan(host=worker.facts.host, steps=steps)
+
+
+def _settled_step() -> Step:
+    return Step(
+        name="settled",
+        what="remove what the repair has left, and see that kubelet stays",
+        why="then the node is Ready again",
+        check=call("unfinished_base"),
+        do=call("end_joining"),
+        confirm=call("kubelet_stays", str(_STAYS)),
+        is_fatal=True,
+    )
 
 
 def worker_advice(plane: ControlPlane, workers: Sequence[Worker]) -> list[str]:
@@ -213,7 +236,7 @@ def worker_advice(plane: ControlPlane, workers: Sequence[Worker]) -> list[str]:
 
     The commands are those for the first one, as an example.
     """
-    unable = [each for each in workers if _why_not(plane, each)]
+    unable = [each for each in workers if not each.is_joined and _why_not(plane, each)]
     if not unable:
         return []
     first = unable[0]

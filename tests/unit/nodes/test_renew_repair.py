@@ -356,8 +356,21 @@ def test_workers_are_not_repaired_without_what_they_need() -> None:
     able = worker("w1", JOINS)
     assert plan_workers(fine("n1"), [able], AT) == ([], None)
     assert "no --enable-bootstrap-token-auth" in worker_advice(fine("n1"), [able])[1]
+    other = worker("w1", f"{JOINS}bootstrap=other\n")
+    assert plan_workers(with_tokens(fine("n1")), [other], AT) == ([], None)
     lost = worker("w1", f"{CLIENT}bootstraps=yes\nserver=\nauthority=yes\n")
     assert plan_workers(with_tokens(fine("n1")), [lost], AT) == ([], None)
+
+
+def test_a_worker_that_has_joined_in_a_run_that_was_killed_is_only_settled() -> None:
+    facts = replace(expired("w1").facts, clock=0)
+    for base, names in ((f"{AT}{REPAIR}", ["settled"]), ("", [])):
+        connection = node("w1", worker_facts=f"{JOINS}base={base}\n")
+        found = expired_workers([facts], {"w1": connection}, 1)
+        plans, token = plan_workers(fine("n1"), found, AT)
+        assert token is None
+        assert [name for _, steps_ in steps(plans) for name in steps_] == names
+        assert worker_advice(fine("n1"), found) == []
 
 
 def test_a_token_that_cannot_be_removed_is_told() -> None:

@@ -219,7 +219,17 @@ def test_kubelet_of_a_worker_gets_a_certificate_with_a_token_that_does_not_stay(
     assert made["clusters"][0]["cluster"] == old["clusters"][0]["cluster"]
     assert "certificate-authority-data" in made["clusters"][0]["cluster"]
     assert not list(expired.kubernetes.glob("bootstrap*"))
-    expired("finish")
+    assert "base=g1-repair-renew" in expired("worker_facts")
+    bootstrap = expired.kubernetes / "bootstrap-kubelet.conf"
+    bootstrap.write_bytes(seen.read_bytes())  # as after a loss of power
+    assert "bootstrap=other" not in expired("worker_facts")
+    expired("end_joining")
+    assert not bootstrap.exists()
+    bootstrap.write_text("kind: Config\n")
+    said = expired("worker_facts").splitlines()
+    assert {"bootstrap=other", "base="} <= set(said)
+    expired("end_joining")
+    assert bootstrap.exists()
 
 
 def test_a_kubelet_that_gets_no_certificate_keeps_no_token(expired: Shell) -> None:
