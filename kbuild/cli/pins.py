@@ -37,6 +37,8 @@ def list_pins(
     versions = _versions(go_versions)
     chosen = [pin for pin in known if not versions or pin.go_version in versions]
     table = plain_table("go", "repository", "digest", "origin")
+    # The last column must be seen in 80 columns, too.
+    table.columns[2].no_wrap, table.columns[2].overflow = False, "fold"
     for pin in chosen:
         table.add_row(pin.go_version, pin.repository, pin.digest, pin.origin)
     screen.result({"pins": [_document(pin) for pin in chosen]}, [table])

@@ -1,0 +1,54 @@
+"""Tables on a terminal of 80 columns: nothing that counts is cut off."""
+
+from datetime import UTC, datetime
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console
+
+from kbuild.cli.kubeadm import certificate_table
+from kbuild.kubeadm.model import IssuedCertificate, Moment, Proof
+from kbuild.kubeadm.toolchain import images
+from tests.support.terminal import on_terminal
+
+LONGEST = "pki/apiserver-kubelet-client.crt"
+
+
+def issued(path: str, moment: Moment) -> IssuedCertificate:
+    return IssuedCertificate(
+        case="fresh-ca",
+        moment=moment,
+        kind="kubeconfig",
+        path=path,
+        subject="CN=x",
+        not_before=datetime(2026, 11, 27, tzinfo=UTC),
+        not_after=datetime(2126, 11, 3, 12, tzinfo=UTC),
+        years=100,
+    )
+
+
+def test_the_certificates_of_a_proof_are_shown_with_their_dates() -> None:
+    found = (issued(LONGEST, "issued"), issued(LONGEST, "renewed"), issued("admin.conf", "issued"))
+    proof = Proof(
+        path=Path("x"), arch="amd64", sha256="", ran="native", where="", certificates=found
+    )
+    written = StringIO()
+    Console(file=written, width=80).print(certificate_table(proof))
+    _, first, second = written.getvalue().splitlines()
+    assert first.split() == [LONGEST, "kubeconfig", "100", "2126-11-03", "2126-11-03"]
+    assert second.split(maxsplit=4) == [
+        "admin.conf",
+        "kubeconfig",
+        "100",
+        "2126-11-03",
+        "not renewed",
+    ]
+
+
+def test_pins_are_shown_whole() -> None:
+    pin = images.shipped_pins()[0]
+    shown = on_terminal("pins", "list", pin.go_version, width=80)
+    assert "shipped" in shown
+    assert "…" not in shown
+    first, rest = shown.splitlines()[1:3]
+    assert first.split()[2] + rest.strip() == pin.digest
