@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from kbuild.base.errors import KbuildError
 from kbuild.pki.api import Step, carry_out, decide, extension, locked, plan_of, turn_of
@@ -385,22 +386,36 @@ def test_a_new_ca_may_have_another_name_and_another_kind_of_key(issued: Recipe) 
     assert (ca.subject, ca.key) == ("CN=second", "RSA 2048")
 
 
-def test_two_cas_of_one_name_without_identifiers_are_told(
-    issued: Recipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert turn_of(plan_of(issued.folder), "begin", (), NOW).notes == ()
-    monkeypatch.setattr("kbuild.x509.issue._authority", _no_identifier)
-    issue(issued.folder, NOW, None, cap=True)
-    (issued.folder / "server.pem").unlink()
-    issue(issued.folder)
-    [note] = turn_of(plan_of(issued.folder), "begin", (), NOW).notes
+def test_two_cas_of_one_name_without_identifiers_are_told(issued: Recipe) -> None:
+    folder = issued.folder
+    assert turn_of(plan_of(folder), "begin", (), NOW).notes == ()
+    (folder / "server.pem").write_bytes(_without_issuer_key_id(folder))
+    assert issue(folder) == {}
+    [note] = turn_of(plan_of(folder), "begin", (), NOW).notes
     assert "server has no key identifier" in note
     issued.change("ca", CN="second", **LONG)
-    assert turn_of(plan_of(issued.folder), "begin", (), NOW).notes == ()
+    assert turn_of(plan_of(folder), "begin", (), NOW).notes == ()
 
 
-def _no_identifier(_: object) -> object:
-    return x509.OCSPNoCheck()
+def _without_issuer_key_id(folder: Path) -> bytes:
+    """Return the certificate of the server without AuthorityKeyIdentifier, as old Go makes it."""
+    old = x509.load_pem_x509_certificate((folder / "server.pem").read_bytes())
+    builder = x509.CertificateBuilder(
+        old.issuer,
+        old.subject,
+        old.public_key(),
+        old.serial_number,
+        old.not_valid_before_utc,
+        old.not_valid_after_utc,
+        [
+            each
+            for each in old.extensions
+            if not isinstance(each.value, x509.AuthorityKeyIdentifier)
+        ],
+    )
+    key = serialization.load_pem_private_key((folder / "ca-key.pem").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 # --- layouts, keys elsewhere, encrypted keys ------------------------------------------------------
