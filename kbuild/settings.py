@@ -1159,6 +1159,24 @@ class PkiExtendCaSettings(Planned):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PkiRotateCaSettings(Issuing):
+    """Settings of ``kbuild pki rotate-ca``."""
+
+    command: ClassVar[str] = "pki rotate-ca"
+
+    step: Literal["begin", "leaves", "end", "back"] | None = option(
+        one_of(("begin", "leaves", "end", "back")),
+        "Step to make: begin (trust a new CA too), leaves (issue all with it), end (trust it"
+        " alone), back (undo the last step). Default: show where the rotation is.",
+        metavar="STEP",
+        example="begin",
+    )
+    new_keys: bool = option(
+        switch, "In the step leaves, make new keys too. Default: the same keys.", default=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PkiCheckSettings(Planned, Deadline):
     """Settings of ``kbuild pki check``."""
 
@@ -1175,7 +1193,7 @@ KINDS: tuple[type[Common], ...] = (
     *(CacheSettings, CachePruneSettings, CacheClearSettings, ConfigFileSettings, ConfigSettings),
     AdviseSettings,
     *(PkiInitSettings, PkiPlanSettings, PkiIssueSettings, PkiRenewSettings, PkiAddHostSettings),
-    *(PkiExtendCaSettings, PkiCheckSettings),
+    *(PkiExtendCaSettings, PkiRotateCaSettings, PkiCheckSettings),
 )
 
 

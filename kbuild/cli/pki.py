@@ -3,20 +3,20 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from kbuild.base.values import day, rfc3339
 from kbuild.base.words import counted
 from kbuild.certs.api import demand_longer, document
 from kbuild.cli.boundary import begin
 from kbuild.cli.certs import inventory_lines
 from kbuild.cli.console import Screen, plain_table
 from kbuild.cli.options import command_app, takes
+from kbuild.cli.pki_rotation import rotation_document, show_rotations, show_step
+from kbuild.cli.pki_written import written_document, written_lines
 from kbuild.pki.api import (
     File,
     Renewal,
@@ -30,12 +30,13 @@ from kbuild.pki.api import (
     inventory_of_plan,
     is_unfinished,
     locked,
+    notes_of,
     plan_of,
     read_nodes,
     with_host,
     write_template,
 )
-from kbuild.pki.model import Decision, Pair, Plan, Spec, Written
+from kbuild.pki.model import Decision, Pair, Plan, Spec
 from kbuild.settings import (
     PkiAddHostSettings,
     PkiCheckSettings,
@@ -44,6 +45,7 @@ from kbuild.settings import (
     PkiIssueSettings,
     PkiPlanSettings,
     PkiRenewSettings,
+    PkiRotateCaSettings,
     Planned,
 )
 
@@ -51,7 +53,6 @@ Names = Annotated[
     list[str] | None,
     typer.Argument(metavar="NAME", help="Certificates, by their names in the plan. Default: all."),
 ]
-_STATES = {"missing": "new"}  # what is said of a certificate once it is written
 _SHOWN = 4  # names of a certificate in the table of a plan
 
 app = command_app("Issue and renew the certificates of a cluster without kubeadm.")
@@ -142,6 +143,17 @@ def extend_ca(ctx: typer.Context, names: Names = None) -> None:
     screen.say("distribute the new CAs; what the old ones signed stays valid with both")
 
 
+@app.command(name="rotate-ca")
+@takes(PkiRotateCaSettings)
+def rotate_ca(ctx: typer.Context, names: Names = None) -> None:
+    """Replace CAs by ones with new keys, step by step. Without --step, tell which step is next."""
+    settings, screen = begin(ctx, PkiRotateCaSettings)
+    if settings.step is None:
+        show_rotations(screen, _plan(settings, cap=settings.cap), names or ())
+    else:
+        show_step(screen, settings, lambda: _plan(settings, cap=settings.cap), names or ())
+
+
 @app.command()
 @takes(PkiCheckSettings)
 def check(ctx: typer.Context) -> None:
@@ -151,7 +163,7 @@ def check(ctx: typer.Context) -> None:
     decisions = decide(planned, now)
     inventory = inventory_of_plan(planned, now, screen)
     shown = {**document(inventory), "plan": _plan_document(planned, decisions)}
-    screen.result(shown, _check_lines(inventory_lines(inventory, screen), decisions))
+    screen.result(shown, _check_lines(inventory_lines(inventory, screen), planned, decisions))
     demand_as_planned(decisions, inventory)
     if settings.fail_before is not None:
         demand_longer(inventory, timedelta(seconds=settings.fail_before))
@@ -180,35 +192,17 @@ def _carry_out(
     kept = len(decisions) - len(written)
     shown = {
         "output": str(planned.output),
-        "written": [_written_document(each) for each in written],
+        "written": [written_document(each) for each in written],
         "kept": kept,
         "notes": list(planned.notes),
     }
-    screen.result(shown, _written_lines(planned, written, kept))
+    screen.result(shown, written_lines(planned, written, kept))
 
 
 def _is_renewed(decision: Decision) -> bool:
     """Tell whether a decision belongs to a renewal: CAs are needed to sign."""
     is_ca = isinstance(decision.spec, Spec) and decision.spec.wanted.is_ca
     return is_ca or decision.state in ("renewed", "kept")
-
-
-def _written_lines(planned: Plan, written: tuple[Written, ...], kept: int) -> Iterator[str | Table]:
-    if written:
-        table = plain_table("certificate", "state", "NotAfter", "files")
-        table.columns[3].no_wrap, table.columns[3].overflow = False, "fold"
-        for each in written:
-            names = ", ".join(_below(planned.output, path) for path in each.files)
-            table.add_row(
-                each.name,
-                _STATES.get(each.state, each.state),
-                day(each.not_after) if each.not_after else "",
-                names,
-            )
-        yield table
-    yield from planned.notes
-    verb = "is" if kept == 1 else "are"
-    yield f"{planned.output}: {len(written)} issued, {kept} {verb} as planned."
 
 
 def _plan_lines(planned: Plan, decisions: tuple[Decision, ...]) -> Iterator[str | Table]:
@@ -242,9 +236,10 @@ def _plan_lines(planned: Plan, decisions: tuple[Decision, ...]) -> Iterator[str 
 
 
 def _check_lines(
-    lines: Iterable[str | Text | Table], decisions: tuple[Decision, ...]
+    lines: Iterable[str | Text | Table], planned: Plan, decisions: tuple[Decision, ...]
 ) -> Iterator[str | Text | Table]:
     yield from lines
+    yield from notes_of(planned)
     todo = [each for each in decisions if not each.is_kept]
     if todo:
         yield ""
@@ -258,6 +253,7 @@ def _plan_document(planned: Plan, decisions: tuple[Decision, ...]) -> dict[str, 
         "output": str(planned.output),
         "certificates": [_decision_document(each) for each in decisions],
         "notes": list(planned.notes),
+        "rotations": [rotation_document(each) for each in planned.rotations],
         "unfinished": is_unfinished(planned.output),
     }
 
@@ -282,18 +278,3 @@ def _decision_document(decision: Decision) -> dict[str, Any]:
             "lifetime_seconds": int(spec.term.lifetime.total_seconds()),
         }
     return shown
-
-
-def _written_document(written: Written) -> dict[str, Any]:
-    return {
-        "name": written.name,
-        "state": written.state,
-        "reasons": list(written.reasons),
-        "files": list(map(str, written.files)),
-        "not_after": rfc3339(written.not_after) if written.not_after else None,
-        "sha256": written.fingerprint,
-    }
-
-
-def _below(output: Path, path: Path) -> str:
-    return str(path.relative_to(output) if path.is_relative_to(output) else path)

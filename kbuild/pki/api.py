@@ -6,29 +6,40 @@ Other packages import from here, and from ``kbuild.pki.model`` the values of a p
 from kbuild.pki.adding import with_host
 from kbuild.pki.beginning import write_template
 from kbuild.pki.checking import demand_as_planned, inventory_of_plan
+from kbuild.pki.distributing import Delivery, deliveries, facts_to_know
 from kbuild.pki.durations import hours
 from kbuild.pki.errors import UnknownCertificate
 from kbuild.pki.issuing import carry_out
 from kbuild.pki.nodes import gaps, read_nodes
 from kbuild.pki.planning import plan_of
+from kbuild.pki.rotating import Step, Turned, rotated, turn_of
+from kbuild.pki.rotations import notes_of
 from kbuild.pki.state import Renewal, decide, extension
 from kbuild.pki.store import File, is_unfinished, locked
 
 __all__ = [
+    "Delivery",
     "File",
     "Renewal",
+    "Step",
+    "Turned",
     "UnknownCertificate",
     "carry_out",
     "decide",
+    "deliveries",
     "demand_as_planned",
     "extension",
+    "facts_to_know",
     "gaps",
     "hours",
     "inventory_of_plan",
     "is_unfinished",
     "locked",
+    "notes_of",
     "plan_of",
     "read_nodes",
+    "rotated",
+    "turn_of",
     "with_host",
     "write_template",
 ]

@@ -232,7 +232,73 @@ class CADiffers(ClusterError):
     reason: str
 
     what = "the CA {path} is not the planned one: {reason}"
-    todo = "correct the plan; a CA is never replaced by `issue`, as all that it signed would fail"
+    todo = (
+        "correct the plan; a CA is never replaced by `issue`, as all that it signed would fail."
+        " `kbuild pki rotate-ca` replaces it step by step"
+    )
+
+
+class NothingToRotate(ClusterError):
+    """`kbuild pki rotate-ca`: the CA is not there."""
+
+    path: Path | str
+
+    what = "{path} is not there, so there is no CA to replace"
+    todo = "issue it first with `kbuild pki issue`"
+
+
+class RotationRefused(ClusterError):
+    """`kbuild pki rotate-ca`: the rotation of a CA cannot begin."""
+
+    path: Path | str
+    reason: str
+    hint: str
+
+    what = "the rotation does not begin: {path} {reason}"
+    todo = "{hint}"
+
+
+class RotationDiffers(ClusterError):
+    """The file of a CA that is being replaced is not as the last step has left it."""
+
+    path: Path | str
+    reason: str
+
+    what = "{path} is not as the rotation of this CA has left it: {reason}"
+    todo = "put the file back; what each run replaced is in .kbuild-pki/generations"
+
+
+class RotationUnderWay(ClusterError):
+    """`kbuild pki extend-ca`: the CA is being replaced."""
+
+    ca: str
+
+    what = "the CA {ca} is being replaced, so it is not extended"
+    todo = "end the rotation first, or take it back; see `kbuild pki rotate-ca`"
+
+
+class WrongStep(ClusterError):
+    """`kbuild pki rotate-ca`: this is not the next step of the rotation."""
+
+    ca: str
+    step: str
+    stage: str
+    following: str
+
+    what = "the step {step} cannot be made for the CA {ca}: {stage}"
+    todo = "{following}"
+
+
+class StillSigned(ClusterError):
+    """`kbuild pki rotate-ca`: the CA that would be removed has signed what is in use."""
+
+    path: Path | str
+    ca: str
+    which: str
+    count: str
+
+    what = "the {which} CA {ca} is not removed, because it signed {count}; the first: {path}"
+    todo = "issue them again with `kbuild pki issue`, or move away what nobody uses"
 
 
 class NamesDiffer(ClusterError):

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,8 +19,8 @@ from kbuild.pki.errors import (
     TooManyHosts,
 )
 from kbuild.pki.model import Decision, Pair, Plan, Spec, Written
-from kbuild.pki.state import content_of, held_of
-from kbuild.pki.store import MANIFEST, PRIVATE, PUBLIC, File, commit
+from kbuild.pki.state import held_of
+from kbuild.pki.store import MANIFEST, PRIVATE, PUBLIC, File, commit, content_of
 from kbuild.x509.api import (
     BadPrivateKey,
     CertificateFacts,
@@ -33,6 +33,7 @@ from kbuild.x509.api import (
     make_kubeconfig,
     new_key,
     public_pem,
+    quiet,
     read_certificate,
     request,
 )
@@ -42,22 +43,40 @@ PASSWORD = "CFSSL_CA_PK_PASSWORD"  # as for cfssl
 _MOST_BYTES = 65536 - 4096
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swap:
+    """A change of the file of a CA to ``pem``, which begins with the certificate that signs.
+
+    ``key`` is the key that signs, as PEM, empty if it is not there. ``files`` are changed with it.
+    ``asks`` tells whether the request is written anew, because another key signs.
+    """
+
+    pem: bytes
+    key: bytes
+    files: tuple[File, ...]
+    asks: bool
+
+
 @dataclass(slots=True)
 class _Authority:
-    """A CA while certificates are issued; its key is read when it is needed."""
+    """A CA while certificates are issued; its key is read when it is needed.
+
+    ``key_pem`` is None if that is the key at its place.
+    """
 
     spec: Spec
     pem: bytes
     facts: CertificateFacts
     key: PrivateKey | None
+    key_pem: bytes | None = None
 
     def signer(self, needed: str) -> Signer:
         if self.key is None:
             assert self.spec.key is not None
-            pem = content_of(self.spec.key)
+            pem = content_of(self.spec.key) if self.key_pem is None else self.key_pem
             if not pem:
                 raise CAWithoutKey(path=self.spec.place, key=self.spec.key, needed=needed)
-            self.key = _load(self.spec.key, pem)
+            self.key = key_of(self.spec.key, pem)
         return Signer(der=self.facts.der, key=self.key)
 
 
@@ -68,6 +87,7 @@ class _Work:
     plan: Plan
     now: datetime
     keys: dict[str, PrivateKey]
+    swaps: Mapping[str, Swap] = field(default_factory=dict)
     cas: dict[str, _Authority] = field(default_factory=dict)
     files: list[File] = field(default_factory=list)
     written: list[Written] = field(default_factory=list)
@@ -80,15 +100,17 @@ def carry_out(
     now: datetime,
     progress: Progress,
     more: Iterable[File] = (),
+    swaps: Mapping[str, Swap] | None = None,
 ) -> tuple[Written, ...]:
     """Issue what was decided and write it, and return what was written.
 
-    ``more`` are files that are written with it. The caller holds the lock of the output. If
+    ``more`` are files that are written with it, ``swaps`` what a rotation changes of CAs, by their
+    names. The caller holds the lock of the output. If
     anything fails, no file has changed. Raises an error of kbuild.pki.errors, NotWritable or
     DiskFull.
     """
     chosen = list(decisions)
-    work = _Work(plan=plan, now=now, keys=_keys(chosen, progress))
+    work = _Work(plan=plan, now=now, keys=_keys(chosen, progress), swaps=swaps or {})
     for number, each in enumerate(chosen, 1):
         if isinstance(each.spec, Pair):
             _do_pair(work, each, each.spec)
@@ -98,8 +120,21 @@ def carry_out(
     extra = list(more)
     if work.files or extra:
         work.files.append(File(path=plan.output / MANIFEST, content=_manifest(work), mode=PUBLIC))
-        commit(plan.output, [*work.files, *extra], now)
+        commit(plan.output, [*work.files, *extra], now, plan.key_folders)
     return tuple(work.written)
+
+
+def self_signed(plan: Plan, spec: Spec, key: PrivateKey, now: datetime) -> bytes:
+    """Return a certificate of a CA for a new key, as PEM; raises BadPkiFile."""
+    return _signed(_Work(plan=plan, now=now, keys={}), spec, key)
+
+
+def key_of(path: Path, pem: bytes) -> PrivateKey:
+    """Return a private key, with the password from the environment; raises BadKeyFile."""
+    try:
+        return load_key(pem, lambda: os.environ.get(PASSWORD, ""))
+    except BadPrivateKey as error:
+        raise BadKeyFile(path=path, reason=str(error)) from error
 
 
 def _keys(decisions: list[Decision], progress: Progress) -> dict[str, PrivateKey]:
@@ -124,14 +159,30 @@ def _keys(decisions: list[Decision], progress: Progress) -> dict[str, PrivateKey
 def _do_pair(work: _Work, decision: Decision, pair: Pair) -> None:
     if decision.is_kept:
         return
-    key = work.keys.get(pair.name) or _load(pair.key, content_of(pair.key))
+    key = work.keys.get(pair.name) or key_of(pair.key, content_of(pair.key))
     files = [File(path=pair.public, content=public_pem(key), mode=PUBLIC)]
     if not decision.keeps_key:
         files.insert(0, File(path=pair.key, content=key_pem(key), mode=PRIVATE))
     _add(work, decision, files, None)
 
 
+def _do_swap(work: _Work, decision: Decision, spec: Spec, swap: Swap) -> None:
+    with quiet():
+        facts = read_certificate(swap.pem)
+    _remember(work, spec, swap.pem, facts, None)
+    authority = work.cas[spec.name]
+    authority.key_pem = swap.key
+    files = [File(path=spec.place, content=swap.pem, mode=PUBLIC), *swap.files]
+    if swap.asks and spec.request is not None:
+        content = request(spec.asked, authority.signer(spec.name).key)
+        files.append(File(path=spec.request, content=content, mode=PUBLIC))
+    _add(work, decision, files, facts)
+
+
 def _do_certificate(work: _Work, decision: Decision, spec: Spec) -> None:
+    if swap := work.swaps.get(spec.name):
+        _do_swap(work, decision, spec, swap)
+        return
     if decision.is_kept or decision.only_login:
         held = held_of(spec)
         assert held.facts is not None
@@ -142,7 +193,7 @@ def _do_certificate(work: _Work, decision: Decision, spec: Spec) -> None:
         return
     key = work.keys.get(spec.name)
     if key is None:
-        key = _load(spec.key or spec.place, held_of(spec).key)
+        key = key_of(spec.key or spec.place, held_of(spec).key)
     pem = _extended(work, spec, key) if decision.state == "extended" else _signed(work, spec, key)
     facts = read_certificate(pem)
     _remember(work, spec, pem, facts, key)
@@ -235,7 +286,7 @@ def _add(
             name=decision.spec.name,
             state=decision.state,
             reasons=decision.reasons,
-            files=tuple(file.path for file in files),
+            files=tuple(file.path for file in files if file.content is not None),
             not_after=facts.not_after if facts else None,
             fingerprint=facts.fingerprint if facts else "",
         )
@@ -267,10 +318,3 @@ def _entry(spec: Spec, facts: CertificateFacts, output: Path) -> dict[str, Any]:
         "not_before": rfc3339(facts.not_before),
         "not_after": rfc3339(facts.not_after),
     }
-
-
-def _load(path: Path, pem: bytes) -> PrivateKey:
-    try:
-        return load_key(pem, lambda: os.environ.get(PASSWORD, ""))
-    except BadPrivateKey as error:
-        raise BadKeyFile(path=path, reason=str(error)) from error

@@ -10,7 +10,12 @@ from kbuild.x509.api import KeyKind, Wanted
 Role = Literal["control-plane", "etcd", "worker"]
 # missing: it is not there. changed: it is not what is planned. expired, kept, renewed and extended
 # are as they say. resigned: another CA has signed it.
-State = Literal["missing", "changed", "expired", "resigned", "renewed", "extended", "kept"]
+# bundled: a step of a rotation has changed the certificates in the file of a CA.
+State = Literal[
+    "missing", "changed", "expired", "resigned", "renewed", "extended", "bundled", "kept"
+]
+# The last step of a rotation that was made. begin: the old CA signs. leaves: the new one does.
+Stage = Literal["begin", "leaves"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +54,8 @@ class Spec:
 
     ``issuer`` is the name of its CA, empty for a root. ``asked`` is what its request says.
     ``certificate`` and ``key`` are paths, None if only the kubeconfig ``login`` holds them.
-    ``source`` tells from what it is made.
+    ``source`` tells from what it is made. ``component`` is who uses it, and ``purposes`` what a CA
+    is for: cluster, etcd and front-proxy; empty if it is not known.
     """
 
     name: str
@@ -63,6 +69,8 @@ class Spec:
     key: Path | None
     request: Path | None = None
     login: Login | None = None
+    component: str = ""
+    purposes: tuple[str, ...] = ()
 
     @property
     def place(self) -> Path:
@@ -85,10 +93,29 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rotation:
+    """A CA that is being replaced: its name, the last step, and the fingerprints of both CAs.
+
+    ``began`` is when, as in RFC 3339.
+    """
+
+    ca: str
+    stage: Stage
+    old: str
+    new: str
+    began: str
+
+    @property
+    def order(self) -> tuple[str, str]:
+        """Return the fingerprints as the file of the CA has them: that of the signer first."""
+        return (self.old, self.new) if self.stage == "begin" else (self.new, self.old)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """All that is to be issued into ``output``, CAs first, and what the user should know.
 
-    ``inputs`` are the files that it was made from.
+    ``inputs`` are the files that it was made from. ``rotations`` are those that have not ended.
     """
 
     output: Path
@@ -97,6 +124,11 @@ class Plan:
     pairs: tuple[Pair, ...] = ()
     notes: tuple[str, ...] = ()
     cap: bool = False
+    rotations: tuple[Rotation, ...] = ()
+
+    def rotation(self, ca: str) -> Rotation | None:
+        """Return the rotation of a CA, None if there is none."""
+        return next((each for each in self.rotations if each.ca == ca), None)
 
     @property
     def key_folders(self) -> frozenset[Path]:

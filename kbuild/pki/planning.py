@@ -19,6 +19,7 @@ from kbuild.pki.errors import (
 )
 from kbuild.pki.hosts import repeated
 from kbuild.pki.model import Login, Pair, Plan, Spec, Term
+from kbuild.pki.rotations import demand_planned, notes_of, read_rotations
 from kbuild.x509.api import Subject, Wanted, name_of
 
 _CA_USAGES = ("cert sign", "crl sign")  # of cfssl's initca
@@ -46,7 +47,9 @@ def plan_of(
         plan = _plan_of_cfssl(folder, profiles or {}, contents or {})
     _demand_distinct(plan)
     _demand_subjects(plan)
-    return replace(plan, cap=cap)
+    plan = replace(plan, cap=cap, rotations=read_rotations(plan.output))
+    demand_planned(plan)
+    return replace(plan, notes=(*plan.notes, *notes_of(plan)))
 
 
 def plan_of_cluster(cluster: Cluster) -> Plan:
@@ -96,6 +99,7 @@ class _Layout:
                 certificate=certificate,
                 key=key,
                 request=request,
+                purposes=(purpose,) if cluster.cas == 3 else _PURPOSES,  # noqa: PLR2004  # as above
             )
 
     def leaves(self) -> Iterator[Spec]:
@@ -133,6 +137,7 @@ class _Layout:
             key=paths[1],
             request=paths[2],
             login=self.login(kubeconfig, user) if kubeconfig else None,
+            component=each.component,
         )
 
     def login(self, name: str, user: str) -> Login:

@@ -3,9 +3,7 @@
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 
-from kbuild.base.files import read_file, reason_of
 from kbuild.base.values import day
 from kbuild.base.words import counted
 from kbuild.pki.durations import hours
@@ -19,9 +17,13 @@ from kbuild.pki.errors import (
     KeyOfAnother,
     NamesDiffer,
     NothingToExtend,
+    RotationDiffers,
+    RotationUnderWay,
     UnknownCertificate,
 )
 from kbuild.pki.model import Decision, Login, Pair, Plan, Spec, State
+from kbuild.pki.rotations import bundle_of
+from kbuild.pki.store import content_of
 from kbuild.x509.api import (
     BadKubeconfig,
     CertificateFacts,
@@ -34,7 +36,6 @@ from kbuild.x509.api import (
     signed_by,
 )
 
-_MAX_FILE = 1 << 20  # bytes
 _SHOWN = 5  # names in a reason
 
 
@@ -96,16 +97,6 @@ def _demand_fit(spec: Spec, facts: CertificateFacts, key: bytes) -> None:
         raise KeyOfAnother(path=spec.place, key=where)
 
 
-def content_of(path: Path) -> bytes:
-    """Return the content of a file, empty if there is none; raises BadCertificateFile."""
-    try:
-        return read_file(path, _MAX_FILE)
-    except (FileNotFoundError, NotADirectoryError):
-        return b""
-    except OSError as error:
-        raise BadCertificateFile(path=path, reason=reason_of(error)) from error
-
-
 def decide(plan: Plan, now: datetime, renewal: Renewal | None = None) -> tuple[Decision, ...]:
     """Return what must be done about each certificate and key pair, in the order of the plan.
 
@@ -138,6 +129,8 @@ def extension(plan: Plan, names: Collection[str]) -> tuple[Decision, ...]:
         if found.facts is None:
             raise NothingToExtend(path=spec.place)
         is_chosen = spec.name in roots and (not names or spec.name in names)
+        if is_chosen and plan.rotation(spec.name):
+            raise RotationUnderWay(ca=spec.name)
         if is_chosen and not found.key:
             raise CAWithoutKey(path=spec.place, key=spec.key or "", needed="itself")
         is_login = spec.login is not None and spec.login.ca in (names or roots)
@@ -147,13 +140,21 @@ def extension(plan: Plan, names: Collection[str]) -> tuple[Decision, ...]:
 
 
 def _of_ca(plan: Plan, spec: Spec, held: dict[str, Held], now: datetime) -> Decision:
-    found = held[spec.name]
+    found, rotation = held[spec.name], plan.rotation(spec.name)
     if found.facts is None:
+        if rotation:
+            raise RotationDiffers(path=spec.place, reason="it is not there")
         if not found.key:
             _demand_unused(plan, spec, held)
         return Decision(spec=spec, state="missing", keeps_key=bool(found.key))
-    if reason := _difference_of_ca(spec, found.facts):
+    planned = found.facts
+    if rotation:  # the new CA is the planned one, also while the old one signs
+        planned = bundle_of(spec, rotation, found.pem)[rotation.new]
+    if reason := _difference_of_ca(spec, planned):
         raise CADiffers(path=spec.place, reason=reason)
+    if rotation:
+        reasons = (f"it is being replaced, and the last step is {rotation.stage}",)
+        return Decision(spec=spec, state="kept", reasons=reasons, keeps_key=True)
     lifetime = found.facts.not_after - found.facts.not_before
     notes = []
     if found.facts.not_after <= now:

@@ -121,6 +121,11 @@ def extend(der: bytes, key: PrivateKey, *, born: datetime, ends: datetime) -> by
     return builder.sign(key, hash_for(key)).public_bytes(_PEM)
 
 
+def certificate_pem(der: bytes) -> bytes:
+    """Return a certificate as PEM."""
+    return x509.load_der_x509_certificate(der).public_bytes(_PEM)
+
+
 def request(wanted: Wanted, key: PrivateKey) -> bytes:
     """Return a certificate request as PEM, with the names, and for a CA its constraints."""
     builder = x509.CertificateSigningRequestBuilder(subject_name=name_of(wanted.subject))

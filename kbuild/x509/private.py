@@ -53,17 +53,20 @@ def new_key(kind: KeyKind) -> PrivateKey:
             return ed25519.Ed25519PrivateKey.generate()
 
 
-def key_pem(key: PrivateKey) -> bytes:
-    """Return a key as PEM, in the format that cfssl and kubeadm write: PKCS #1 or SEC 1.
+def key_pem(key: PrivateKey, password: str = "", *, pkcs8: bool = False) -> bytes:
+    """Return a key as PEM, encrypted if there is a password.
 
-    Ed25519 has PKCS #8 only.
+    The format is that which cfssl and kubeadm write, PKCS #1 or SEC 1, or PKCS #8. Ed25519 has
+    PKCS #8 only.
     """
-    is_ed25519 = isinstance(key, ed25519.Ed25519PrivateKey)
     formats = serialization.PrivateFormat
+    is_pkcs8 = pkcs8 or isinstance(key, ed25519.Ed25519PrivateKey)
     return key.private_bytes(
         serialization.Encoding.PEM,
-        formats.PKCS8 if is_ed25519 else formats.TraditionalOpenSSL,
-        serialization.NoEncryption(),
+        formats.PKCS8 if is_pkcs8 else formats.TraditionalOpenSSL,
+        serialization.BestAvailableEncryption(password.encode())
+        if password
+        else serialization.NoEncryption(),
     )
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -194,6 +195,25 @@ def test_old_and_new_certificates_verify_with_an_extended_ca(
             openssl("verify", "-x509_strict", "-CAfile", ca, leaf)
 
 
+def test_leaves_verify_with_the_cas_of_the_step_before_and_after(
+    both: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """A CA and leaves of cfssl are replaced by those of kbuild."""
+    pki = shutil.copytree(both[1], tmp_path / "pki")
+    stages = [both[1]]
+    for step in ("begin", "leaves", "end"):
+        kbuild("pki", "rotate-ca", "--step", step, "--cap", "--dir", pki)
+        stages.append(Path(shutil.copytree(pki, tmp_path / step)))
+    for number, stage in enumerate(stages):
+        for other in stages[max(number - 1, 0) : number + 2]:
+            leaves = [other / f"{name}.pem" for name in ("server", "client", "intermediate")]
+            openssl("verify", "-x509_strict", "-CAfile", stage / "ca.pem", *leaves)
+    first, last = stages[0], stages[-1]
+    for ca, leaf in ((first, last), (last, first)):
+        words = ("openssl", "verify", "-CAfile", ca / "ca.pem", leaf / "server.pem")
+        assert subprocess.run(words, check=False, capture_output=True).returncode != 0
+
+
 def openssl(*words: object) -> None:
     done = subprocess.run(
         ("openssl", *map(str, words)), check=False, capture_output=True, text=True
@@ -201,7 +221,7 @@ def openssl(*words: object) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-# --- etcd ----------------------------------------------------------------------------------------
+# --- etcd -----------------------------------------------------------------------------------------
 
 
 PKI_TOML = """\
@@ -244,18 +264,20 @@ def free_port() -> int:
         return int(bound.getsockname()[1])
 
 
-def etcd_command(pki: Path, data: Path, client: int, peer: int) -> list[str]:
+def etcd_command(
+    pki: Path, data: Path, client: int, peer: int, name: str = "n1", cluster: str = ""
+) -> list[str]:
     own = [f"--{x}cert-file={pki}/etcd.pem" for x in ("", "peer-")]
     own += [f"--{x}key-file={pki}/etcd-key.pem" for x in ("", "peer-")]
     own += [f"--{x}trusted-ca-file={pki}/etcd-ca.pem" for x in ("", "peer-")]
     peers = f"https://127.0.0.1:{peer}"
     return [
-        *("etcd", "--name=n1", f"--data-dir={data}", *own),
+        *("etcd", f"--name={name}", f"--data-dir={data}", *own),
         *("--client-cert-auth", "--peer-client-cert-auth"),
         *(f"--listen-client-urls=https://127.0.0.1:{client}",),
         *(f"--advertise-client-urls=https://127.0.0.1:{client}",),
         *(f"--listen-peer-urls={peers}", f"--initial-advertise-peer-urls={peers}"),
-        f"--initial-cluster=n1={peers}",
+        f"--initial-cluster={cluster or f'n1={peers}'}",
     ]
 
 
@@ -306,3 +328,138 @@ def test_a_hundred_kubelets_are_issued_in_one_run(tmp_path: Path) -> None:
     leaves = sorted((tmp_path / "pki").glob("kubelet-n*[0-9].pem"))
     assert len(leaves) == 100
     openssl("verify", "-CAfile", tmp_path / "pki/ca.pem", *leaves)
+
+
+# --- a CA that is replaced while etcd runs --------------------------------------------------------
+
+
+class Members:
+    """Three members of an etcd cluster, each with files of its own, as on three machines."""
+
+    def __init__(self, folder: Path, pki: Path) -> None:
+        self.folder, self.pki = folder, pki
+        self.ports = [(free_port(), free_port()) for _ in range(3)]
+        self.running: list[subprocess.Popen[bytes] | None] = [None] * 3
+
+    @property
+    def all(self) -> str:
+        return ",".join(f"https://127.0.0.1:{client}" for client, _ in self.ports)
+
+    def distribute(self, number: int) -> None:
+        """Copy the files of the PKI to a member, and start it again."""
+        self.stop(number)
+        files = self.folder / f"m{number}"
+        shutil.copytree(self.pki, files, dirs_exist_ok=True)
+        peers = ",".join(f"m{n}=https://127.0.0.1:{peer}" for n, (_, peer) in enumerate(self.ports))
+        data, ports = self.folder / f"data{number}", self.ports[number]
+        self.running[number] = subprocess.Popen(
+            (
+                *etcd_command(files, data, *ports, f"m{number}", peers),
+                *("--heartbeat-interval=50", "--election-timeout=500"),
+            ),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={"ETCD_UNSUPPORTED_ARCH": "arm64", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        )
+
+    def stop(self, number: int) -> None:
+        if (process := self.running[number]) is not None:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            self.running[number] = None
+
+    def wait(self, number: int) -> None:
+        """Wait until a member answers, which it does only as a part of the cluster."""
+        until = time.monotonic() + 60
+        while self.get(number, self.pki).returncode:
+            assert time.monotonic() < until, f"member {number} does not answer"
+            time.sleep(0.1)
+
+    def get(self, number: int, client: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+        done: subprocess.CompletedProcess[str] = etcdctl(
+            self.ports[number][0],
+            client / "etcd-ca.pem",
+            client / "etcd-client.pem",
+            *("get", "x", *words),
+        )
+        return done
+
+
+@pytest.fixture
+def members(tmp_path: Path) -> Iterator[Members]:
+    folder = tmp_path / "pki"
+    folder.mkdir()
+    (folder / "pki.toml").write_text(PKI_TOML.format(key="ecdsa-p256"))
+    kbuild("pki", "issue", "--dir", folder)
+    made = Members(tmp_path, folder)
+    try:
+        for number in range(3):
+            made.distribute(number)
+        for number in range(3):
+            made.wait(number)
+        yield made
+    finally:
+        for number in range(3):
+            made.stop(number)
+
+
+class Asking(threading.Thread):
+    """A client that asks the cluster all the time, with the files that are there."""
+
+    def __init__(self, members: Members) -> None:
+        super().__init__(daemon=True)
+        self.members, self.stopped = members, threading.Event()
+        self.answers, self.problems = 0, list[str]()
+
+    def run(self) -> None:
+        pki = self.members.pki
+        own = (f"--cacert={pki}/etcd-ca.pem", f"--cert={pki}/etcd-client.pem")
+        while not self.stopped.wait(0.1):
+            done = subprocess.run(
+                (
+                    *("etcdctl", f"--endpoints={self.members.all}", *own),
+                    *(f"--key={pki}/etcd-client-key.pem", "--command-timeout=20s", "get", "x"),
+                ),
+                check=False,
+                capture_output=True,
+                text=True,
+                env={"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"},
+            )
+            self.answers += 1
+            if (done.returncode, done.stdout) != (0, "x\n1\n"):
+                self.problems.append(done.stdout + done.stderr)
+
+
+def test_etcd_answers_while_its_ca_is_replaced(members: Members, tmp_path: Path) -> None:
+    """Members are restarted one after the other, and clients have the files of either step."""
+    pki, before = members.pki, [shutil.copytree(members.pki, tmp_path / "0")]
+    ca, client = pki / "etcd-ca.pem", pki / "etcd-client.pem"
+    assert etcdctl(members.ports[0][0], ca, client, "put", "x", "1").returncode == 0
+    asking = Asking(members)
+    asking.start()
+    try:
+        for step in ("begin", "leaves", "end"):
+            kbuild("pki", "rotate-ca", "etcd-ca", "--step", step, "--dir", pki)
+            for number in range(3):
+                members.distribute(number)
+                members.wait(number)
+                # An old client with the new member, and a new one with a member that is still old.
+                for each, files in ((number, before[-1]), ((number + 1) % 3, pki)):
+                    done = members.get(each, files)
+                    assert done.stdout == "x\n1\n", (step, number, each, files, done.stderr)
+            before.append(shutil.copytree(pki, tmp_path / str(len(before))))
+    finally:
+        asking.stopped.set()
+        asking.join()
+    assert asking.problems == []
+    assert asking.answers > 10
+    first, trusting = before[0], tmp_path / "trusting"
+    shutil.copytree(first, trusting)
+    shutil.copy(pki / "etcd-ca.pem", trusting)  # it trusts the members, but they do not trust it
+    for number in range(3):
+        for client_files in (first, trusting):
+            assert members.get(number, client_files, QUICKLY).returncode != 0

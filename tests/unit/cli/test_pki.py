@@ -156,6 +156,93 @@ def test_a_ca_is_extended_for_as_long_as_the_plan_says(recipe: Recipe) -> None:
     assert "choose among ca" in pki("extend-ca", recipe.folder, "server").stderr
 
 
+# --- rotation -------------------------------------------------------------------------------------
+
+
+def test_a_ca_is_replaced_step_by_step(cluster: Path) -> None:
+    assert "`--step begin` begins" in pki("rotate-ca", cluster).stdout
+    found = document("rotate-ca", cluster, "--step", "begin", "--cap")
+    assert (found["step"], found["removed"]) == ("begin", [])
+    assert [(each["name"], each["state"]) for each in found["cas"]] == [
+        ("ca", "begin"),
+        ("etcd-ca", "begin"),
+        ("front-proxy-ca", "begin"),
+    ]
+    assert written(found) == {"ca", "etcd-ca", "front-proxy-ca", "kubelet-m1", "admin"}
+    order = [each["component"] for each in found["distribute"]]
+    assert order[:3] == ["etcd", "kube-apiserver", "kube-controller-manager"]
+    manager, output = found["distribute"][2], cluster / "pki"
+    assert manager["trusted"] == {
+        str(output / "ca.pem"): ["--root-ca-file"],
+        str(output / "ca-signing.pem"): ["--cluster-signing-cert-file"],
+        str(output / "ca-key.pem"): ["--cluster-signing-key-file"],
+        str(output / "front-proxy-ca.pem"): ["--requestheader-client-ca-file"],
+    }
+    assert any("name ca-signing.pem there" in note for note in found["notes"])
+    planned = document("plan", cluster)
+    assert {each["stage"] for each in planned["rotations"]} == {"begin"}
+    [note] = planned["notes"]
+    assert note.startswith("The CAs ca, etcd-ca and front-proxy-ca are being replaced")
+    checked = pki("check", cluster)
+    assert (checked.returncode, note in checked.stdout) == (0, True)
+    found = document("rotate-ca", cluster, "--step", "leaves", "--cap")
+    etcd = [Path(each).name for each in found["distribute"][0]["files"]]
+    assert etcd == ["etcd.pem", "etcd-key.pem", "etcd-client.pem", "etcd-client-key.pem"]
+    assert pki("check", cluster).returncode == 0
+    status = document("rotate-ca", cluster, "etcd-ca")
+    assert [(each["name"], each["state"]) for each in status["cas"]] == [("etcd-ca", "leaves")]
+    found = document("rotate-ca", cluster, "--step", "end")
+    assert {Path(each).name for each in found["removed"]} >= {"ca-signing.pem", "ca-old-key.pem"}
+    assert any("Destroy it" in note for note in found["notes"])
+    assert document("plan", cluster)["rotations"] == []
+    assert pki("check", cluster).returncode == 0
+
+
+def test_a_step_says_in_text_what_to_distribute(recipe: Recipe) -> None:
+    pki("issue", recipe.folder)
+    shown = pki("rotate-ca", recipe.folder, "--step", "begin", "--cap").stdout
+    assert "the next step is --step leaves" in shown
+    assert "1. etcd: one member after the other" in shown
+    assert "     ca.pem (--trusted-ca-file, --peer-trusted-ca-file)\n" in shown
+    shown = pki("rotate-ca", recipe.folder, "--step", "leaves", "--cap").stdout
+    # Who uses certificates of cfssl is not known.
+    assert "1. whoever uses them: with the components below\n" in shown
+    assert "client.pem, client-key.pem, server.pem, server-key.pem\n" in shown
+    assert "The last step is begin" not in shown
+    assert "last step is leaves" in pki("plan", recipe.folder).stdout
+    shown = pki("rotate-ca", recipe.folder, "--step", "back", "--cap").stdout
+    assert "client.pem, client-key.pem" in shown
+    shown = pki("rotate-ca", recipe.folder, "--step", "back").stdout
+    assert "the rotation was taken back" in shown
+    assert "ca-signing.pem: removed" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "kind"),
+    [
+        (("--step", "leaves"), 100, "wrong-step"),
+        (("--step", "middle"), 2, "bad-setting"),
+        (("server", "--step", "begin"), 2, "unknown-certificate"),
+        (("server",), 2, "unknown-certificate"),
+    ],
+)
+def test_a_step_that_cannot_be_made_changes_nothing(
+    recipe: Recipe, words: tuple[str, ...], code: int, kind: str
+) -> None:
+    pki("issue", recipe.folder)
+    before = snapshot(recipe.folder)
+    done = pki("rotate-ca", recipe.folder, *words)
+    assert (done.returncode, f"error[{kind}]" in done.stderr) == (code, True), done.stderr
+    assert snapshot(recipe.folder) == before
+
+
+def test_a_ca_that_is_being_replaced_is_not_extended(recipe: Recipe) -> None:
+    pki("issue", recipe.folder)
+    pki("rotate-ca", recipe.folder, "--step", "begin")
+    done = pki("extend-ca", recipe.folder)
+    assert (done.returncode, "error[rotation-under-way]" in done.stderr) == (100, True)
+
+
 # --- hosts ---------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,151 @@
+"""What ``kbuild pki rotate-ca`` does and shows."""
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from kbuild.base.values import day, rfc3339
+from kbuild.cli.console import Screen
+from kbuild.cli.pki_written import below, written_document, written_lines
+from kbuild.pki.api import (
+    Delivery,
+    Turned,
+    UnknownCertificate,
+    carry_out,
+    deliveries,
+    facts_to_know,
+    locked,
+    notes_of,
+    rotated,
+    turn_of,
+)
+from kbuild.pki.model import Plan, Rotation
+from kbuild.settings import PkiRotateCaSettings
+
+_FEW = 6  # files that are named in a line
+_NEXT = {
+    "begin": "the next step is --step leaves, and --step back takes this one back",
+    "leaves": "the next step is --step end, and --step back takes this one back",
+    "ended": "the rotation has ended",
+    "undone": "the rotation was taken back",
+}
+
+
+def show_step(
+    screen: Screen,
+    settings: PkiRotateCaSettings,
+    made: Callable[[], Plan],
+    names: Collection[str],
+) -> None:
+    """Make a step of a rotation, and show what it has written and what is to be done with it."""
+    step = settings.step
+    assert step is not None
+    first = made()
+    with locked(first.output, first.key_folders) as is_finished:
+        if is_finished:
+            screen.say("an earlier run was killed while it replaced files; it is finished now")
+        planned = made()
+        now = datetime.now(UTC).replace(microsecond=0)
+        turn = turn_of(planned, step, names, now, new_keys=settings.new_keys)
+        written = carry_out(planned, turn.decisions, now, screen, turn.files, turn.swaps)
+    kept = len(turn.decisions) - len(written)
+    is_resigned = any(each.state in ("resigned", "missing") for each in written)
+    todo = tuple(deliveries(planned, turn.cas, with_leaves=is_resigned))
+    notes = (*turn.notes, *facts_to_know(planned, turn.cas))
+    shown = {
+        "output": str(planned.output),
+        "step": step,
+        "cas": [_turned_document(each) for each in turn.cas],
+        "written": [written_document(each) for each in written],
+        "removed": [str(each) for each in turn.removed],
+        "kept": kept,
+        "distribute": [_delivery_document(each) for each in todo],
+        "notes": list(notes),
+    }
+    # What it says of the rotation was true before the step.
+    said = tuple(note for note in planned.notes if note not in notes_of(planned))
+    lines = [
+        *written_lines(replace(planned, notes=said), written, kept),
+        *(f"{each}: removed" for each in turn.removed),
+        *_lines(planned, turn.cas, todo, notes),
+    ]
+    screen.result(shown, lines)
+
+
+def show_rotations(screen: Screen, planned: Plan, names: Collection[str]) -> None:
+    """Show which CAs are being replaced, and what their machines must have by now."""
+    roots = [each.name for each in planned.specs if not each.issuer]
+    for name in names:
+        if name not in roots:
+            raise UnknownCertificate(name=name, known=", ".join(roots))
+    cas = tuple(each for each in rotated(planned) if not names or each.spec.name in names)
+    todo = tuple(deliveries(planned, cas, with_leaves=True)) if cas else ()
+    notes = tuple(facts_to_know(planned, cas))
+    shown = {
+        "output": str(planned.output),
+        "step": None,
+        "cas": [_turned_document(each) for each in cas],
+        "written": [],
+        "removed": [],
+        "kept": 0,
+        "distribute": [_delivery_document(each) for each in todo],
+        "notes": list(notes),
+    }
+    none = [f"{planned.output}: no CA is being replaced; `--step begin` begins."]
+    screen.result(shown, _lines(planned, cas, todo, notes) if cas else none)
+
+
+def rotation_document(rotation: Rotation) -> dict[str, str]:
+    """Return a rotation as a part of a document."""
+    return asdict(rotation)
+
+
+def _lines(
+    planned: Plan, cas: tuple[Turned, ...], todo: tuple[Delivery, ...], notes: tuple[str, ...]
+) -> Iterator[str]:
+    for each in cas:
+        yield (
+            f"{each.spec.name}: old CA {each.old.fingerprint[:16]}… until"
+            f" {day(each.old.not_after)}, new CA {each.new.fingerprint[:16]}… until"
+            f" {day(each.new.not_after)}; {_NEXT[each.after]}."
+        )
+    yield ""
+    is_on = any(each.after in ("begin", "leaves") for each in cas)
+    until = ", all before the next step" if is_on else ""
+    yield f"Distribute these files and restart in this order{until}:"
+    for number, delivery in enumerate(todo, 1):
+        yield f"{number}. {delivery.component}: {delivery.restart}"
+        for path, options in delivery.trusted.items():
+            yield f"     {below(planned.output, path)} ({', '.join(options)})"
+        names = [below(planned.output, path) for path in delivery.files]
+        more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
+        if names:
+            yield f"     {', '.join(names[:_FEW])}{more}"
+    yield ""
+    for note in notes:
+        yield f"- {note}"
+
+
+def _turned_document(turned: Turned) -> dict[str, Any]:
+    return {
+        "name": turned.spec.name,
+        "state": turned.after,
+        **{
+            which: {
+                "subject": facts.subject,
+                "sha256": facts.fingerprint,
+                "not_after": rfc3339(facts.not_after),
+            }
+            for which, facts in (("old", turned.old), ("new", turned.new))
+        },
+    }
+
+
+def _delivery_document(delivery: Delivery) -> dict[str, Any]:
+    return {
+        "component": delivery.component,
+        "trusted": {str(path): list(options) for path, options in delivery.trusted.items()},
+        "files": [str(path) for path in delivery.files],
+        "restart": delivery.restart,
+    }

@@ -1,0 +1,49 @@
+"""What a run of ``kbuild pki`` has written, as it is shown."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from kbuild.base.values import day, rfc3339
+from kbuild.cli.console import plain_table
+from kbuild.pki.model import Plan, Written
+
+_STATES = {"missing": "new"}  # what is said of a certificate once it is written
+
+
+def written_lines(planned: Plan, written: tuple[Written, ...], kept: int) -> Iterator[str | Table]:
+    """Yield the lines that tell what was written, and how much was as planned."""
+    if written:
+        table = plain_table("certificate", "state", "NotAfter", "files")
+        table.columns[3].no_wrap, table.columns[3].overflow = False, "fold"
+        for each in written:
+            names = ", ".join(below(planned.output, path) for path in each.files)
+            table.add_row(
+                each.name,
+                _STATES.get(each.state, each.state),
+                day(each.not_after) if each.not_after else "",
+                names,
+            )
+        yield table
+    yield from planned.notes
+    verb = "is" if kept == 1 else "are"
+    yield f"{planned.output}: {len(written)} issued, {kept} {verb} as planned."
+
+
+def written_document(written: Written) -> dict[str, Any]:
+    """Return what was written as a part of a document."""
+    return {
+        "name": written.name,
+        "state": written.state,
+        "reasons": list(written.reasons),
+        "files": list(map(str, written.files)),
+        "not_after": rfc3339(written.not_after) if written.not_after else None,
+        "sha256": written.fingerprint,
+    }
+
+
+def below(output: Path, path: Path) -> str:
+    """Return a path as seen from the output, whole if it is elsewhere."""
+    return str(path.relative_to(output) if path.is_relative_to(output) else path)

@@ -1,0 +1,398 @@
+"""Replace a CA by one with a new key, step by step, so that all that is in use stays valid.
+
+begin: both CAs are trusted, and the old one signs. leaves: both are trusted, and the new one signs
+all again. end: the new one alone. back: from leaves to begin, or from begin to the old one alone.
+
+While both are trusted, the file of the CA holds both certificates, first that of the CA that signs,
+whose key stands beside it. The other key waits at a place of its own. A third file holds only the
+certificate that signs: the controller manager takes no more than one (setCA of
+pkg/controller/certificates/signer/ca_provider.go, v1.20.2).
+"""
+
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from kbuild.base.values import day, rfc3339
+from kbuild.base.words import counted
+from kbuild.certs.api import EARLIER
+from kbuild.pki.errors import (
+    CAExpired,
+    CAWithoutKey,
+    KeyOfAnother,
+    NamesDiffer,
+    NothingToRotate,
+    RotationRefused,
+    StillSigned,
+    UnknownCertificate,
+    WrongStep,
+)
+from kbuild.pki.issuing import PASSWORD, Swap, key_of, self_signed
+from kbuild.pki.model import Decision, Plan, Rotation, Spec
+from kbuild.pki.rotations import bundle_of, file_of
+from kbuild.pki.state import Held, held_of, names_changed
+from kbuild.pki.store import PRIVATE, PUBLIC, File, content_of
+from kbuild.x509.api import (
+    BadKubeconfig,
+    CertificateFacts,
+    PrivateKey,
+    certificate_pem,
+    key_pem,
+    new_key,
+    public_der,
+    quiet,
+    read_content,
+    read_kubeconfig,
+    signed_by,
+)
+
+Step = Literal["begin", "leaves", "end", "back"]
+# What a CA is after a step: being replaced, replaced, or as it was.
+After = Literal["begin", "leaves", "ended", "undone"]
+_ENDINGS = (".pem", ".crt", ".cer", ".conf", ".kubeconfig")
+_STEPS: dict[tuple[str, Step], After] = {
+    ("", "begin"): "begin",
+    ("begin", "leaves"): "leaves",
+    ("begin", "back"): "undone",
+    ("leaves", "end"): "ended",
+    ("leaves", "back"): "begin",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turned:
+    """A CA that is being replaced, and what it is after a step."""
+
+    spec: Spec
+    after: After
+    old: CertificateFacts
+    new: CertificateFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """A step: what is decided, what is changed of CAs, and what else is written."""
+
+    cas: tuple[Turned, ...]
+    decisions: tuple[Decision, ...]
+    swaps: dict[str, Swap]
+    files: tuple[File, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def removed(self) -> tuple[Path, ...]:
+        """Return the files that are removed."""
+        files = [*self.files, *(file for swap in self.swaps.values() for file in swap.files)]
+        return tuple(file.path for file in files if file.content is None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CA:
+    """A certificate and its key, both PEM; the key is empty if it is not there."""
+
+    facts: CertificateFacts
+    key: bytes
+
+    @property
+    def pem(self) -> bytes:
+        return certificate_pem(self.facts.der)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Change:
+    """A step for one CA: both CAs, what is said of it before, and what it is after."""
+
+    spec: Spec
+    rotation: Rotation
+    old: _CA
+    new: _CA
+    stage: str
+    after: After
+
+    @property
+    def signer(self) -> _CA:
+        return self.old if self.after in ("begin", "undone") else self.new
+
+    @property
+    def has_other_signer(self) -> bool:
+        return (self.stage, self.after) in (("begin", "leaves"), ("leaves", "begin"))
+
+
+def signing_file(spec: Spec) -> Path:
+    """Return the file that holds only the certificate of a CA that signs, during its rotation."""
+    return spec.place.with_name(f"{spec.place.stem}-signing{spec.place.suffix}")
+
+
+def _waiting(spec: Spec) -> tuple[Path, Path]:
+    """Return where the key of the new CA waits, and where that of the old one does."""
+    assert spec.key is not None
+    name = spec.place.stem
+    return tuple(  # type: ignore[return-value]  # two
+        spec.key.with_name(f"{name}-{which}{spec.key.name.removeprefix(name)}")
+        for which in ("new", "old")
+    )
+
+
+def turn_of(
+    plan: Plan, step: Step, names: Collection[str], now: datetime, *, new_keys: bool = False
+) -> Turn:
+    """Return what a step does to the CAs that are named, else to all that it is for.
+
+    Raises an error of kbuild.pki.errors.
+    """
+    changes = [_change(plan, spec, step, now) for spec in _chosen(plan, step, names)]
+    for each in changes:
+        _demand_unused(plan, each)
+        _demand_signer(each, now)
+    rotations = {each.ca: each for each in plan.rotations}
+    for each in changes:
+        if each.after in ("begin", "leaves"):
+            rotations[each.spec.name] = replace(each.rotation, stage=each.after)
+        else:
+            del rotations[each.spec.name]
+    return Turn(
+        cas=tuple(
+            Turned(spec=each.spec, after=each.after, old=each.old.facts, new=each.new.facts)
+            for each in changes
+        ),
+        decisions=tuple(_decisions(plan, changes, new_keys=new_keys)),
+        swaps={each.spec.name: _swap(each) for each in changes},
+        files=(file_of(plan.output, rotations.values()),),
+        notes=tuple(note for each in changes for note in _notes(plan, each, now)),
+    )
+
+
+def rotated(plan: Plan) -> tuple[Turned, ...]:
+    """Return the CAs that are being replaced, as they are; raises RotationDiffers."""
+    found = []
+    for rotation in plan.rotations:
+        spec = plan.spec(rotation.ca)
+        both = bundle_of(spec, rotation, content_of(spec.place))
+        old, new = both[rotation.old], both[rotation.new]
+        found.append(Turned(spec=spec, after=rotation.stage, old=old, new=new))
+    return tuple(found)
+
+
+def _chosen(plan: Plan, step: Step, names: Collection[str]) -> list[Spec]:
+    roots = {each.name: each for each in plan.specs if not each.issuer}
+    for name in names:
+        if name not in roots:
+            raise UnknownCertificate(name=name, known=", ".join(roots))
+    chosen = names or (roots if step == "begin" else [each.ca for each in plan.rotations])
+    for name in chosen or roots:
+        rotation = plan.rotation(name)
+        stage = rotation.stage if rotation else ""
+        if (stage, step) not in _STEPS:
+            steps = " and ".join(f"--step {made}" for before, made in _STEPS if before == stage)
+            verb = "are" if " and " in steps else "is"
+            raise WrongStep(
+                ca=name,
+                step=step,
+                stage=f"the last step was {stage}" if stage else "it is not being replaced",
+                following=f"what can be made now {verb} {steps}",
+            )
+    return [roots[name] for name in dict.fromkeys(chosen)]
+
+
+def _change(plan: Plan, spec: Spec, step: Step, now: datetime) -> _Change:
+    rotation = plan.rotation(spec.name)
+    if rotation is None:
+        return _beginning(plan, spec, now)
+    held = held_of(spec)
+    both, waiting = bundle_of(spec, rotation, held.pem), _waiting(spec)
+    other = content_of(waiting[0 if rotation.stage == "begin" else 1])
+    keys = (held.key, other) if rotation.stage == "begin" else (other, held.key)
+    return _Change(
+        spec=spec,
+        rotation=rotation,
+        old=_CA(facts=both[rotation.old], key=keys[0]),
+        new=_CA(facts=both[rotation.new], key=keys[1]),
+        stage=rotation.stage,
+        after=_STEPS[rotation.stage, step],
+    )
+
+
+def _beginning(plan: Plan, spec: Spec, now: datetime) -> _Change:
+    held = held_of(spec)
+    if held.facts is None:
+        raise NothingToRotate(path=spec.place)
+    with quiet():
+        count = len(read_content(held.pem).certificates)
+    if count != 1:
+        reason = f"holds {count} certificates, and it must be that of the CA only"
+        hint = "end the earlier rotation: leave only the certificate that fits the key in it"
+        raise RotationRefused(path=spec.place, reason=reason, hint=hint)
+    taken = {path for each in plan.specs for path in (each.certificate, each.key)}
+    for path in (signing_file(spec), *_waiting(spec)):
+        if path in taken or os.path.lexists(path):
+            hint = "move it away: the rotation writes a file of this name"
+            raise RotationRefused(path=path, reason="is there already", hint=hint)
+    key = new_key(spec.key_kind)
+    with quiet():
+        [new] = read_content(self_signed(plan, spec, key, now)).certificates
+    return _Change(
+        spec=spec,
+        rotation=Rotation(
+            ca=spec.name,
+            stage="begin",
+            old=held.facts.fingerprint,
+            new=new.fingerprint,
+            began=rfc3339(now),
+        ),
+        old=_CA(facts=held.facts, key=held.key),
+        new=_CA(facts=new, key=_encrypted_as(spec, held, key)),
+        stage="",
+        after="begin",
+    )
+
+
+def _encrypted_as(spec: Spec, held: Held, key: PrivateKey) -> bytes:
+    """Return a new key as PEM, encrypted with the password of the old one if that is encrypted."""
+    keys = read_content(held.key).keys
+    if not (keys and keys[0].encrypted):
+        return key_pem(key)
+    key_of(spec.key or spec.place, held.key)  # a wrong password would be found too late
+    is_pkcs8 = b"BEGIN ENCRYPTED PRIVATE KEY" in held.key
+    return key_pem(key, os.environ[PASSWORD], pkcs8=is_pkcs8)
+
+
+def _demand_signer(change: _Change, now: datetime) -> None:
+    """Check that the CA that signs from now on can do it."""
+    if not change.has_other_signer:
+        return
+    spec, signer = change.spec, change.signer
+    path = _waiting(spec)[0 if change.after == "leaves" else 1]
+    if signer.facts.not_after <= now:
+        raise CAExpired(path=spec.place, when=day(signer.facts.not_after))
+    if not signer.key:
+        raise CAWithoutKey(path=spec.place, key=path, needed="what this CA has signed")
+    if public_der(key_of(path, signer.key)) != signer.facts.public_key:
+        raise KeyOfAnother(path=spec.place, key=path)
+
+
+def _demand_unused(plan: Plan, change: _Change) -> None:
+    """Check that a CA that is no longer trusted after a step has signed nothing that is there."""
+    if change.after not in ("ended", "undone"):
+        return
+    which, gone = ("old", change.old) if change.after == "ended" else ("new", change.new)
+    signed = sorted(_signed_below(plan.output, gone.facts))
+    if signed:
+        count = counted(len(signed), "certificate")
+        raise StillSigned(path=signed[0], ca=change.spec.name, which=which, count=count)
+
+
+def _signed_below(output: Path, ca: CertificateFacts) -> Iterator[Path]:
+    for folder, folders, names in os.walk(output):
+        folders[:] = [each for each in folders if each != EARLIER]
+        for name in names:
+            path = Path(folder, name)
+            if name.endswith(_ENDINGS) and any(
+                each.fingerprint != ca.fingerprint and signed_by(each, ca)
+                for each in _certificates(content_of(path))
+            ):
+                yield path
+
+
+def _certificates(content: bytes) -> list[CertificateFacts]:
+    if b"-----BEGIN" not in content:
+        try:
+            users = read_kubeconfig(content).users
+        except BadKubeconfig:
+            return []
+        content = b"\n".join(user.certificate.data for user in users)
+    with quiet():
+        return read_content(content).certificates
+
+
+def _decisions(plan: Plan, changes: list[_Change], *, new_keys: bool) -> Iterator[Decision]:
+    changed = {each.spec.name for each in changes}
+    signers = {each.spec.name for each in changes if each.has_other_signer}
+    for spec in plan.specs:
+        found = held_of(spec)
+        if spec.name in changed:
+            yield Decision(spec=spec, state="bundled", keeps_key=True)
+        elif spec.issuer in signers:
+            yield _resigned(spec, found, new_keys=new_keys)
+        elif found.facts is not None:
+            is_login = spec.login is not None and spec.login.ca in changed and bool(found.key)
+            reasons = ("its kubeconfig holds other CAs",) if is_login else ()
+            yield Decision(
+                spec=spec,
+                state="changed" if is_login else "kept",
+                reasons=reasons,
+                keeps_key=True,
+                only_login=is_login,
+            )
+
+
+def _resigned(spec: Spec, found: Held, *, new_keys: bool) -> Decision:
+    if found.facts is None:
+        return Decision(spec=spec, state="missing", keeps_key=bool(found.key))
+    if reason := names_changed(spec, found.facts):
+        raise NamesDiffer(name=spec.name, reason=reason)
+    has_key = bool(found.key) and found.facts.key == spec.key_kind.shown
+    # With another key, what a CA has signed would be lost.
+    keeps_key = has_key and (not new_keys or spec.wanted.is_ca)
+    reasons = (f"another key of {spec.issuer} signs it",)
+    return Decision(spec=spec, state="resigned", reasons=reasons, keeps_key=keeps_key)
+
+
+def _swap(change: _Change) -> Swap:
+    spec, old, new, signer = change.spec, change.old, change.new, change.signer
+    assert spec.key is not None
+    pems: dict[After, bytes] = {
+        "begin": old.pem + new.pem,
+        "leaves": new.pem + old.pem,
+        "ended": new.pem,
+        "undone": old.pem,
+    }
+    new_place, old_place = _waiting(spec)
+    is_on = change.after in ("begin", "leaves")
+    wanted = {
+        signing_file(spec): (signer.pem if is_on else b"", PUBLIC),
+        spec.key: (signer.key, PRIVATE),
+        new_place: (new.key if change.after == "begin" else b"", PRIVATE),
+        old_place: (old.key if change.after == "leaves" else b"", PRIVATE),
+    }
+    there = {path: content_of(path) for path in wanted}
+    moved = [content for content, _ in wanted.values()]
+    return Swap(
+        pem=pems[change.after],
+        key=signer.key,
+        files=tuple(
+            File(path=path, content=content or None, mode=mode, keeps=there[path] not in moved)
+            for path, (content, mode) in wanted.items()
+            if content != there[path]
+        ),
+        asks=change.has_other_signer,
+    )
+
+
+def _notes(plan: Plan, change: _Change, now: datetime) -> Iterator[str]:
+    """Yield what to know before the next step; nothing but what is true of these certificates."""
+    if change.stage:
+        return
+    spec, old, new = change.spec, change.old.facts, change.new.facts
+    mine = [each for each in plan.specs if each.issuer == spec.name]
+    found = {each.name: facts for each in mine if (facts := held_of(each).facts) is not None}
+    unclear = [name for name, facts in found.items() if facts.issuer_key_id is None]
+    if old.subject == new.subject and (old.own_key_id is None or unclear):
+        which = f"the CA {spec.name}" if old.own_key_id is None else _some(unclear)
+        yield (
+            f"Both CAs have the subject {old.subject}, and {which} has no key identifier. Programs"
+            " with OpenSSL need it to choose between them: expect errors of theirs until the step"
+            " leaves, or take this one back and give the new CA another subject. Go tries both."
+        )
+    long = [each.name for each in mine if each.term.dates(now)[1] >= new.not_after]
+    if long and not plan.cap:
+        yield (
+            f"{_some(long)} would end later than the new CA. Plan a longer CA before you begin, or"
+            " make the step leaves with --cap."
+        )
+
+
+def _some(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
