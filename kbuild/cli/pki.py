@@ -18,12 +18,14 @@ from kbuild.cli.certs import inventory_lines
 from kbuild.cli.console import Screen, plain_table
 from kbuild.cli.options import command_app, takes
 from kbuild.pki.api import (
+    Derived,
     File,
     Renewal,
     UnknownCertificate,
     carry_out,
     decide,
     demand_as_planned,
+    derive,
     extension,
     gaps,
     hours,
@@ -33,6 +35,7 @@ from kbuild.pki.api import (
     plan_of,
     read_nodes,
     with_host,
+    write_derived,
     write_template,
 )
 from kbuild.pki.model import Decision, Pair, Plan, Spec, Written
@@ -40,6 +43,7 @@ from kbuild.settings import (
     PkiAddHostSettings,
     PkiCheckSettings,
     PkiExtendCaSettings,
+    PkiImportSettings,
     PkiInitSettings,
     PkiIssueSettings,
     PkiPlanSettings,
@@ -66,6 +70,19 @@ def init(ctx: typer.Context) -> None:
     screen.result(
         {"file": str(path)}, [f"{path}: write your nodes into it, then run `kbuild pki plan`."]
     )
+
+
+@app.command(name="import")
+@takes(PkiImportSettings)
+def import_(ctx: typer.Context) -> None:
+    """Derive a plan from the certificates that are there, which keeps them all."""
+    settings, screen = begin(ctx, PkiImportSettings)
+    if settings.dry_run:
+        derived = derive(settings.dir, settings.without)
+    else:
+        now = datetime.now(UTC).replace(microsecond=0)
+        derived = write_derived(settings.dir, settings.without, now)
+    screen.result(_import_document(derived), _import_lines(derived, shows=settings.dry_run))
 
 
 @app.command()
@@ -125,6 +142,7 @@ def add_host(
             roles=settings.role,
             certificates=settings.certificate,
             profiles=dict(settings.profile),
+            signers=dict(settings.signer),
             cap=settings.cap,
         )
 
@@ -158,7 +176,9 @@ def check(ctx: typer.Context) -> None:
 
 
 def _plan(settings: Planned, *, cap: bool = False) -> Plan:
-    return plan_of(settings.dir, profiles=dict(settings.profile), cap=cap)
+    return plan_of(
+        settings.dir, profiles=dict(settings.profile), signers=dict(settings.signer), cap=cap
+    )
 
 
 def _carry_out(
@@ -185,6 +205,25 @@ def _carry_out(
         "notes": list(planned.notes),
     }
     screen.result(shown, _written_lines(planned, written, kept))
+
+
+def _import_lines(derived: Derived, *, shows: bool) -> Iterator[str]:
+    for path, content in derived.files.items():
+        yield f"--- {path}\n{content.decode()}" if shows else f"{path}: written"
+    yield from derived.notes
+    kept = counted(len(derived.kept), "certificate")
+    yield f"{derived.plan.output}: {kept} kept by this plan. `kbuild pki plan` shows it."
+
+
+def _import_document(derived: Derived) -> dict[str, Any]:
+    return {
+        "files": [
+            {"path": str(path), "content": content.decode()}
+            for path, content in derived.files.items()
+        ],
+        "kept": [each.name for each in derived.kept],
+        "notes": list(derived.notes),
+    }
 
 
 def _is_renewed(decision: Decision) -> bool:

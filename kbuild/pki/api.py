@@ -8,6 +8,8 @@ from kbuild.pki.beginning import write_template
 from kbuild.pki.checking import demand_as_planned, inventory_of_plan
 from kbuild.pki.durations import hours
 from kbuild.pki.errors import UnknownCertificate
+from kbuild.pki.importing import Derived, derive
+from kbuild.pki.importing import write as write_derived
 from kbuild.pki.issuing import carry_out
 from kbuild.pki.nodes import gaps, read_nodes
 from kbuild.pki.planning import plan_of
@@ -15,12 +17,14 @@ from kbuild.pki.state import Renewal, decide, extension
 from kbuild.pki.store import File, is_unfinished, locked
 
 __all__ = [
+    "Derived",
     "File",
     "Renewal",
     "UnknownCertificate",
     "carry_out",
     "decide",
     "demand_as_planned",
+    "derive",
     "extension",
     "gaps",
     "hours",
@@ -30,5 +34,6 @@ __all__ = [
     "plan_of",
     "read_nodes",
     "with_host",
+    "write_derived",
     "write_template",
 ]

@@ -88,7 +88,8 @@ class Pair:
 class Plan:
     """All that is to be issued into ``output``, CAs first, and what the user should know.
 
-    ``inputs`` are the files that it was made from.
+    ``inputs`` are the files that it was made from. ``encrypts_ca_keys`` tells whether new keys of
+    CAs are written encrypted.
     """
 
     output: Path
@@ -97,6 +98,7 @@ class Plan:
     pairs: tuple[Pair, ...] = ()
     notes: tuple[str, ...] = ()
     cap: bool = False
+    encrypts_ca_keys: bool = False
 
     @property
     def key_folders(self) -> frozenset[Path]:
