@@ -1143,6 +1143,13 @@ class PkiIssueSettings(Issuing):
 
     command: ClassVar[str] = "pki issue"
 
+    encrypt_ca_keys: bool = option(
+        switch,
+        "Encrypt new keys of CAs with the password in CFSSL_CA_PK_PASSWORD. Default: as pki.toml"
+        " says, else not.",
+        default=False,
+    )
+
 
 @dataclass(frozen=True, kw_only=True)
 class PkiRenewSettings(Issuing):

@@ -103,7 +103,12 @@ def plan(ctx: typer.Context) -> None:
 def issue(ctx: typer.Context) -> None:
     """Issue the certificates that are missing, or not as planned."""
     settings, screen = begin(ctx, PkiIssueSettings)
-    _carry_out(screen, lambda: (_plan(settings, cap=settings.cap), ()), decide)
+    encrypts = settings.encrypt_ca_keys
+
+    def made() -> tuple[Plan, tuple[File, ...]]:
+        return _plan(settings, cap=settings.cap, encrypts_ca_keys=encrypts), ()
+
+    _carry_out(screen, made, decide)
 
 
 @app.command()
@@ -175,9 +180,13 @@ def check(ctx: typer.Context) -> None:
         demand_longer(inventory, timedelta(seconds=settings.fail_before))
 
 
-def _plan(settings: Planned, *, cap: bool = False) -> Plan:
+def _plan(settings: Planned, *, cap: bool = False, encrypts_ca_keys: bool = False) -> Plan:
     return plan_of(
-        settings.dir, profiles=dict(settings.profile), signers=dict(settings.signer), cap=cap
+        settings.dir,
+        profiles=dict(settings.profile),
+        signers=dict(settings.signer),
+        cap=cap,
+        encrypts_ca_keys=encrypts_ca_keys,
     )
 
 

@@ -103,6 +103,15 @@ class ProfileWithoutUsages(UsageError):
     todo = 'give it some, such as "usages": ["signing", "key encipherment", "server auth"]'
 
 
+class NoKeyPassword(UsageError):
+    """Keys of CAs shall be encrypted, and there is no password."""
+
+    names: str
+
+    what = "the key of {names} shall be encrypted, and there is no password"
+    todo = "put one into the environment variable CFSSL_CA_PK_PASSWORD, and keep it safe"
+
+
 class NotSupportedHere(UsageError):
     """A file asks for something that cfssl can do and kbuild does not."""
 

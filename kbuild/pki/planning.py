@@ -36,12 +36,14 @@ def plan_of(
     profiles: Mapping[str, str] | None = None,
     signers: Mapping[str, str] | None = None,
     cap: bool = False,
+    encrypts_ca_keys: bool = False,
     contents: Mapping[Path, bytes] | None = None,
 ) -> Plan:
     """Return the plan of a directory; raises an error of kbuild.pki.errors.
 
     ``profiles`` and ``signers`` are the profiles and the CAs of cfssl's requests that are given by
-    name. ``contents`` are taken instead of those of files on the disk.
+    name. With ``encrypts_ca_keys`` new keys of CAs are encrypted, as if pki.toml said so.
+    ``contents`` are taken instead of those of files on the disk.
     """
     given = contents or {}
     if folder / FILE in given or os.path.lexists(folder / FILE):
@@ -50,7 +52,8 @@ def plan_of(
         plan = _plan_of_cfssl(folder, profiles or {}, signers or {}, given)
     _demand_distinct(plan)
     _demand_subjects(plan)
-    return replace(plan, cap=cap)
+    encrypts = encrypts_ca_keys or plan.encrypts_ca_keys
+    return replace(plan, cap=cap, encrypts_ca_keys=encrypts)
 
 
 def plan_of_cluster(cluster: Cluster) -> Plan:

@@ -167,6 +167,8 @@ def _of_ca(plan: Plan, spec: Spec, held: dict[str, Held], now: datetime) -> Deci
         raise CADiffers(path=spec.place, reason=reason)
     lifetime = found.facts.not_after - found.facts.not_before
     notes = []
+    if plan.encrypts_ca_keys and found.key and not read_content(found.key).keys[0].encrypted:
+        notes.append("its key is not encrypted; `openssl pkcs8 -topk8` does that")
     if found.facts.not_after <= now:
         notes.append(f"it expired on {day(found.facts.not_after)}")
     elif spec.term.not_after is None and lifetime != spec.term.lifetime:

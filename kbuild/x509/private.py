@@ -53,11 +53,18 @@ def new_key(kind: KeyKind) -> PrivateKey:
             return ed25519.Ed25519PrivateKey.generate()
 
 
-def key_pem(key: PrivateKey) -> bytes:
+def key_pem(key: PrivateKey, password: str = "") -> bytes:
     """Return a key as PEM, in the format that cfssl and kubeadm write: PKCS #1 or SEC 1.
 
-    Ed25519 has PKCS #8 only.
+    Ed25519 has PKCS #8 only. With a password it is encrypted PKCS #8 with the best scheme of the
+    library, which openssl reads.
     """
+    if password:
+        return key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(password.encode()),
+        )
     is_ed25519 = isinstance(key, ed25519.Ed25519PrivateKey)
     formats = serialization.PrivateFormat
     return key.private_bytes(
