@@ -196,6 +196,34 @@ key = "rsa-2048"
     assert 'without-hosts = ["localhost", "::1"]' in text
 
 
+def test_without_kubelets_the_only_node_is_the_one_that_api_server_and_etcd_name(
+    tmp_path: Path,
+) -> None:
+    """As after `kubeadm init phase certs all`, where etcd has the name of the node."""
+    own = """\
+layout = "kubeadm"
+key = "ecdsa-p256"
+components = ["etcd", "apiserver", "admin", "controller-manager"]
+vips = ["192.0.2.100"]
+[nodes.m1]
+addresses = ["192.0.2.11"]
+roles = ["control-plane", "etcd"]
+[certificates."pki/etcd/server"]
+subject = { CN = ["m1"] }
+[certificates."pki/apiserver"]
+without-hosts = ["localhost", "127.0.0.1", "::1"]
+[certificates."controller-manager.conf"]
+lifetime = "876000h9s"
+server = "https://192.0.2.11:6443"
+"""
+    (tmp_path / "pki.toml").write_text(own.replace("key =", "ca-years = 101\nkey ="))
+    issue(tmp_path)
+    assert_imported(tmp_path)
+    text = (tmp_path / "pki.toml").read_text()
+    for line in own.splitlines()[3:]:
+        assert line.replace("[nodes.m1]", '[nodes."m1"]') in text
+
+
 def test_an_empty_host_of_cfssl_is_no_difference(recipe: Recipe) -> None:
     issue(recipe.folder)
     resign(recipe.folder, "client", x509.SubjectAlternativeName([x509.DNSName("")]))
