@@ -1037,11 +1037,19 @@ class CertsSettings(Deadline):
 
 
 def _profile(name: str, value: object) -> tuple[str, str]:
-    certificate, found, profile = text(name, value).partition("=")
-    if not (found and certificate and profile):
-        reason, hint = "it must be NAME=PROFILE", "for example server=www, for server-csr.json"
+    return _assignment(name, value, "PROFILE", "www")
+
+
+def _signer(name: str, value: object) -> tuple[str, str]:
+    return _assignment(name, value, "CA", "etcd-ca")
+
+
+def _assignment(name: str, value: object, what: str, shown: str) -> tuple[str, str]:
+    certificate, found, given = text(name, value).partition("=")
+    if not (found and certificate and given):
+        reason, hint = f"it must be NAME={what}", f"for example server={shown}, for server-csr.json"
         raise BadSetting(name=name, value=value, reason=reason, hint=hint)
-    return certificate, profile
+    return certificate, given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -1064,6 +1072,23 @@ class PkiInitSettings(InDirectory):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PkiImportSettings(InDirectory):
+    """Settings of ``kbuild pki import``."""
+
+    command: ClassVar[str] = "pki import"
+
+    without: tuple[str, ...] = option(
+        text,
+        "Leave out the certificate NAME.",
+        default=(),
+        metavar="NAME",
+        repeatable=True,
+        example=["harbor"],
+    )
+    dry_run: bool = option(switch, "Print the files, and write nothing.", default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Planned(InDirectory):
     """What every command has that makes a plan."""
 
@@ -1075,6 +1100,14 @@ class Planned(InDirectory):
         metavar="NAME=PROFILE",
         repeatable=True,
         example=["server=www"],
+    )
+    signer: tuple[tuple[str, str], ...] = option(
+        _signer,
+        "CA that signs NAME-csr.json, if there are several. Default: the one that signed NAME.pem.",
+        default=(),
+        metavar="NAME=CA",
+        repeatable=True,
+        example=["server=etcd-ca"],
     )
 
 
@@ -1109,6 +1142,13 @@ class PkiIssueSettings(Issuing):
     """Settings of ``kbuild pki issue``."""
 
     command: ClassVar[str] = "pki issue"
+
+    encrypt_ca_keys: bool = option(
+        switch,
+        "Encrypt new keys of CAs with the password in CFSSL_CA_PK_PASSWORD. Default: as pki.toml"
+        " says, else not.",
+        default=False,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -1192,7 +1232,8 @@ KINDS: tuple[type[Common], ...] = (
     *(NodesRenewSettings, NodesUndoSettings),
     *(CacheSettings, CachePruneSettings, CacheClearSettings, ConfigFileSettings, ConfigSettings),
     AdviseSettings,
-    *(PkiInitSettings, PkiPlanSettings, PkiIssueSettings, PkiRenewSettings, PkiAddHostSettings),
+    *(PkiInitSettings, PkiImportSettings),
+    *(PkiPlanSettings, PkiIssueSettings, PkiRenewSettings, PkiAddHostSettings),
     *(PkiExtendCaSettings, PkiRotateCaSettings, PkiCheckSettings),
 )
 

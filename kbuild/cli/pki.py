@@ -18,12 +18,14 @@ from kbuild.cli.options import command_app, takes
 from kbuild.cli.pki_rotation import rotation_document, show_rotations, show_step
 from kbuild.cli.pki_written import written_document, written_lines
 from kbuild.pki.api import (
+    Derived,
     File,
     Renewal,
     UnknownCertificate,
     carry_out,
     decide,
     demand_as_planned,
+    derive,
     extension,
     gaps,
     hours,
@@ -34,6 +36,7 @@ from kbuild.pki.api import (
     plan_of,
     read_nodes,
     with_host,
+    write_derived,
     write_template,
 )
 from kbuild.pki.model import Decision, Pair, Plan, Spec
@@ -41,6 +44,7 @@ from kbuild.settings import (
     PkiAddHostSettings,
     PkiCheckSettings,
     PkiExtendCaSettings,
+    PkiImportSettings,
     PkiInitSettings,
     PkiIssueSettings,
     PkiPlanSettings,
@@ -69,6 +73,19 @@ def init(ctx: typer.Context) -> None:
     )
 
 
+@app.command(name="import")
+@takes(PkiImportSettings)
+def import_(ctx: typer.Context) -> None:
+    """Derive a plan from the certificates that are there, which keeps them all."""
+    settings, screen = begin(ctx, PkiImportSettings)
+    if settings.dry_run:
+        derived = derive(settings.dir, settings.without)
+    else:
+        now = datetime.now(UTC).replace(microsecond=0)
+        derived = write_derived(settings.dir, settings.without, now)
+    screen.result(_import_document(derived), _import_lines(derived, shows=settings.dry_run))
+
+
 @app.command()
 @takes(PkiPlanSettings)
 def plan(ctx: typer.Context) -> None:
@@ -87,7 +104,12 @@ def plan(ctx: typer.Context) -> None:
 def issue(ctx: typer.Context) -> None:
     """Issue the certificates that are missing, or not as planned."""
     settings, screen = begin(ctx, PkiIssueSettings)
-    _carry_out(screen, lambda: (_plan(settings, cap=settings.cap), ()), decide)
+    encrypts = settings.encrypt_ca_keys
+
+    def made() -> tuple[Plan, tuple[File, ...]]:
+        return _plan(settings, cap=settings.cap, encrypts_ca_keys=encrypts), ()
+
+    _carry_out(screen, made, decide)
 
 
 @app.command()
@@ -126,6 +148,7 @@ def add_host(
             roles=settings.role,
             certificates=settings.certificate,
             profiles=dict(settings.profile),
+            signers=dict(settings.signer),
             cap=settings.cap,
         )
 
@@ -169,8 +192,14 @@ def check(ctx: typer.Context) -> None:
         demand_longer(inventory, timedelta(seconds=settings.fail_before))
 
 
-def _plan(settings: Planned, *, cap: bool = False) -> Plan:
-    return plan_of(settings.dir, profiles=dict(settings.profile), cap=cap)
+def _plan(settings: Planned, *, cap: bool = False, encrypts_ca_keys: bool = False) -> Plan:
+    return plan_of(
+        settings.dir,
+        profiles=dict(settings.profile),
+        signers=dict(settings.signer),
+        cap=cap,
+        encrypts_ca_keys=encrypts_ca_keys,
+    )
 
 
 def _carry_out(
@@ -197,6 +226,25 @@ def _carry_out(
         "notes": list(planned.notes),
     }
     screen.result(shown, written_lines(planned, written, kept))
+
+
+def _import_lines(derived: Derived, *, shows: bool) -> Iterator[str]:
+    for path, content in derived.files.items():
+        yield f"--- {path}\n{content.decode()}" if shows else f"{path}: written"
+    yield from derived.notes
+    kept = counted(len(derived.kept), "certificate")
+    yield f"{derived.plan.output}: {kept} kept by this plan. `kbuild pki plan` shows it."
+
+
+def _import_document(derived: Derived) -> dict[str, Any]:
+    return {
+        "files": [
+            {"path": str(path), "content": content.decode()}
+            for path, content in derived.files.items()
+        ],
+        "kept": [each.name for each in derived.kept],
+        "notes": list(derived.notes),
+    }
 
 
 def _is_renewed(decision: Decision) -> bool:

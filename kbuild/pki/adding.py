@@ -28,6 +28,7 @@ def with_host(
     roles: tuple[str, ...] = (),
     certificates: tuple[str, ...] = (),
     profiles: Mapping[str, str] | None = None,
+    signers: Mapping[str, str] | None = None,
     cap: bool = False,
 ) -> tuple[Plan, tuple[File, ...]]:
     """Return the plan with a host, and the changed files of the plan.
@@ -36,7 +37,7 @@ def with_host(
     files of cfssl it is written into the requests of these certificates, else of all servers.
     Raises an error of kbuild.pki.errors.
     """
-    plan = plan_of(folder, profiles=profiles, cap=cap)
+    plan = plan_of(folder, profiles=profiles, signers=signers, cap=cap)
     if plan.inputs[0].name == FILE:
         _refuse(certificates, plan.inputs[0], "--certificate is for the files of cfssl", "--role")
         changed = {plan.inputs[0]: _in_cluster(plan.inputs[0], name, addresses, roles)}
@@ -53,7 +54,8 @@ def with_host(
         for path, content in changed.items()
         if content != read_file(path, _MAX_FILE)
     )
-    return plan_of(folder, profiles=profiles, cap=cap, contents=changed), files
+    changed_plan = plan_of(folder, profiles=profiles, signers=signers, cap=cap, contents=changed)
+    return changed_plan, files
 
 
 def _refuse(given: tuple[str, ...], path: Path, reason: str, other: str) -> None:

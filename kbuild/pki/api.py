@@ -9,6 +9,8 @@ from kbuild.pki.checking import demand_as_planned, inventory_of_plan
 from kbuild.pki.distributing import Delivery, deliveries, facts_to_know
 from kbuild.pki.durations import hours
 from kbuild.pki.errors import UnknownCertificate
+from kbuild.pki.importing import Derived, derive
+from kbuild.pki.importing import write as write_derived
 from kbuild.pki.issuing import carry_out
 from kbuild.pki.nodes import gaps, read_nodes
 from kbuild.pki.planning import plan_of
@@ -19,6 +21,7 @@ from kbuild.pki.store import File, is_unfinished, locked
 
 __all__ = [
     "Delivery",
+    "Derived",
     "File",
     "Renewal",
     "Step",
@@ -28,6 +31,7 @@ __all__ = [
     "decide",
     "deliveries",
     "demand_as_planned",
+    "derive",
     "extension",
     "facts_to_know",
     "gaps",
@@ -41,5 +45,6 @@ __all__ = [
     "rotated",
     "turn_of",
     "with_host",
+    "write_derived",
     "write_template",
 ]

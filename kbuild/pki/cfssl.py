@@ -128,9 +128,12 @@ class Request:
         )
 
 
-def read_config(path: Path) -> Config:
-    """Read a ca-config.json; raises an error of kbuild.pki.errors."""
-    top = _fields(path, "", _load(path), ("signing", "ocsp", "auth_keys", "remotes"))
+def read_config(path: Path, content: bytes | None = None) -> Config:
+    """Read a ca-config.json, or the content that it shall have.
+
+    Raises an error of kbuild.pki.errors.
+    """
+    top = _fields(path, "", _load(path, content), ("signing", "ocsp", "auth_keys", "remotes"))
     signing = _fields(path, "signing", top.values.get("signing"), ("default", "profiles"))
     default = signing.table("default")
     standard = _profile(path, "default", default) if default is not None else _standard()

@@ -16,6 +16,7 @@ from kbuild.pki.components import names as component_names
 from kbuild.pki.errors import BadPkiFile, DuplicateName, UnknownPkiKey
 from kbuild.pki.fields import Fields, fields_of
 from kbuild.pki.hosts import repeated
+from kbuild.pki.overrides import Override, read_overrides
 from kbuild.x509.api import KeyKind
 
 FILE = "pki.toml"
@@ -31,6 +32,7 @@ _MAX_FILE = 16 << 20  # bytes; 10,000 nodes have one
 _KEYS = (
     *("layout", "output", "cas", "ca-years", "leaf-years", "key", "ca-keys"),
     *("cluster-domain", "service-network", "vips", "port", "components", "nodes"),
+    *("certificates", "encrypt-ca-keys"),
 )
 _NODE = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
 
@@ -62,6 +64,8 @@ class Cluster:
     port: int
     components: tuple[str, ...]
     nodes: tuple[Node, ...]
+    overrides: dict[str, Override]
+    encrypts_ca_keys: bool
 
     def hosts_of(self, purpose: str, node: Node | None) -> tuple[str, ...]:
         """Return the names for a purpose: api, etcd, node, or none."""
@@ -150,6 +154,8 @@ def _cluster_of(path: Path, text: str) -> Cluster:
         port=_port(found),
         components=_components(found),
         nodes=nodes,
+        overrides=read_overrides(found, KEYS),
+        encrypts_ca_keys=found.switch("encrypt-ca-keys"),
     )
 
 

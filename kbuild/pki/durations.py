@@ -52,6 +52,13 @@ def _why(text: str) -> str:
     return f"{text[:_LONGEST]!r} is no duration of Go; write hours, such as 43800h for five years"
 
 
+def go_text(lifetime: timedelta) -> str:
+    """Return a duration as Go writes it: ``43800h``, and with what is left ``8760h5s``."""
+    seconds = int(lifetime.total_seconds())
+    parts = ((seconds // 3600, "h"), (seconds % 3600 // 60, "m"), (seconds % 60, "s"))
+    return "".join(f"{count}{unit}" for count, unit in parts if count) or "0"
+
+
 def hours(lifetime: timedelta) -> str:
     """Return a lifetime for people: years of 365 days if it is whole ones, or else hours."""
     year, hour = timedelta(days=365), timedelta(hours=1)

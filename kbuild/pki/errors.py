@@ -81,6 +81,18 @@ class UnknownProfile(UsageError):
     todo = "name one with --profile {name}=PROFILE; the profiles are {known}"
 
 
+class UnknownSigner(UsageError):
+    """It is not known which CA signs a certificate."""
+
+    path: Path | str
+    name: str
+    reason: str
+    known: str
+
+    what = "{path}: the CA of {name} is not known: {reason}"
+    todo = "name one with --signer {name}=CA; the CAs are {known}"
+
+
 class ProfileWithoutUsages(UsageError):
     """A profile has no usages, so what it issues could be used for nothing."""
 
@@ -89,6 +101,15 @@ class ProfileWithoutUsages(UsageError):
 
     what = "{path}: the profile {name} has no usages"
     todo = 'give it some, such as "usages": ["signing", "key encipherment", "server auth"]'
+
+
+class NoKeyPassword(UsageError):
+    """Keys of CAs shall be encrypted, and there is no password."""
+
+    names: str
+
+    what = "the key of {names} shall be encrypted, and there is no password"
+    todo = "put one into the environment variable CFSSL_CA_PK_PASSWORD, and keep it safe"
 
 
 class NotSupportedHere(UsageError):
@@ -319,3 +340,47 @@ class NotAsPlanned(ClusterError):
 
     what = "{count}; the first: {first}"
     todo = "see the lines above; `kbuild pki issue` issues what is missing or changed"
+
+
+class NothingToImport(UsageError):
+    """`kbuild pki import`: there is no certificate where one is looked for."""
+
+    path: Path | str
+
+    what = "there is no certificate to import in {path}"
+    todo = (
+        "name with --dir the directory with the NAME.pem of cfssl, or the one above kubeadm's pki"
+    )
+
+
+class NotExpressible(ClusterError):
+    """`kbuild pki import`: a certificate says something that kbuild does not write."""
+
+    path: Path | str
+    name: str
+    reason: str
+
+    what = "{path} cannot be planned, as kbuild would not issue it so: {reason}"
+    todo = "leave it out with --without {name}"
+
+
+class SignerMissing(ClusterError):
+    """`kbuild pki import`: none of the CAs that are there has signed a certificate."""
+
+    path: Path | str
+    name: str
+    issuer: str
+    known: str
+
+    what = "{path} was signed by {issuer}, and by none of the CAs in its directory ({known})"
+    todo = "put that CA beside it if it has signed itself, or leave it out with --without {name}"
+
+
+class NotReproduced(ClusterError):
+    """`kbuild pki import`: the derived plan would issue again what is there."""
+
+    name: str
+    reason: str
+
+    what = "{name} cannot be planned as it is: {reason}"
+    todo = "leave the certificate out with --without; nothing was written"

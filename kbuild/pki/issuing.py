@@ -16,6 +16,7 @@ from kbuild.pki.errors import (
     BadPkiFile,
     CAWithoutKey,
     LeafOutlastsItsCA,
+    NoKeyPassword,
     TooManyHosts,
 )
 from kbuild.pki.model import Decision, Pair, Plan, Spec, Written
@@ -110,6 +111,7 @@ def carry_out(
     DiskFull.
     """
     chosen = list(decisions)
+    _demand_password(plan, chosen)
     work = _Work(plan=plan, now=now, keys=_keys(chosen, progress), swaps=swaps or {})
     for number, each in enumerate(chosen, 1):
         if isinstance(each.spec, Pair):
@@ -135,6 +137,22 @@ def key_of(path: Path, pem: bytes) -> PrivateKey:
         return load_key(pem, lambda: os.environ.get(PASSWORD, ""))
     except BadPrivateKey as error:
         raise BadKeyFile(path=path, reason=str(error)) from error
+
+
+def _demand_password(plan: Plan, decisions: list[Decision]) -> None:
+    """Check that there is a password for the new keys of CAs, before keys are made."""
+    names = [
+        each.spec.name
+        for each in decisions
+        if _is_encrypted(plan, each.spec) and not each.is_kept and not each.keeps_key
+    ]
+    if names and not os.environ.get(PASSWORD):
+        raise NoKeyPassword(names=", ".join(names))
+
+
+def _is_encrypted(plan: Plan, spec: Spec | Pair) -> bool:
+    """Tell whether a key is written encrypted: only CAs, as Kubernetes and etcd read no such."""
+    return plan.encrypts_ca_keys and isinstance(spec, Spec) and spec.wanted.is_ca
 
 
 def _keys(decisions: list[Decision], progress: Progress) -> dict[str, PrivateKey]:
@@ -254,7 +272,10 @@ def _files(
     work: _Work, spec: Spec, pem: bytes, key: PrivateKey, *, is_new_key: bool
 ) -> Iterator[File]:
     if spec.key is not None and is_new_key:
-        yield File(path=spec.key, content=key_pem(key), mode=PRIVATE)
+        password = os.environ[PASSWORD] if _is_encrypted(work.plan, spec) else ""
+        yield File(
+            path=spec.key, content=key_pem(key, password, pkcs8=bool(password)), mode=PRIVATE
+        )
     if spec.certificate is not None:
         yield File(path=spec.certificate, content=pem, mode=PUBLIC)
     if spec.request is not None:

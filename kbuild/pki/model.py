@@ -116,6 +116,7 @@ class Plan:
     """All that is to be issued into ``output``, CAs first, and what the user should know.
 
     ``inputs`` are the files that it was made from. ``rotations`` are those that have not ended.
+    ``encrypts_ca_keys`` tells whether new keys of CAs are written encrypted.
     """
 
     output: Path
@@ -124,6 +125,7 @@ class Plan:
     pairs: tuple[Pair, ...] = ()
     notes: tuple[str, ...] = ()
     cap: bool = False
+    encrypts_ca_keys: bool = False
     rotations: tuple[Rotation, ...] = ()
 
     def rotation(self, ca: str) -> Rotation | None:

@@ -19,7 +19,9 @@ from kbuild.pki.errors import (
 )
 from kbuild.pki.hosts import repeated
 from kbuild.pki.model import Login, Pair, Plan, Spec, Term
+from kbuild.pki.overrides import overridden
 from kbuild.pki.rotations import demand_planned, notes_of, read_rotations
+from kbuild.pki.signers import signed
 from kbuild.x509.api import Subject, Wanted, name_of
 
 _CA_USAGES = ("cert sign", "crl sign")  # of cfssl's initca
@@ -33,21 +35,27 @@ def plan_of(
     folder: Path,
     *,
     profiles: Mapping[str, str] | None = None,
+    signers: Mapping[str, str] | None = None,
     cap: bool = False,
+    encrypts_ca_keys: bool = False,
     contents: Mapping[Path, bytes] | None = None,
 ) -> Plan:
     """Return the plan of a directory; raises an error of kbuild.pki.errors.
 
-    ``profiles`` are the profiles of cfssl's requests that are given by name. ``contents`` are taken
-    instead of those of files on the disk.
+    ``profiles`` and ``signers`` are the profiles and the CAs of cfssl's requests that are given by
+    name. With ``encrypts_ca_keys`` new keys of CAs are encrypted, as if pki.toml said so.
+    ``contents`` are taken instead of those of files on the disk.
     """
-    if os.path.lexists(folder / FILE):
-        plan = plan_of_cluster(read_cluster(folder / FILE, (contents or {}).get(folder / FILE)))
+    given = contents or {}
+    if folder / FILE in given or os.path.lexists(folder / FILE):
+        plan = plan_of_cluster(read_cluster(folder / FILE, given.get(folder / FILE)))
     else:
-        plan = _plan_of_cfssl(folder, profiles or {}, contents or {})
+        plan = _plan_of_cfssl(folder, profiles or {}, signers or {}, given)
     _demand_distinct(plan)
     _demand_subjects(plan)
-    plan = replace(plan, cap=cap, rotations=read_rotations(plan.output))
+    encrypts = encrypts_ca_keys or plan.encrypts_ca_keys
+    rotations = read_rotations(plan.output)
+    plan = replace(plan, cap=cap, encrypts_ca_keys=encrypts, rotations=rotations)
     demand_planned(plan)
     return replace(plan, notes=(*plan.notes, *notes_of(plan)))
 
@@ -55,7 +63,8 @@ def plan_of(
 def plan_of_cluster(cluster: Cluster) -> Plan:
     """Return the plan for a cluster as pki.toml describes it."""
     layout = _Layout(cluster=cluster)
-    specs = [*layout.authorities(), *layout.leaves()]
+    derived = [*layout.authorities(), *layout.leaves()]
+    specs = overridden(cluster.path, derived, cluster.overrides)
     notes = []
     if cluster.cas == 1 and "front-proxy" in cluster.components:
         notes.append(
@@ -70,6 +79,7 @@ def plan_of_cluster(cluster: Cluster) -> Plan:
         specs=tuple(specs),
         pairs=tuple(layout.pairs()),
         notes=tuple(notes),
+        encrypts_ca_keys=cluster.encrypts_ca_keys,
     )
 
 
@@ -183,36 +193,39 @@ def _flat(folder: Path, name: str) -> tuple[Path, Path, Path]:
 
 
 def _plan_of_cfssl(
-    folder: Path, profiles: Mapping[str, str], contents: Mapping[Path, bytes]
+    folder: Path,
+    profiles: Mapping[str, str],
+    signers: Mapping[str, str],
+    contents: Mapping[Path, bytes],
 ) -> Plan:
-    try:
-        paths = sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIX))
-    except OSError as error:
-        hint = "name the directory of pki.toml or of cfssl's files with --dir"
-        raise BadPkiFile(path=folder, reason=reason_of(error), hint=hint) from error
-    if not paths:
-        raise NothingPlanned(path=folder)
-    config = read_config(folder / CONFIG)
+    paths = _requests(folder, contents)
+    config = read_config(folder / CONFIG, contents.get(folder / CONFIG))
     requests = [read_request(path, contents.get(path)) for path in paths]
     _demand_known(profiles, requests, config)
     authorities = [_root(folder, each) for each in requests if each.is_ca]
-    leaves = [each for each in requests if not each.is_ca]
-    if leaves and len(authorities) != 1:
-        raise BadPkiFile(
-            path=folder,
-            reason=f"{len(authorities)} requests are those of CAs, and one must sign the others",
-            hint="keep one ca-csr.json, and each other CA in a directory of its own",
-        )
-    specs = [
-        *authorities,
-        *(_leaf(folder, each, _profile(config, each, profiles), authorities[0]) for each in leaves),
+    leaves = [
+        _leaf(folder, each, _profile(config, each, profiles)) for each in requests if not each.is_ca
     ]
+    specs = [*authorities, *signed(folder, leaves, authorities, signers)]
     return Plan(
         output=folder,
         inputs=(config.path, *paths),
         specs=tuple(specs),
         notes=tuple(note for each in requests for note in _notes(each)),
     )
+
+
+def _requests(folder: Path, contents: Mapping[Path, bytes]) -> list[Path]:
+    """Return the requests of a directory, and those that it shall have."""
+    try:
+        paths = {*folder.iterdir(), *(path for path in contents if path.parent == folder)}
+    except OSError as error:
+        hint = "name the directory of pki.toml or of cfssl's files with --dir"
+        raise BadPkiFile(path=folder, reason=reason_of(error), hint=hint) from error
+    requests = sorted(path for path in paths if path.name.endswith(SUFFIX))
+    if not requests:
+        raise NothingPlanned(path=folder)
+    return requests
 
 
 def _demand_known(profiles: Mapping[str, str], requests: list[Request], config: Config) -> None:
@@ -253,11 +266,11 @@ def _addresses(hosts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(each for each in hosts if each.startswith("IP:"))
 
 
-def _leaf(folder: Path, request: Request, profile: Profile, by: Spec) -> Spec:
+def _leaf(folder: Path, request: Request, profile: Profile) -> Spec:
     certificate, key, csr = _flat(folder, request.name)
     return Spec(
         name=request.name,
-        issuer=by.name,
+        issuer="",  # as signed() tells
         wanted=Wanted(
             subject=request.subject,
             names=_addresses(request.hosts) if profile.is_ca else request.hosts,

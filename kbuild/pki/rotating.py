@@ -24,6 +24,7 @@ from kbuild.pki.errors import (
     CAWithoutKey,
     KeyOfAnother,
     NamesDiffer,
+    NoKeyPassword,
     NothingToRotate,
     RotationRefused,
     StillSigned,
@@ -243,17 +244,21 @@ def _beginning(plan: Plan, spec: Spec, now: datetime) -> _Change:
             began=rfc3339(now),
         ),
         old=_CA(facts=held.facts, key=held.key),
-        new=_CA(facts=new, key=_encrypted_as(spec, held, key)),
+        new=_CA(facts=new, key=_new_key_pem(plan, spec, held, key)),
         stage="",
         after="begin",
     )
 
 
-def _encrypted_as(spec: Spec, held: Held, key: PrivateKey) -> bytes:
-    """Return a new key as PEM, encrypted with the password of the old one if that is encrypted."""
+def _new_key_pem(plan: Plan, spec: Spec, held: Held, key: PrivateKey) -> bytes:
+    """Return a new key as PEM, encrypted as the old one is, or as the plan says."""
     keys = read_content(held.key).keys
     if not (keys and keys[0].encrypted):
-        return key_pem(key)
+        if not plan.encrypts_ca_keys:
+            return key_pem(key)
+        if not os.environ.get(PASSWORD):
+            raise NoKeyPassword(names=spec.name)
+        return key_pem(key, os.environ[PASSWORD], pkcs8=True)
     key_of(spec.key or spec.place, held.key)  # a wrong password would be found too late
     is_pkcs8 = b"BEGIN ENCRYPTED PRIVATE KEY" in held.key
     return key_pem(key, os.environ[PASSWORD], pkcs8=is_pkcs8)

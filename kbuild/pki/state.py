@@ -103,14 +103,25 @@ def decide(plan: Plan, now: datetime, renewal: Renewal | None = None) -> tuple[D
     CAs that are there are never replaced. Raises an error of kbuild.pki.errors.
     """
     held = {spec.name: held_of(spec) for spec in plan.specs}
-    decisions: list[Decision] = []
-    for spec in plan.specs:
-        if spec.wanted.is_ca:
-            decisions.append(_of_ca(plan, spec, held, now))
-        else:
-            decisions.append(_of_leaf(spec, held, now, renewal))
+    decisions = states(plan, held, now, renewal)
     _demand_cas(decisions, held, now)
     return (*decisions, *map(_of_pair, plan.pairs))
+
+
+def states(
+    plan: Plan, held: dict[str, Held], now: datetime, renewal: Renewal | None = None
+) -> list[Decision]:
+    """Return the decisions on certificates, whether or not the CAs can sign.
+
+    Raises an error of kbuild.pki.errors.
+    """
+    with quiet():
+        return [
+            _of_ca(plan, spec, held, now)
+            if spec.wanted.is_ca
+            else _of_leaf(spec, held, now, renewal)
+            for spec in plan.specs
+        ]
 
 
 def extension(plan: Plan, names: Collection[str]) -> tuple[Decision, ...]:
@@ -157,6 +168,8 @@ def _of_ca(plan: Plan, spec: Spec, held: dict[str, Held], now: datetime) -> Deci
         return Decision(spec=spec, state="kept", reasons=reasons, keeps_key=True)
     lifetime = found.facts.not_after - found.facts.not_before
     notes = []
+    if plan.encrypts_ca_keys and found.key and not read_content(found.key).keys[0].encrypted:
+        notes.append("its key is not encrypted; `openssl pkcs8 -topk8` does that")
     if found.facts.not_after <= now:
         notes.append(f"it expired on {day(found.facts.not_after)}")
     elif spec.term.not_after is None and lifetime != spec.term.lifetime:
@@ -255,7 +268,8 @@ def names_changed(spec: Spec, facts: CertificateFacts) -> str:
     parts = []
     if added := [each for each in spec.wanted.names if each not in there]:
         parts.append(f"it lacks {_some(added)}")
-    if gone := [each for each in facts.names if each not in planned]:
+    # An empty DNS name, which cfssl writes for the host "", matches nothing.
+    if gone := [each for each in facts.names if each not in planned and each != "DNS:"]:
         parts.append(f"it has {_some(gone)}, not planned")
     return " and ".join(parts)
 

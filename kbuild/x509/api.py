@@ -1,5 +1,6 @@
 """The front of this package: other packages import from here only."""
 
+from kbuild.x509.derive import NotWanted, kind_of, wanted_of
 from kbuild.x509.facts import EXTENDED, KEY_USAGES, CertificateFacts
 from kbuild.x509.issue import (
     SUBJECT_FIELDS,
@@ -53,6 +54,7 @@ __all__ = [
     "KeyKind",
     "Kubeconfig",
     "NewCA",
+    "NotWanted",
     "PrivateKey",
     "Signer",
     "Subject",
@@ -64,6 +66,7 @@ __all__ = [
     "is_meant_as_kubeconfig",
     "issue",
     "key_pem",
+    "kind_of",
     "load_key",
     "looks_like_kubeconfig",
     "looks_like_pem",
@@ -79,4 +82,5 @@ __all__ = [
     "read_kubeconfig",
     "request",
     "signed_by",
+    "wanted_of",
 ]

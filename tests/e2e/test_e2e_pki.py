@@ -214,6 +214,24 @@ def test_leaves_verify_with_the_cas_of_the_step_before_and_after(
         assert subprocess.run(words, check=False, capture_output=True).returncode != 0
 
 
+def test_what_cfssl_has_issued_is_imported_and_renewed_with_the_same_names(
+    both: tuple[Path, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(both[1], tmp_path, dirs_exist_ok=True)
+    for path in tmp_path.glob("*.json"):
+        path.unlink()
+    assert set(kbuild("pki", "import", "--dir", tmp_path)["kept"]) == set(REQUESTS)
+    planned = kbuild("pki", "plan", "--dir", tmp_path)
+    assert {each["state"] for each in planned["certificates"]} == {"kept"}
+    kbuild("pki", "renew", "--dir", tmp_path, "--new-keys")
+    for name in ("server", "client", "urls"):
+        mine, other = read(tmp_path, name), read(both[1], name)
+        assert mine.serial_number != other.serial_number
+        assert mine.subject.public_bytes() == other.subject.public_bytes()
+        assert extensions(mine) == extensions(other)
+        openssl("verify", "-x509_strict", "-CAfile", both[1] / "ca.pem", tmp_path / f"{name}.pem")
+
+
 def openssl(*words: object) -> None:
     done = subprocess.run(
         ("openssl", *map(str, words)), check=False, capture_output=True, text=True

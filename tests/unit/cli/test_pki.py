@@ -344,3 +344,27 @@ def test_where_a_host_belongs_is_not_guessed(cluster: Path) -> None:
     done = pki("add-host", cluster, "m1", "192.0.2.99", "--cap")
     assert "error[host-not-added]" in done.stderr
     assert path.read_text().endswith(inline)
+
+
+def test_a_plan_is_imported_from_certificates(recipe: Recipe) -> None:
+    pki("issue", recipe.folder)
+    for path in recipe.folder.glob("*.json"):
+        path.unlink()
+    before = snapshot(recipe.folder)
+    shown = pki("import", recipe.folder, "--dry-run")
+    assert (shown.returncode, '"server auth"' in shown.stdout) == (0, True)
+    assert snapshot(recipe.folder) == before
+    found = document("import", recipe.folder)
+    assert set(found["kept"]) == {"ca", "client", "server"}
+    assert {Path(each["path"]).read_text() for each in found["files"]} == {
+        each["content"] for each in found["files"]
+    }
+    states = {each["state"] for each in document("plan", recipe.folder)["certificates"]}
+    assert states == {"kept"}
+    done = pki("import", recipe.folder)
+    assert (done.returncode, "error[plan-exists]" in done.stderr) == (2, True)
+    (recipe.folder / "ca.pem").unlink()
+    for path in recipe.folder.glob("*.json"):
+        path.unlink()
+    done = pki("import", recipe.folder, "--without", "server")
+    assert (done.returncode, "error[signer-missing]" in done.stderr) == (100, True)

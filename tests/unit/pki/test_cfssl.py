@@ -148,10 +148,10 @@ def test_a_profile_that_is_not_known_is_refused(recipe: Recipe) -> None:
 
 def test_one_ca_must_sign(recipe: Recipe) -> None:
     recipe.request("etcd-ca", REQUESTS["ca"])
-    assert_refused(recipe, "bad-pki-file", "2 requests are those of CAs")
+    assert_refused(recipe, "unknown-signer", "several CAs, and no certificate yet")
     for name in ("etcd-ca", "ca"):
         (recipe.folder / f"{name}-csr.json").unlink()
-    assert_refused(recipe, "bad-pki-file", "0 requests are those of CAs")
+    assert_refused(recipe, "bad-pki-file", "none of the requests is that of a CA")
 
 
 def test_a_directory_without_a_plan_is_refused(recipe: Recipe) -> None:

@@ -522,6 +522,20 @@ def test_the_key_of_a_new_ca_is_encrypted_as_the_old_one(
     assert der == facts(issued.folder / "ca.pem").public_key
 
 
+def test_the_key_of_a_new_ca_is_encrypted_if_the_plan_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = CLUSTER.format(layout="cfssl", cas=1, more="")
+    (tmp_path / "pki.toml").write_text(text)
+    issue(tmp_path)
+    (tmp_path / "pki.toml").write_text(f"encrypt-ca-keys = true\n{text}")
+    monkeypatch.delenv("CFSSL_CA_PK_PASSWORD", raising=False)
+    assert_refused("no-key-password", "CFSSL_CA_PK_PASSWORD", tmp_path, "begin")
+    monkeypatch.setenv("CFSSL_CA_PK_PASSWORD", "secret")
+    rotate(tmp_path, "begin")
+    assert b"ENCRYPTED" in (tmp_path / "pki/ca-new-key.pem").read_bytes()
+
+
 def test_a_ca_below_the_root_is_signed_again_with_its_key(issued: Recipe) -> None:
     folder = issued.folder
     profile = {"expiry": "8760h", "usages": ["cert sign"], "ca_constraint": {"is_ca": True}}
