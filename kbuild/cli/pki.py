@@ -17,6 +17,7 @@ from kbuild.cli.boundary import begin
 from kbuild.cli.certs import inventory_lines
 from kbuild.cli.console import Screen, plain_table
 from kbuild.cli.options import command_app, takes
+from kbuild.cli.pki_components import components
 from kbuild.pki.api import (
     File,
     Renewal,
@@ -39,6 +40,7 @@ from kbuild.pki.model import Decision, Pair, Plan, Spec, Written
 from kbuild.settings import (
     PkiAddHostSettings,
     PkiCheckSettings,
+    PkiComponentsSettings,
     PkiExtendCaSettings,
     PkiInitSettings,
     PkiIssueSettings,
@@ -155,6 +157,9 @@ def check(ctx: typer.Context) -> None:
     demand_as_planned(decisions, inventory)
     if settings.fail_before is not None:
         demand_longer(inventory, timedelta(seconds=settings.fail_before))
+
+
+app.command()(takes(PkiComponentsSettings)(components))
 
 
 def _plan(settings: Planned, *, cap: bool = False) -> Plan:

@@ -13,10 +13,12 @@ from kbuild.pki.nodes import gaps, read_nodes
 from kbuild.pki.planning import plan_of
 from kbuild.pki.state import Renewal, decide, extension
 from kbuild.pki.store import File, is_unfinished, locked
+from kbuild.pki.units import Units, make_units
 
 __all__ = [
     "File",
     "Renewal",
+    "Units",
     "UnknownCertificate",
     "carry_out",
     "decide",
@@ -27,6 +29,7 @@ __all__ = [
     "inventory_of_plan",
     "is_unfinished",
     "locked",
+    "make_units",
     "plan_of",
     "read_nodes",
     "with_host",
