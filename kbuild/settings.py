@@ -7,7 +7,7 @@ becomes a flag, a key of kbuild.toml and a variable of the environment, and whic
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal, TypeVar, get_args
 
 from platformdirs import user_cache_path, user_config_path
@@ -1223,6 +1223,76 @@ class PkiCheckSettings(Planned, Deadline):
     command: ClassVar[str] = "pki check"
 
 
+def _use(name: str, value: object) -> tuple[str, str]:
+    use, _, certificate = text(name, value).partition("=")
+    if not (use and certificate):
+        reason, hint = "it must be USE=NAME", "for example apiserver=kubernetes"
+        raise BadSetting(name=name, value=value, reason=reason, hint=hint)
+    return use, certificate
+
+
+def _absolute(name: str, value: object) -> PurePosixPath:
+    found = PurePosixPath(text(name, value))
+    if not found.is_absolute():
+        reason, hint = "it must be an absolute path", "for example /etc/kubernetes/pki"
+        raise BadSetting(name=name, value=value, reason=reason, hint=hint)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class PkiComponentsSettings(Planned):
+    """Settings of ``kbuild pki components``."""
+
+    command: ClassVar[str] = "pki components"
+
+    version: tuple[str, ...] | None = option(
+        text,
+        "Kubernetes version, such as v1.23.0.",
+        metavar="V",
+        repeatable=True,
+        single=True,
+        example=["v1.23.0"],
+    )
+    use: tuple[tuple[str, str], ...] = option(
+        _use,
+        "Which certificate serves for what, such as apiserver=kubernetes. Default: as their names"
+        " and subjects tell.",
+        default=(),
+        metavar="USE=NAME",
+        repeatable=True,
+        example=["apiserver=kubernetes"],
+    )
+    signing_years: int | None = option(
+        _years,
+        "Lifetime of what kube-controller-manager signs, in years of 365 days. Default: leaf-years"
+        " of pki.toml.",
+        metavar="N",
+        example=100,
+    )
+    on_node: PurePosixPath | None = option(
+        _absolute,
+        "Directory of the files on nodes. Default: /etc/kubernetes/pki, or /etc/kubernetes with the"
+        " layout kubeadm.",
+        metavar="DIR",
+        example="/etc/kubernetes/pki",
+    )
+    output: Path | None = option(
+        path,
+        "Output directory. Default: dist/components-<version>.",
+        metavar="DIR",
+        panel=_OUTPUT,
+        example="dist/components",
+        own=True,
+    )
+    force: bool = option(
+        switch,
+        "Replace what an earlier run wrote to the output directory, if nothing in it was changed.",
+        default=False,
+        panel=_OUTPUT,
+        own=True,
+    )
+
+
 C = TypeVar("C", bound=Common)
 
 KINDS: tuple[type[Common], ...] = (
@@ -1235,6 +1305,7 @@ KINDS: tuple[type[Common], ...] = (
     *(PkiInitSettings, PkiImportSettings),
     *(PkiPlanSettings, PkiIssueSettings, PkiRenewSettings, PkiAddHostSettings),
     *(PkiExtendCaSettings, PkiRotateCaSettings, PkiCheckSettings),
+    PkiComponentsSettings,
 )
 
 

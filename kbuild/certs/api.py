@@ -9,6 +9,7 @@ from kbuild.certs.document import document
 from kbuild.certs.inventory import certificate_of, inventory_of, places_to_read, take_inventory
 from kbuild.certs.naming import common_folder, without_copies
 from kbuild.certs.reports import Reports, write_reports
+from kbuild.certs.roles import role_of
 from kbuild.certs.timeline import BLOCKS, Line, terminal_lines
 from kbuild.certs.times import left
 from kbuild.certs.walk import EARLIER
@@ -26,6 +27,7 @@ __all__ = [
     "inventory_of",
     "left",
     "places_to_read",
+    "role_of",
     "take_inventory",
     "terminal_lines",
     "without_copies",

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
-
-from kbuild.x509.api import CertificateFacts
+from typing import Any, Protocol
 
 Matcher = Callable[[str], object]
 
@@ -40,6 +38,26 @@ class KnownName:
     usage: str = ""
 
 
+class Described(Protocol):
+    """What tells the role of a certificate: one that is read, or one that is planned."""
+
+    @property
+    def common_name(self) -> str:
+        """Return the CN, empty if it has none."""
+
+    @property
+    def organizations(self) -> tuple[str, ...]:
+        """Return each O."""
+
+    @property
+    def usages(self) -> tuple[str, ...]:
+        """Return the usages in the words of CertificateFacts."""
+
+    @property
+    def is_ca(self) -> bool:
+        """Tell whether it is a CA."""
+
+
 def usual_places() -> tuple[Path, ...]:
     """Return what is read if no path is given, whether it exists or not."""
     return tuple(Path(place) for place in _layouts()["places"])
@@ -54,7 +72,7 @@ def known_file(path: str) -> KnownFile | None:
     return next((file for file, folders in named if _are_below(parts[:-1], folders)), None)
 
 
-def role_of(path: str, place: str, facts: CertificateFacts) -> str:
+def role_of(path: str, place: str, facts: Described) -> str:
     """Return what a certificate is for, such as ``API server, server``.
 
     In a kubeconfig the subject decides, for its name says little; elsewhere the name of the file
@@ -71,20 +89,20 @@ def role_of(path: str, place: str, facts: CertificateFacts) -> str:
     return name or _by_usages(facts)
 
 
-def _known_name(facts: CertificateFacts) -> str:
+def _known_name(facts: Described) -> str:
     return next((known.role for known in _names() if _is_named(facts, known)), "")
 
 
-def _ca_role(facts: CertificateFacts) -> str:
+def _ca_role(facts: Described) -> str:
     return "cluster CA" if facts.common_name in ("kubernetes", "kubernetes-ca") else "CA"
 
 
-def _by_usages(facts: CertificateFacts) -> str:
+def _by_usages(facts: Described) -> str:
     uses = [use for usage, use in _USES if usage in facts.usages]
     return " and ".join(uses) or "unknown"
 
 
-def _is_named(facts: CertificateFacts, known: KnownName) -> bool:
+def _is_named(facts: Described, known: KnownName) -> bool:
     return (
         bool(_matcher(known.common_name)(facts.common_name))
         and (not known.organization or known.organization in facts.organizations)

@@ -15,6 +15,7 @@ from kbuild.cli.boundary import begin
 from kbuild.cli.certs import inventory_lines
 from kbuild.cli.console import Screen, plain_table
 from kbuild.cli.options import command_app, takes
+from kbuild.cli.pki_components import components
 from kbuild.cli.pki_rotation import rotation_document, show_rotations, show_step
 from kbuild.cli.pki_written import written_document, written_lines
 from kbuild.pki.api import (
@@ -43,6 +44,7 @@ from kbuild.pki.model import Decision, Pair, Plan, Spec
 from kbuild.settings import (
     PkiAddHostSettings,
     PkiCheckSettings,
+    PkiComponentsSettings,
     PkiExtendCaSettings,
     PkiImportSettings,
     PkiInitSettings,
@@ -190,6 +192,9 @@ def check(ctx: typer.Context) -> None:
     demand_as_planned(decisions, inventory)
     if settings.fail_before is not None:
         demand_longer(inventory, timedelta(seconds=settings.fail_before))
+
+
+app.command()(takes(PkiComponentsSettings)(components))
 
 
 def _plan(settings: Planned, *, cap: bool = False, encrypts_ca_keys: bool = False) -> Plan:

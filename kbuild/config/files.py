@@ -5,7 +5,7 @@ from string import Template
 
 from packaging.version import Version
 
-from kbuild.config.markdown import wrapped
+from kbuild.base.markdown import wrapped
 from kbuild.config.model import Configuration, File, Request
 from kbuild.config.stored import (
     KUBELET_CHANGES,

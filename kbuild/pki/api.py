@@ -18,6 +18,7 @@ from kbuild.pki.rotating import Step, Turned, rotated, turn_of
 from kbuild.pki.rotations import notes_of
 from kbuild.pki.state import Renewal, decide, extension
 from kbuild.pki.store import File, is_unfinished, locked
+from kbuild.pki.units import Units, make_units
 
 __all__ = [
     "Delivery",
@@ -26,6 +27,7 @@ __all__ = [
     "Renewal",
     "Step",
     "Turned",
+    "Units",
     "UnknownCertificate",
     "carry_out",
     "decide",
@@ -39,6 +41,7 @@ __all__ = [
     "inventory_of_plan",
     "is_unfinished",
     "locked",
+    "make_units",
     "notes_of",
     "plan_of",
     "read_nodes",

@@ -384,3 +384,45 @@ class NotReproduced(ClusterError):
 
     what = "{name} cannot be planned as it is: {reason}"
     todo = "leave the certificate out with --without; nothing was written"
+
+
+class UnknownUse(UsageError):
+    """`kbuild pki components`: a certificate was given for something that no component needs."""
+
+    use: str
+    suggestion: str
+
+    what = "no component needs a certificate as {use!r}"
+    todo = "{suggestion}"
+
+
+class CertificateNotCertain(UsageError):
+    """Several certificates could serve for the same."""
+
+    use: str
+    names: str
+    first: str
+
+    what = "it is not certain which certificate is that of {use}: {names} could be"
+    todo = "name it with --use, for example --use {use}={first}"
+
+
+class WrongCertificate(UsageError):
+    """A certificate was given for something that its usages do not allow."""
+
+    name: str
+    use: str
+    usage: str
+
+    what = "the certificate {name} cannot serve as {use}: its usages have no {usage!r}"
+    todo = "give another one, or add the usage to its profile and issue it again"
+
+
+class NotForUnits(UsageError):
+    """A path or a name cannot be written into a unit of systemd."""
+
+    flag: str
+    value: str
+
+    what = "the value of {flag} cannot be written into a unit of systemd: {value!r}"
+    todo = "use letters, digits and . _ - / : @ + = only"

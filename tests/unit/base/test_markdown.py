@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbuild.config.markdown import wrapped
+from kbuild.base.markdown import wrapped
 
 WORDS = "word " * 30
 CODE = "`kubeadm certs renew all --config kubeadm-config.yaml`"
