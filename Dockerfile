@@ -30,5 +30,4 @@ ENV PATH=/opt/kbuild/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
   KBUILD_CACHE_DIR=/cache
 USER 65532:65532
 WORKDIR /work
-VOLUME /cache
 ENTRYPOINT ["kbuild"]
