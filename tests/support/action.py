@@ -105,6 +105,7 @@ class Run:
                     return self.outputs.get(step, {}).get(name, "")
                 case ["github", "action_path"]:
                     return str(ROOT)
-            raise AssertionError(found[0])
+                case _:
+                    raise AssertionError(found[0])
 
         return re.sub(r"\$\{\{ ([\w.-]+) \}\}", value, text)
