@@ -373,6 +373,17 @@ class SandboxUnavailable(HostError):
     )
 
 
+class SandboxForbidden(SandboxUnavailable):
+    """The container in which kbuild runs forbids the namespaces that the sandbox needs."""
+
+    what = "this container allows no sandbox for {purpose}: {reason}"
+    todo = (
+        "start the container as a user other than root (docker run --user), with"
+        " --security-opt seccomp=unconfined --security-opt apparmor=unconfined"
+        " --security-opt systempaths=unconfined; the host must allow unprivileged user namespaces"
+    )
+
+
 class SandboxLimit(HostError):
     """A program in the sandbox used more than its limit of memory, disk, output or time."""
 

@@ -37,10 +37,11 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 from kbuild.base.arches import ARCHES
-from kbuild.base.errors import SandboxLimit, SandboxUnavailable
+from kbuild.base.errors import SandboxForbidden, SandboxLimit, SandboxUnavailable
 from kbuild.base.seccomp import filter_program
 
 SANDBOX_ID = 65532  # user and group of the program; if root runs kbuild, outside the sandbox too
+CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv")  # made by Docker and by Podman
 SYSTEM = ("bin", "lib", "lib32", "lib64", "sbin")
 SYSTEM_USR = ("usr/bin", "usr/lib", "usr/lib32", "usr/lib64", "usr/sbin", "usr/share")
 # Not /dev/zero: no limit counts the memory of a shared mapping of it.
@@ -137,7 +138,7 @@ class Sandbox:
         """Start a program; ``files`` are put into ``exchange`` first.
 
         With ``merge``, standard output and error are one stream. The program dies with kbuild, even
-        after kill -9. Raises SandboxUnavailable.
+        after kill -9. Raises SandboxUnavailable or SandboxForbidden.
         """
         options = _options(self.purpose)
         self.work.mkdir(parents=True, exist_ok=True)
@@ -290,6 +291,20 @@ def why_unavailable() -> str | None:
 def is_available() -> bool:
     """Return whether there is a sandbox for this user on this machine."""
     return why_unavailable() is None
+
+
+def demand(purpose: str, *, or_else: str | None = None) -> None:
+    """Raise SandboxUnavailable or SandboxForbidden if there is no sandbox.
+
+    ``or_else`` is the reason why nothing else can take its place.
+    """
+    reason = why_unavailable()
+    if reason is None:
+        return
+    text = reason if or_else is None else f"{reason}, and {or_else}"
+    if not _missing_programs() and _in_container():
+        raise SandboxForbidden(purpose=purpose, reason=text)
+    raise SandboxUnavailable(purpose=purpose, reason=text)
 
 
 def host_arch() -> str:
@@ -497,21 +512,24 @@ def _unshare() -> tuple[str, ...]:
 
 
 def _options(purpose: str) -> Sequence[str]:
-    options, reason = _probe()
-    if reason is not None:
-        raise SandboxUnavailable(purpose=purpose, reason=reason)
-    return options
+    demand(purpose)
+    return _probe()[0]
+
+
+def _in_container() -> bool:
+    is_marked = any(Path(mark).exists() for mark in CONTAINER_MARKS)
+    return is_marked or "KUBERNETES_SERVICE_HOST" in os.environ  # which each container of a pod has
+
+
+def _missing_programs() -> list[str]:
+    names = ("bwrap", "unshare", "setpriv", "prlimit", "mount", "tar")
+    return [name for name in names if shutil.which(name, path=_SAFE_PATH) is None]
 
 
 @cache
 def _probe() -> tuple[Sequence[str], str | None]:
     """Return the bwrap options that work on this machine, or why none do."""
-    missing = [
-        name
-        for name in ("bwrap", "unshare", "setpriv", "prlimit", "mount", "tar")
-        if shutil.which(name, path=_SAFE_PATH) is None
-    ]
-    if missing:
+    if missing := _missing_programs():
         return (), f"{', '.join(missing)} is not installed"
     reason = ""
     for options in _choices():

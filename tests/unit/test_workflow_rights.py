@@ -41,8 +41,14 @@ def step(job: str, name: str) -> str:
 
 def shell(script: str, folder: Path, **environment: str) -> Run:
     bash = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
+    usual = {"RELEASE": "dist/release", "KBUILD_LAYOUT": "flat"}
     return subprocess.run(
-        bash, cwd=folder, env=os.environ | environment, capture_output=True, text=True, check=False
+        bash,
+        cwd=folder,
+        env=os.environ | usual | environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -126,7 +132,7 @@ def test_an_input_is_never_a_command_of_make(tmp_path: Path) -> None:
         for name, value in DOCUMENTS["build"]["env"].items()
         if "inputs." in str(value)
     }
-    assert len(given) == 4
+    assert len(given) == 11
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / "pyproject.toml").touch()
     for job in BUILD.values():
@@ -254,8 +260,105 @@ def test_a_machine_that_made_nothing_is_found(machines: Path) -> None:
     assert compare(machines) != 0
 
 
+@pytest.fixture
+def trees(machines: Path) -> Path:
+    """Make the same with the layout tree, where each architecture has a file of the same name."""
+    for folder in (machines / "dist/release", *(machines / "dist/single").iterdir()):
+        for name in sorted(folder.iterdir()):
+            binary = re.match(r"kubeadm-linux-(\w+)(.*)", name.name)
+            under = f"bin/linux/{binary[1]}/kubeadm{binary[2]}" if binary else name.name
+            moved = folder / TAG / under
+            moved.parent.mkdir(parents=True, exist_ok=True)
+            name.rename(moved)
+    return machines
+
+
+def compare_trees(folder: Path) -> int:
+    environment = {"ARCHES": " ".join(ARCHES), "KBUILD_VERSION": TAG, "KBUILD_LAYOUT": "tree"}
+    return shell(step("publish", "Two machines"), folder, **environment).returncode
+
+
+def test_with_the_layout_tree_each_architecture_is_compared_too(trees: Path) -> None:
+    assert compare_trees(trees) == 0
+    binary = trees / f"dist/single/single-arm64-{TAG}/{TAG}/bin/linux/arm64/kubeadm"
+    binary.write_text("other")
+    assert compare_trees(trees) != 0
+    binary.unlink()
+    assert compare_trees(trees) != 0
+
+
 def test_both_machines_make_packages() -> None:
-    assert DOCUMENTS["build"]["env"]["KBUILD_PACKAGE"] == "deb,rpm"
+    inputs = DOCUMENTS["build"][True]["workflow_call"]["inputs"]
+    assert DOCUMENTS["build"]["env"]["KBUILD_PACKAGE"] == "${{ inputs.packages }}"
+    assert inputs["packages"]["default"] == "deb,rpm"
+
+
+@pytest.mark.parametrize("job", BUILD)
+@pytest.mark.parametrize(
+    ("signing", "source", "may"),
+    [
+        ("keyless", "", True),
+        ("key", "https://mirror.example/k.git", True),
+        ("none", "https://mirror.example/k.git", True),
+        ("keyless", "https://mirror.example/k.git", False),
+        ("", "", False),
+        ("keyless\nnone", "https://mirror.example/k.git", False),
+    ],
+)
+def test_this_workflow_signs_keyless_only_what_is_made_of_upstreams_source(
+    tmp_path: Path, job: str, signing: str, source: str, may: bool
+) -> None:
+    done = shell(step(job, "A keyless"), tmp_path, SIGNING=signing, KBUILD_SOURCE=source)
+    assert (done.returncode == 0) is may
+    steps = BUILD["publish"]["steps"]
+    [attest] = [s for s in steps if "actions/attest-build-provenance@" in s.get("uses", "")]
+    assert attest["if"] == "inputs.signing == 'keyless'"
+
+
+KBUILD_THAT_TELLS = """#!/bin/sh
+echo "$@" >>calls
+case $1 in sign) touch dist/release/cosign.pub; [ "$4" = "" ] || stat -c %a "$4" >>calls;; esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("signing", "told"),
+    [
+        ("none", ["check"]),
+        ("keyless", ["check", "sign dist/release --keyless", "check"]),
+        ("key", ["check", "sign dist/release --key", "600", "check"]),
+    ],
+)
+def test_a_release_is_signed_as_asked_and_no_key_is_left(
+    tmp_path: Path, signing: str, told: list[str]
+) -> None:
+    (tmp_path / "dist/release").mkdir(parents=True)
+    (tmp_path / "temporary").mkdir()
+    program = tmp_path / ".venv/bin/kbuild"
+    program.parent.mkdir(parents=True)
+    program.write_text(KBUILD_THAT_TELLS)
+    program.chmod(0o755)
+    done = shell(
+        step("publish", "Sign"),
+        tmp_path,
+        RUNNER_TEMP=str(tmp_path / "temporary"),
+        SIGNING=signing,
+        KEY="not to be shown",
+        IDENTITY="https://example.org/w",
+        ARCHES="amd64",
+        KBUILD_VERSION=TAG,
+        KBUILD_CA_YEARS="100",
+        KBUILD_LEAF_YEARS="100",
+    )
+    assert done.returncode == 0, done.stderr
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [call.startswith(start) for call, start in zip(calls, told, strict=True)] == [
+        True
+    ] * len(told)
+    assert "not to be shown" not in done.stdout + done.stderr + "".join(calls)
+    assert [path.name for path in (tmp_path / "temporary").iterdir()] == (
+        ["cosign.pub"] if signing == "key" else []
+    )
 
 
 # Publishing.
@@ -275,7 +378,7 @@ def gh(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def publish(folder: Path, found: str | None) -> tuple[int, list[str]]:
+def publish(folder: Path, found: str | None, **environment: str) -> tuple[int, list[str]]:
     if found is not None:
         (folder / "found").write_text(found)
     done = shell(
@@ -287,6 +390,7 @@ def publish(folder: Path, found: str | None) -> tuple[int, list[str]]:
         KBUILD_VERSION=TAG,
         KBUILD_CA_YEARS="100",
         KBUILD_LEAF_YEARS="100",
+        **environment,
     )
     calls = (folder / "calls").read_text().splitlines()[1:]
     return done.returncode, [" ".join(call.split()[:4]) for call in calls]
@@ -297,6 +401,23 @@ CREATED = [f"release create {TAG} --repo", f"release edit {TAG} --repo"]
 
 def test_a_release_appears_with_all_its_files(gh: Path) -> None:
     assert publish(gh, "") == (0, CREATED)
+
+
+def test_with_the_layout_tree_one_archive_is_published(gh: Path) -> None:
+    release = gh / f"dist/release/{TAG}"
+    (release / "bin").mkdir(parents=True)
+    (release / "kubeadm.patch").touch()
+    environment = {"KBUILD_LAYOUT": "tree", "RELEASE": f"dist/release/{TAG}"}
+    assert publish(gh, "", **environment) == (0, CREATED)
+    [created] = [line for line in (gh / "calls").read_text().splitlines() if "create" in line]
+    assert created.endswith(f"dist/release/{TAG}/kubeadm.patch dist/kubeadm-{TAG}.tar")
+    listed = subprocess.run(
+        ["tar", "--list", "--file", gh / f"dist/kubeadm-{TAG}.tar"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"{TAG}/kubeadm.patch" in listed.stdout.splitlines()
 
 
 @pytest.mark.parametrize("found", ["false 7\n", "true 6\nfalse 7\n", "false 7\ntrue 8\n"])

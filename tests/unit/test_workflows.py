@@ -18,6 +18,7 @@ from tests.support.command import run_here
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+ACTION = ROOT / "action.yml"
 PROGRAMS = Path(sys.executable).parent
 PINNED = re.compile(r"^\s*-? *uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$")
 MOST_JOBS = 256  # of all matrices of a run, by GitHub's documentation of `strategy`
@@ -46,13 +47,20 @@ def test_they_are_valid_by_the_published_schema() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_zizmor_finds_nothing_of_weight() -> None:
-    audit = [str(PROGRAMS / "zizmor"), "--offline", "--no-progress", "--min-severity", "medium"]
-    done = subprocess.run([*audit, *WORKFLOWS], capture_output=True, text=True, check=False)
+@pytest.mark.slow
+def test_the_action_is_valid_by_the_published_schema() -> None:
+    check = [str(PROGRAMS / "check-jsonschema"), "--builtin-schema", "vendor.github-actions"]
+    done = subprocess.run([*check, ACTION], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_zizmor_finds_nothing_of_weight() -> None:
+    audit = [str(PROGRAMS / "zizmor"), "--offline", "--no-progress", "--min-severity", "medium"]
+    done = subprocess.run([*audit, *WORKFLOWS, ACTION], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", [*WORKFLOWS, ACTION], ids=lambda path: path.stem)
 def test_each_action_is_pinned_by_its_commit(path: Path) -> None:
     lines = [line for line in path.read_text().splitlines() if re.search(r"\buses:", line)]
     assert lines
@@ -91,9 +99,10 @@ def test_the_inputs_of_the_reusable_one_are_what_is_given() -> None:
     assert {name for name, one in inputs.items() if one.get("required")} <= set(given_)
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*WORKFLOWS, ACTION], ids=lambda path: path.stem)
 def test_the_shell_in_it_is_shell(path: Path) -> None:
-    for job in read(path)["jobs"].values():
+    document = read(path)
+    for job in document.get("jobs", {"action": document.get("runs")}).values():
         for step in job.get("steps", []):
             if "run" in step:
                 assert "${{" not in step["run"]

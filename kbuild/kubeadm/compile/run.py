@@ -10,7 +10,7 @@ from typing import Protocol
 
 from kbuild.base import engine, sandbox
 from kbuild.base.disk import remove
-from kbuild.base.errors import DiskFull, SandboxUnavailable
+from kbuild.base.errors import DiskFull
 from kbuild.base.files import read_file, sha256
 from kbuild.base.progress import Progress
 from kbuild.base.workspace import Workspace
@@ -79,12 +79,18 @@ def compile_kubeadm(
 def choose_builder(request: GoRequest, progress: Progress) -> Builder:
     """Return ``docker`` or ``local``; ``auto`` takes docker when an engine answers.
 
-    Raises the engine's errors, or SandboxUnavailable, if the requested builder cannot work here.
+    Raises the engine's errors, SandboxUnavailable or SandboxForbidden, if the builder cannot work
+    here.
     """
-    if request.builder == "docker":
+    builder = _builder(request, progress)
+    if builder == "local":
+        sandbox.demand("the local builder")
+    elif request.builder == "docker":
         engine.connect().close()
-    if request.builder == "local" and (reason := sandbox.why_unavailable()):
-        raise SandboxUnavailable(purpose="the local builder", reason=reason)
+    return builder
+
+
+def _builder(request: GoRequest, progress: Progress) -> Builder:
     if request.builder != "auto":
         return request.builder
     if request.root is not None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 from kbuild.base import engine, sandbox
-from kbuild.base.errors import SandboxUnavailable
 from kbuild.base.files import BROKEN, reason_of, sha256
 from kbuild.base.progress import Progress
 from kbuild.base.workspace import Workspace
@@ -190,10 +189,8 @@ def _runner(path: Path, arch: str, workspace: Workspace) -> Iterator[Runner | No
         return
     from kbuild.kubeadm.prove.container import container_runner  # slow to import
 
-    reason = engine.why_unavailable()
-    if reason is not None:
-        reason = f"{sandbox.why_unavailable()}, and {reason}"
-        raise SandboxUnavailable(purpose="the proof", reason=reason)
+    if (reason := engine.why_unavailable()) is not None:
+        sandbox.demand("the proof", or_else=reason)
     with container_runner(path, arch, workspace) as runner:
         yield runner
 

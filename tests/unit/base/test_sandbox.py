@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kbuild.base import sandbox
-from kbuild.base.errors import SandboxLimit, SandboxUnavailable
+from kbuild.base.errors import SandboxForbidden, SandboxLimit, SandboxUnavailable
 from kbuild.base.sandbox import (
     SANDBOX_ID,
     Bind,
@@ -301,6 +301,24 @@ def test_a_machine_without_bubblewrap_is_told_so(
     assert said.stdout == "bwrap is not installed\n"
     error = SandboxUnavailable(purpose="the proof", reason="bwrap is not installed")
     assert "apt-get install bubblewrap" in error.hint
+
+
+@pytest.mark.parametrize("where", ["machine", "docker", "pod"])
+def test_in_a_container_the_hint_has_the_flags_of_docker(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "why_unavailable", lambda: "unshare failed")
+    monkeypatch.setattr(sandbox, "CONTAINER_MARKS", (str(tmp_path / "mark"),))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    if where == "docker":
+        (tmp_path / "mark").touch()
+    if where == "pod":
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "192.0.2.1")
+    with pytest.raises(SandboxUnavailable) as raised:
+        sandbox.demand("the local builder")
+    assert isinstance(raised.value, SandboxForbidden) is (where != "machine")
+    for name in ("seccomp", "apparmor", "systempaths"):
+        assert (f"--security-opt {name}=unconfined" in raised.value.hint) is (where != "machine")
 
 
 # --- files of others ---------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kbuild.base.errors import EngineFailed, ImageNotFound
+from kbuild.base.errors import EngineFailed, ImageNotFound, SandboxUnavailable
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.compile.errors import CompileFailed, NoBinary, OutOfMemory
 from kbuild.kubeadm.compile.run import choose_builder, compile_kubeadm
@@ -236,3 +236,13 @@ def test_docker_is_chosen_where_an_engine_answers(
     with fake_engine({}) as engine:
         monkeypatch.setenv("DOCKER_HOST", engine.address)
         assert choose_builder(make_request(builder=builder).go, Recorder()) == "docker"
+
+
+@pytest.mark.parametrize("builder", ["auto", "local"])
+def test_a_local_builder_without_a_sandbox_is_refused_before_anything_is_fetched(
+    builder: BuilderChoice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kbuild.base.sandbox.why_unavailable", lambda: "unshare failed")
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+    with pytest.raises(SandboxUnavailable, match="the local builder: unshare failed"):
+        choose_builder(make_request(builder=builder).go, Recorder())

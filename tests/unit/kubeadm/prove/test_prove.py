@@ -258,9 +258,9 @@ def test_a_version_that_is_no_json_of_one_is_told(
 def test_without_a_sandbox_and_an_engine_nothing_is_run(
     binaries: dict[str, Binary], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kbuild.base.sandbox.is_available", lambda: False)
+    monkeypatch.setattr("kbuild.base.sandbox.why_unavailable", lambda: "bwrap failed")
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
-    with pytest.raises(SandboxUnavailable, match="the proof"):
+    with pytest.raises(SandboxUnavailable, match=r"the proof: bwrap failed, and .*docker"):
         read_version(binaries["amd64"].path, workspace)
 
 
