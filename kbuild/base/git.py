@@ -37,8 +37,14 @@ _NETWORK = re.compile(
     r"could not resolve|couldn't resolve|connection (refused|reset|timed out|was reset)|timed out"
     r"|unable to (connect|look up)|failed to connect|early eof|hung up|rpc failed|disconnect"
     r"|network is unreachable|no route to host|operation too slow|empty reply|ssl_|gnutls"
-    r"|error: (429|5\d\d)|http (429|5\d\d)|temporary failure",
+    r"|error: (429|5\d\d)|http (429|5\d\d)|temporary failure"
+    r"|(connect tunnel failed, response|received http code) (429|5\d\d)"
+    r"|proxy connect aborted|connection to proxy closed",
     re.IGNORECASE,
+)
+# The words of curl, of 2020 and of today; a proxy that refuses says nothing about the repository.
+_PROXY_REFUSED = re.compile(
+    r"connect tunnel failed|from proxy after connect|error: 407", re.IGNORECASE
 )
 _REFUSED = re.compile(
     r"denied|not found|not exported|not appear|host key|authentication|dubious ownership|bad owner",
@@ -136,6 +142,8 @@ def ask(
         except BrokenSource as error:
             if _is_network_error(error.details):
                 raise NetworkError(error.details) from error
+            if _PROXY_REFUSED.search(error.details):
+                raise SourceUnreachable(source=shown(source), details=error.details) from error
             raise
 
     try:

@@ -309,6 +309,8 @@ def _trust(config: Path | None) -> Any:  # noqa: ANN401  # of a package that may
 def _words(error: Exception) -> str:
     """Return an error of sigstore in one line."""
     text = reason_of(error) if isinstance(error, OSError | UnicodeError) else str(error)
+    if "ConnectionPool(" in text:  # the words of urllib3
+        text = network.why(error)
     return " ".join(text.split())[:_LONGEST_WORDS] or type(error).__name__
 
 
