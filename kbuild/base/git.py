@@ -152,12 +152,16 @@ def ask(
         raise SourceUnreachable(source=shown(source), details=str(error)) from error
 
 
-def run(words: Sequence[str], source: str, what: str, text: str = "") -> bytes:
+def run(
+    words: Sequence[str], source: str, what: str, text: str = "", *, is_limited: bool = False
+) -> bytes:
     """Run a local git command with this input, and return its output unchanged.
 
-    Raises BrokenSource with git's words in its details, DiskFull, NotEnoughMemory or GitMissing.
+    With ``is_limited``, it has limits of memory and of the size of a file, as with the network:
+    what it reads is not trusted. Raises BrokenSource with git's words in its details, DiskFull,
+    NotEnoughMemory or GitMissing.
     """
-    return _run(words, source, what, None, text, _MOST)
+    return _run(words, source, what, None, text, _MOST, is_limited=is_limited)
 
 
 def apply_patch(folder: Path, text: str, *options: str) -> None:
@@ -197,6 +201,8 @@ def _run(
     text: str,
     most: int,
     environment: Mapping[str, str] | None = None,
+    *,
+    is_limited: bool = False,
 ) -> bytes:
     """Run a git command with this input, and return its output.
 
@@ -204,7 +210,8 @@ def _run(
     ``most`` bytes end it with NetworkError. Also raises BrokenSource with git's words in its
     details, DiskFull, NotEnoughMemory or GitMissing.
     """
-    process, errors = _start(words, progress, text, environment), _listener(progress)
+    leader = _LEADER if is_limited or progress is not None else ()  # others end by themselves
+    process, errors = _start(leader, words, text, environment), _listener(progress)
     child = process.proc  # it is terminated when nothing refers to ``process`` any more
     assert child is not None
     _running.add(child)
@@ -229,8 +236,8 @@ def _run(
 
 
 def _start(
+    leader: Sequence[str],
     words: Sequence[str],
-    progress: Progress | None,
     text: str,
     environment: Mapping[str, str] | None,
 ) -> "Git.AutoInterrupt":
@@ -245,7 +252,6 @@ def _start(
     for name in _INHERITED:
         os.environ.pop(name, None)
     settings = [word for setting in _SETTINGS for word in ("-c", setting)]
-    leader = () if progress is None else _LEADER  # a local command ends by itself
     try:
         with _input(text) as stdin:  # git has its own descriptor of it
             return Git().execute(
