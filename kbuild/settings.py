@@ -91,6 +91,8 @@ _years = whole_number(
 _seconds = whole_number("seconds", MAX_STALL, "60 is the default")
 _arch = one_of(ARCHES, {names.machine: arch for arch, names in ARCHES.items()})
 _stored_defaults = one_of(STORED_DEFAULTS)
+_commit = hexadecimal(least=7, most=40)
+_sha256 = hexadecimal(least=64, most=64)
 
 
 def _limit(name: str, value: object) -> int:
@@ -282,14 +284,14 @@ class Settings(Target, RebuildSettings):
     )
     dry_run: bool = option(switch, "Show what would be built, and build nothing.", default=False)
     commit: str | None = option(
-        hexadecimal(least=7, most=40),
+        _commit,
         "Commit that the tag must refer to, 7 to 40 hexadecimal digits.",
         metavar="HEX",
         panel=_SOURCE,
         example="0123456789abcdef0123456789abcdef01234567",
     )
     source_sha256: str | None = option(
-        hexadecimal(least=64, most=64),
+        _sha256,
         "SHA-256 that the source archive must have.",
         metavar="HEX",
         panel=_SOURCE,
@@ -301,9 +303,10 @@ class Settings(Target, RebuildSettings):
         metavar="FILE",
         panel=_SOURCE,
         example="kubernetes.tar",
+        own=True,
     )
     bundle_sha256: str | None = option(
-        hexadecimal(least=64, most=64),
+        _sha256,
         "SHA-256 that the bundle must have.",
         metavar="HEX",
         panel=_SOURCE,
@@ -519,14 +522,14 @@ class BundleSettings(Sourced, Limited):
         own=True,
     )
     commit: str | None = option(
-        hexadecimal(least=7, most=40),
+        _commit,
         "Commit that the tag must refer to, 7 to 40 hexadecimal digits.",
         metavar="HEX",
         panel=_SOURCE,
         example="0123456789abcdef0123456789abcdef01234567",
     )
     source_sha256: str | None = option(
-        hexadecimal(least=64, most=64),
+        _sha256,
         "SHA-256 that the source archive must have.",
         metavar="HEX",
         panel=_SOURCE,

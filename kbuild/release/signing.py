@@ -303,7 +303,9 @@ def _trust(config: Path | None) -> Any:  # noqa: ANN401  # of a package that may
         reason = f"the trust configuration {config} cannot be read"
         return ClientTrustConfig.from_json(read_file(config, MAX_DOCUMENT).decode())
     except Exception as error:  # sigstore's own have no common base
-        raise KeylessFailed(reason=reason, details=_words(error)) from error
+        cause = network.why(error, "")  # sigstore only says what it could not do
+        details = ": ".join(filter(None, (_words(error), cause)))
+        raise KeylessFailed(reason=reason, details=details) from error
 
 
 def _words(error: Exception) -> str:

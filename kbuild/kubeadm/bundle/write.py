@@ -158,7 +158,6 @@ def _new_file(output: Path, *, force: bool) -> Iterator[BinaryIO]:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
                 _demand_free(output, force=force)  # it may have appeared in the meantime
                 made.replace(target)
         finally:

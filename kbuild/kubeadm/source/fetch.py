@@ -35,7 +35,8 @@ def resolve(request: Wanted, workspace: Workspace, progress: Progress) -> Tag:
     Raises BadVersion, UnsupportedVersion, TagNotFound, NotInBundle, CommitMismatch,
     WrongArchiveVersion and the errors of reaching the source.
     """
-    source, wanted = request.source, full_tag(request.version)
+    source = request.source
+    full_tag(request.version)  # a version that cannot be is told before anything is asked
     if source.verify_against is not None:
         demand_git(source.verify_against)
     if is_archive(source):
@@ -58,15 +59,8 @@ def resolve(request: Wanted, workspace: Workspace, progress: Progress) -> Tag:
         )
     elif source.bundled is not None:
         tag = _bundled_tag(request, source.bundled)
-    elif wanted is None:
-        known = tags.list_tags(source.address, progress)
-        tag = newest_of(request.version, known, shown(source.address))
     else:
-        found = tags.find_tag(source.address, wanted, progress)
-        if found is None:
-            known = tags.list_tags(source.address, progress)
-            raise missing(wanted, known, shown(source.address))
-        tag = found
+        tag = _git_tag(request, progress)
     if source.commit and not str(tag.commit).startswith(source.commit):
         raise CommitMismatch(tag=tag.name, actual=tag.commit or "unknown", expected=source.commit)
     return tag
@@ -82,6 +76,17 @@ def is_archive(source: SourceRequest) -> bool:
 def _archive(source: SourceRequest, workspace: Workspace, progress: Progress) -> archive.Archive:
     stored = source.bundled.archive if source.bundled is not None else None
     return archive.obtain(source.address, source.sha256, workspace, progress, stored)
+
+
+def _git_tag(request: Wanted, progress: Progress) -> Tag:
+    address, wanted = request.source.address, full_tag(request.version)
+    if wanted is None:
+        known = tags.list_tags(address, progress)
+        return newest_of(request.version, known, shown(address))
+    found = tags.find_tag(address, wanted, progress)
+    if found is None:
+        raise missing(wanted, tags.list_tags(address, progress), shown(address))
+    return found
 
 
 def _bundled_tag(request: Wanted, bundled: Bundled) -> Tag:
