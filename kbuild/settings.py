@@ -14,6 +14,7 @@ from platformdirs import user_cache_path, user_config_path
 
 from kbuild.base.arches import ARCHES
 from kbuild.base.errors import BadSetting, LeafOutlivesCA
+from kbuild.base.sandbox import host_arch
 from kbuild.base.settings import (
     CommandSettings,
     example,
@@ -44,6 +45,7 @@ from kbuild.kubeadm.model import (
     STOCK_LEAF_YEARS,
     BuilderChoice,
     BuildRequest,
+    BundleRequest,
     GoRequest,
     Layout,
     Lifetimes,
@@ -52,6 +54,7 @@ from kbuild.kubeadm.model import (
     SourceRequest,
     StoredDefaults,
     TreeState,
+    Wanted,
 )
 
 UPSTREAM = "https://github.com/kubernetes/kubernetes.git"
@@ -70,6 +73,8 @@ PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 StoredValues = Literal["keep", "change"]  # what becomes of lifetimes that a cluster stores
 STORED_VALUES: tuple[StoredValues, ...] = get_args(StoredValues)
 
+# The bundle has them, or they need a network.
+_NOT_WITH_BUNDLE = ("source", "verify_against", "image", "go_root", "go_site", "stock")
 _LIFETIMES = ("ca_years", "leaf_years")
 _WISHED_YEARS = 100  # in the plans of `kbuild advise`, where nothing is asked for
 # The headings of --help, in this order below.
@@ -86,6 +91,8 @@ _years = whole_number(
 _seconds = whole_number("seconds", MAX_STALL, "60 is the default")
 _arch = one_of(ARCHES, {names.machine: arch for arch, names in ARCHES.items()})
 _stored_defaults = one_of(STORED_DEFAULTS)
+_commit = hexadecimal(least=7, most=40)
+_sha256 = hexadecimal(least=64, most=64)
 
 
 def _limit(name: str, value: object) -> int:
@@ -277,15 +284,30 @@ class Settings(Target, RebuildSettings):
     )
     dry_run: bool = option(switch, "Show what would be built, and build nothing.", default=False)
     commit: str | None = option(
-        hexadecimal(least=7, most=40),
+        _commit,
         "Commit that the tag must refer to, 7 to 40 hexadecimal digits.",
         metavar="HEX",
         panel=_SOURCE,
         example="0123456789abcdef0123456789abcdef01234567",
     )
     source_sha256: str | None = option(
-        hexadecimal(least=64, most=64),
+        _sha256,
         "SHA-256 that the source archive must have.",
+        metavar="HEX",
+        panel=_SOURCE,
+        example="0" * 64,
+    )
+    bundle: Path | None = option(
+        path,
+        "Build from this file of kbuild bundle, without a network.",
+        metavar="FILE",
+        panel=_SOURCE,
+        example="kubernetes.tar",
+        own=True,
+    )
+    bundle_sha256: str | None = option(
+        _sha256,
+        "SHA-256 that the bundle must have.",
         metavar="HEX",
         panel=_SOURCE,
         example="0" * 64,
@@ -391,6 +413,7 @@ class Settings(Target, RebuildSettings):
                 reason="it only has a meaning with --against-stock",
                 hint="give --against-stock too",
             )
+        self._check_bundle()
         for name in ("commit", "source_sha256"):
             if len(versions) > 1 and getattr(self, name) is not None:
                 raise BadSetting(
@@ -400,6 +423,28 @@ class Settings(Target, RebuildSettings):
                     hint="build each version separately",
                 )
         return tuple(self._request(version, environment) for version in versions)
+
+    def _check_bundle(self) -> None:
+        """Raise BadSetting for what a build from a bundle cannot have: other inputs."""
+        if self.bundle is None:
+            if self.bundle_sha256 is not None:
+                raise BadSetting(
+                    name=self.origin("bundle_sha256"),
+                    value=self.bundle_sha256,
+                    reason="there is no bundle",
+                    hint="give --bundle FILE too",
+                )
+            return
+        others = [name for name in _NOT_WITH_BUNDLE if name in self.given and getattr(self, name)]
+        if self.builder == "docker":
+            others.append("builder")
+        for name in others:
+            raise BadSetting(
+                name=self.origin(name),
+                value=getattr(self, name),
+                reason="a build from a bundle takes source and Go from it, for the local builder",
+                hint=f"leave out --bundle or {flag(name)}",
+            )
 
     def _check_stock(self) -> None:
         overridden = ("stored_defaults",) if self.stored_defaults == "override" else ()
@@ -450,6 +495,108 @@ class Settings(Target, RebuildSettings):
             independent=self.independent,
             require_proof=self.require_proof,
             release_site=self.release_site,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleSettings(Sourced, Limited):
+    """Settings of ``kbuild bundle``."""
+
+    command: ClassVar[str] = "bundle"
+
+    version: tuple[str, ...] | None = option(
+        text,
+        "Kubernetes version, as for kbuild kubeadm.",
+        metavar="V",
+        repeatable=True,
+        example=["v1.23.0"],
+    )
+    arch: tuple[str, ...] = option(
+        _arch,
+        "Architecture of the machines that will build. All of them can build for every other."
+        " Default: that of this machine.",
+        default=(),
+        metavar="ARCH",
+        repeatable=True,
+        example=["amd64"],
+        own=True,
+    )
+    commit: str | None = option(
+        _commit,
+        "Commit that the tag must refer to, 7 to 40 hexadecimal digits.",
+        metavar="HEX",
+        panel=_SOURCE,
+        example="0123456789abcdef0123456789abcdef01234567",
+    )
+    source_sha256: str | None = option(
+        _sha256,
+        "SHA-256 that the source archive must have.",
+        metavar="HEX",
+        panel=_SOURCE,
+        example="0" * 64,
+    )
+    go_version: str | None = option(
+        text,
+        "Go version to build with. Default: the one that the tag pins.",
+        metavar="V",
+        panel=_GO,
+        example="1.21.6",
+    )
+    go_root: Path | None = option(
+        path,
+        "GOROOT to put into the bundle. Default: a download.",
+        metavar="DIR",
+        panel=_GO,
+        example="/usr/local/go",
+    )
+    go_site: str = option(
+        address,
+        "Site from which the local builder downloads Go.",
+        default=GO_SITE,
+        metavar="URL",
+        panel=_GO,
+    )
+    output: Path | None = option(
+        path,
+        "File to write.",
+        metavar="FILE.tar",
+        panel=_OUTPUT,
+        example="kubernetes.tar",
+        own=True,
+    )
+    force: bool = option(
+        switch, "Replace an earlier bundle.", default=False, panel=_OUTPUT, own=True
+    )
+
+    def request(self, environment: Mapping[str, str]) -> BundleRequest:
+        """Return what the bundle is asked to have; SOURCE_DATE_EPOCH is the time it records.
+
+        Raises MissingSetting or BadSetting.
+        """
+        versions, output = self.required("version", "output")
+        one_version = ("commit", "source_sha256") if len(versions) > 1 else ()
+        wrong = [name for name in one_version if getattr(self, name) is not None]
+        if self.go_root is not None and self.arch not in ((), (host_arch(),)):
+            wrong.append("go_root")
+        for name in wrong:
+            raise BadSetting(
+                name=self.origin(name),
+                value=getattr(self, name),
+                reason=f"it is for one {'machine' if name == 'go_root' else 'version'} only",
+                hint="make a bundle for each",
+            )
+        source = SourceRequest(
+            address=self.source, commit=self.commit, sha256=self.source_sha256, verify_against=None
+        )
+        return BundleRequest(
+            wanted=tuple(Wanted(version=version, source=source) for version in versions),
+            arches=self.arch or (host_arch(),),
+            go_version=self.go_version,
+            go_root=self.go_root,
+            go_site=self.go_site,
+            output=output,
+            force=self.force,
+            created=_clock(environment),
         )
 
 
@@ -1296,7 +1443,15 @@ class PkiComponentsSettings(Planned):
 C = TypeVar("C", bound=Common)
 
 KINDS: tuple[type[Common], ...] = (
-    *(Settings, VerifySettings, CheckSettings, SignSettings, RebuildSettings, ExportSettings),
+    *(
+        Settings,
+        BundleSettings,
+        VerifySettings,
+        CheckSettings,
+        SignSettings,
+        RebuildSettings,
+        ExportSettings,
+    ),
     *(CertsSettings, VersionsSettings, PinsListSettings, PinsCheckSettings, PinsUpdateSettings),
     *(NodesInstallSettings, NodesRollbackSettings, NodesCheckSettings),
     *(NodesRenewSettings, NodesUndoSettings),

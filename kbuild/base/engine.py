@@ -23,7 +23,7 @@ from kbuild.base.errors import (
     KbuildError,
     RegistryUnreachable,
 )
-from kbuild.base.network import LEAST, NetworkError, on_network_errors, watched, within
+from kbuild.base.network import LEAST, NetworkError, on_network_errors, watched, why, within
 from kbuild.base.progress import Progress
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def translate(image: str) -> Iterator[None]:
     except DockerException as error:
         raise EngineFailed(reason=str(error)) from error
     except (RequestException, HTTPError, StreamParseError) as error:
-        raise EngineFailed(reason="it stopped answering", details=str(error)) from error
+        raise EngineFailed(reason="it stopped answering", details=why(error)) from error
 
 
 @contextlib.contextmanager
@@ -266,7 +266,7 @@ def _reaching(address: str) -> Iterator[None]:
     except PermissionError as error:
         raise EngineForbidden(address=address, details=str(error)) from error
     except (DockerException, RequestException, OSError, ValueError, KeyError, TypeError) as error:
-        raise EngineDown(address=address, details=str(error)) from error
+        raise EngineDown(address=address, details=why(error, str(error))) from error
 
 
 def _knock(address: str) -> None:

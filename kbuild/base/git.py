@@ -37,8 +37,14 @@ _NETWORK = re.compile(
     r"could not resolve|couldn't resolve|connection (refused|reset|timed out|was reset)|timed out"
     r"|unable to (connect|look up)|failed to connect|early eof|hung up|rpc failed|disconnect"
     r"|network is unreachable|no route to host|operation too slow|empty reply|ssl_|gnutls"
-    r"|error: (429|5\d\d)|http (429|5\d\d)|temporary failure",
+    r"|error: (429|5\d\d)|http (429|5\d\d)|temporary failure"
+    r"|(connect tunnel failed, response|received http code) (429|5\d\d)"
+    r"|proxy connect aborted|connection to proxy closed",
     re.IGNORECASE,
+)
+# The words of curl, of 2020 and of today; a proxy that refuses says nothing about the repository.
+_PROXY_REFUSED = re.compile(
+    r"connect tunnel failed|from proxy after connect|error: 407", re.IGNORECASE
 )
 _REFUSED = re.compile(
     r"denied|not found|not exported|not appear|host key|authentication|dubious ownership|bad owner",
@@ -136,6 +142,8 @@ def ask(
         except BrokenSource as error:
             if _is_network_error(error.details):
                 raise NetworkError(error.details) from error
+            if _PROXY_REFUSED.search(error.details):
+                raise SourceUnreachable(source=shown(source), details=error.details) from error
             raise
 
     try:
@@ -144,12 +152,16 @@ def ask(
         raise SourceUnreachable(source=shown(source), details=str(error)) from error
 
 
-def run(words: Sequence[str], source: str, what: str, text: str = "") -> bytes:
+def run(
+    words: Sequence[str], source: str, what: str, text: str = "", *, is_limited: bool = False
+) -> bytes:
     """Run a local git command with this input, and return its output unchanged.
 
-    Raises BrokenSource with git's words in its details, DiskFull, NotEnoughMemory or GitMissing.
+    With ``is_limited``, it has limits of memory and of the size of a file, as with the network:
+    what it reads is not trusted. Raises BrokenSource with git's words in its details, DiskFull,
+    NotEnoughMemory or GitMissing.
     """
-    return _run(words, source, what, None, text, _MOST)
+    return _run(words, source, what, None, text, _MOST, is_limited=is_limited)
 
 
 def apply_patch(folder: Path, text: str, *options: str) -> None:
@@ -189,6 +201,8 @@ def _run(
     text: str,
     most: int,
     environment: Mapping[str, str] | None = None,
+    *,
+    is_limited: bool = False,
 ) -> bytes:
     """Run a git command with this input, and return its output.
 
@@ -196,7 +210,8 @@ def _run(
     ``most`` bytes end it with NetworkError. Also raises BrokenSource with git's words in its
     details, DiskFull, NotEnoughMemory or GitMissing.
     """
-    process, errors = _start(words, progress, text, environment), _listener(progress)
+    leader = _LEADER if is_limited or progress is not None else ()  # others end by themselves
+    process, errors = _start(leader, words, text, environment), _listener(progress)
     child = process.proc  # it is terminated when nothing refers to ``process`` any more
     assert child is not None
     _running.add(child)
@@ -221,8 +236,8 @@ def _run(
 
 
 def _start(
+    leader: Sequence[str],
     words: Sequence[str],
-    progress: Progress | None,
     text: str,
     environment: Mapping[str, str] | None,
 ) -> "Git.AutoInterrupt":
@@ -237,7 +252,6 @@ def _start(
     for name in _INHERITED:
         os.environ.pop(name, None)
     settings = [word for setting in _SETTINGS for word in ("-c", setting)]
-    leader = () if progress is None else _LEADER  # a local command ends by itself
     try:
         with _input(text) as stdin:  # git has its own descriptor of it
             return Git().execute(

@@ -8,9 +8,11 @@ so a server that sometimes sends one byte would never time out.
 import contextlib
 import queue
 import re
+import socket
+import ssl
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -32,6 +34,7 @@ _QUEUED = 4
 _OK = 200
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERRORS = 500
+_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3}.{0,60})")  # http.client's, for CONNECT
 _NO_COMPRESSION = {"Accept-Encoding": "identity"}  # archives are compressed already
 
 T = TypeVar("T")
@@ -176,6 +179,69 @@ def within(seconds: float, what: Callable[[], T]) -> T:
     return answer.result()
 
 
+def why(error: BaseException, otherwise: str = "the server sent no valid answer") -> str:
+    """Return why a request failed, without the words of requests, urllib3 or http.client.
+
+    The reason is in the first error that caused the others; ``otherwise`` if that is none of the
+    system or of a protocol.
+    """
+    chain = list(_causes(error))
+    texts = [text for each in reversed(chain) if (text := _plain(each)) is not None]
+    reason = next(iter(texts), otherwise)
+    is_of_proxy = any(type(each).__name__ == "ProxyError" for each in chain)
+    return f"the proxy: {reason}" if is_of_proxy else reason
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, and what caused it, as far as the libraries tell."""
+    seen: set[int] = set()
+    todo: list[object] = [error]
+    while todo:
+        each = todo.pop()
+        if isinstance(each, BaseException) and id(each) not in seen:
+            seen.add(id(each))
+            yield each
+            todo += [each.__context__, each.__cause__, getattr(each, "reason", None), *each.args]
+
+
+def _plain(error: BaseException) -> str | None:
+    """Return what an error of the system or a protocol means; None if it only wraps another."""
+    text: str | None = None
+    if isinstance(error, ssl.SSLCertVerificationError):
+        text = f"its TLS certificate is not accepted: {error.verify_message}"
+    elif isinstance(error, ssl.SSLError):
+        text = f"TLS failed: {(error.reason or 'unknown').lower().replace('_', ' ')}"
+    elif isinstance(error, socket.gaierror):
+        text = "the host name is unknown"
+    elif isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
+        text = "it did not answer in time"
+    elif found := _TUNNEL.match(str(error)):
+        text = f"HTTP {found[1]}"
+    elif isinstance(error, ConnectionError) and error.strerror is None:
+        text = "it closed the connection without an answer"
+    elif type(error).__name__ == "IncompleteRead":
+        text = "it closed the connection too early"
+    elif isinstance(error, OSError) and error.errno is not None and error.strerror:
+        text = error.strerror.lower()
+    return text
+
+
+def _why_refused(error: Exception) -> str:
+    """Return why requests itself refuses an address, or follows no more of them."""
+    import requests
+
+    if "SOCKS" in str(error):
+        return "the proxy is a SOCKS proxy, for which PySocks is needed: pip install pysocks"
+    if isinstance(error, requests.TooManyRedirects):
+        return "it redirects more than 30 times"
+    if isinstance(error, requests.exceptions.InvalidHeader):
+        return "it sends several headers Content-Length that differ"
+    asked = getattr(error.request, "url", None) if hasattr(error, "request") else None
+    found = re.search(r"[a-z][a-z0-9+.-]{1,20}://\S{1,200}", str(error), re.IGNORECASE)
+    place = asked or (found[0].strip("'\"") if found else "")
+    return f"the address {place} is not valid for HTTP".replace("  ", " ")
+
+
 def download(url: str, target: Path, what: str, progress: Progress, limit: int = LARGEST) -> None:
     """Download a file of at most ``limit`` bytes, without decompressing it.
 
@@ -228,9 +294,9 @@ def _pieces(url: str, limit: int) -> Generator[tuple[bytes, int | None], None, N
             for piece in answer.raw.stream(chunk, decode_content=False):
                 yield piece, total
     except (requests.ConnectionError, requests.Timeout, HTTPError) as error:
-        raise NetworkError(str(error)) from error
-    except (requests.RequestException, ValueError) as error:  # for an invalid address
-        raise DownloadFailed(str(error)) from error
+        raise NetworkError(why(error)) from error
+    except (requests.RequestException, ValueError) as error:
+        raise DownloadFailed(_why_refused(error)) from error
 
 
 def _close_redirect(answer: "requests.Response", **_: object) -> None:

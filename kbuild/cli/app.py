@@ -13,6 +13,7 @@ HELP = {"help_option_names": ["-h", "--help"]}
 # The help of each command; `module_of` names the module with its `app`.
 COMMANDS = {
     "kubeadm": "Build kubeadm with other certificate lifetimes, and prove it.",
+    "bundle": "Put everything that builds need without a network into one file.",
     "verify": "Prove what any kubeadm issues, whoever built it.",
     "check": "Check that a release is intact and meets your requirements.",
     "sign": "Sign the checksums and provenance of a release with sigstore.",

@@ -1,5 +1,6 @@
 """``kbuild kubeadm``: build and prove kubeadm from a tag and two lifetimes."""
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -8,10 +9,12 @@ import typer
 from rich.table import Table
 
 from kbuild.base.values import day
+from kbuild.base.workspace import open_workspace
 from kbuild.cli.boundary import begin
 from kbuild.cli.cache import cache_within_limit
 from kbuild.cli.console import plain_table
 from kbuild.cli.options import command_app, takes
+from kbuild.kubeadm.api import from_bundle
 from kbuild.kubeadm.model import BuildRequest, IssuedCertificate, Proof, Published
 from kbuild.pipeline import Plan, plan, run
 from kbuild.release.api import (
@@ -39,19 +42,33 @@ def kubeadm(ctx: typer.Context) -> None:
     settings, screen = begin(ctx, Settings)
     requests = settings.requests(os.environ)
     if settings.dry_run:
-        plans = plan(requests, settings.cache_dir, screen)
+        with _inputs(settings, requests) as found:
+            plans = plan(found, settings.cache_dir, screen)
         documents = [_plan_document(planned) for planned in plans]
         lines = [line for planned in plans for line in _plan_lines(planned)]
         screen.result(_one_or_all(documents, requests), lines)
         return
     with cache_within_limit(settings, screen):
-        releases = run(requests, settings.cache_dir, screen)
+        with _inputs(settings, requests) as found:
+            releases = run(found, settings.cache_dir, screen)
         documents = [_document(release) for release in releases]
         # Before the cache is measured, which may take long.
         screen.result(
             _one_or_all(documents, requests),
             [line for release in releases for line in _lines(release)],
         )
+
+
+@contextlib.contextmanager
+def _inputs(
+    settings: Settings, requests: tuple[BuildRequest, ...]
+) -> Iterator[tuple[BuildRequest, ...]]:
+    """Give the requests for what is in the bundle, if there is one; it is here for the block."""
+    if settings.bundle is None:
+        yield requests
+        return
+    with open_workspace(settings.cache_dir) as workspace:
+        yield from_bundle(settings.bundle, settings.bundle_sha256, requests, workspace)
 
 
 def _one_or_all(

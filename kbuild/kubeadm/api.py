@@ -4,6 +4,8 @@ Other packages import from here, and values from ``kbuild.kubeadm.model``.
 """
 
 from kbuild.kubeadm.build import Job, build_and_prove, check_request, prepare
+from kbuild.kubeadm.bundle.read import from_bundle
+from kbuild.kubeadm.bundle.write import Made, make_bundle
 from kbuild.kubeadm.compile.run import choose_builder
 from kbuild.kubeadm.patching.series import Series, patches_folder, read_index, series_for
 from kbuild.kubeadm.prove.binary import prove_file
@@ -28,6 +30,7 @@ from kbuild.kubeadm.toolchain.pin import is_go_version, parse_go_version
 __all__ = [
     "Content",
     "Job",
+    "Made",
     "Module",
     "Pin",
     "PinsDrifted",
@@ -37,12 +40,14 @@ __all__ = [
     "check_request",
     "choose_builder",
     "digest_of",
+    "from_bundle",
     "full_tag",
     "images",
     "is_go_version",
     "is_license",
     "is_tag",
     "list_tags",
+    "make_bundle",
     "newest_of_each_minor",
     "package_of",
     "parse_go_version",

@@ -67,18 +67,62 @@ class Lifetimes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tag:
+    """A tag of the source; ``commit`` is None if only the complete tree can tell it."""
+
+    name: str
+    commit: str | None
+
+    @property
+    def version(self) -> Version:
+        """Return the tag as a version, which sorts like Kubernetes versions."""
+        return Version(self.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundled:
+    """The source in an unpacked bundle: a git store with the objects of the tags, or an archive.
+
+    ``sha256`` is that of the bundle.
+    """
+
+    sha256: str
+    tags: tuple[Tag, ...]
+    store: Path | None
+    archive: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceRequest:
-    """Where the Kubernetes source is, and what it must contain."""
+    """Where the Kubernetes source is, and what it must contain.
+
+    With ``bundled``, it is read from there, and ``address`` is where the bundle has it from.
+    """
 
     address: str
     commit: str | None
     sha256: str | None
     verify_against: str | None
+    bundled: Bundled | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A version of a source.
+
+    ``version`` is as the user typed it (``v1.23.0``, ``1.23``); the source stage finds its tag.
+    """
+
+    version: str
+    source: SourceRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoRequest:
-    """Which Go to build with, and where to get it; ``version`` overrides the pin of the tree."""
+    """Which Go to build with, and where to get it; ``version`` overrides the pin of the tree.
+
+    With ``archives``, by Go version, nothing is downloaded and no other Go is looked for.
+    """
 
     builder: BuilderChoice
     image: str | None
@@ -87,6 +131,7 @@ class GoRequest:
     root: Path | None
     site: str
     lock: Path
+    archives: Mapping[str, Path] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,17 +145,14 @@ class OutputRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BuildRequest:
+class BuildRequest(Wanted):
     """Everything that the user requested, with every default filled in.
 
-    ``version`` is as the user typed it (``v1.23.0``, ``1.23``); the source stage finds its tag.
     ``build_date`` is UTC in whole seconds; None is the time at which the compile begins.
     """
 
-    version: str
     lifetimes: Lifetimes
     arches: tuple[str, ...]
-    source: SourceRequest
     go: GoRequest
     output: OutputRequest
     build_date: datetime | None
@@ -124,6 +166,24 @@ class BuildRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BundleRequest:
+    """What a bundle is asked to have, all versions of one source.
+
+    ``arches`` are those of the machines that will build from it; a ``go_root`` is for this machine.
+    ``created`` is the time that is recorded; None is now.
+    """
+
+    wanted: tuple[Wanted, ...]
+    arches: tuple[str, ...]
+    go_version: str | None
+    go_root: Path | None
+    go_site: str
+    output: Path
+    force: bool
+    created: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stamp:
     """What a build writes into the binary besides the tag and the commit.
 
@@ -132,19 +192,6 @@ class Stamp:
 
     build_date: datetime
     tree_state: TreeState
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tag:
-    """A tag of the source; ``commit`` is None if only the complete tree can tell it."""
-
-    name: str
-    commit: str | None
-
-    @property
-    def version(self) -> Version:
-        """Return the tag as a version, which sorts like Kubernetes versions."""
-        return Version(self.name)
 
 
 # How kbuild knows that a tree belongs to its commit. git-object: every object has the id by which
@@ -166,7 +213,8 @@ class SourceTree:
 
     ``path`` holds the files that kbuild reads and patches. ``files`` holds all files that the
     compiler reads; a file in ``path`` replaces the one in ``files``. ``sha256`` is the checksum of
-    an archive, and ``sha256_demanded`` is True if the user required it.
+    an archive, and ``sha256_demanded`` is True if the user required it. ``bundle`` is the sha256 of
+    the bundle that it was read from.
     """
 
     path: Path
@@ -176,6 +224,7 @@ class SourceTree:
     commit_proof: CommitProof = "archive-claim"
     sha256: str | None = None
     sha256_demanded: bool = False
+    bundle: str | None = None
     files: Mapping[str, SourceFile] = field(default_factory=dict, repr=False)
 
     @property

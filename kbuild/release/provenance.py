@@ -150,6 +150,8 @@ def _source(source: SourceTree) -> Document:
     if source.sha256 is not None:
         digest["sha256"] = source.sha256
         annotations["sha256Demanded"] = source.sha256_demanded
+    if source.bundle is not None:
+        annotations["bundle"] = source.bundle
     origin = recorded(source.origin)
     if is_local(origin):  # nobody else can resolve it
         annotations["origin"] = origin

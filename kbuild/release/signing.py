@@ -303,12 +303,16 @@ def _trust(config: Path | None) -> Any:  # noqa: ANN401  # of a package that may
         reason = f"the trust configuration {config} cannot be read"
         return ClientTrustConfig.from_json(read_file(config, MAX_DOCUMENT).decode())
     except Exception as error:  # sigstore's own have no common base
-        raise KeylessFailed(reason=reason, details=_words(error)) from error
+        cause = network.why(error, "")  # sigstore only says what it could not do
+        details = ": ".join(filter(None, (_words(error), cause)))
+        raise KeylessFailed(reason=reason, details=details) from error
 
 
 def _words(error: Exception) -> str:
     """Return an error of sigstore in one line."""
     text = reason_of(error) if isinstance(error, OSError | UnicodeError) else str(error)
+    if "ConnectionPool(" in text:  # the words of urllib3
+        text = network.why(error)
     return " ".join(text.split())[:_LONGEST_WORDS] or type(error).__name__
 
 

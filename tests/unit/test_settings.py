@@ -1,4 +1,5 @@
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -416,3 +417,17 @@ def test_the_names_are_flags() -> None:
 def test_architectures_have_the_names_of_uname_too() -> None:
     given = flags(arch=["x86_64,arm64", "aarch64"])
     assert read_settings(Settings, given, {}, None).arch == ("amd64", "arm64")
+
+
+def test_the_settings_of_the_page_on_mirrors_are_settings(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs/mirrors.md"
+    examples = re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL)
+    assert len(examples) == 2
+    for text in examples:
+        file = tmp_path / "kbuild.toml"
+        file.write_text(text)
+        settings = read_settings(Settings, {}, {}, file)
+        addresses = {"source", "go_site", "golang_repository", "release_site"}
+        assert settings.given.keys() == addresses
+        for name in addresses:
+            assert getattr(settings, name) != getattr(Settings(), name)

@@ -93,6 +93,9 @@ def choose_builder(request: GoRequest, progress: Progress) -> Builder:
 def _builder(request: GoRequest, progress: Progress) -> Builder:
     if request.builder != "auto":
         return request.builder
+    if request.archives is not None:
+        progress.say("builder: local, because the bundle has Go for it")
+        return "local"
     if request.root is not None:
         progress.say("builder: local, because --go-root was given")
         return "local"

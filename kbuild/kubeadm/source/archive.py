@@ -81,15 +81,22 @@ def is_archive(source: str) -> bool:
     return not is_folder and (is_there or (source.endswith(ENDINGS) and ":" not in source))
 
 
-def obtain(source: str, demanded: str | None, workspace: Workspace, progress: Progress) -> Archive:
+def obtain(
+    source: str,
+    demanded: str | None,
+    workspace: Workspace,
+    progress: Progress,
+    stored: Path | None = None,
+) -> Archive:
     """Download an archive if it is an address, and decompress it; once in each run.
 
-    ``demanded`` is the required sha256, if any. Raises SourceUnreachable,
+    ``demanded`` is the required sha256, if any. ``stored`` is the archive, if it is here already.
+    Raises SourceUnreachable,
     SourceChecksumMismatch or BrokenArchive.
     """
     tar, written = workspace.work / "archive.tar", workspace.work / "archive.sha256"
     if not written.exists():
-        with _opened(source, workspace, progress) as file, _reading(source):
+        with _opened(source, stored, workspace, progress) as file, _reading(source):
             written.write_text(_decompress(file, tar))
     actual = written.read_text()
     if demanded not in (None, actual):
@@ -123,10 +130,11 @@ def unpack(archive: Archive, target: Path, *, demanded: bool, progress: Progress
 
 
 @contextlib.contextmanager
-def _opened(source: str, workspace: Workspace, progress: Progress) -> Iterator[BinaryIO]:
-    path = Path(source)
-    if "://" in source:
-        path = workspace.work / "source-archive"
+def _opened(
+    source: str, stored: Path | None, workspace: Workspace, progress: Progress
+) -> Iterator[BinaryIO]:
+    path = stored or kept_at(source, workspace)
+    if stored is None and "://" in source:
         try:
             network.download(source, path, "download", progress)
         except network.DownloadFailed as error:
@@ -137,6 +145,11 @@ def _opened(source: str, workspace: Workspace, progress: Progress) -> Iterator[B
         raise SourceUnreachable(source=source, details=str(error.strerror)) from error
     with file:
         yield file
+
+
+def kept_at(source: str, workspace: Workspace) -> Path:
+    """Return where an archive is that this run has obtained."""
+    return workspace.work / "source-archive" if "://" in source else Path(source)
 
 
 class _Digested:

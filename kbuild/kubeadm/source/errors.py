@@ -14,6 +14,29 @@ class BadVersion(UsageError):
     )
 
 
+class NotInBundle(SourceError):
+    """The bundle has another version than the requested one."""
+
+    source: str
+    version: str
+    tags: str
+
+    what = "the bundle of {source} has {tags}, not {version} as requested"
+    todo = (
+        "make a bundle of {version} on a machine with a network: kbuild bundle --version {version}"
+    )
+
+
+class IncompleteBundle(SourceError):
+    """The bundle lacks objects of its own commit."""
+
+    source: str
+    tag: str
+
+    what = "the bundle of {source} lacks files of {tag}"
+    todo = "make it again with kbuild bundle, or copy it again"
+
+
 class TagNotFound(SourceError):
     """The source answers but has no such tag."""
 

@@ -1,13 +1,20 @@
 """From a version and a source to a Kubernetes tree with tag and commit."""
 
+from dataclasses import replace
+
 from kbuild.base.addresses import shown
 from kbuild.base.errors import BadSetting
 from kbuild.base.progress import Progress
 from kbuild.base.workspace import Workspace
-from kbuild.kubeadm.model import BuildRequest, SourceTree, Tag
+from kbuild.kubeadm.model import Bundled, SourceRequest, SourceTree, Tag, Wanted
 from kbuild.kubeadm.source import archive, tags
 from kbuild.kubeadm.source.compare import compare, demand_git
-from kbuild.kubeadm.source.errors import BrokenArchive, CommitMismatch, WrongArchiveVersion
+from kbuild.kubeadm.source.errors import (
+    BrokenArchive,
+    CommitMismatch,
+    NotInBundle,
+    WrongArchiveVersion,
+)
 from kbuild.kubeadm.source.store import fetch_tag
 from kbuild.kubeadm.source.versions import full_tag, missing, newest_of, stands_for
 
@@ -22,17 +29,18 @@ def list_tags(source: str, workspace: Workspace, progress: Progress) -> tuple[Ta
     return tags.list_tags(source, progress)
 
 
-def resolve(request: BuildRequest, workspace: Workspace, progress: Progress) -> Tag:
+def resolve(request: Wanted, workspace: Workspace, progress: Progress) -> Tag:
     """Return the tag of the requested version, with its commit.
 
-    Raises BadVersion, UnsupportedVersion, TagNotFound, CommitMismatch, WrongArchiveVersion and
-    the errors of reaching the source.
+    Raises BadVersion, UnsupportedVersion, TagNotFound, NotInBundle, CommitMismatch,
+    WrongArchiveVersion and the errors of reaching the source.
     """
-    source, wanted = request.source, full_tag(request.version)
+    source = request.source
+    full_tag(request.version)  # a version that cannot be is told before anything is asked
     if source.verify_against is not None:
         demand_git(source.verify_against)
-    if archive.is_archive(source.address):
-        tag = archive.identify(archive.obtain(source.address, source.sha256, workspace, progress))
+    if is_archive(source):
+        tag = archive.identify(_archive(source, workspace, progress))
         if not stands_for(request.version, tag):
             raise WrongArchiveVersion(
                 source=shown(source.address), actual=tag.name, version=request.version
@@ -49,36 +57,69 @@ def resolve(request: BuildRequest, workspace: Workspace, progress: Progress) -> 
             reason="the source is not an archive",
             hint="require the commit of a git tag with --commit",
         )
-    elif wanted is None:
-        known = tags.list_tags(source.address, progress)
-        tag = newest_of(request.version, known, shown(source.address))
+    elif source.bundled is not None:
+        tag = _bundled_tag(request, source.bundled)
     else:
-        found = tags.find_tag(source.address, wanted, progress)
-        if found is None:
-            known = tags.list_tags(source.address, progress)
-            raise missing(wanted, known, shown(source.address))
-        tag = found
+        tag = _git_tag(request, progress)
     if source.commit and not str(tag.commit).startswith(source.commit):
         raise CommitMismatch(tag=tag.name, actual=tag.commit or "unknown", expected=source.commit)
     return tag
 
 
-def fetch(request: BuildRequest, tag: Tag, workspace: Workspace, progress: Progress) -> SourceTree:
+def is_archive(source: SourceRequest) -> bool:
+    """Return whether a source is an archive, here or in a bundle."""
+    if source.bundled is not None:
+        return source.bundled.archive is not None
+    return archive.is_archive(source.address)
+
+
+def _archive(source: SourceRequest, workspace: Workspace, progress: Progress) -> archive.Archive:
+    stored = source.bundled.archive if source.bundled is not None else None
+    return archive.obtain(source.address, source.sha256, workspace, progress, stored)
+
+
+def _git_tag(request: Wanted, progress: Progress) -> Tag:
+    address, wanted = request.source.address, full_tag(request.version)
+    if wanted is None:
+        known = tags.list_tags(address, progress)
+        return newest_of(request.version, known, shown(address))
+    found = tags.find_tag(address, wanted, progress)
+    if found is None:
+        raise missing(wanted, tags.list_tags(address, progress), shown(address))
+    return found
+
+
+def _bundled_tag(request: Wanted, bundled: Bundled) -> Tag:
+    found = [tag for tag in bundled.tags if stands_for(request.version, tag)]
+    if not found:
+        raise NotInBundle(
+            source=shown(request.source.address),
+            version=request.version,
+            tags=", ".join(tag.name for tag in bundled.tags),
+        )
+    is_full = full_tag(request.version) is not None
+    return found[0] if is_full else newest_of(request.version, found, request.source.address)
+
+
+def fetch(request: Wanted, tag: Tag, workspace: Workspace, progress: Progress) -> SourceTree:
     """Fetch the tree of a tag, and write the files that kbuild reads to the work directory.
 
     Raises a SourceError.
     """
     source, target = request.source, workspace.work / "tree"
-    if archive.is_archive(source.address):
+    if is_archive(source):
         demanded = source.sha256
-        found = archive.obtain(source.address, demanded, workspace, progress)
+        found = _archive(source, workspace, progress)
         tree = archive.unpack(found, target, demanded=demanded is not None, progress=progress)
         if (tree.tag, tree.commit) != (tag.name, tag.commit):
             # Only the first of the two was compared with the request.
             reason = f"it names itself {tag.name} ({tag.commit}) and {tree.tag} ({tree.commit})"
             raise BrokenArchive(source=tree.origin, reason=reason)
     else:
-        tree = fetch_tag(source.address, tag, target, workspace, progress)
+        whole = source.bundled.store if source.bundled is not None else None
+        tree = fetch_tag(source.address, tag, target, workspace, progress, whole)
+    if source.bundled is not None:
+        tree = replace(tree, bundle=source.bundled.sha256)
     if source.verify_against is not None:
         return compare(tree, source.verify_against, workspace, progress)
     return tree

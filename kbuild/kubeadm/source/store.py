@@ -14,13 +14,14 @@ kbuild does: from the commit down to each file, every object must have the id by
 above refers to it. A damaged store is fetched again.
 """
 
+import contextlib
 import hashlib
 import io
 import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -33,14 +34,19 @@ from kbuild.base.progress import Progress
 from kbuild.base.workspace import Workspace, key, shared
 from kbuild.kubeadm.model import SourceFile, SourceTree, Tag
 from kbuild.kubeadm.source import closure
+from kbuild.kubeadm.source.errors import IncompleteBundle
 from kbuild.kubeadm.source.tree import write_tree
 
 _ROOM = 16 << 20  # bytes; with less, there may have been no room for a file
 _PARTIAL = ("remote.kbuild.promisor=true", "remote.kbuild.partialCloneFilter=blob:none")
+# Without the user's template: its attributes would change the tree.
+_INIT = ("init", "--quiet", "--bare", "--template=", "--object-format=sha1", "--")
 _FOLDER, _SUBMODULE, _OID_BYTES = 0o40000, 0o160000, 20
 _MOST = 1_000_000  # entries of a tree; v1.20.2 has 22,700
 _MOST_FOLDERS = 1 << 20  # bytes of the names of a closure's directories; v1.20.2 has 30,000
 _REFUSAL = "unadvertised object"
+# Without deltas and other threads, the same objects make the same pack.
+_REPEATABLE = ("core.compression=6", "pack.compression=6", "pack.threads=1", "pack.window=0")
 
 
 class Entry(NamedTuple):
@@ -61,22 +67,63 @@ def object_id(content: bytes, kind: str = "blob") -> str:
 
 
 def fetch_tag(
-    source: str, tag: Tag, target: Path, workspace: Workspace, progress: Progress
+    source: str,
+    tag: Tag,
+    target: Path,
+    workspace: Workspace,
+    progress: Progress,
+    whole: Path | None = None,
 ) -> SourceTree:
     """Return the files of kubeadm's closure; those that kbuild reads are written to ``target``.
 
-    Raises SourceUnreachable, BrokenSource, NotKubernetes or DiskFull.
+    ``whole`` is a store of this run that has all of them. Raises SourceUnreachable, BrokenSource,
+    NotKubernetes, IncompleteBundle or DiskFull.
     """
-    path = workspace.cache / "git" / f"{key(address(source))}.git"
-    store = _Store(path.absolute(), source, tag, progress)
-    with shared(workspace, f"git-{path.stem}"):
+    path = whole or _path(source, workspace)
+    store = _Store(path.absolute(), source, tag, progress, is_whole=whole is not None)
+    with contextlib.nullcontext() if whole else shared(workspace, f"git-{path.stem}"):
         files = store.obtain(store.files)
     if not store.has_fetched:
-        progress.say(f"{tag.name} is in the cache already")
+        progress.say(f"{tag.name} is in the {'bundle' if whole else 'cache already'}")
     try:
         return write_tree(files, tag, target, shown(source), "git-object")
     except ValueError as error:
         raise BrokenSource(tag=tag.name, source=shown(source), details=str(error)) from error
+
+
+def pack_tags(
+    source: str, tags: Sequence[Tag], target: Path, workspace: Workspace, progress: Progress
+) -> None:
+    """Write a git pack with the objects that builds of these tags read, and no others.
+
+    The same tags make the same bytes, with the same git. Raises as ``fetch_tag`` does.
+    """
+    path = _path(source, workspace).absolute()
+    read: set[str] = set()
+    with shared(workspace, f"git-{path.stem}"):
+        for tag in tags:
+            store = _Store(path, source, tag, progress)
+            store.obtain(store.files)
+            # Once more, without a guess which files are needed: it is another one in each cache.
+            whole = _Store(path, source, tag, progress, is_whole=True)
+            whole.files()
+            read |= whole.read_ids
+        settings = [word for setting in _REPEATABLE for word in ("-c", setting)]
+        words = ["--git-dir", str(path), *settings, "pack-objects", "--no-reuse-object", "--stdout"]
+        what = ", ".join(tag.name for tag in tags)
+        target.write_bytes(run([*words, "-q"], source, what, "\n".join(sorted(read))))
+
+
+def unpack_tags(pack: Path, store: Path, source: str) -> None:
+    """Make a store of a pack, which is moved into it; raises BrokenSource or DiskFull."""
+    run([*_INIT, str(store)], source, "the bundle")
+    packed = pack.rename(store / "objects/pack/pack-bundle.pack")
+    words = ["--git-dir", str(store), "index-pack", "--threads=1", str(packed)]
+    run(words, source, "the bundle", is_limited=True)
+
+
+def _path(source: str, workspace: Workspace) -> Path:
+    return workspace.cache / "git" / f"{key(address(source))}.git"
 
 
 def read_commit(
@@ -86,7 +133,7 @@ def read_commit(
 
     Raises SourceUnreachable, BrokenSource or DiskFull.
     """
-    path = workspace.cache / "git" / f"{key(address(source))}.git"
+    path = _path(source, workspace)
     store = _Store(path.absolute(), source, tag, progress)
 
     def read() -> tuple[Mapping[str, Entry], Mapping[str, bytes]]:
@@ -105,7 +152,9 @@ class _Store:
     source: str
     tag: Tag
     progress: Progress
+    is_whole: bool = False
     has_fetched: bool = False
+    read_ids: set[str] = field(default_factory=set)
 
     def obtain(self, get: Callable[[], _Got]) -> _Got:
         """Return what ``get`` reads from the store, after fetching the trees of the tag.
@@ -159,13 +208,13 @@ class _Store:
         return {n: SourceFile(modes[n], content) for n, content in found.contents.items()}
 
     def _make(self) -> None:
-        # Without the user's template: its attributes would change the tree.
-        words = ["init", "--quiet", "--bare", "--template=", "--object-format=sha1", "--"]
         remove(self.path)
         with make_then_move(self.path) as made:
-            run([*words, str(made)], self.source, self.tag.name)
+            run([*_INIT, str(made)], self.source, self.tag.name)
 
     def _fetch(self, option: str, *refs: str, settings: Sequence[str] = (), text: str = "") -> None:
+        if self.is_whole:
+            raise IncompleteBundle(source=shown(self.source), tag=self.tag.name)
         all_settings = (f"remote.kbuild.url={address(self.source)}", *settings)
         words = [
             *("--git-dir", str(self.path)),
@@ -235,6 +284,7 @@ class _Store:
             header = answer.readline().split()
             if len(header) == 3:  # noqa: PLR2004  # oid, type, size; else oid, "missing"
                 contents[name] = answer.read(int(header[2]))
+                self.read_ids.add(oid)
                 answer.read(1)
                 if object_id(contents[name], kind) != oid:
                     raise self._broken(name or kind, f"is not the {kind} {oid}")
@@ -249,7 +299,12 @@ class _Store:
         return True
 
     def _likely(self) -> set[str]:
-        """Return the directories of this minor version's last closure, or the shipped list."""
+        """Return the directories of this minor version's last closure, or the shipped list.
+
+        A store that is whole has only what is needed, so there is no guess.
+        """
+        if self.is_whole:
+            return set()
         try:
             content = read_file(self._closure_file(), _MOST_FOLDERS)
         except OSError:

@@ -7,6 +7,7 @@ import posixpath
 import shutil
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
@@ -35,11 +36,16 @@ _LIMITS = Limits(processes=256, memory=512 * _MIB, disk=16 * _MIB, printed=_MIB,
 def find_go(go_version: str, request: GoRequest, workspace: Workspace, progress: Progress) -> Path:
     """Return a GOROOT of exactly this version.
 
-    It is the first of: ``--go-root``, ``go`` on PATH, an earlier download, a new download. Raises
-    WrongGo, GoNotFound, GoDownloadFailed or GoChecksumMismatch.
+    It is the first of: ``--go-root``, ``go`` on PATH, an earlier download, a new download. With
+    ``archives``, only these take the place of a download. Raises WrongGo, GoNotFound,
+    GoDownloadFailed or GoChecksumMismatch.
     """
     if request.root is not None:
         return _demanded(go_version, request.root, workspace.work)
+    if request.archives is not None:
+        if go_version not in request.archives:
+            raise _unusable(go_version, "the bundle has none")
+        return _downloaded(go_version, request.archives[go_version], workspace, progress)
     if (found := _on_path(go_version, workspace.work, progress)) is not None:
         return found
     return _downloaded(go_version, request.site, workspace, progress)
@@ -83,15 +89,19 @@ def digest_of(go_root: Path) -> str:
     name, and the sha256 of its content or the target of a link. A NUL ends each field, because no
     name contains one. Each process reads a GOROOT once. Raises OSError.
     """
-    records = []
+    records = [_record(name, path) for name, path in _entries(go_root)]
+    return hashlib.sha256(b"".join(sorted(records))).hexdigest()
+
+
+def _entries(go_root: Path) -> Iterator[tuple[str, Path]]:
+    """Yield name and path of all but the directories that a build sees in a GOROOT."""
     for name, path in sandbox.shown_entries(go_root):
         if not path.is_dir():
-            records.append(_record(name, path))
+            yield name, path
         for folder, folders, names in os.walk(path):
             below = Path(name, Path(folder).relative_to(path))
             links = [each for each in folders if Path(folder, each).is_symlink()]
-            records += [_record(str(below / each), Path(folder, each)) for each in names + links]
-    return hashlib.sha256(b"".join(sorted(records))).hexdigest()
+            yield from ((str(below / each), Path(folder, each)) for each in names + links)
 
 
 def _record(name: str, path: Path) -> bytes:
@@ -135,11 +145,67 @@ def _on_path(go_version: str, scratch: Path, progress: Progress) -> Path | None:
     return None
 
 
-def _downloaded(go_version: str, site: str, workspace: Workspace, progress: Progress) -> Path:
+def archive_for(
+    go_version: str, arch: str, site: str, workspace: Workspace, progress: Progress
+) -> tuple[Path, str]:
+    """Return the archive of a Go version for machines of an architecture, and its address.
+
+    It is in the cache, or is downloaded to the work directory. Raises GoNotFound, GoDownloadFailed
+    or GoChecksumMismatch.
+    """
+    name, expected = shipped_sum(go_version, arch)
+    kept, url = workspace.cache / "go" / f"go{go_version}" / name, _url(site, name)
+    if _has_sum(kept, expected):
+        return kept, url
+    _download(url, workspace.work / name, expected, progress)
+    return workspace.work / name, url
+
+
+def pack_root(go_version: str, go_root: Path, target: Path, workspace: Workspace) -> str:
+    """Write a tar of a GOROOT as a build sees it, and return the digest of that.
+
+    The same GOROOT makes the same bytes. Raises WrongGo or GoNotFound.
+    """
+    go_root = _demanded(go_version, go_root, workspace.work)
+    with tarfile.open(target, "w", format=tarfile.GNU_FORMAT) as tar:
+        for name, path in sorted(_entries(go_root)):
+            member = tarfile.TarInfo(name)
+            if path.is_symlink():
+                member.type, member.linkname = tarfile.SYMTYPE, str(path.readlink())
+                tar.addfile(member)
+            elif path.is_file():
+                status = path.stat()
+                member.size, member.mode = (
+                    status.st_size,
+                    0o755 if status.st_mode & 0o100 else 0o644,
+                )
+                with path.open("rb") as file:
+                    tar.addfile(member, file)
+    return digest_of(go_root)
+
+
+def unpack_root(archive: Path, target: Path) -> str:
+    """Unpack a GOROOT that ``pack_root`` has written, and return its digest.
+
+    Raises UnsafeMember, OSError or the errors of tarfile.
+    """
+    with tarfile.open(archive, "r:") as tar:
+        unpack_all(tar, target)
+    return digest_of(target)
+
+
+def _url(site: str, name: str) -> str:
+    return f"{site.rstrip('/')}/{name}"
+
+
+def _downloaded(
+    go_version: str, origin: str | Path, workspace: Workspace, progress: Progress
+) -> Path:
     """Return the GOROOT of a download: go/go<version>/ in the cache holds the archive and ``root``.
 
-    On each use, every file of ``root`` is compared with the archive, and the archive with the
-    sha256 that ships with kbuild. What is damaged is made again.
+    ``origin`` is the site, or the archive if it is here already. On each use, every file of
+    ``root`` is compared with the archive, and the archive with the sha256 that ships with kbuild.
+    What is damaged is made again.
     """
     name, expected = shipped_sum(go_version)
     folder = workspace.cache / "go" / f"go{go_version}"
@@ -149,9 +215,12 @@ def _downloaded(go_version: str, site: str, workspace: Workspace, progress: Prog
             progress.say(f"the archive of Go {go_version} in the cache is damaged, downloading it")
             remove(folder)
         if not folder.exists():
-            url = f"{site.rstrip('/')}/{name}"
             with make_then_move(folder) as made:
-                _download(url, made / name, expected, progress)
+                if isinstance(origin, Path):
+                    shutil.copyfile(origin, made / name)
+                    _demand_sum(str(origin), made / name, expected)
+                else:
+                    _download(_url(origin, name), made / name, expected, progress)
                 _unpack(made / name, made / "root")
                 _demanded(go_version, made / "root", workspace.work)
         elif (damage := _damage(archive, go_root)) is not None:
@@ -173,6 +242,10 @@ def _download(url: str, archive: Path, expected: str, progress: Progress) -> Non
         network.download(url, archive, "download Go", progress)
     except network.DownloadFailed as error:
         raise GoDownloadFailed(url=url, reason=str(error)) from error
+    _demand_sum(url, archive, expected)
+
+
+def _demand_sum(url: str, archive: Path, expected: str) -> None:
     actual = sha256(archive)
     if actual != expected:
         raise GoChecksumMismatch(url=url, actual=actual, expected=expected)
@@ -221,15 +294,16 @@ def _is_as_packed(path: Path, member: tarfile.TarInfo, tar: tarfile.TarFile) -> 
     )
 
 
-def shipped_sum(go_version: str) -> tuple[str, str]:
-    """Return name and sha256 of the archive of a Go version for this machine.
+def shipped_sum(go_version: str, for_arch: str | None = None) -> tuple[str, str]:
+    """Return name and sha256 of the archive of a Go version for an architecture, or this machine's.
 
     Raises GoNotFound when kbuild ships none.
     """
     text = resources.files("kbuild.kubeadm.toolchain").joinpath("go-archives.tsv").read_text()
     rows = (line.split("\t") for line in text.splitlines() if not line.startswith("#"))
+    wanted = for_arch or host_arch()
     for version, arch, name, digest, *_ in rows:
-        if (version, arch) == (go_version, host_arch()):
+        if (version, arch) == (go_version, wanted):
             return name, digest
     reason = "kbuild ships no sha256 to check a download with"
-    raise GoNotFound(go_version=go_version, arch=host_arch(), reason=reason)
+    raise GoNotFound(go_version=go_version, arch=wanted, reason=reason)

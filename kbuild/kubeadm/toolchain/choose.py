@@ -21,9 +21,7 @@ def choose_go(
 
     Raises a ToolchainError, or BadSetting for an invalid --go-version.
     """
-    override = parse_go_version(request.version) if request.version is not None else None
-    pin = _pin(tree, override)
-    go_version = override or pin.version
+    pin, go_version = wanted_go(tree, request.version)
     toolchain = Toolchain(
         builder=builder,
         pin=pin,
@@ -40,6 +38,16 @@ def choose_go(
     else:
         progress.say(f"Go {go_version}, pinned in {', '.join(pin.files)}")
     return toolchain
+
+
+def wanted_go(tree: SourceTree, version: str | None) -> tuple[GoPin, str]:
+    """Return the pin of a tree, and the Go version to build with: ``version``, or the pin's.
+
+    Raises PinNotFound, PinsDisagree or BadSetting.
+    """
+    override = parse_go_version(version) if version is not None else None
+    pin = _pin(tree, override)
+    return pin, override or pin.version
 
 
 def _pin(tree: SourceTree, override: str | None) -> GoPin:

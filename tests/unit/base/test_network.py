@@ -31,6 +31,7 @@ from tests.support.hostile_servers import (
 )
 from tests.support.recorder import Recorder
 
+CLOSED = 9  # a port of loopback on which nothing listens
 OK = b"HTTP/1.1 200 OK\r\n"
 STALLED = r"it stalled: fewer than 1000 bytes a second for (0.4|1) s"
 
@@ -99,8 +100,8 @@ RUBBISH = {
     "huge": (OK + b"Content-Length: " + b"9" * 18 + b"\r\n\r\nx", "larger than 2147483648 bytes"),
     "endless number": (OK + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", "Content-Length"),
     "two lengths": (OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nx", "Content-Length"),
-    "to nowhere": (FOUND + b"Location: http://[\r\n\r\n", "Invalid"),
-    "in a circle": (FOUND + b"Location: /file\r\n\r\n", "30 redirects"),
+    "to nowhere": (FOUND + b"Location: http://[\r\n\r\n", "not valid"),
+    "in a circle": (FOUND + b"Location: /file\r\n\r\n", "more than 30 times"),
     "to a file": (FOUND + b"Location: file:///etc/passwd\r\n\r\n", "file:///etc/passwd"),
     "to ftp": (FOUND + b"Location: ftp://127.0.0.1/x\r\n\r\n", "ftp://127.0.0.1/x"),
     "to no text": (FOUND + b"Location: \xff\xfe://\r\n\r\n", ""),
@@ -128,6 +129,64 @@ def test_rubbish_is_told(name: str, tmp_path: Path, recorder: Recorder) -> None:
     with hostile_server(answer(data)) as server, pytest.raises(DownloadFailed) as caught:
         get(server, tmp_path / "file", recorder)
     assert reason in str(caught.value)
+
+
+HEAD = b"\r\nContent-Length: 0\r\n\r\n"
+REASONS = {
+    "502": (b"HTTP/1.1 502 Bad Gateway" + HEAD, "", "HTTP 502 Bad Gateway"),
+    "404": (b"HTTP/1.1 404 Not Found" + HEAD, "", "HTTP 404 Not Found"),
+    "no answer": (b"", "", "it closed the connection without an answer"),
+    "no HTTP": (b"\0\1\2\3 rubbish", "", "the server sent no valid answer"),
+    "half a body": (
+        OK + b"Content-Length: 9\r\n\r\nhalf",
+        "",
+        "it closed the connection too early",
+    ),
+    "no TLS": (b"no TLS at all", "https", "TLS failed: wrong version number"),
+    "a proxy's 502": (b"HTTP/1.1 502 No" + HEAD, "https_proxy", "the proxy: HTTP 502 No"),
+    "a proxy's 407": (b"HTTP/1.1 407 Who" + HEAD, "https_proxy", "the proxy: HTTP 407 Who"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("name", REASONS)
+def test_a_failure_is_told_in_plain_words(
+    name: str, tmp_path: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, how, reason = REASONS[name]
+    with hostile_server(answer(data)) as server, pytest.raises(DownloadFailed) as caught:
+        address = server.address.replace("http:", "https:") if how == "https" else server.address
+        if how == "https_proxy":
+            monkeypatch.setenv("HTTPS_PROXY", server.address)
+            address = "https://go.invalid"
+        download(f"{address}/file", tmp_path / "file", "download", recorder)
+    assert str(caught.value) == reason
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize(
+    ("address", "proxy", "reason"),
+    [
+        (f"http://127.0.0.1:{CLOSED}/x", "", "connection refused"),
+        (f"https://127.0.0.1:{CLOSED}/x", "", "connection refused"),
+        ("https://go.invalid/x", "", "the host name is unknown"),
+        ("https://go.invalid/x", f"http://127.0.0.1:{CLOSED}", "the proxy: connection refused"),
+        (
+            *("https://go.invalid/x", f"socks5h://127.0.0.1:{CLOSED}"),
+            "the proxy is a SOCKS proxy, for which PySocks is needed: pip install pysocks",
+        ),
+    ],
+)
+def test_a_connection_that_fails_is_told_in_plain_words(
+    address: str, proxy: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(DownloadFailed) as caught:
+        download(address, tmp_path / "file", "download", Recorder())
+    assert str(caught.value) == reason
 
 
 @pytest.mark.timeout(60)
@@ -159,7 +218,7 @@ def test_the_body_of_a_redirect_is_not_read(tmp_path: Path, recorder: Recorder) 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with (
         hostile_server(flood(b"x" * 65536, at_once=head)) as server,
-        pytest.raises(DownloadFailed, match="30 redirects"),
+        pytest.raises(DownloadFailed, match="more than 30 times"),
     ):
         get(server, tmp_path / "file", recorder)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import shutil
 import signal
@@ -7,6 +8,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,7 @@ from kbuild.kubeadm.source.errors import CommitMismatch, TagNotFound
 from kbuild.kubeadm.source.fetch import fetch, list_tags, resolve
 from kbuild.kubeadm.source.store import fetch_tag
 from tests.support import servers
+from tests.support.hostile_servers import answer, hostile_server
 from tests.support.recorder import Recorder
 from tests.support.repositories import git, make_repository
 from tests.support.trees import files_of
@@ -72,6 +76,31 @@ def test_a_tag_is_fetched_as_it_is(
     unused = ("test/", "staging/src/k8s.io/component-base/", "hack/lib/.gitattributes")
     expected = [name for name in names if not name.startswith(unused)]
     assert sorted(files_of(tree)) == sorted(expected)
+
+
+@contextlib.contextmanager
+def web_server(folder: Path, status: bytes, times: int) -> Iterator[str]:
+    """Serve a repository over HTTP, after so many answers with another status."""
+    git(folder, "update-server-info")
+    left = [status] * times
+
+    class Server(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if left:
+                self.wfile.write(b"HTTP/1.1 " + left.pop() + b"\r\nContent-Length: 0\r\n\r\n")
+            else:
+                super().do_GET()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, directory=folder / ".git"))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.mark.slow
@@ -158,6 +187,37 @@ def test_an_unreachable_source_is_tried_again_and_then_told(
         resolve(request, workspace, recorder)
     assert "Connection refused" in caught.value.details
     assert len(recorder.said) == 3
+
+
+@pytest.mark.slow
+def test_a_server_that_is_overloaded_is_asked_again(
+    repository: tuple[Path, dict[str, str]],
+    workspace: Workspace,
+    recorder: Recorder,
+    request_for: RequestFor,
+) -> None:
+    folder, commits = repository
+    with web_server(folder, b"502 Bad Gateway", 1) as address:
+        assert resolve(request_for(address), workspace, recorder).commit == commits["v1.20.2"]
+    assert recorder.said == ["network error, trying again in 0 s"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("status", ["502 Bad Gateway", "504 Gateway Time-out", "407 Who are you"])
+def test_a_proxy_that_gives_no_connection_is_no_damaged_repository(
+    status: str,
+    workspace: Workspace,
+    recorder: Recorder,
+    request_for: RequestFor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    head = f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()
+    with hostile_server(answer(head)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.address)
+        with pytest.raises(SourceUnreachable) as caught:
+            resolve(request_for("https://git.invalid/kubernetes.git"), workspace, recorder)
+    assert status[:3] in caught.value.details
+    assert len(recorder.said) == (0 if status.startswith("407") else 3)  # nobody's retry helps
 
 
 def test_what_is_no_repository_is_not_tried_again(

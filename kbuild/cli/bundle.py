@@ -1,0 +1,39 @@
+"""``kbuild bundle``: everything that builds need on a machine without a network, in one file."""
+
+import os
+
+import typer
+
+from kbuild.base.workspace import open_workspace
+from kbuild.cli.boundary import begin
+from kbuild.cli.cache import cache_within_limit
+from kbuild.cli.options import command_app, takes
+from kbuild.kubeadm.api import make_bundle
+from kbuild.settings import BundleSettings
+
+app = command_app()
+
+
+@app.command()
+@takes(BundleSettings)
+def bundle(ctx: typer.Context) -> None:
+    """Put everything that builds need without a network into one file."""
+    settings, screen = begin(ctx, BundleSettings)
+    request = settings.request(os.environ)
+    with cache_within_limit(settings, screen):
+        with open_workspace(settings.cache_dir) as workspace:
+            made = make_bundle(request, workspace, screen)
+        document = {
+            "bundle": str(made.path),
+            "sha256": made.sha256,
+            "size": made.size,
+            "source": made.document.source,
+            "tags": {tag.name: tag.commit for tag in made.document.tags},
+            "go": [{"version": go.version, "arch": go.arch} for go in made.document.go],
+        }
+        lines = [
+            *(f"{tag.name} commit {tag.commit}" for tag in made.document.tags),
+            *(f"Go {go.version} for {go.arch} from {go.origin}" for go in made.document.go),
+            f"{made.path} sha256:{made.sha256}",
+        ]
+        screen.result(document, lines)

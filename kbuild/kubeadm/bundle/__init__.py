@@ -1,0 +1,1 @@
+"""Bundles: everything that builds need on a machine without a network, in one file."""

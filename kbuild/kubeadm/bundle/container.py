@@ -1,0 +1,163 @@
+"""The file of a bundle: a tar of plain files, the first of which lists the others.
+
+It is read by hand, not by tarfile: a bundle needs neither links nor directories nor extended
+headers, so none of these is interpreted, and no name in it becomes a name on this machine.
+"""
+
+import contextlib
+import hashlib
+import re
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from kbuild.base.files import open_file, reason_of
+from kbuild.kubeadm.bundle.errors import (
+    BrokenBundle,
+    BundleChecksumMismatch,
+    BundleDamaged,
+    BundleTooLarge,
+    BundleUnreadable,
+    MemberMissing,
+    UnsafeBundle,
+)
+
+DOCUMENT = "bundle.json"
+MAX_DOCUMENT = 1 << 20  # bytes
+MAX_MEMBER = 2 << 30  # bytes; a Go archive has 150 MB
+_BLOCK = tarfile.BLOCKSIZE
+_CHUNK = 1 << 20
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,90}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """What a bundle lists of a member."""
+
+    size: int
+    sha256: str
+
+
+def is_name(text: object) -> bool:
+    """Return whether this can be the name of a member."""
+    return isinstance(text, str) and _NAME.fullmatch(text) is not None
+
+
+def write(file: BinaryIO, document: bytes, members: Mapping[str, Path]) -> None:
+    """Write a bundle: the document, then the members in order. No time and no owner is in it."""
+    _write_head(file, DOCUMENT, len(document))
+    file.write(document + _padding(len(document)))
+    for name, path in sorted(members.items()):
+        size = path.stat().st_size
+        _write_head(file, name, size)
+        with path.open("rb") as member:
+            while block := member.read(_CHUNK):
+                file.write(block)
+        file.write(_padding(size))
+    file.write(bytes(2 * _BLOCK))
+
+
+def looks_like_one(path: Path) -> bool:
+    """Return whether a file begins as a bundle does; raises OSError."""
+    with open_file(path) as file:
+        return file.read(len(DOCUMENT) + 1) == f"{DOCUMENT}\0".encode()
+
+
+class Container:
+    """A bundle that is read once, from its beginning.
+
+    Its methods raise BrokenBundle, UnsafeBundle, BundleTooLarge, BundleDamaged or MemberMissing.
+    """
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self._path, self._file = path, file
+
+    def document(self) -> bytes:
+        """Return the list of the members."""
+        head = self._next()
+        if head is None or head[0] != DOCUMENT:
+            raise BrokenBundle(path=self._path, reason=f"it does not begin with {DOCUMENT}")
+        if head[1] > MAX_DOCUMENT:
+            raise BundleTooLarge(path=self._path, member=DOCUMENT, limit=MAX_DOCUMENT)
+        return b"".join(self._content(head[1]))
+
+    def unpack(self, listed: Mapping[str, Listed], folder: Path) -> dict[str, Path]:
+        """Write each member to a file in ``folder``, whose name is a number."""
+        found: dict[str, Path] = {}
+        while (head := self._next()) is not None:
+            name, size = head
+            if name not in listed or name in found:
+                raise UnsafeBundle(path=self._path, member=name)
+            if size > MAX_MEMBER:
+                raise BundleTooLarge(path=self._path, member=name, limit=MAX_MEMBER)
+            found[name] = folder / str(len(found))
+            digest = hashlib.sha256()
+            with found[name].open("wb") as file:
+                for block in self._content(size):
+                    digest.update(block)
+                    file.write(block)
+            self._demand(name, digest.hexdigest(), listed[name].sha256)
+        if missing := sorted(listed.keys() - found.keys()):
+            raise MemberMissing(path=self._path, member=missing[0])
+        return found
+
+    def _demand(self, name: str, actual: str, expected: str) -> None:
+        if actual != expected:
+            raise BundleDamaged(path=self._path, member=name, actual=actual, expected=expected)
+
+    def _next(self) -> tuple[str, int] | None:
+        """Return name and size of the next member, None at the end."""
+        block = self._file.read(_BLOCK)
+        if block == bytes(_BLOCK):
+            return None
+        try:
+            member = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
+        except (tarfile.HeaderError, ValueError) as error:
+            raise BrokenBundle(path=self._path, reason="it ends early, or is no tar") from error
+        if member.type != tarfile.REGTYPE or not is_name(member.name):
+            raise UnsafeBundle(path=self._path, member=member.name)
+        return member.name, member.size
+
+    def _content(self, size: int) -> Iterator[bytes]:
+        left = size
+        while left:
+            block = self._read(min(left, _CHUNK))
+            left -= len(block)
+            yield block
+        self._read(len(_padding(size)))
+
+    def _read(self, size: int) -> bytes:
+        block = self._file.read(size)
+        if len(block) != size:
+            raise BrokenBundle(path=self._path, reason="it ends early")
+        return block
+
+
+@contextlib.contextmanager
+def opened(path: Path, demanded: str | None) -> Iterator[tuple[Container, str]]:
+    """Open a bundle, and give its sha256, which is the ``demanded`` one if there is one.
+
+    Raises BundleUnreadable or BundleChecksumMismatch.
+    """
+    try:
+        file = open_file(path)
+    except OSError as error:
+        raise BundleUnreadable(path=path, reason=reason_of(error)) from error
+    with file:
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+        if demanded not in (None, actual):
+            raise BundleChecksumMismatch(path=path, actual=actual, expected=str(demanded))
+        file.seek(0)
+        yield Container(path, file), actual
+
+
+def _write_head(file: BinaryIO, name: str, size: int) -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = size, 0o644
+    file.write(member.tobuf(tarfile.USTAR_FORMAT))
+
+
+def _padding(size: int) -> bytes:
+    return bytes(-size % _BLOCK)

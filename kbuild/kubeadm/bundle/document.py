@@ -1,0 +1,136 @@
+"""bundle.json: what a bundle has, and where, when and as what it was obtained."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from kbuild import __version__
+from kbuild.base.arches import ARCHES
+from kbuild.base.strictjson import load_json
+from kbuild.base.values import rfc3339
+from kbuild.kubeadm.bundle.container import Listed, is_name
+from kbuild.kubeadm.model import Tag
+from kbuild.kubeadm.source.versions import is_tag
+from kbuild.kubeadm.toolchain.pin import is_go_version
+
+KIND = "kbuild-bundle-v1"
+SOURCE = "source"
+_COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_MOST = 100  # members
+_LONGEST = 2000  # characters of an address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundledGo:
+    """A Go in a bundle: an archive of the download site, or a GOROOT with the digest of a build.
+
+    ``origin`` is its address; a GOROOT of the machine that made the bundle is ``local``.
+    """
+
+    version: str
+    arch: str
+    kind: Literal["archive", "root"]
+    origin: str
+    file: str
+    digest: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """The content of bundle.json.
+
+    ``source`` is the address without credentials; ``source_kind`` tells whether the member
+    ``source`` is a git pack or an archive. ``go_site`` is where a download would be from.
+    """
+
+    source: str
+    source_kind: Literal["git", "archive"]
+    tags: tuple[Tag, ...]
+    go_site: str
+    go: tuple[BundledGo, ...]
+    members: Mapping[str, Listed]
+
+
+def text_of(document: Document, created: datetime) -> bytes:
+    """Return the document as JSON."""
+    about = {
+        "kind": KIND,
+        "kbuild": __version__,
+        "created": rfc3339(created),
+        "source": {
+            "address": document.source,
+            "kind": document.source_kind,
+            "tags": [asdict(tag) for tag in document.tags],
+        },
+        "go_site": document.go_site,
+        "go": [asdict(go) for go in document.go],
+        "members": {name: asdict(listed) for name, listed in sorted(document.members.items())},
+    }
+    return f"{json.dumps(about, indent=2)}\n".encode()
+
+
+def parse(text: bytes) -> Document:
+    """Parse a bundle.json that is not trusted; raises one of BROKEN."""
+    found = load_json(text)
+    _demand("kind", found["kind"], found["kind"] == KIND)
+    source = found["source"]
+    _demand("kind of source", source["kind"], source["kind"] in ("git", "archive"))
+    members = {name: _listed(name, each) for name, each in found["members"].items()}
+    _demand("members", len(members), SOURCE in members and len(members) <= _MOST)
+    return Document(
+        source=_text("source", source["address"]),
+        source_kind=source["kind"],
+        tags=tuple(map(_tag, source["tags"])),
+        go_site=_text("go_site", found["go_site"]),
+        go=tuple(_go(each, members) for each in found["go"]),
+        members=members,
+    )
+
+
+def _tag(found: Mapping[str, Any]) -> Tag:
+    name, commit = _text("tag", found["name"]), _text("commit", found["commit"])
+    _demand("tag", name, is_tag(name))
+    _demand("commit", commit, _COMMIT.fullmatch(commit) is not None)
+    return Tag(name=name, commit=commit)
+
+
+def _go(found: Mapping[str, Any], members: Mapping[str, Listed]) -> BundledGo:
+    version, digest, kind = _text("Go", found["version"]), found["digest"], found["kind"]
+    _demand("Go version", version, is_go_version(version))
+    _demand("architecture of Go", found["arch"], found["arch"] in ARCHES)
+    _demand("kind of Go", kind, kind in ("archive", "root"))
+    _demand("file of Go", found["file"], found["file"] in members)
+    is_digest = isinstance(digest, str) and _SHA256.fullmatch(digest) is not None
+    _demand("digest of Go", digest, is_digest if kind == "root" else digest is None)
+    return BundledGo(
+        version=version,
+        arch=found["arch"],
+        kind=kind,
+        origin=_text("origin of Go", found["origin"]),
+        file=found["file"],
+        digest=digest,
+    )
+
+
+def _listed(name: object, found: Mapping[str, Any]) -> Listed:
+    _demand("member", name, is_name(name))
+    size, digest = found["size"], found["sha256"]
+    _demand("size", size, type(size) is int and size >= 0)
+    _demand("sha256", digest, isinstance(digest, str) and _SHA256.fullmatch(digest) is not None)
+    return Listed(size=size, sha256=digest)
+
+
+def _text(name: str, value: object) -> str:
+    is_text = isinstance(value, str) and 0 < len(value) <= _LONGEST and value.isprintable()
+    _demand(name, value, is_text)
+    return str(value)
+
+
+def _demand(name: str, value: object, right: bool) -> None:  # noqa: FBT001
+    if not right:
+        message = f"its {name} cannot be {str(value)[:80]!r}"
+        raise ValueError(message)

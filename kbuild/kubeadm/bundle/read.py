@@ -1,0 +1,104 @@
+"""Build from a bundle: what is in it takes the place of what requests name."""
+
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kbuild.base.errors import BrokenSource
+from kbuild.base.files import BROKEN, reason_of
+from kbuild.base.sandbox import host_arch
+from kbuild.base.unpack import UnsafeMember
+from kbuild.base.workspace import Workspace
+from kbuild.kubeadm.bundle.container import opened
+from kbuild.kubeadm.bundle.document import SOURCE, BundledGo, Document, parse
+from kbuild.kubeadm.bundle.errors import BrokenBundle, BundleDamaged, NoGoInBundle, UnsafeBundle
+from kbuild.kubeadm.model import BuildRequest, Bundled
+from kbuild.kubeadm.source.store import unpack_tags
+from kbuild.kubeadm.toolchain.archives import unpack_root
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Unpacked:
+    """A bundle in the work directory: its members by name, and its own sha256."""
+
+    path: Path
+    document: Document
+    members: dict[str, Path]
+    sha256: str
+
+
+def from_bundle(
+    path: Path, demanded: str | None, requests: Sequence[BuildRequest], workspace: Workspace
+) -> tuple[BuildRequest, ...]:
+    """Unpack a bundle into the work directory, and return the requests for what is in it.
+
+    ``demanded`` is the sha256 that it must have, if any. Raises BundleUnreadable, BrokenBundle,
+    UnsafeBundle, BundleTooLarge, BundleDamaged, BundleChecksumMismatch, MemberMissing or
+    NoGoInBundle.
+    """
+    unpacked = _unpack(path, demanded, workspace.work)
+    bundled = _source(unpacked, workspace.work)
+    archives, root = _go(unpacked, workspace.work)
+    document = unpacked.document
+    return tuple(
+        replace(
+            request,
+            source=replace(request.source, address=document.source, bundled=bundled),
+            go=replace(request.go, site=document.go_site, root=root, archives=archives),
+        )
+        for request in requests
+    )
+
+
+def _unpack(path: Path, demanded: str | None, work: Path) -> _Unpacked:
+    folder = work / "bundle"
+    folder.mkdir()
+    with opened(path, demanded) as (container, actual):
+        try:
+            document = parse(container.document())
+        except BROKEN as error:
+            raise BrokenBundle(path=path, reason=reason_of(error)) from error
+        members = container.unpack(document.members, folder)
+    return _Unpacked(path=path, document=document, members=members, sha256=actual)
+
+
+def _source(unpacked: _Unpacked, work: Path) -> Bundled:
+    document, store, archive = unpacked.document, None, None
+    if document.source_kind == "archive":
+        archive = unpacked.members[SOURCE]
+    else:
+        store = work / "bundle.git"
+        try:
+            unpack_tags(unpacked.members[SOURCE], store, document.source)
+        except BrokenSource as error:
+            reason = "its source is no git pack"
+            raise BrokenBundle(path=unpacked.path, reason=reason, details=error.details) from error
+    return Bundled(sha256=unpacked.sha256, tags=document.tags, store=store, archive=archive)
+
+
+def _go(unpacked: _Unpacked, work: Path) -> tuple[dict[str, Path], Path | None]:
+    """Return the archives for this machine by Go version, and the GOROOT if there is one."""
+    every = unpacked.document.go
+    mine = [go for go in every if go.arch == host_arch()]
+    if not mine:
+        known = ", ".join(sorted({go.arch for go in every})) or "none"
+        raise NoGoInBundle(path=unpacked.path, arch=host_arch(), known=known)
+    roots = [go for go in mine if go.kind == "root"]
+    archives = {go.version: unpacked.members[go.file] for go in mine if go.kind == "archive"}
+    return archives, _root(unpacked, roots[0], work / "bundle-go") if roots else None
+
+
+def _root(unpacked: _Unpacked, go: BundledGo, target: Path) -> Path:
+    try:
+        actual = unpack_root(unpacked.members[go.file], target)
+    except UnsafeMember as error:
+        raise UnsafeBundle(path=unpacked.path, member=f"{go.file}: {error}") from error
+    except (tarfile.TarError, OSError, *BROKEN) as error:
+        reason = f"{go.file} is no GOROOT: {reason_of(error)}"
+        raise BrokenBundle(path=unpacked.path, reason=reason) from error
+    if actual != go.digest:
+        raise BundleDamaged(
+            path=unpacked.path, member=go.file, actual=actual, expected=str(go.digest)
+        )
+    return target

@@ -1,0 +1,174 @@
+"""Make a bundle: fetch what builds need, and write it to one file that appears whole."""
+
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from kbuild.base.addresses import recorded, shown
+from kbuild.base.disk import beside, disk_errors, resolved
+from kbuild.base.errors import OutputExists, OutputNotReplaceable
+from kbuild.base.files import reason_of, sha256
+from kbuild.base.progress import Progress
+from kbuild.base.sandbox import host_arch
+from kbuild.base.workspace import Workspace
+from kbuild.kubeadm.bundle import container
+from kbuild.kubeadm.bundle.container import Listed
+from kbuild.kubeadm.bundle.document import SOURCE, BundledGo, Document, text_of
+from kbuild.kubeadm.model import BundleRequest, SourceTree, Tag
+from kbuild.kubeadm.source import archive
+from kbuild.kubeadm.source.fetch import fetch, is_archive, resolve
+from kbuild.kubeadm.source.store import pack_tags
+from kbuild.kubeadm.toolchain.archives import archive_for, pack_root
+from kbuild.kubeadm.toolchain.choose import wanted_go
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A bundle that was written."""
+
+    path: Path
+    sha256: str
+    size: int
+    document: Document
+
+
+def make_bundle(request: BundleRequest, workspace: Workspace, progress: Progress) -> Made:
+    """Fetch everything that builds of the wanted versions need, and write the bundle.
+
+    Raises OutputExists, OutputNotReplaceable, NotWritable, DiskFull, and the errors of a source and
+    of a toolchain.
+    """
+    _demand_free(request.output, force=request.force)
+    progress.stage("source")
+    trees, members = _trees(request, workspace, progress), dict[str, Path]()
+    tags = tuple(Tag(name=tree.tag, commit=tree.commit) for tree in trees)
+    source = request.wanted[0].source
+    if is_archive(source):
+        members[SOURCE] = archive.kept_at(source.address, _part(workspace, 0))
+    else:
+        members[SOURCE] = workspace.work / "source.pack"
+        pack_tags(source.address, tags, members[SOURCE], workspace, progress)
+    progress.stage("toolchain")
+    go = tuple(_go(trees, request, members, workspace, progress))
+    listed = {
+        name: Listed(size=path.stat().st_size, sha256=sha256(path))
+        for name, path in members.items()
+    }
+    document = Document(
+        source=recorded(source.address),
+        source_kind="archive" if is_archive(source) else "git",
+        tags=tags,
+        go_site=shown(request.go_site),
+        go=go,
+        members=listed,
+    )
+    text = text_of(document, request.created or datetime.now(UTC))
+    progress.stage("bundle")
+    with _new_file(request.output, force=request.force) as file:
+        container.write(file, text, members)
+    path = request.output
+    return Made(path=path, sha256=sha256(path), size=path.stat().st_size, document=document)
+
+
+def _part(workspace: Workspace, number: int) -> Workspace:
+    return Workspace(
+        cache=workspace.cache, work=workspace.work / str(number), run_id=workspace.run_id
+    )
+
+
+def _trees(request: BundleRequest, workspace: Workspace, progress: Progress) -> list[SourceTree]:
+    trees: dict[str, SourceTree] = {}
+    for number, wanted in enumerate(request.wanted):
+        part = workspace.part(str(number))
+        tag = resolve(wanted, part, progress)
+        if tag.name not in trees:  # 1.20 and v1.20.2 may be the same
+            trees[tag.name] = fetch(wanted, tag, part, progress)
+    return sorted(trees.values(), key=lambda tree: tree.version)
+
+
+def _go(
+    trees: Sequence[SourceTree],
+    request: BundleRequest,
+    members: dict[str, Path],
+    workspace: Workspace,
+    progress: Progress,
+) -> Iterator[BundledGo]:
+    """Yield each Go that the trees need, and add its file to the members."""
+    versions = sorted({wanted_go(tree, request.go_version)[1] for tree in trees})
+    for version in versions:
+        if request.go_root is not None:
+            name = f"go{version}.linux-{host_arch()}.tar"
+            members[name] = workspace.work / name
+            digest = pack_root(version, request.go_root, members[name], workspace)
+            yield BundledGo(
+                version=version,
+                arch=host_arch(),
+                kind="root",
+                origin="local",
+                file=name,
+                digest=digest,
+            )
+            continue
+        for arch in request.arches:
+            file, url = archive_for(version, arch, request.go_site, workspace, progress)
+            members[file.name] = file
+            yield BundledGo(
+                version=version,
+                arch=arch,
+                kind="archive",
+                origin=shown(url),
+                file=file.name,
+                digest=None,
+            )
+
+
+def _demand_free(output: Path, *, force: bool) -> None:
+    with disk_errors(output):
+        if not os.path.lexists(output):
+            return
+        if not force:
+            raise OutputExists(path=output)
+        try:
+            is_ours = not output.is_symlink() and container.looks_like_one(output)
+        except OSError as error:
+            raise OutputNotReplaceable(path=output, reason=reason_of(error)) from error
+        if not is_ours:
+            raise OutputNotReplaceable(path=output, reason="it is not a bundle")
+
+
+@contextlib.contextmanager
+def _new_file(output: Path, *, force: bool) -> Iterator[BinaryIO]:
+    """Open a new file beside ``output`` that becomes it when the block succeeds.
+
+    The file is locked, so that another run can tell it from one that a killed run has left.
+    """
+    target = resolved(output)
+    with disk_errors(output):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target)
+        made = beside(target, "new")
+        try:
+            with made.open("xb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield file
+                file.flush()
+                _demand_free(output, force=force)  # it may have appeared in the meantime
+                made.replace(target)
+        finally:
+            made.unlink(missing_ok=True)
+
+
+def _sweep(target: Path) -> None:
+    """Remove what killed runs have left beside a target."""
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.kbuild-new-[0-9a-f]{{12}}")
+    for left in target.parent.iterdir():
+        if pattern.fullmatch(left.name) and left.is_file() and not left.is_symlink():
+            with left.open("rb") as file, contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink(missing_ok=True)

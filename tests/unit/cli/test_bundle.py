@@ -1,0 +1,334 @@
+"""`kbuild bundle`, and `kbuild kubeadm --bundle` where nothing else is."""
+
+import json
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kbuild.base import sandbox
+from kbuild.base.sandbox import host_arch
+from tests.support.command import Done, run_here
+from tests.support.fake_kubeadm import FakeKubeadm
+from tests.support.goelf import write_go_elf
+from tests.support.releases import LIFETIMES
+from tests.support.repositories import git, make_repository
+from tests.support.trees import content_of
+
+pytestmark = pytest.mark.skipif(
+    not sandbox.is_available(), reason="the local builder needs the sandbox"
+)
+
+DATE = "2026-01-02T12:00:00Z"
+EPOCH = "1767355200"
+GO = """\
+#!/bin/sh
+case $1 in
+version) echo "go version go1.15.5 linux/amd64" ;;
+list) echo k8s.io/kubernetes/cmd/kubeadm ;;
+build) for word; do case $word in -o=*) cp "$GOROOT/kubeadm" "${word#-o=}" ;; esac; done ;;
+esac
+"""
+YEARS = ("--ca-years", "100", "--leaf-years", "10", "--build-date", DATE)
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    folder = tmp_path_factory.mktemp("upstream") / "kubernetes"
+    return folder, make_repository(folder, ("v1.20.1", "v1.20.2"))
+
+
+@pytest.fixture(scope="module")
+def go_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("golang") / "go"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin/go").write_text(GO)
+    (folder / "bin/go").chmod(0o755)
+    (folder / "bin/link").symlink_to("go")
+    write_go_elf(folder / "kubeadm", go_version="1.15.5")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(
+    upstream: tuple[Path, dict[str, str]], go_root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Give a bundle of two versions, on a machine that has nothing that it was made from."""
+    home = tmp_path_factory.mktemp("connected")
+    done = bundle(home, upstream[0], go_root, "--version", "v1.20.1")
+    assert done.returncode == 0, done.stderr
+    return home / "b.tar"
+
+
+@pytest.fixture
+def kubeadm(upstream: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> FakeKubeadm:
+    fake = FakeKubeadm(LIFETIMES.ca, LIFETIMES.leaf)
+    fake.fields = {
+        "major": "1",
+        "minor": "20",
+        "gitVersion": "v1.20.2",
+        "gitCommit": upstream[1]["v1.20.2"],
+        "gitTreeState": "dirty",
+        "buildDate": DATE,
+        "goVersion": "go1.15.5",
+        "compiler": "gc",
+        "platform": "linux/amd64",
+    }
+    monkeypatch.setattr("kbuild.kubeadm.prove.binary.sandbox_runner", lambda *_: fake)
+    return fake
+
+
+def bundle(home: Path, source: Path, go_root: Path, *more: str, output: str = "b.tar") -> Done:
+    return run_here(
+        *("bundle", "--version", "v1.20.2", "--source", source, "--go-root", go_root),
+        *("--output", output, *more),
+        cwd=home,
+        HOME=str(home),
+        SOURCE_DATE_EPOCH=EPOCH,
+    )
+
+
+def build(home: Path, *more: str | Path, version: str = "v1.20.2") -> Done:
+    words = ("kubeadm", "--version", version, *YEARS, "--output", "out", *more)
+    return run_here(*words, cwd=home, HOME=str(home))
+
+
+def error_of(done: Done) -> str:
+    assert done.returncode != 0
+    return done.stderr.rpartition("error[")[2].partition("]")[0]
+
+
+def test_a_build_from_a_bundle_is_the_build_without_it(
+    upstream: tuple[Path, dict[str, str]],
+    go_root: Path,
+    kubeadm: FakeKubeadm,  # noqa: ARG001  # it is run
+    tmp_path: Path,
+) -> None:
+    source, go = (
+        shutil.copytree(each, tmp_path / each.name, symlinks=True)
+        for each in (upstream[0], go_root)
+    )
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "apart").mkdir()
+    plain = build(tmp_path / "plain", "--source", source, "--builder", "local", "--go-root", go)
+    assert plain.returncode == 0, plain.stderr
+    done = bundle(tmp_path, source, go, "--json")
+    assert done.returncode == 0, done.stderr
+    for each in (source, go):
+        shutil.rmtree(each)
+    apart = build(
+        tmp_path / "apart",
+        "--bundle",
+        tmp_path / "b.tar",
+        "--builder",
+        "local",
+        "--bundle-sha256",
+        json.loads(done.stdout)["sha256"],
+    )
+    assert apart.returncode == 0, apart.stderr
+    left, right = (content_of(tmp_path / name / "out") for name in ("plain", "apart"))
+    told = ("build.json", "proof.json", "provenance.json", "SHA256SUMS", "SHA512SUMS")
+    assert left.keys() == right.keys()
+    for name in left:
+        assert left[name] == right[name] or name.startswith(told), name
+    then, now = (json.loads(files["provenance.json"]) for files in (left, right))
+    before, after = (each["predicate"]["buildDefinition"] for each in (then, now))
+    [source_of, *others] = after["resolvedDependencies"]
+    assert source_of["annotations"].pop("bundle") == json.loads(done.stdout)["sha256"]
+    assert [source_of, *others] == before["resolvedDependencies"]
+    assert after["externalParameters"] == before["externalParameters"]
+    assert list((tmp_path / "apart/.cache/kbuild/v1/work").iterdir()) == []
+    assert list((tmp_path / "apart/.cache/kbuild/v1/git").iterdir()) == []
+
+
+def test_the_same_inputs_make_the_same_bundle(
+    upstream: tuple[Path, dict[str, str]], go_root: Path, made: Path, tmp_path: Path
+) -> None:
+    done = bundle(tmp_path, upstream[0], go_root, "--version", "v1.20.1")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "b.tar").read_bytes() == made.read_bytes()
+    with tarfile.open(made) as tar:
+        assert tar.getnames() == ["bundle.json", f"go1.15.5.linux-{host_arch()}.tar", "source"]
+        about = json.load(tar.extractfile("bundle.json"))  # type: ignore[arg-type]
+    assert about["created"] == "2026-01-02T12:00:00Z"
+    assert about["source"] == {
+        "address": "local:kubernetes",
+        "kind": "git",
+        "tags": [{"name": n, "commit": c} for n, c in sorted(upstream[1].items())],
+    }
+
+
+def test_a_bundle_of_a_source_archive(
+    upstream: tuple[Path, dict[str, str]],
+    go_root: Path,
+    kubeadm: FakeKubeadm,  # noqa: ARG001  # it is run
+    tmp_path: Path,
+) -> None:
+    archive = tmp_path / "kubernetes.tar.gz"
+    version = upstream[0] / "hack/lib/version.sh"
+    if not version.exists():
+        pytest.skip("the small trees have no hack/lib/version.sh")
+    git(upstream[0], "archive", "--output", str(archive), "v1.20.2")
+    assert bundle(tmp_path, archive, go_root).returncode == 0
+    archive.unlink()
+    done = build(tmp_path, "--bundle", "b.tar", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["source"]["origin"] == "local:kubernetes.tar.gz"
+
+
+@pytest.mark.parametrize(
+    ("version", "tag"), [("1.20", "v1.20.2"), ("stable", "v1.20.2"), ("1.20.1", "v1.20.1")]
+)
+def test_versions_are_found_in_the_bundle(
+    version: str, tag: str, made: Path, tmp_path: Path
+) -> None:
+    done = build(tmp_path, "--bundle", made, "--dry-run", "--json", version=version)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["tag"] == tag
+
+
+@pytest.mark.parametrize("version", ["v1.20.3", "1.21"])
+def test_a_version_that_is_not_in_the_bundle_is_told(
+    version: str, made: Path, tmp_path: Path
+) -> None:
+    done = build(tmp_path, "--bundle", made, version=version)
+    assert error_of(done) == "not-in-bundle"
+    assert "v1.20.1, v1.20.2" in done.stderr
+
+
+Damage = Callable[[bytes], bytes]
+SECOND = 1 << 15  # a place behind the head of the first member
+
+
+def _renamed(data: bytes) -> bytes:
+    return _with_member(data, "stranger")
+
+
+def _with_member(data: bytes, name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> bytes:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, link
+    return data.rstrip(b"\0").ljust(len(data) - 1024, b"\0") + member.tobuf() + bytes(1024)
+
+
+def _edited(data: bytes, old: str, new: str) -> bytes:
+    assert len(old) == len(new)
+    assert old.encode() in data
+    return data.replace(old.encode(), new.encode(), 1)
+
+
+DAMAGES: dict[str, tuple[Damage, str]] = {
+    "empty": (lambda _: b"", "broken-bundle"),
+    "no tar": (lambda data: b"x" * len(data), "broken-bundle"),
+    "truncated": (lambda data: data[: len(data) // 2], "broken-bundle"),
+    "without its end": (lambda data: data[:-1024], "broken-bundle"),
+    "another kind": (lambda data: _edited(data, "bundle-v1", "bundle-v9"), "broken-bundle"),
+    "no JSON": (lambda data: _edited(data, '"kbuild":', '"kbuild";'), "broken-bundle"),
+    "a commit of another length": (
+        lambda data: _edited(data, '"commit": "', '"commit":""'),
+        "broken-bundle",
+    ),
+    "changed": (lambda data: data[:-4096] + b"!" + data[-4095:], "bundle-damaged"),
+    "another sum": (lambda data: _edited(data, '"sha256": "', '"sha256":"0'), "broken-bundle"),
+    "a stranger": (_renamed, "unsafe-bundle"),
+    "a name twice": (lambda data: _with_member(data, "source"), "unsafe-bundle"),
+    "a way out": (lambda data: _with_member(data, "../source"), "unsafe-bundle"),
+    "an absolute name": (lambda data: _with_member(data, "/etc/passwd"), "unsafe-bundle"),
+    "a link": (
+        lambda data: _with_member(data, "source", tarfile.SYMTYPE, "/etc/passwd"),
+        "unsafe-bundle",
+    ),
+    "a hard link": (
+        lambda data: _with_member(data, "s", tarfile.LNKTYPE, "bundle.json"),
+        "unsafe-bundle",
+    ),
+    "a device": (lambda data: _with_member(data, "source", tarfile.CHRTYPE), "unsafe-bundle"),
+    "a member less": (
+        lambda data: data[: data.rindex(b"source\0")] + bytes(1024),
+        "member-missing",
+    ),
+    "another machine": (
+        lambda data: _edited(data, f'"arch": "{host_arch()}"', '"arch": "s390x"'),
+        "no-go-in-bundle",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_bundle_that_is_not_as_kbuild_makes_it_is_refused(
+    name: str, made: Path, tmp_path: Path
+) -> None:
+    damage, kind = DAMAGES[name]
+    (tmp_path / "b.tar").write_bytes(damage(made.read_bytes()))
+    done = build(tmp_path, "--bundle", "b.tar")
+    assert error_of(done) == kind, done.stderr
+    assert list((tmp_path / ".cache/kbuild/v1/work").iterdir()) == []
+
+
+def test_a_member_that_is_too_large_is_not_unpacked(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kbuild.kubeadm.bundle.container.MAX_MEMBER", 100)
+    done = build(tmp_path, "--bundle", made)
+    assert error_of(done) == "bundle-too-large"
+
+
+def test_a_bundle_that_lacks_objects_is_refused(
+    upstream: tuple[Path, dict[str, str]],
+    go_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    blob = git(upstream[0], "rev-parse", "v1.20.2:cmd/kubeadm/kubeadm.go")
+    real = sorted
+    monkeypatch.setattr(
+        "kbuild.kubeadm.source.store.sorted", lambda ids: real({*ids} - {blob}), raising=False
+    )
+    assert bundle(tmp_path, upstream[0], go_root).returncode == 0
+    monkeypatch.undo()
+    done = build(tmp_path, "--bundle", "b.tar")
+    assert error_of(done) == "incomplete-bundle"
+
+
+@pytest.mark.parametrize(
+    ("more", "kind"),
+    [
+        (("--bundle", "absent.tar"), "bundle-unreadable"),
+        (("--bundle", "."), "bundle-unreadable"),
+        (("--bundle", "b.tar", "--bundle-sha256", "0" * 64), "bundle-checksum-mismatch"),
+        (("--bundle-sha256", "0" * 64), "bad-setting"),
+        (("--bundle", "b.tar", "--source", "x"), "bad-setting"),
+        (("--bundle", "b.tar", "--go-root", "x"), "bad-setting"),
+        (("--bundle", "b.tar", "--builder", "docker"), "bad-setting"),
+        (("--bundle", "b.tar", "--commit", "0000000"), "commit-mismatch"),
+    ],
+)
+def test_what_cannot_go_together_is_told(
+    more: tuple[str, ...], kind: str, made: Path, tmp_path: Path
+) -> None:
+    shutil.copyfile(made, tmp_path / "b.tar")
+    assert error_of(build(tmp_path, *more)) == kind
+
+
+def test_only_a_bundle_is_replaced(
+    upstream: tuple[Path, dict[str, str]], go_root: Path, made: Path, tmp_path: Path
+) -> None:
+    shutil.copyfile(made, tmp_path / "b.tar")
+    assert error_of(bundle(tmp_path, upstream[0], go_root)) == "output-exists"
+    left = tmp_path / ".b.tar.kbuild-new-0123456789ab"
+    left.write_text("of a run that was killed")
+    assert bundle(tmp_path, upstream[0], go_root, "--force").returncode == 0
+    assert (tmp_path / "b.tar").read_bytes() != made.read_bytes()
+    assert not left.exists()
+    (tmp_path / "b.tar").write_text("mine")
+    done = bundle(tmp_path, upstream[0], go_root, "--force")
+    assert error_of(done) == "output-not-replaceable"
+    assert (tmp_path / "b.tar").read_text() == "mine"
+    assert sorted(each.name for each in tmp_path.iterdir()) == [".cache", "b.tar"]
+
+
+def test_a_go_root_is_for_this_machine(
+    upstream: tuple[Path, dict[str, str]], go_root: Path, tmp_path: Path
+) -> None:
+    assert error_of(bundle(tmp_path, upstream[0], go_root, "--arch", "s390x")) == "bad-setting"
