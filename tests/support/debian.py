@@ -91,6 +91,19 @@ def unpack(cache: Path, suite: str, names: Iterable[str], root: Path) -> Path:
     return root
 
 
+def unpack_with_dependencies(cache: Path, suite: str, names: Iterable[str], root: Path) -> Path:
+    """Unpack binary packages and all that they depend on into ``root``, running no script."""
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        debs = Path(folder)
+        (debs / "partial").mkdir()
+        options = ("--yes", "--download-only", "--no-install-recommends")
+        place = ("--option", f"Dir::Cache::archives={debs}")
+        Apt(cache, suite).run("install", *options, *place, *names, cwd=debs)
+        for deb in sorted(debs.glob("*.deb")):
+            _run(("dpkg", "-x", str(deb), str(root)))
+    return root
+
+
 class Apt:
     """One suite of Debian's main archive, with indexes as fresh as the mirror's."""
 
