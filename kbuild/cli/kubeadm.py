@@ -116,7 +116,7 @@ def _lines(release: Release) -> Iterator[str | Table]:
     for proof in release.proofs:
         yield f"{release.tree.source.tag} {proof.arch} sha256:{proof.sha256}"
         yield from proof_lines(proof)
-        yield from _stock_lines(proof)
+        yield from stock_lines(proof)
     if release.unchanged:
         date = release.proofs[0].version.get("buildDate", "the last time")
         if release.written:
@@ -131,11 +131,14 @@ def _lines(release: Release) -> Iterator[str | Table]:
     yield f"{release.folder}: {' '.join(names)} and the {SUM_SUFFIX} files"
 
 
-def _stock_lines(proof: Proof) -> Iterator[str]:
+def stock_lines(proof: Proof) -> Iterator[str]:
+    """Yield the lines that compare a binary with the official or the stock one."""
     if proof.published is not None:
         yield f"{proof.arch}: identical to {proof.published.url}"
         yield f"{proof.arch}: {_worth(proof.published)}"
-    if (difference := proof.against_stock) is not None:
+    if (difference := proof.against_stock) is not None and not difference.functions:
+        yield f"{proof.arch}: nothing differs from the stock kubeadm, which has the same lifetimes"
+    elif difference is not None:
         yield f"{proof.arch}: only these differ from the stock kubeadm, and each holds a lifetime:"
         yield from (f"  {function}" for function in difference.functions)
 
