@@ -193,3 +193,4 @@ def _plan_lines(planned: Plan) -> Iterator[str]:
         if name == "series" and planned.request.stock:
             text = "none: a stock build is not patched"
         yield f"{name.replace('_', ' '):15} {text}"
+    yield "Not examined: the files of the tag, whether the patch fits them, and Go."
