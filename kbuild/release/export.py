@@ -3,10 +3,13 @@
 Sources, each at the commit that was read: kubernetes-sigs/kubespray 46dbdd3:
 roles/kubespray_defaults/defaults/main/download.yml,
 roles/kubernetes/control-plane/defaults/main/main.yml. Its kubeadm_checksums belong to a role, and
-an inventory cannot override them; kubeadm_binary_checksum can be set. kubesphere/kubekey 1c3204b:
+an inventory cannot override them; kubeadm_binary_checksum can be set, since v2.11. Up to v2.27
+(45140b5), roles/download/tasks/download_file.yml puts sha256: before it, and kube_version begins
+with v; since v2.28 (63cdf87) neither. kubesphere/kubekey 1c3204b:
 builtin/core/roles/download/tasks/binary.yaml,
 builtin/core/roles/defaults/defaults/main/01-main.yaml and 02-certs.yaml. It downloads only missing
-files, does not verify checksums, and makes the CAs itself. sealos: its documentation of the
+files, does not verify checksums, and makes the CAs itself. That is v4; v3 compares files with its
+own list of checksums, and downloads the official one instead. sealos: its documentation of the
 Kubefile; a cluster image has its programs in bin/.
 """
 
@@ -26,10 +29,13 @@ _CONFIGURED = Version("1.31.dev0")
 
 _KUBESPRAY = Template("""\
 # $about
-# For group_vars/all. Another kube_version fails here instead of getting this kubeadm.
+# For group_vars/all of kubespray v2.11 and newer.
+# Another kube_version fails here instead of getting this kubeadm.
 kubeadm_download_url: "$address"
+# Up to v2.27, kube_version begins with v, and kubespray itself puts sha256: before the checksum.
 kubeadm_binary_checksum: >-
-  {{ {'$version': {$sums}}[kube_version | regex_replace('^v', '')][image_arch] }}
+  {{ ('' if kube_version is match('v') else 'sha256:')
+  ~ {'$version': {$sums}}[kube_version | regex_replace('^v', '')][image_arch] }}
 """)
 _KUBESPRAY_LIFETIMES = Template("""\
 # $why
@@ -43,8 +49,15 @@ _WHY_LIFETIMES = {
 }
 _KUBEKEY = Template("""\
 # $about
-# KubeKey does not verify the files in its binary_dir: run this in its work_dir first.
+# For KubeKey v4, which does not verify the files in its binary_dir: run this in its work_dir first.
+# Not for v3: it has checksums of its own, and would download the official kubeadm instead of this.
 set -eu
+case $$({ ./kk version || kk version; } 2>/dev/null) in
+  *v3.*)
+    echo "this is KubeKey v3, which would replace this kubeadm by the official one" >&2
+    exit 1
+    ;;
+esac
 $fetches
 # KubeKey makes the CAs itself. Add this to its configuration, below spec:
 #   certs:
@@ -102,7 +115,9 @@ def snippet(tool: str, statement: Statement, base: str) -> str:
     asked = statement.asked
     tag, layout = asked["version"], asked["layout"]
     ca, leaf = (asked["lifetimes"][name] for name in ("ca_years", "leaf_years"))
-    above = base.rstrip("/") + (f"/{tag}" if layout == "tree" else "")
+    above = base.rstrip("/")
+    if layout == "tree":
+        above = f"{above.removesuffix(f'/{tag}')}/{tag}"
     names = {arch: binary_name(arch, layout) for arch in asked["arches"]}
     facts = {
         "about": f"kubeadm {tag} by kbuild: CA {years(ca)}, others {years(leaf)}",
@@ -127,7 +142,7 @@ def snippet(tool: str, statement: Statement, base: str) -> str:
 
 
 def _kubespray(facts: Facts, each: list[dict[str, str]]) -> str:
-    sums = ", ".join(f"'{one['arch']}': 'sha256:{one['sum']}'" for one in each)
+    sums = ", ".join(f"'{one['arch']}': '{one['sum']}'" for one in each)
     text = _KUBESPRAY.substitute(facts, sums=sums)
     if Version(facts["tag"]) >= _CONFIGURED:
         text += _KUBESPRAY_LIFETIMES.substitute(facts)

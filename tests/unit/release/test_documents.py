@@ -116,8 +116,11 @@ def test_every_input_is_an_external_parameter(tmp_path: Path) -> None:
             stock=False,
         )
     )["externalParameters"]
-    # Where the release is put, and how the user wants to be served, are no inputs.
+    # Where the release is put, and how the user wants to be served, are no inputs. A bundle only
+    # carries the source and Go: it is named with the source, in resolvedDependencies.
     own = {
+        "bundle",
+        "bundle_sha256",
         "output",
         "lock",
         "force",

@@ -1,8 +1,8 @@
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -17,6 +17,7 @@ from tests.support.http import served
 from tests.support.releases import make_release
 
 MIRROR = "https://mirror.example.invalid/kubeadm"
+ANSIBLE = Path(sys.executable).with_name("ansible")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def test_kubespray_gets_address_and_checksums(
     subjects = statement(mirror, layout).subjects
     sums = [d["sha256"] for name, d in subjects.items() if "linux" in name]
     assert len(sums) == 2
-    assert all(f"sha256:{value}" in told["kubeadm_binary_checksum"] for value in sums)
+    assert all(value in told["kubeadm_binary_checksum"] for value in sums)
     assert set(told) == {"kubeadm_download_url", "kubeadm_binary_checksum"}
 
 
@@ -99,22 +100,61 @@ def test_kubespray_is_told_what_stored_lifetimes_do(
     assert yaml.safe_load(text)["kube_cert_validity_period"] == "87600h"
 
 
-def evaluate(expression: str, version: str, arch: str) -> Any:
-    """Evaluate the checksum as Ansible's Jinja does."""
-    inner = expression.strip().removeprefix("{{").removesuffix("}}")
-    inner = inner.replace("kube_version | regex_replace('^v', '')", "version")
-    return eval(inner, {"__builtins__": {}}, {"version": version, "image_arch": arch})
-
-
-def test_kubesprays_checksum_is_of_this_version_and_architecture_only(
-    mirror: tuple[Path, str],
+@pytest.mark.e2e  # needs ansible-core
+@pytest.mark.parametrize(
+    ("kube_version", "checksum"),
+    # As roles/download/tasks/download_file.yml up to v2.27, and since v2.28.
+    [
+        ("v1.20.2", "{{ 'sha256:' + kubeadm_binary_checksum }}"),
+        ("1.20.2", "{{ kubeadm_binary_checksum }}"),
+    ],
+)
+def test_ansible_downloads_what_kubespray_is_told(
+    mirror: tuple[Path, str], kube_version: str, checksum: str, tmp_path: Path
 ) -> None:
-    told = yaml.safe_load(snippet("kubespray", statement(mirror, "flat"), MIRROR))
-    expression = told["kubeadm_binary_checksum"]
-    digest = sha256(mirror[0] / "flat/kubeadm-linux-arm64")
-    assert evaluate(expression, "1.20.2", "arm64") == f"sha256:{digest}"
-    with pytest.raises(KeyError):
-        evaluate(expression, "1.20.3", "arm64")
+    text = snippet("kubespray", statement(mirror, "flat"), base(mirror, "flat"))
+    (tmp_path / "all.yml").write_text(text)
+
+    def download(version: str, sum_of: str) -> tuple[int, str]:
+        (tmp_path / "kubeadm").unlink(missing_ok=True)
+        done = subprocess.run(
+            [
+                *(ANSIBLE, "localhost", "-m", "get_url", "-e", f"@{tmp_path}/all.yml"),
+                *("-e", json.dumps({"kube_version": version, "image_arch": "arm64"})),
+                *("-e", "ansible_python_interpreter=auto_silent"),
+                "-a",
+                f"url={{{{ kubeadm_download_url }}}} checksum={sum_of} dest={tmp_path}/kubeadm",
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"},
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    code, said = download(kube_version, checksum)
+    assert code == 0, said
+    assert sha256(tmp_path / "kubeadm") == sha256(mirror[0] / "flat/kubeadm-linux-arm64")
+    code, said = download(kube_version.replace("20.2", "20.3"), checksum)
+    assert code != 0, said
+    assert not (tmp_path / "kubeadm").exists()
+
+
+def test_an_address_that_ends_with_the_tag_has_it_once(mirror: tuple[Path, str]) -> None:
+    for end in ("", "/", "/v1.20.2", "/v1.20.2/"):
+        told = yaml.safe_load(snippet("kubespray", statement(mirror, "tree"), f"{MIRROR}{end}"))
+        expected = f"{MIRROR}/v1.20.2/bin/linux/{{{{ image_arch }}}}/kubeadm"
+        assert told["kubeadm_download_url"] == expected
+
+
+@pytest.mark.e2e
+def test_kubekey_v3_is_refused(mirror: tuple[Path, str], tmp_path: Path) -> None:
+    (tmp_path / "kk").write_text("#!/bin/sh\necho 'kk version: &version.Info{v3.1.10}'\n")
+    (tmp_path / "kk").chmod(0o755)
+    done = run(snippet("kubekey", statement(mirror, "flat"), base(mirror, "flat")), tmp_path)
+    assert done.returncode == 1
+    assert "KubeKey v3" in done.stderr
+    assert not list(tmp_path.rglob("kubeadm"))
 
 
 @pytest.mark.e2e  # needs curl
