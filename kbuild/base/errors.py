@@ -376,6 +376,9 @@ class SandboxUnavailable(HostError):
 class SandboxForbidden(SandboxUnavailable):
     """The container in which kbuild runs forbids the namespaces that the sandbox needs."""
 
+    purpose: str
+    reason: str
+
     what = "this container allows no sandbox for {purpose}: {reason}"
     todo = (
         "start the container as a user other than root (docker run --user), with"
