@@ -235,7 +235,11 @@ def _carry_out(
 
 def _import_lines(derived: Derived, *, shows: bool) -> Iterator[str]:
     for path, content in derived.files.items():
-        yield f"--- {path}\n{content.decode()}" if shows else f"{path}: written"
+        if not shows:
+            yield f"{path}: written"
+            continue
+        yield f"--- {path}"
+        yield from content.decode().splitlines()
     yield from derived.notes
     kept = counted(len(derived.kept), "certificate")
     yield f"{derived.plan.output}: {kept} kept by this plan. `kbuild pki plan` shows it."

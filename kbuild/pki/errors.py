@@ -123,6 +123,37 @@ class NotSupportedHere(UsageError):
     todo = "remove it, or issue these certificates with cfssl"
 
 
+class CANotYetValid(ClusterError):
+    """A CA that must sign something is not valid yet."""
+
+    path: Path | str
+    when: str
+
+    what = "the CA {path} is valid from {when} only, so what it signs would not be accepted"
+    todo = "set the clock of this machine, or wait"
+
+
+class CANotAlone(ClusterError):
+    """`kbuild pki extend-ca`: the file of the CA holds other certificates, which would be lost."""
+
+    path: Path | str
+    count: int
+
+    what = "{path} holds {count} certificates, and it must be that of the CA only"
+    todo = "leave only the certificate that fits the key in it, or end the rotation that was begun"
+
+
+class CAShortened(UsageError):
+    """`kbuild pki extend-ca`: the CA would end earlier than it does now."""
+
+    path: Path | str
+    planned: str
+    ends: str
+
+    what = "{path} is valid until {ends}, and would be only until {planned}"
+    todo = "plan a longer lifetime for the CA"
+
+
 class LeafOutlastsItsCA(UsageError):
     """A certificate would be valid for longer than the CA that signs it."""
 

@@ -14,7 +14,9 @@ from kbuild.base.values import rfc3339
 from kbuild.pki.errors import (
     BadKeyFile,
     BadPkiFile,
+    CAShortened,
     CAWithoutKey,
+    KeyOfAnother,
     LeafOutlastsItsCA,
     NoKeyPassword,
     TooManyHosts,
@@ -28,11 +30,13 @@ from kbuild.x509.api import (
     PrivateKey,
     Signer,
     extend,
+    is_usable,
     issue,
     key_pem,
     load_key,
     make_kubeconfig,
     new_key,
+    public_der,
     public_pem,
     quiet,
     read_certificate,
@@ -78,6 +82,7 @@ class _Authority:
             if not pem:
                 raise CAWithoutKey(path=self.spec.place, key=self.spec.key, needed=needed)
             self.key = key_of(self.spec.key, pem)
+            _demand_own(self.spec, self.facts, self.key)
         return Signer(der=self.facts.der, key=self.key)
 
 
@@ -139,6 +144,12 @@ def key_of(path: Path, pem: bytes) -> PrivateKey:
         raise BadKeyFile(path=path, reason=str(error)) from error
 
 
+def _demand_own(spec: Spec, facts: CertificateFacts, key: PrivateKey) -> None:
+    """Check that a key fits a certificate: that of an encrypted key is known only now."""
+    if public_der(key) != facts.public_key:
+        raise KeyOfAnother(path=spec.place, key=spec.key or spec.place)
+
+
 def _demand_password(plan: Plan, decisions: list[Decision]) -> None:
     """Check that there is a password for the new keys of CAs, before keys are made."""
     names = [
@@ -146,8 +157,11 @@ def _demand_password(plan: Plan, decisions: list[Decision]) -> None:
         for each in decisions
         if _is_encrypted(plan, each.spec) and not each.is_kept and not each.keeps_key
     ]
-    if names and not os.environ.get(PASSWORD):
+    password = os.environ.get(PASSWORD, "")
+    if names and not password:
         raise NoKeyPassword(names=", ".join(names))
+    if names and not is_usable(password):
+        raise BadKeyFile(path=PASSWORD, reason="the password is not UTF-8, or over 1023 bytes")
 
 
 def _is_encrypted(plan: Plan, spec: Spec | Pair) -> bool:
@@ -211,7 +225,10 @@ def _do_certificate(work: _Work, decision: Decision, spec: Spec) -> None:
         return
     key = work.keys.get(spec.name)
     if key is None:
-        key = key_of(spec.key or spec.place, held_of(spec).key)
+        held = held_of(spec)
+        key = key_of(spec.key or spec.place, held.key)
+        if held.facts is not None:
+            _demand_own(spec, held.facts, key)
     pem = _extended(work, spec, key) if decision.state == "extended" else _signed(work, spec, key)
     facts = read_certificate(pem)
     _remember(work, spec, pem, facts, key)
@@ -231,7 +248,7 @@ def _signed(work: _Work, spec: Spec, key: PrivateKey) -> bytes:
     ca = work.cas[spec.issuer] if spec.issuer else None
     born, ends = _dates(work, spec)
     if ca is not None and ends > ca.facts.not_after:
-        if not work.plan.cap:
+        if not (work.plan.cap or ends_nearly_with(work.plan, spec, born, ca.facts.not_after)):
             raise LeafOutlastsItsCA(
                 name=spec.name,
                 leaf_end=rfc3339(ends),
@@ -251,11 +268,24 @@ def _signed(work: _Work, spec: Spec, key: PrivateKey) -> bytes:
     return pem
 
 
+def ends_nearly_with(plan: Plan, spec: Spec, born: datetime, ca_ends: datetime) -> bool:
+    """Tell whether a leaf may end with its CA without a word.
+
+    So it is if the plan makes it no longer than the CA, and it loses less than a tenth: it is only
+    issued later than the CA.
+    """
+    wanted, most = spec.term.lifetime, plan.spec(spec.issuer).term.lifetime
+    return spec.term.not_after is None and wanted <= most and ca_ends - born >= wanted * 0.9
+
+
 def _extended(work: _Work, spec: Spec, key: PrivateKey) -> bytes:
     """Return a CA again, with the same key and name and other dates."""
     facts = held_of(spec).facts
     assert facts is not None
+    _demand_own(spec, facts, key)
     born, ends = _dates(work, spec)
+    if ends < facts.not_after:
+        raise CAShortened(path=spec.place, planned=rfc3339(ends), ends=rfc3339(facts.not_after))
     return extend(facts.der, key, born=min(born, facts.not_before), ends=ends)
 
 

@@ -22,6 +22,7 @@ from kbuild.pki.model import Login, Pair, Plan, Spec, Term
 from kbuild.pki.overrides import overridden
 from kbuild.pki.rotations import demand_planned, notes_of, read_rotations
 from kbuild.pki.signers import signed
+from kbuild.pki.store import MANIFEST
 from kbuild.x509.api import Subject, Wanted, name_of
 
 _CA_USAGES = ("cert sign", "crl sign")  # of cfssl's initca
@@ -339,8 +340,19 @@ def _demand_distinct(plan: Plan) -> None:
     names = [*(each.name for each in plan.specs), *(each.name for each in plan.pairs)]
     if twice := repeated(names):
         raise DuplicateName(path=path, name=twice, where="two certificates have this name")
-    if twice := repeated(str(each.place) for each in plan.specs):
-        raise DuplicateName(path=path, name=twice, where="two certificates are written there")
+    if twice := repeated(map(str, _files(plan))):
+        raise DuplicateName(path=path, name=twice, where="two files are written there")
+
+
+def _files(plan: Plan) -> Iterator[Path]:
+    """Yield every file that a plan may write, or that it was made from."""
+    yield plan.output / MANIFEST
+    yield from plan.inputs
+    for each in plan.specs:
+        login = each.login.path if each.login else None
+        yield from (p for p in (each.certificate, each.key, each.request, login) if p is not None)
+    for pair in plan.pairs:
+        yield from (pair.key, pair.public)
 
 
 def _demand_subjects(plan: Plan) -> None:

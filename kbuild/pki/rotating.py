@@ -21,6 +21,7 @@ from kbuild.base.words import counted
 from kbuild.certs.api import EARLIER
 from kbuild.pki.errors import (
     CAExpired,
+    CANotYetValid,
     CAWithoutKey,
     KeyOfAnother,
     NamesDiffer,
@@ -31,7 +32,7 @@ from kbuild.pki.errors import (
     UnknownCertificate,
     WrongStep,
 )
-from kbuild.pki.issuing import PASSWORD, Swap, key_of, self_signed
+from kbuild.pki.issuing import PASSWORD, Swap, ends_nearly_with, key_of, self_signed
 from kbuild.pki.model import Decision, Plan, Rotation, Spec
 from kbuild.pki.rotations import bundle_of, file_of
 from kbuild.pki.state import Held, held_of, names_changed
@@ -270,6 +271,8 @@ def _demand_signer(change: _Change, now: datetime) -> None:
         return
     spec, signer = change.spec, change.signer
     path = _waiting(spec)[0 if change.after == "leaves" else 1]
+    if signer.facts.not_before > now:
+        raise CANotYetValid(path=spec.place, when=rfc3339(signer.facts.not_before))
     if signer.facts.not_after <= now:
         raise CAExpired(path=spec.place, when=day(signer.facts.not_after))
     if not signer.key:
@@ -391,12 +394,17 @@ def _notes(plan: Plan, change: _Change, now: datetime) -> Iterator[str]:
             " with OpenSSL need it to choose between them: expect errors of theirs until the step"
             " leaves, or take this one back and give the new CA another subject. Go tries both."
         )
-    long = [each.name for each in mine if each.term.dates(now)[1] >= new.not_after]
+    long = [each.name for each in mine if _outlasts(plan, each, now, new.not_after)]
     if long and not plan.cap:
         yield (
             f"{_some(long)} would end later than the new CA. Plan a longer CA before you begin, or"
             " make the step leaves with --cap."
         )
+
+
+def _outlasts(plan: Plan, spec: Spec, now: datetime, ca_ends: datetime) -> bool:
+    born, ends = spec.term.dates(now)
+    return ends > ca_ends and not ends_nearly_with(plan, spec, born, ca_ends)
 
 
 def _some(names: list[str]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from kbuild.base.values import day
+from kbuild.base.values import day, rfc3339
 from kbuild.base.words import counted
 from kbuild.pki.durations import hours
 from kbuild.pki.errors import (
@@ -13,6 +13,8 @@ from kbuild.pki.errors import (
     CADiffers,
     CAExpired,
     CAMissing,
+    CANotAlone,
+    CANotYetValid,
     CAWithoutKey,
     KeyOfAnother,
     NamesDiffer,
@@ -144,7 +146,10 @@ def extension(plan: Plan, names: Collection[str]) -> tuple[Decision, ...]:
             raise RotationUnderWay(ca=spec.name)
         if is_chosen and not found.key:
             raise CAWithoutKey(path=spec.place, key=spec.key or "", needed="itself")
-        is_login = spec.login is not None and spec.login.ca in (names or roots)
+        if is_chosen and (count := len(read_content(found.pem).certificates)) != 1:
+            raise CANotAlone(path=spec.place, count=count)
+        is_chosen_login = spec.login is not None and spec.login.ca in (names or roots)
+        is_login = is_chosen_login and bool(found.key)
         state: State = "extended" if is_chosen else "changed" if is_login else "kept"
         decisions.append(Decision(spec=spec, state=state, keeps_key=True, only_login=is_login))
     return tuple(decisions)
@@ -172,7 +177,8 @@ def _of_ca(plan: Plan, spec: Spec, held: dict[str, Held], now: datetime) -> Deci
         notes.append("its key is not encrypted; `openssl pkcs8 -topk8` does that")
     if found.facts.not_after <= now:
         notes.append(f"it expired on {day(found.facts.not_after)}")
-    elif spec.term.not_after is None and lifetime != spec.term.lifetime:
+    # One that was extended is older than planned by the time until then.
+    elif spec.term.not_after is None and lifetime < spec.term.lifetime:
         notes.append(
             f"it is valid for {hours(lifetime)}, planned are {hours(spec.term.lifetime)};"
             " `kbuild pki extend-ca` changes that"
@@ -315,6 +321,8 @@ def _demand_cas(decisions: list[Decision], held: dict[str, Held], now: datetime)
         ca, spec = held[each.spec.issuer], known[each.spec.issuer]
         if ca.facts is None or isinstance(spec, Pair):
             continue
+        if ca.facts.not_before > now:
+            raise CANotYetValid(path=spec.place, when=rfc3339(ca.facts.not_before))
         if ca.facts.not_after <= now:
             raise CAExpired(path=spec.place, when=day(ca.facts.not_after))
         if not ca.key:

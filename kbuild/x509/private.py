@@ -16,6 +16,7 @@ _CURVES: dict[int, type[ec.EllipticCurve]] = {
     384: ec.SECP384R1,
     521: ec.SECP521R1,
 }
+_LONGEST_PASSWORD = 1023  # bytes, as the library takes
 _SHA512_BITS, _SHA384_BITS = 4096, 3072  # of an RSA key
 
 
@@ -95,9 +96,20 @@ def load_key(pem: bytes, password: Callable[[], str]) -> PrivateKey:
     return key
 
 
+def is_usable(password: str) -> bool:
+    """Tell whether the library takes a password: UTF-8, of at most 1023 bytes."""
+    try:
+        return len(password.encode()) <= _LONGEST_PASSWORD
+    except UnicodeEncodeError:
+        return False
+
+
 def _decrypted(pem: bytes, password: str) -> PrivateKeyTypes:
     if not password:
         message = "it is encrypted, and there is no password"
+        raise BadPrivateKey(message)
+    if not is_usable(password):
+        message = "it is encrypted, and the password is wrong"
         raise BadPrivateKey(message)
     try:
         return serialization.load_pem_private_key(pem, password.encode())

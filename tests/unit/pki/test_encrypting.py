@@ -1,16 +1,17 @@
 """New keys of CAs, encrypted with the password in CFSSL_CA_PK_PASSWORD."""
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from kbuild.base.errors import KbuildError
-from kbuild.pki.api import decide, plan_of
+from kbuild.pki.api import Renewal, carry_out, decide, extension, plan_of
 from kbuild.pki.issuing import PASSWORD
-from kbuild.x509.api import BadPrivateKey, load_key, public_der
+from kbuild.x509.api import BadPrivateKey, KeyKind, key_pem, load_key, new_key, public_der
 from tests.support.command import run_here
-from tests.unit.pki.conftest import NOW, Recipe, facts, issue, snapshot
+from tests.unit.pki.conftest import NOW, Quiet, Recipe, facts, issue, snapshot
 
 SECRET = "correct horse ünd battery"
 TOML = """\
@@ -99,3 +100,44 @@ def test_a_key_that_is_not_encrypted_is_told(tmp_path: Path) -> None:
     reasons = {each.spec.name: each.reasons for each in decide(plan_of(tmp_path), NOW)}
     assert "its key is not encrypted" in reasons["ca"][0]
     assert reasons["etcd"] == ()
+
+
+def test_the_encrypted_key_of_another_ca_signs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PASSWORD, SECRET)
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "pki.toml").write_text(TOML.format(key="ecdsa-p256"))
+        issue(folder)
+    (folders[0] / "etcd-ca-key.pem").write_bytes((folders[1] / "etcd-ca-key.pem").read_bytes())
+    before = snapshot(folders[0])
+    plan = plan_of(folders[0])
+    for decisions in (
+        extension(plan, ["etcd-ca"]),
+        decide(plan, NOW, Renewal(names=["etcd"])),
+    ):
+        with pytest.raises(KbuildError) as caught:
+            carry_out(plan, decisions, NOW, Quiet())
+        assert caught.value.kind == "key-of-another"
+    assert snapshot(folders[0]) == before
+
+
+@pytest.mark.parametrize("password", ["x" * 1024, "\udcff"])
+def test_a_password_that_the_library_does_not_take_is_told(
+    tmp_path: Path, password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pki.toml").write_text(TOML.format(key="ecdsa-p256"))
+    monkeypatch.setattr("os.environ", {**os.environ, PASSWORD: password})
+    with pytest.raises(KbuildError) as caught:
+        issue(tmp_path)
+    assert caught.value.kind == "bad-key-file"
+    key = load_key(encrypted_key(), lambda: SECRET)
+    assert key
+    with pytest.raises(BadPrivateKey, match="wrong"):
+        load_key(encrypted_key(), lambda: password)
+
+
+def encrypted_key() -> bytes:
+    return key_pem(new_key(KeyKind(algorithm="ecdsa", size=256)), SECRET, pkcs8=True)

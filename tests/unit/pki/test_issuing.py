@@ -124,11 +124,41 @@ def test_a_renewal_refuses_other_names(recipe: Recipe) -> None:
 def test_a_leaf_over_its_ca_is_refused_or_capped(recipe: Recipe) -> None:
     issue(recipe.folder)
     (recipe.folder / "server.pem").unlink()
-    assert_refused("leaf-outlasts-its-ca", "--cap", recipe.folder, NOW + DAY)
-    assert issue(recipe.folder, NOW + DAY, cap=True) == {"server": "missing"}
+    late = NOW + YEAR  # of five
+    assert_refused("leaf-outlasts-its-ca", "--cap", recipe.folder, late)
+    assert issue(recipe.folder, late, cap=True)["server"] == "missing"
     ends = {facts(recipe.folder / f"{name}.pem").not_after for name in ("ca", "server")}
     assert len(ends) == 1
-    assert issue(recipe.folder, NOW + DAY) == {}  # a capped one is as planned
+    assert issue(recipe.folder, late) == {}  # a capped one is as planned
+
+
+def test_a_leaf_that_loses_less_than_a_tenth_ends_with_its_ca(recipe: Recipe) -> None:
+    """With the lifetime of its CA, it could never be renewed otherwise."""
+    issue(recipe.folder)
+    (recipe.folder / "server.pem").unlink()
+    assert issue(recipe.folder, NOW + DAY) == {"server": "missing"}
+    ends = {facts(recipe.folder / f"{name}.pem").not_after for name in ("ca", "server")}
+    assert len(ends) == 1
+    (recipe.folder / "server.pem").unlink()
+    config = json.loads((recipe.folder / "ca-config.json").read_text())
+    config["signing"]["profiles"]["server"]["expiry"] = "43801h"  # more than the CA is planned for
+    recipe.config(config)
+    assert_refused("leaf-outlasts-its-ca", "--cap", recipe.folder, NOW + DAY)
+
+
+def test_a_ca_that_is_not_valid_yet_signs_nothing(recipe: Recipe) -> None:
+    issue(recipe.folder, NOW + DAY)
+    (recipe.folder / "server.pem").unlink()
+    assert_refused("ca-not-yet-valid", "clock", recipe.folder)
+
+
+def test_a_certificate_is_never_written_over_a_key(recipe: Recipe) -> None:
+    config = json.loads((recipe.folder / "ca-config.json").read_text())
+    profiles = config["signing"]["profiles"]
+    profiles["server-key"] = profiles["client"]
+    recipe.config(config)
+    recipe.request("server-key", {"CN": "x", "key": {"algo": "ecdsa", "size": 256}})
+    assert_refused("duplicate-name", "server-key.pem", recipe.folder)
 
 
 def test_an_expired_leaf_is_issued_and_an_expired_ca_signs_nothing(recipe: Recipe) -> None:
@@ -258,6 +288,33 @@ def test_an_extended_ca_keeps_key_name_and_identifiers(recipe: Recipe) -> None:
     assert signed_by(server, new)
     assert signed_by(server, old)
     assert issue(recipe.folder) == {}
+
+
+def test_an_extended_ca_is_as_planned(recipe: Recipe) -> None:
+    issue(recipe.folder)
+    plan = plan_of(recipe.folder)
+    with locked(plan.output):
+        carry_out(plan, extension(plan, ()), NOW + DAY, Quiet())
+    [ca] = [each for each in decide(plan_of(recipe.folder), NOW + DAY) if each.spec.name == "ca"]
+    assert ca.reasons == ()
+
+
+def test_a_ca_is_never_shortened(recipe: Recipe) -> None:
+    issue(recipe.folder)
+    recipe.change("ca", ca={"expiry": "8760h"})
+    plan = plan_of(recipe.folder)
+    with pytest.raises(KbuildError) as caught, locked(plan.output):
+        carry_out(plan, extension(plan, ()), NOW + DAY, Quiet())
+    assert caught.value.kind == "ca-shortened"
+
+
+def test_a_ca_beside_others_in_its_file_is_not_extended(recipe: Recipe) -> None:
+    issue(recipe.folder)
+    ca = recipe.folder / "ca.pem"
+    ca.write_bytes(ca.read_bytes() + (recipe.folder / "server.pem").read_bytes())
+    with pytest.raises(KbuildError) as caught:
+        extension(plan_of(recipe.folder), ())
+    assert caught.value.kind == "ca-not-alone"
 
 
 def test_the_manifest_has_the_fingerprints(recipe: Recipe) -> None:

@@ -334,7 +334,10 @@ def test_the_names_of_a_leaf_are_not_changed_by_a_step(issued: Recipe) -> None:
 
 
 def test_a_leaf_ends_with_the_new_ca_only_if_it_is_asked_to(recipe: Recipe) -> None:
-    issue(recipe.folder)
+    config = json.loads((recipe.folder / "ca-config.json").read_text())
+    config["signing"]["profiles"]["server"]["expiry"] = "43801h"  # an hour more than the CA
+    recipe.config(config)
+    issue(recipe.folder, cap=True)
     plan = plan_of(recipe.folder)
     [note] = turn_of(plan, "begin", (), NOW).notes
     assert note.startswith("server would end later than the new CA.")
@@ -344,6 +347,21 @@ def test_a_leaf_ends_with_the_new_ca_only_if_it_is_asked_to(recipe: Recipe) -> N
     assert caught.value.kind == "leaf-outlasts-its-ca"
     rotate(recipe.folder, "leaves", now=NOW + DAY, cap=True)
     assert issue(recipe.folder) == {}
+
+
+def test_leaves_of_the_lifetime_of_their_ca_need_no_cap(recipe: Recipe) -> None:
+    issue(recipe.folder)
+    assert turn_of(plan_of(recipe.folder), "begin", (), NOW).notes == ()
+    rotate(recipe.folder, "begin")
+    rotate(recipe.folder, "leaves", now=NOW + DAY)
+
+
+def test_a_new_ca_that_is_not_valid_yet_signs_no_leaves(recipe: Recipe) -> None:
+    issue(recipe.folder)
+    rotate(recipe.folder, "begin", now=NOW + 60 * DAY)
+    with pytest.raises(KbuildError) as caught:
+        rotate(recipe.folder, "leaves", now=NOW)
+    assert caught.value.kind == "ca-not-yet-valid"
 
 
 def test_a_lost_key_is_replaced_by_a_new_ca(issued: Recipe) -> None:
