@@ -314,7 +314,7 @@ def _change_control_planes(
             if not any(each.needs_repair for each in planes):
                 planes = obeying_stored(planes, connected, settings)
             workers = [each for each in facts if not each.is_control_plane]
-            expired = expired_workers(workers, connected, settings.parallel)
+            expired = expired_workers(workers, connected, settings.parallel, screen.say)
         again, token = plan_workers(planes[0], expired, compact(datetime.now(UTC)))
         plans = [*planned(planes, connected, planner), *again]
         # Never two control planes at once, and none after one has failed.

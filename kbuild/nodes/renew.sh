@@ -475,9 +475,10 @@ worker_facts() {
   one base "$(find_base)"
   [ ! -f "$bootstrap" ] || is_made_here "$bootstrap" || printf 'bootstrap=other\n'
   [ -z "$(authority_words)" ] || printf 'authority=yes\n'
-  case $(systemctl cat kubelet 2>/dev/null) in
-    *--bootstrap-kubeconfig=$bootstrap[[:space:]]* | *--bootstrap-kubeconfig=$bootstrap\"*) printf 'bootstraps=yes\n' ;;
-  esac
+  one servers "$(grep -c '^ *server: ' "$kubernetes/kubelet.conf" 2>/dev/null)"
+  { systemctl cat kubelet || cat /etc/init.d/kubelet /etc/conf.d/kubelet; } 2>/dev/null | grep -v '^ *#' |
+    tr "= \"'" '\n\n\n\n' | grep -A 1 -x -e --bootstrap-kubeconfig | grep -q -x "$bootstrap" && printf 'bootstraps=yes\n'
+  return 0
 }
 
 is_made_here() {
@@ -500,7 +501,9 @@ make_token() {
   said=$("$1" token create --kubeconfig "$kubernetes/admin.conf" --config "$2/kubeadm.yaml" 2>&1 >/dev/null </dev/null)
   code=$?
   rm -rf "$2"
-  [ "$code" = 0 ] || fail "kubeadm cannot make a token: $(last_line "$said")"
+  last=$(last_line "$said")
+  case $last in *"$secret"*) last="see \`kubeadm token create\` there" ;; esac
+  [ "$code" = 0 ] || fail "kubeadm cannot make a token: $last"
 }
 
 # has_token KUBEADM ID
@@ -521,7 +524,7 @@ join_again() {
   current=$kubelet_files/pki/kubelet-client-current.pem
   before=$(sha_of "$current")
   make_bootstrap
-  restart_kubelet
+  (restart_kubelet) || { rm -f -- "$bootstrap"; exit 1; }
   left=$2
   while [ "$left" -gt 0 ] && [ "$(sha_of "$current")" = "$before" ]; do
     left=$((left - 1))
@@ -537,12 +540,13 @@ join_again() {
 # kubelet may have been killed before it read the token, with the node.
 end_joining() {
   bootstrap=$kubernetes/bootstrap-kubelet.conf
+  rm -f -- "$bootstrap.part"
   if [ -f "$bootstrap" ] && is_made_here "$bootstrap"; then rm -f -- "$bootstrap"; fi
   finish
 }
 
 make_bootstrap() {
-  cat >"$bootstrap.part" <<KUBECONFIG && mv -f -- "$bootstrap.part" "$bootstrap" || fail "$bootstrap cannot be written: no space?"
+  cat >"$bootstrap.part" <<KUBECONFIG && mv -f -- "$bootstrap.part" "$bootstrap" || { rm -f -- "$bootstrap.part"; fail "$bootstrap cannot be written: no space?"; }
 # kbuild
 apiVersion: v1
 kind: Config

@@ -34,7 +34,10 @@ class NothingPlanned(UsageError):
     path: Path | str
 
     what = "{path} has no pki.toml, and no *-csr.json of cfssl"
-    todo = "write one with `kbuild pki init`, or name the directory with --dir"
+    todo = (
+        "write one with `kbuild pki init`, derive one from certificates that are there with"
+        " `kbuild pki import`, or name the directory with --dir"
+    )
 
 
 class PlanExists(UsageError):

@@ -1,7 +1,7 @@
 """What control planes are like: their manifests, certificates and processes."""
 
 import base64
-import binascii
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -40,6 +40,7 @@ _ESSENTIAL = {each for files in READS.values() for each in files} - {"pki/front-
 _CAS = ("pki/ca.crt", "pki/front-proxy-ca.crt", "pki/etcd/ca.crt")
 REPAIR = "-repair-renew"  # how the name of a backup ends that a repair has made
 KUBELET = "kubelet's client certificate"
+_NODE = re.compile(r"system:node:([a-z0-9][a-z0-9-]*(?:\.[a-z0-9][a-z0-9-]*)*)", re.ASCII)
 _TRIAL = """\
 apiVersion: {api}
 kind: InitConfiguration
@@ -274,10 +275,17 @@ def kubelet_of(values: Mapping[str, list[str]]) -> tuple[Stored, ...]:
 
 def _node(values: Mapping[str, list[str]]) -> str:
     """Return the name of a node as its certificate says, or that of the host, as kubeadm does."""
-    prefix = "system:node:"
-    names = [each.facts.common_name for each in kubelet_of(values)]
-    found = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-    return (found or [first_of(values, "node").lower()])[0]
+    names = [node_of(each) for each in kubelet_of(values)]
+    return next(filter(None, names), first_of(values, "node").lower())
+
+
+def node_of(stored: Stored) -> str:
+    """Return the node for which a client certificate of kubelet is, or empty text.
+
+    A node has the name of a DNS subdomain (RFC 1123), which is safe in commands and paths.
+    """
+    found = _NODE.fullmatch(stored.facts.common_name)
+    return found[1] if found else ""
 
 
 def _as_stored(plane: ControlPlane, text: str) -> ControlPlane:
@@ -321,10 +329,9 @@ def _certificates(values: Mapping[str, list[str]]) -> tuple[dict[str, Stored], d
         try:
             with quiet():
                 facts = read_certificate(base64.b64decode(content))
-        except (Unreadable, binascii.Error) as error:
-            unreadable[file] = str(error)
-        else:
             found[file] = Stored(changed=int(changed), facts=facts)
+        except (Unreadable, ValueError) as error:
+            unreadable[file] = str(error)
     return found, unreadable
 
 

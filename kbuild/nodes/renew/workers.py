@@ -18,16 +18,15 @@ from kbuild.base.words import counted
 from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, first_of, values_of
 from kbuild.nodes.model import HostFacts, HostPlan, Proof, Step
 from kbuild.nodes.renew.calls import call
-from kbuild.nodes.renew.facts import REPAIR, ControlPlane, Stored, kubelet_of
+from kbuild.nodes.renew.facts import REPAIR, ControlPlane, Stored, kubelet_of, node_of
 from kbuild.nodes.renew.plan import BACKUPS
 from kbuild.nodes.renew.repair import WORK, documents
 from kbuild.nodes.survey import at_once
 
-_PREFIX = "system:node:"
 _ALPHABET = string.ascii_lowercase + string.digits
 _JOINS = 120  # seconds that kubelet has to get a certificate
 _STAYS = 60  # seconds that kubelet has to start
-_EACH = 2  # minutes of the token's life for each worker
+_EACH = 4  # minutes of the token's life for each worker
 _LEAST = 30  # minutes
 _COMMANDS = """\
 On {plane}:
@@ -69,28 +68,34 @@ class Token:
 
 
 def expired_workers(
-    workers: Sequence[HostFacts], connections: Mapping[str, Connection], parallel: int
+    workers: Sequence[HostFacts],
+    connections: Mapping[str, Connection],
+    parallel: int,
+    tell: Callable[[str], None],
 ) -> list[Worker]:
     """Return the workers whose client certificate has ended, in the order of their names.
 
-    Among them are those whose repair has no end yet.
+    Among them are those whose repair has no end yet. Those that cannot be examined are told.
     """
     found: list[Worker] = []
 
     def ask(facts: HostFacts) -> None:
         try:
             values = values_of(connections[facts.host.name].call(call("worker_facts")))
-        except (CallFailed, ConnectionFailed):  # it is no part of the renewal
+        except (CallFailed, ConnectionFailed) as error:  # it is no part of the renewal
+            tell(f"{facts.host.name}: it is not known whether its kubelet can log in: {error}")
             return
         stored = kubelet_of(values)
         if not stored:
+            name = facts.host.name
+            tell(f"{name}: its kubelet has no client certificate that can be read, or needs root")
             return
         first = min(stored, key=lambda each: each.facts.not_after)
         worker = Worker(
             facts=facts,
-            node=first.facts.common_name.removeprefix(_PREFIX),
+            node=node_of(first),
             end=first.facts.not_after,
-            obstacle=_obstacle(values),
+            obstacle=_obstacle(values, first),
             is_joined=not _has_ended(first, facts),
         )
         if not worker.is_joined or first_of(values, "base").endswith(REPAIR):
@@ -104,7 +109,11 @@ def _has_ended(stored: Stored, facts: HostFacts) -> bool:
     return stored.facts.not_after.timestamp() <= facts.clock
 
 
-def _obstacle(values: Mapping[str, list[str]]) -> str:
+def _obstacle(values: Mapping[str, list[str]], stored: Stored) -> str:
+    if not node_of(stored):
+        return "its client certificate is not that of a node"
+    if first_of(values, "servers") != "1":
+        return "its kubelet.conf does not name exactly one API server"
     if first_of(values, "bootstraps") != "yes":
         return "its kubelet has no --bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf"
     if first_of(values, "bootstrap") == "other":
@@ -247,7 +256,7 @@ def worker_advice(plane: ControlPlane, workers: Sequence[Worker]) -> list[str]:
         *(f"{each.name}: kbuild does not repair it: {_why_not(plane, each)}" for each in unable),
         "when the API server answers, do this for each of them",
     ]
-    if not words:
+    if not words or not first.node:
         return [*lines[:-1], "make its kubelet.conf by hand: `kbuild advise` has the commands"]
     text = _COMMANDS.format(
         plane=plane.name,

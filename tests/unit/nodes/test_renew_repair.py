@@ -296,8 +296,9 @@ def test_workers_that_have_ended_are_named_with_commands() -> None:
     (found,) = kubelet_of(values_of(CLIENT))
     late = int(found.facts.not_after.timestamp()) + 1
     facts = [replace(expired(name).facts, clock=clock) for name, clock in (("w1", late), ("w2", 0))]
-    connections = {name: node(name, worker_facts=CLIENT) for name in ("w1", "w2")}
-    ended = expired_workers(facts, connections, 2)
+    printed = f"{CLIENT}servers=1\n"
+    connections = {name: node(name, worker_facts=printed) for name in ("w1", "w2")}
+    ended = expired_workers(facts, connections, 2, untold)
     assert [(each.name, each.node) for each in ended] == [("w1", "node-1")]
     lines = worker_advice(with_tokens(expired("n1")), ended)
     assert "w1 (" in lines[0]
@@ -308,12 +309,17 @@ def test_workers_that_have_ended_are_named_with_commands() -> None:
     assert plan_workers(expired("n1"), ended, AT) == ([], None)
 
 
-JOINS = f"{CLIENT}bootstraps=yes\nserver=https://192.0.2.9:6443\nauthority=yes\n"
+CAN_JOIN = "bootstraps=yes\nserver=https://192.0.2.9:6443\nservers=1\nauthority=yes\n"
+JOINS = f"{CLIENT}{CAN_JOIN}"
+
+
+def untold(text: str) -> None:
+    raise AssertionError(text)
 
 
 def worker(name: str, printed: str) -> Worker:
     facts = replace(expired(name).facts, clock=1 << 40)
-    [found] = expired_workers([facts], {name: node(name, worker_facts=printed)}, 1)
+    [found] = expired_workers([facts], {name: node(name, worker_facts=printed)}, 1, untold)
     return found
 
 
@@ -329,7 +335,7 @@ def with_tokens(plane: ControlPlane) -> ControlPlane:
 
 def test_workers_get_a_certificate_with_one_token_that_no_plan_shows() -> None:
     plane = with_tokens(fine("n1"))
-    workers = [worker("w1", JOINS), worker("w2", JOINS), worker("w3", CLIENT)]
+    workers = [worker("w1", JOINS), worker("w2", JOINS), worker("w3", f"{CLIENT}servers=1\n")]
     plans, token = plan_workers(plane, workers, AT)
     assert token is not None
     assert steps(plans) == [
@@ -358,15 +364,40 @@ def test_workers_are_not_repaired_without_what_they_need() -> None:
     assert "no --enable-bootstrap-token-auth" in worker_advice(fine("n1"), [able])[1]
     other = worker("w1", f"{JOINS}bootstrap=other\n")
     assert plan_workers(with_tokens(fine("n1")), [other], AT) == ([], None)
-    lost = worker("w1", f"{CLIENT}bootstraps=yes\nserver=\nauthority=yes\n")
+    several = worker("w1", JOINS.replace("servers=1", "servers=2"))
+    assert plan_workers(with_tokens(fine("n1")), [several], AT) == ([], None)
+    assert "exactly one API server" in worker_advice(with_tokens(fine("n1")), [several])[1]
+    lost = worker("w1", f"{CLIENT}bootstraps=yes\nserver=\nservers=1\nauthority=yes\n")
     assert plan_workers(with_tokens(fine("n1")), [lost], AT) == ([], None)
+
+
+@pytest.mark.parametrize(
+    "name", ["x;touch /tmp/PWNED;#", "$(id)", "../etc/kubernetes", "x\nreboot", "X", "", "a..b"]
+)
+def test_a_name_that_no_node_has_gets_into_no_command(name: str) -> None:
+    client = f"kubelet_client=0 {encoded(authority.issue(f'system:node:{name}', years=-1))}\n"
+    bad = worker("w1", client + CAN_JOIN)
+    plane = with_tokens(fine("n1"))
+    assert plan_workers(plane, [bad], AT) == ([], None)
+    lines = worker_advice(plane, [bad])
+    assert lines[-1].startswith("make its kubelet.conf by hand")
+    assert not name or name not in "\n".join(lines)
+
+
+def test_workers_that_cannot_be_examined_are_told_and_stop_nothing() -> None:
+    told: list[str] = []
+    facts = [replace(expired(name).facts, clock=1 << 40) for name in ("w1", "w2")]
+    odd = CLIENT.replace("kubelet_client=0", "kubelet_client=abc")
+    connections = {"w1": node("w1", worker_facts=odd), "w2": node("w2", worker_facts="")}
+    assert expired_workers(facts, connections, 1, told.append) == []
+    assert [line.split(":")[0] for line in told] == ["w1", "w2"]
 
 
 def test_a_worker_that_has_joined_in_a_run_that_was_killed_is_only_settled() -> None:
     facts = replace(expired("w1").facts, clock=0)
     for base, names in ((f"{AT}{REPAIR}", ["settled"]), ("", [])):
         connection = node("w1", worker_facts=f"{JOINS}base={base}\n")
-        found = expired_workers([facts], {"w1": connection}, 1)
+        found = expired_workers([facts], {"w1": connection}, 1, untold)
         plans, token = plan_workers(fine("n1"), found, AT)
         assert token is None
         assert [name for _, steps_ in steps(plans) for name in steps_] == names

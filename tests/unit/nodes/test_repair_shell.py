@@ -232,6 +232,31 @@ def test_kubelet_of_a_worker_gets_a_certificate_with_a_token_that_does_not_stay(
     assert bootstrap.exists()
 
 
+def test_a_kubelet_that_cannot_be_restarted_keeps_no_token(expired: Shell) -> None:
+    kubelet_gets(expired, b"")
+    expired.program("systemctl", "echo it says why >&2; exit 1")
+    said = expired("join_again", "g1-repair-renew", 1, good=False)
+    assert said == "kubelet cannot be started: it says why"
+    assert not list(expired.kubernetes.glob("bootstrap*"))
+
+
+@pytest.mark.parametrize(
+    ("unit", "is_there"),
+    [
+        ("ExecStart=/usr/bin/kubelet --bootstrap-kubeconfig={file}", True),
+        ("ExecStart=/usr/bin/kubelet --bootstrap-kubeconfig {file} --v=2", True),
+        ("Environment='ARGS=--bootstrap-kubeconfig={file}'", True),
+        ("#Environment=ARGS=--bootstrap-kubeconfig={file}", False),
+        ("ExecStart=/usr/bin/kubelet --bootstrap-kubeconfig={file}.old", False),
+    ],
+)
+def test_the_flag_of_kubelet_is_recognised(expired: Shell, unit: str, is_there: bool) -> None:
+    kubelet_gets(expired, b"")
+    text = unit.format(file=expired.kubernetes / "bootstrap-kubelet.conf")
+    (expired.root / "unit").write_text(text)
+    assert ("bootstraps=yes" in expired("worker_facts").splitlines()) is is_there
+
+
 def test_a_kubelet_that_gets_no_certificate_keeps_no_token(expired: Shell) -> None:
     kubelet_gets(expired, OLD.pem + OLD.key_pem)
     said = expired("join_again", "g1-repair-renew", 1, good=False)
@@ -244,7 +269,7 @@ def test_a_worker_tells_with_what_its_kubelet_could_log_in(expired: Shell) -> No
     kubelet_gets(expired, b"")
     said = expired("worker_facts").splitlines()
     assert "server=https://192.0.2.1:6443" in said
-    assert {"authority=yes", "bootstraps=yes"} <= set(said)
+    assert {"authority=yes", "bootstraps=yes", "servers=1"} <= set(said)
     (expired.root / "unit").write_text(UNIT.format(file="/elsewhere/bootstrap-kubelet.conf"))
     (expired.kubernetes / "kubelet.conf").unlink()
     said = expired("worker_facts").splitlines()
