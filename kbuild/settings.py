@@ -1207,7 +1207,6 @@ class InDirectory(Common):
         path,
         "Directory with pki.toml, or with ca-config.json and the *-csr.json files of cfssl.",
         default=Path(),
-        default_text="the current directory",
         metavar="DIR",
     )
 

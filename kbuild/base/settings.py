@@ -74,6 +74,8 @@ class Option:
         if self.default not in (None, False, ()):
             values = self.default if self.repeatable else [self.default]
             text = self.default_text or ", ".join(map(_short, values))
+            if self.default == Path():  # two full stops would be the parent directory
+                text = "the current directory"
             parts.append(f"Default: {text}.")
         return " ".join(parts)
 
