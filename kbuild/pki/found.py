@@ -26,6 +26,7 @@ from kbuild.x509.api import (
 )
 
 CERTIFICATE, KEY = ".pem", "-key.pem"
+_SIGNING = "-signing"  # as signing_file of kbuild.pki.rotating
 _OTHERS = (".crt", ".cer", ".cert")
 _MAX_FILE = 1 << 20  # bytes
 
@@ -65,11 +66,28 @@ def flat_files(folder: Path) -> list[Path]:
 
     Raises BadPkiFile if the directory cannot be read.
     """
+    return [path for path in _flat_files(folder) if _rotated_from(path) is None]
+
+
+def _flat_files(folder: Path) -> list[Path]:
     return [
         path
         for path in _files(folder)
         if path.name.endswith(CERTIFICATE) and not path.name.endswith(KEY)
     ]
+
+
+def _rotated_from(path: Path) -> Path | None:
+    """Return the CA whose signing file this is, None if it is none of a rotation.
+
+    It may be left after the rotation, or be copied without the rotation's state.
+    """
+    name = path.name.removesuffix(f"{_SIGNING}{CERTIFICATE}")
+    ca = path.with_name(f"{name}{CERTIFICATE}")
+    if name == path.name or not ca.is_file():
+        return None
+    mine = {each.subject for each in certificates_in(path) if each.is_ca}
+    return ca if mine & {each.subject for each in certificates_in(ca) if each.is_ca} else None
 
 
 def flat(folder: Path, without: Collection[str], notes: list[str]) -> list[Found]:
@@ -97,6 +115,9 @@ def flat(folder: Path, without: Collection[str], notes: list[str]) -> list[Found
 
 
 def _others(folder: Path, names: Collection[str]) -> Iterator[str]:
+    for path in _flat_files(folder):
+        if ca := _rotated_from(path):
+            yield f"{path.name} is passed over: a rotation of {ca.name} has left it."
     for path in _files(folder):
         if path.suffix not in _OTHERS or not certificates_in(path):
             continue

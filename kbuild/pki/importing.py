@@ -8,11 +8,12 @@ from pathlib import Path
 
 from kbuild.pki.cfssl import CONFIG, SUFFIX
 from kbuild.pki.cluster import FILE
-from kbuild.pki.errors import NothingToImport, NotReproduced, PlanExists
+from kbuild.pki.errors import BadPkiFile, NothingToImport, NotReproduced, PlanExists
 from kbuild.pki.found import expressed, flat, flat_files
 from kbuild.pki.import_cfssl import cfssl_files
 from kbuild.pki.import_cluster import cluster_file, has_every_name, has_logins, planned
 from kbuild.pki.model import Decision, Plan, Spec
+from kbuild.pki.rotations import read_rotations
 from kbuild.pki.state import Held, held_of, states
 from kbuild.pki.store import PUBLIC, File, commit, locked
 from kbuild.x509.api import Wanted, quiet
@@ -41,6 +42,8 @@ def derive(folder: Path, without: Collection[str] = ()) -> Derived:
 
 def _derived(folder: Path, without: Collection[str]) -> Derived:
     notes: list[str] = []
+    for output in (folder, folder / "pki"):
+        _demand_no_rotation(output)
     for output in (folder, folder / "pki"):
         if (output / "pki/ca.crt").exists():
             text = cluster_file(folder, output, "kubeadm", without, notes)
@@ -82,6 +85,17 @@ def _demand_no_plan(folder: Path) -> None:
     for name in sorted(os.listdir(folder)):  # noqa: PTH208  # names only
         if name in (FILE, CONFIG) or name.endswith(SUFFIX):
             raise PlanExists(path=folder / name)
+
+
+def _demand_no_rotation(output: Path) -> None:
+    """Check that no CA is being replaced, whose file holds two CAs; raises BadPkiFile."""
+    if rotations := read_rotations(output):
+        reason = f"the CA {rotations[0].ca} is being replaced"
+        hint = (
+            "end the rotation first with `kbuild pki rotate-ca`, or take it back with"
+            " `--step back`; both need the plan that it began with"
+        )
+        raise BadPkiFile(path=output, reason=reason, hint=hint)
 
 
 def _proven(folder: Path, texts: dict[Path, str], notes: list[str]) -> Derived:

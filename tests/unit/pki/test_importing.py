@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kbuild.base.errors import KbuildError
-from kbuild.pki.api import decide, derive, plan_of, write_derived
+from kbuild.pki.api import Step, decide, derive, plan_of, write_derived
 from kbuild.pki.model import Plan
 from kbuild.x509.api import KeyKind, key_pem, load_key, name_of, new_key
 from kbuild.x509.private import hash_for
 from tests.unit.pki.conftest import CONFIG, KEY, NOW, SIGNING, Recipe, facts, issue, snapshot
+from tests.unit.pki.test_rotating import rotate
 
 TOML = """\
 layout = "{layout}"
@@ -438,3 +439,43 @@ def test_any_requests_survive_the_round_trip(
         except KbuildError:
             return  # such as a host that is there twice in two spellings
         assert_imported(folder)
+
+
+@pytest.mark.parametrize("steps", [("begin",), ("begin", "leaves")])
+def test_nothing_is_imported_while_a_ca_is_being_replaced(
+    recipe: Recipe, steps: tuple[Step, ...]
+) -> None:
+    issue(recipe.folder)
+    for step in steps:
+        rotate(recipe.folder, step)
+    for path in (*recipe.folder.glob("*-csr.json"), recipe.folder / "ca-config.json"):
+        path.unlink()
+    assert_refused(recipe.folder, "bad-pki-file", "the CA ca is being replaced")
+
+
+@pytest.mark.parametrize("layout", ["cfssl", "kubeadm"])
+@pytest.mark.parametrize("below", [".", "pki"])
+def test_a_rotation_is_found_beside_and_below_a_pki_toml(
+    tmp_path: Path, layout: str, below: str
+) -> None:
+    (tmp_path / "pki.toml").write_text(TOML.format(layout=layout, cas=1))
+    issue(tmp_path)
+    rotate(tmp_path, "begin")
+    (tmp_path / "pki.toml").unlink()
+    assert_refused(tmp_path / below, "bad-pki-file", "take it back with `--step back`")
+
+
+def test_what_a_rotation_has_left_is_no_ca_of_its_own(recipe: Recipe) -> None:
+    issue(recipe.folder)
+    for step in ("begin", "leaves", "end"):
+        rotate(recipe.folder, step)
+    content = (recipe.folder / "ca.pem").read_bytes()
+    for name in ("ca-signing.pem", "ca-new-key.pem", "ca-old-key.pem"):
+        (recipe.folder / name).write_bytes(content if name == "ca-signing.pem" else b"old")
+    for kind in (".pem", "-key.pem"):  # one of its own that has such a name
+        there = recipe.folder / f"client{kind}"
+        there.rename(recipe.folder / f"client-signing{kind}")
+    forget(recipe)
+    derived = write_derived(recipe.folder, (), NOW)
+    assert [each.name for each in derived.kept] == ["ca", "client-signing", "server"]
+    assert "ca-signing.pem is passed over: a rotation of ca.pem has left it." in derived.notes
