@@ -10,6 +10,7 @@ from typing import Any
 
 from kbuild.pki.model import Plan, Spec
 from kbuild.pki.rotating import Turned, signing_file
+from kbuild.pki.uses import signing_problem
 
 _PURPOSES = ("cluster", "etcd", "front-proxy")
 
@@ -54,7 +55,7 @@ def deliveries(plan: Plan, cas: Iterable[Turned], *, with_leaves: bool) -> Itera
         )
     for user in _users():
         trusted: dict[Path, tuple[str, ...]] = {}
-        for path, options in _trusted(user, turned):
+        for path, options in _trusted(plan, user, turned):
             trusted[path] = (*trusted.get(path, ()), *options)
         mine = [each for each in plan.specs if each.component in user.components]
         files = [file for each in leaves if each in mine for file in _files(each)]
@@ -75,13 +76,15 @@ def _files(spec: Spec) -> Iterator[Path]:
     yield from (path for path in paths if path is not None)
 
 
-def _trusted(user: _User, cas: tuple[Turned, ...]) -> Iterator[tuple[Path, tuple[str, ...]]]:
+def _trusted(
+    plan: Plan, user: _User, cas: tuple[Turned, ...]
+) -> Iterator[tuple[Path, tuple[str, ...]]]:
     for each in cas:
         purposes = [name for name in _PURPOSES if name in _purposes(each)]
         if options := [word for name in purposes for word in user.options.get(name, ())]:
             yield each.spec.place, tuple(options)
         signs = [word for name in purposes for word in user.signs.get(name, ())]
-        if signs and each.spec.key is not None:
+        if signs and each.spec.key is not None and not signing_problem(plan, each.spec):
             is_on = each.after in ("begin", "leaves")
             yield (signing_file(each.spec) if is_on else each.spec.place), tuple(signs[:1])
             yield each.spec.key, tuple(signs[1:])
@@ -98,7 +101,9 @@ def facts_to_know(plan: Plan, cas: Iterable[Turned]) -> Iterator[str]:
         found = [
             each
             for each in turned
-            if each.after in note["after"] and _purposes(each) & set(note["purposes"])
+            if each.after in note["after"]
+            and _purposes(each) & set(note["purposes"])
+            and not (note.get("signs") and signing_problem(plan, each.spec))
         ]
         if found:
             folders = {each.spec.key.parent for each in found if each.spec.key is not None}

@@ -9,7 +9,8 @@ from packaging.version import Version
 from kbuild.kubernetes.flags import Flag, Value, flags_of
 from kbuild.pki.errors import NotForUnits
 from kbuild.pki.model import Pair, Plan, Spec
-from kbuild.pki.uses import Serving, common_name
+from kbuild.pki.rotating import signing_file
+from kbuild.pki.uses import Serving, common_name, signing_problem
 
 _SAFE = re.compile(r"[\w./:@+=-]+", re.ASCII)  # systemd and shells take other characters apart
 _SERVICE = "DNS:kubernetes.default.svc."
@@ -129,15 +130,16 @@ class _Values:
         assert ca.key is not None
         if flag.part == "ca":
             return ca.certificate
-        if not ca.key.is_relative_to(self.plan.output):
-            message = f"the key of {ca.name} is kept in another directory ({ca.key.parent})"
-            raise LookupError(message)
+        if problem := signing_problem(self.plan, ca):
+            raise LookupError(problem)
         if flag.part == "lifetime" and not self.wish.lifetime:
             message = "no lifetime was given with --signing-years"
             raise LookupError(message)
         if flag.part == "lifetime":
             return self.wish.lifetime
-        return ca.certificate if flag.part == "signing-ca" else ca.key
+        if flag.part == "signing-key":
+            return ca.key
+        return signing_file(ca) if self.plan.rotation(ca.name) else ca.certificate
 
     def issuer(self) -> str:
         """Return the issuer that kubeadm gives to tokens: the API server's longest service name."""

@@ -1,5 +1,7 @@
 """Write the flags of components as files: drop-ins for systemd, and what to do with them."""
 
+import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -15,6 +17,7 @@ from kbuild.pki.cluster import FILE, Cluster, read_cluster
 from kbuild.pki.flags import Component, Wish, components_of
 from kbuild.pki.model import Pair, Plan, Spec
 from kbuild.pki.planning import plan_of
+from kbuild.pki.rotating import signing_file
 from kbuild.pki.uses import USES, Serving, common_name, organizations, serving
 
 _DROP_IN = "{name}.service.d/20-kbuild-pki.conf"
@@ -27,6 +30,8 @@ _ROLES = {
 _EVERYWHERE = ("kubelet", "kube-proxy", "flanneld")
 
 
+# What may be in code of Markdown and in a command that is pasted into a shell.
+_PRINTABLE = re.compile(r"[ -_a-~]+")
 _COMPONENTS = tuple(dict.fromkeys(use.component for use in USES.values()))
 
 
@@ -107,10 +112,13 @@ def _notes(components: tuple[Component, ...], found: Serving, plan: Plan) -> Ite
         )
     yield from _binding(found.get(("apiserver-kubelet-client", "")))
     for rotation in plan.rotations:
-        yield (
-            f"The CA {rotation.ca} is being replaced: `kbuild pki rotate-ca` tells which files"
-            " kube-controller-manager signs with until that has ended."
-        )
+        signing = signing_file(plan.spec(rotation.ca))
+        if any(signing in each.files.values() for each in components):
+            yield (
+                f"The CA {rotation.ca} is being replaced, and kube-controller-manager signs with"
+                f" {signing.name} until that has ended. `kbuild pki rotate-ca` tells which files"
+                " it gets after each step. After the last step, write these drop-ins again."
+            )
 
 
 def _kubeconfigs(components: tuple[Component, ...]) -> tuple[str, ...]:
@@ -122,11 +130,18 @@ def _kubeconfigs(components: tuple[Component, ...]) -> tuple[str, ...]:
 
 def _binding(client: Spec | Pair | None) -> Iterator[str]:
     if isinstance(client, Spec) and "system:masters" not in organizations(client):
-        user = common_name(client)
+        user, role = common_name(client), "system:kubelet-api-admin"
+        if not _PRINTABLE.fullmatch(user):
+            yield (
+                f"Kubelets ask whether the user in the certificate {client.name} may read logs and"
+                f" run commands. Bind it to the cluster role {role}. No command is shown, because"
+                " the user's name is not of printable ASCII characters."
+            )
+            return
         yield (
-            f"Kubelets ask whether the user {user} may read logs and run commands. Allow it with"
+            f"Kubelets ask whether the user `{user}` may read logs and run commands. Allow it with"
             " `kubectl create clusterrolebinding kubelet-api-admin"
-            f" --clusterrole=system:kubelet-api-admin --user={user}`."
+            f" --clusterrole={role} --user={shlex.quote(user)}`."
         )
 
 

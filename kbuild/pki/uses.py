@@ -1,20 +1,27 @@
 """Tell which certificate of a plan serves for what."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kbuild.base.values import did_you_mean
 from kbuild.certs.api import role_of
 from kbuild.pki.errors import (
+    BadCertificateFile,
     CertificateNotCertain,
     UnknownCertificate,
     UnknownUse,
     WrongCertificate,
 )
 from kbuild.pki.model import Pair, Plan, Spec
+from kbuild.pki.store import content_of
+from kbuild.x509.api import read_content
 
 _SERVER, _CLIENT = "server auth", "client auth"
 _KUBELET = "system:node:"
+_PART = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+# What no node can be called is no directory of one either.
+_KUBELET_NAME = re.compile(rf"{_KUBELET}{_PART}(?:\.{_PART})*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +113,20 @@ def organizations(spec: Spec) -> tuple[str, ...]:
     return tuple(v for field, values in spec.wanted.subject if field == "O" for v in values)
 
 
+def signing_problem(plan: Plan, ca: Spec) -> str:
+    """Return why kube-controller-manager cannot sign with a CA, empty if it can."""
+    assert ca.key is not None
+    if not ca.key.is_relative_to(plan.output):
+        return f"the key of {ca.name} is kept in another directory ({ca.key.parent})"
+    try:
+        keys = read_content(content_of(ca.key)).keys
+    except BadCertificateFile as error:
+        return f"the key of {ca.name} cannot be read: {error.reason}"
+    if keys[0].encrypted if keys else plan.encrypts_ca_keys:
+        return f"the key of {ca.name} is encrypted, and kube-controller-manager reads no such key"
+    return ""
+
+
 def _node_of(spec: Spec) -> str:
     return common_name(spec).removeprefix(_KUBELET)
 
@@ -132,7 +153,7 @@ def _fits(plan: Plan, spec: Spec, use: Use) -> bool:
         is_ca=spec.wanted.is_ca,
     )
     # The name of the directory is no sign: everything may be in one called etcd.
-    if use.component == "kubelet" and not planned.common_name.startswith(_KUBELET):
+    if use.component == "kubelet" and not _KUBELET_NAME.fullmatch(planned.common_name):
         return False  # nobody knows of which node it is
     path, place = spec.place.relative_to(plan.output), "" if spec.certificate else "users[0]"
     return role_of(str(path), place, planned) in use.roles and set(use.needs) <= set(planned.usages)

@@ -15,7 +15,17 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from kbuild.base.errors import KbuildError
-from kbuild.pki.api import Step, carry_out, decide, extension, locked, plan_of, turn_of
+from kbuild.pki.api import (
+    Step,
+    carry_out,
+    decide,
+    deliveries,
+    extension,
+    facts_to_know,
+    locked,
+    plan_of,
+    turn_of,
+)
 from kbuild.x509.api import CertificateFacts, read_content, read_kubeconfig, signed_by
 from tests.unit.pki.conftest import NOW, Quiet, Recipe, facts, issue, snapshot
 
@@ -643,3 +653,25 @@ def test_a_full_disk_changes_nothing(rotating: Recipe, monkeypatch: pytest.Monke
     assert caught.value.kind == "disk-full"
     assert snapshot(rotating.folder) == before
     assert [each for each in decide(plan_of(rotating.folder), NOW) if not each.is_kept] == []
+
+
+@pytest.mark.parametrize("why", ["", "elsewhere", "encrypted"])
+def test_the_controller_manager_gets_only_a_key_that_it_may_have_and_can_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    monkeypatch.setenv("CFSSL_CA_PK_PASSWORD", "secret")
+    more = {"": "", "elsewhere": 'ca-keys = "usb"', "encrypted": "encrypt-ca-keys = true"}[why]
+    (tmp_path / "pki.toml").write_text(CLUSTER.format(layout="cfssl", cas=3, more=more))
+    issue(tmp_path)
+    for step in ("begin", "leaves", "end"):
+        plan = plan_of(tmp_path)
+        cas = turn_of(plan, step, ("ca",), NOW).cas
+        told = {e.component: e for e in deliveries(plan, cas, with_leaves=False)}
+        manager = told["kube-controller-manager"].trusted
+        options = [option for each in manager.values() for option in each]
+        assert "--root-ca-file" in options
+        assert any("--cluster-signing" in option for option in options) is not bool(why)
+        assert any(path.name.endswith("key.pem") for path in manager) is not bool(why)
+        facts_told = " ".join(facts_to_know(plan, cas))
+        assert ("--cluster-signing-cert-file" in facts_told) is not bool(why)
+        rotate(tmp_path, step, "ca")

