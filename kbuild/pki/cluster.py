@@ -176,7 +176,10 @@ def _years(found: Fields, name: str, default: int) -> int:
 
 def _domain(found: Fields) -> str:
     domain = found.text("cluster-domain", "cluster.local")
-    host_names(found.path, "cluster-domain", [domain])
+    [name] = host_names(found.path, "cluster-domain", [domain])
+    if name != f"DNS:{domain}" or domain.startswith("*."):
+        reason = f"cluster-domain cannot be {domain!r}"
+        raise found.bad(reason=reason, hint="write a DNS name without wildcard: cluster.local")
     return domain
 
 

@@ -7,6 +7,15 @@ from collections.abc import Iterable
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?", re.ASCII)
 _MAILBOX = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[^@\s]+", re.ASCII)
 _URI = re.compile(r"[a-z][a-z0-9+.-]*://[!-~]+", re.ASCII)
+_PARTS = re.compile(
+    r"[^:]+://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?:\?[^#]*)?(?:#(?P<fragment>.*))?", re.ASCII
+)
+_AUTHORITY = re.compile(
+    r"(?:(?P<user>[A-Za-z0-9._:~!$&'()*+,;=%@-]*)@)?"
+    r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=-]*)(?::[0-9]*)?",
+    re.ASCII,
+)
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2}).{0,2}", re.ASCII)
 _LONGEST = 253  # characters of a DNS name
 
 
@@ -22,6 +31,7 @@ def alternative_name(host: str) -> str:
         _demand_dns_name(host.partition("@")[2])
         return f"email:{host}"
     if _URI.fullmatch(host):
+        _demand_uri(host)
         return f"URI:{host}"
     _demand_dns_name(host.removeprefix("*."))
     return f"DNS:{host}"
@@ -38,6 +48,29 @@ def _address(host: str) -> str:
             raise ValueError(message)
         found = found.ipv4_mapped or found  # as Go, which writes four bytes
     return str(found)
+
+
+def _demand_uri(uri: str) -> None:
+    """Check that Go reads a certificate with this URI; raises ValueError that says why not.
+
+    As url.Parse of net/url and parseSANExtension of crypto/x509, which refuses empty labels.
+    """
+    parts = _PARTS.fullmatch(uri)
+    assert parts is not None
+    authority = _AUTHORITY.fullmatch(parts["authority"])
+    for part in (parts["authority"], parts["path"], parts["fragment"] or ""):
+        if bad := _BAD_ESCAPE.search(part):
+            message = f"{bad[0]!r} is no percent escape"
+            raise ValueError(message)
+    if authority is None:
+        message = f"{parts['authority']!r} cannot be the host of a URI"
+        raise ValueError(message)
+    host = authority["host"]
+    if host.startswith("["):
+        ipaddress.IPv6Address(host[1:-1])
+    elif host and "" in host.split("."):
+        message = f"the host {host!r} has an empty part"
+        raise ValueError(message)
 
 
 def _demand_dns_name(name: str) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from kbuild.base.values import did_you_mean
 from kbuild.pki.cfssl import host_names
 from kbuild.pki.durations import go_duration
-from kbuild.pki.errors import UnknownPkiKey
+from kbuild.pki.errors import BadPkiFile, UnknownPkiKey
 from kbuild.pki.fields import Fields, fields_of
 from kbuild.pki.model import Spec
 from kbuild.x509.api import EXTENDED, KEY_USAGES, SUBJECT_FIELDS, KeyKind, Subject
@@ -46,7 +46,10 @@ def read_overrides(found: Fields, kinds: Mapping[str, KeyKind]) -> dict[str, Ove
 def overridden(
     path: Path, specs: Iterable[Spec], overrides: Mapping[str, Override]
 ) -> Iterator[Spec]:
-    """Yield certificates, with their overrides; raises UnknownPkiKey for one of no certificate."""
+    """Yield certificates, with their overrides.
+
+    Raises UnknownPkiKey for one of no certificate, and BadPkiFile for the usages of a CA.
+    """
     planned = list(specs)
     known = [each.name for each in planned]
     for name in overrides:
@@ -54,6 +57,10 @@ def overridden(
             close = did_you_mean(name, known) or "`kbuild pki plan` shows the names"
             raise UnknownPkiKey(path=path, where=f"name in {TABLE}", name=name, suggestion=close)
     for spec in planned:
+        if spec.wanted.is_ca and spec.name in overrides and overrides[spec.name].usages:
+            reason = f"{TABLE}.{spec.name}.usages is that of a CA, whose usages are always the same"
+            hint = "remove it; certificates that are not CAs can have other usages"
+            raise BadPkiFile(path=path, reason=reason, hint=hint)
         yield _applied(spec, overrides[spec.name]) if spec.name in overrides else spec
 
 

@@ -157,3 +157,17 @@ def test_a_mistake_is_refused(tmp_path: Path, old: str, new: str, kind: str, sai
 def test_kubeadm_reads_no_ed25519(tmp_path: Path) -> None:
     with pytest.raises(KbuildError, match="RSA and ECDSA"):
         plan(tmp_path, 'layout = "kubeadm"\nkey = "ed25519"\n')
+
+
+@pytest.mark.parametrize("domain", ["*.x", "a@b.c", "https://x", "10.0.0.1", "::1"])
+def test_the_domain_of_a_cluster_is_a_dns_name(tmp_path: Path, domain: str) -> None:
+    with pytest.raises(KbuildError, match="cluster-domain cannot be") as caught:
+        plan(tmp_path, f'cluster-domain = "{domain}"\n')
+    assert caught.value.kind == "bad-pki-file"
+
+
+@pytest.mark.parametrize("name", ["ca", "etcd-ca"])
+def test_a_ca_keeps_the_usages_of_a_ca(tmp_path: Path, name: str) -> None:
+    with pytest.raises(KbuildError, match=f"certificates.{name}.usages is that of a CA") as caught:
+        plan(tmp_path, f'[certificates.{name}]\nusages = ["server auth"]\n')
+    assert caught.value.kind == "bad-pki-file"

@@ -20,7 +20,16 @@ from kbuild.pki.hosts import alternative_name
         ("*.example.org", "DNS:*.example.org"),
         ("under_score", "DNS:under_score"),
         ("admin@example.org", "email:admin@example.org"),
-        ("spiffe://cluster/ns/x", "URI:spiffe://cluster/ns/x"),
+        *(
+            (uri, f"URI:{uri}")
+            for uri in (
+                "spiffe://cluster/ns/x",
+                "file:///etc/x",
+                "http://u:p%20w@a-b.example:8080/%41?q=%zz#f%2F",
+                "https://[2001:db8::1]:443/",
+                "http://under_score",
+            )
+        ),
     ],
 )
 def test_a_host_is_told_as_cfssl_tells_it(host: str, name: str) -> None:
@@ -37,6 +46,14 @@ def test_a_host_is_told_as_cfssl_tells_it(host: str, name: str) -> None:
         ("10.0.0.1:2379", "port"),
         ("[::1]:2379", "port"),
         ("node1:2379", "port"),
+        *((f"http://{host}", "escape") for host in ("%zz/", "a/%", "a/%4", "a/#%x", "u%z@a")),
+        *(
+            (f"http://{host}", "cannot be the host")
+            for host in ("a`b/", "a{b}", "a|b", "a\\b", "a^b", "<a>", "a:b:80", "a:http", "[::1")
+        ),
+        *((f"http://{host}", "cannot be the host") for host in ("%41/", "[fe80::1%25eth0]", "[x]")),
+        *((f"http://{host}", "empty part") for host in ("a..b", "a./x", ".a:80", "u@a.")),
+        ("http://[1::2::3]/", "IPv6|At most"),
         ("node 1", "space"),
         (" node1", "space"),
         ("<node>", "cannot be a part"),
