@@ -407,7 +407,7 @@ REQUEST = st.fixed_dictionaries(
 )
 PROFILE = st.fixed_dictionaries(
     {
-        "expiry": st.integers(60, 40_000 * 3600).map(lambda seconds: f"{seconds}s"),
+        "expiry": st.integers(3600, 40_000 * 3600).map(lambda seconds: f"{seconds}s"),
         "usages": st.lists(
             st.sampled_from(["signing", "key encipherment", "server auth", "client auth", "any"]),
             min_size=1,
