@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -34,8 +35,10 @@ from kbuild.pki.api import (
     is_unfinished,
     locked,
     notes_of,
+    places_of,
     plan_of,
     read_nodes,
+    telling_unfinished,
     with_host,
     write_derived,
     write_template,
@@ -60,6 +63,7 @@ Names = Annotated[
     typer.Argument(metavar="NAME", help="Certificates, by their names in the plan. Default: all."),
 ]
 _SHOWN = 4  # names of a certificate in the table of a plan
+_UNFINISHED = "An earlier run was killed while it replaced files. `kbuild pki issue` finishes it."
 
 app = command_app("Issue and renew the certificates of a cluster without kubeadm.")
 
@@ -93,8 +97,9 @@ def import_(ctx: typer.Context) -> None:
 def plan(ctx: typer.Context) -> None:
     """Show what would be issued, from what and why, and change nothing."""
     settings, screen = begin(ctx, PkiPlanSettings)
-    planned = _plan(settings, cap=settings.cap)
-    decisions = decide(planned, datetime.now(UTC))
+    with telling_unfinished(settings.dir):
+        planned = _plan(settings, cap=settings.cap)
+        decisions = decide(planned, datetime.now(UTC))
     if settings.node_list is not None:
         found = tuple(gaps(planned, read_nodes(settings.node_list)))
         planned = replace(planned, notes=(*planned.notes, *found))
@@ -111,7 +116,7 @@ def issue(ctx: typer.Context) -> None:
     def made() -> tuple[Plan, tuple[File, ...]]:
         return _plan(settings, cap=settings.cap, encrypts_ca_keys=encrypts), ()
 
-    _carry_out(screen, made, decide)
+    _carry_out(screen, settings.dir, made, decide)
 
 
 @app.command()
@@ -129,7 +134,7 @@ def renew(ctx: typer.Context, names: Names = None) -> None:
                 raise UnknownCertificate(name=name, known=", ".join(leaves))
         return tuple(each for each in decide(planned, now, renewal) if _is_renewed(each))
 
-    _carry_out(screen, lambda: (_plan(settings, cap=settings.cap), ()), chosen)
+    _carry_out(screen, settings.dir, lambda: (_plan(settings, cap=settings.cap), ()), chosen)
 
 
 @app.command(name="add-host")
@@ -154,7 +159,7 @@ def add_host(
             cap=settings.cap,
         )
 
-    _carry_out(screen, made, decide)
+    _carry_out(screen, settings.dir, made, decide)
 
 
 @app.command(name="extend-ca")
@@ -163,7 +168,10 @@ def extend_ca(ctx: typer.Context, names: Names = None) -> None:
     """Issue CAs again with the same keys and names and new dates."""
     settings, screen = begin(ctx, PkiExtendCaSettings)
     _carry_out(
-        screen, lambda: (_plan(settings), ()), lambda planned, _: extension(planned, names or ())
+        screen,
+        settings.dir,
+        lambda: (_plan(settings), ()),
+        lambda planned, _: extension(planned, names or ()),
     )
     screen.say("distribute the new CAs; what the old ones signed stays valid with both")
 
@@ -174,7 +182,9 @@ def rotate_ca(ctx: typer.Context, names: Names = None) -> None:
     """Replace CAs by ones with new keys, step by step. Without --step, tell which step is next."""
     settings, screen = begin(ctx, PkiRotateCaSettings)
     if settings.step is None:
-        show_rotations(screen, _plan(settings, cap=settings.cap), names or ())
+        with telling_unfinished(settings.dir):
+            planned = _plan(settings, cap=settings.cap)
+            show_rotations(screen, planned, names or ())
     else:
         show_step(screen, settings, lambda: _plan(settings, cap=settings.cap), names or ())
 
@@ -184,8 +194,10 @@ def rotate_ca(ctx: typer.Context, names: Names = None) -> None:
 def check(ctx: typer.Context) -> None:
     """Show all certificates as `kbuild certs` does, and fail if they are not as planned."""
     settings, screen = begin(ctx, PkiCheckSettings)
-    planned, now = _plan(settings), datetime.now(UTC)
-    decisions = decide(planned, now)
+    now = datetime.now(UTC)
+    with telling_unfinished(settings.dir):
+        planned = _plan(settings)
+        decisions = decide(planned, now)
     inventory = inventory_of_plan(planned, now, screen)
     shown = {**document(inventory), "plan": _plan_document(planned, decisions)}
     screen.result(shown, _check_lines(inventory_lines(inventory, screen), planned, decisions))
@@ -209,12 +221,12 @@ def _plan(settings: Planned, *, cap: bool = False, encrypts_ca_keys: bool = Fals
 
 def _carry_out(
     screen: Screen,
+    folder: Path,
     made: Callable[[], tuple[Plan, tuple[File, ...]]],
     chosen: Callable[[Plan, datetime], tuple[Decision, ...]],
 ) -> None:
-    """Make the plan, again under its lock: another run may have changed its files meanwhile."""
-    first, _ = made()
-    with locked(first.output, first.key_folders) as is_finished:
+    """Make the plan under its lock: a killed run is finished first, as it may have split a pair."""
+    with locked(*places_of(folder)) as is_finished:
         if is_finished:
             screen.say("an earlier run was killed while it replaced files; it is finished now")
         planned, files = made()
@@ -286,7 +298,7 @@ def _plan_lines(planned: Plan, decisions: tuple[Decision, ...]) -> Iterator[str 
     yield table
     yield from planned.notes
     if is_unfinished(planned.output):
-        yield "An earlier run was killed while it replaced files. `kbuild pki issue` finishes it."
+        yield _UNFINISHED
     todo = sum(not each.is_kept for each in decisions)
     kept = len(decisions) - todo
     yield f"{planned.output}: {counted(todo, 'certificate')} to issue, {kept} as planned."
@@ -297,6 +309,8 @@ def _check_lines(
 ) -> Iterator[str | Text | Table]:
     yield from lines
     yield from notes_of(planned)
+    if is_unfinished(planned.output):
+        yield _UNFINISHED
     todo = [each for each in decisions if not each.is_kept]
     if todo:
         yield ""

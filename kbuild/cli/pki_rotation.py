@@ -17,6 +17,7 @@ from kbuild.pki.api import (
     facts_to_know,
     locked,
     notes_of,
+    places_of,
     rotated,
     turn_of,
 )
@@ -41,8 +42,7 @@ def show_step(
     """Make a step of a rotation, and show what it has written and what is to be done with it."""
     step = settings.step
     assert step is not None
-    first = made()
-    with locked(first.output, first.key_folders) as is_finished:
+    with locked(*places_of(settings.dir)) as is_finished:
         if is_finished:
             screen.say("an earlier run was killed while it replaced files; it is finished now")
         planned = made()

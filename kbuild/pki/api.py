@@ -13,7 +13,7 @@ from kbuild.pki.importing import Derived, derive
 from kbuild.pki.importing import write as write_derived
 from kbuild.pki.issuing import carry_out
 from kbuild.pki.nodes import gaps, read_nodes
-from kbuild.pki.planning import plan_of
+from kbuild.pki.planning import places_of, plan_of, telling_unfinished
 from kbuild.pki.rotating import Step, Turned, rotated, turn_of
 from kbuild.pki.rotations import notes_of
 from kbuild.pki.state import Renewal, decide, extension
@@ -43,9 +43,11 @@ __all__ = [
     "locked",
     "make_units",
     "notes_of",
+    "places_of",
     "plan_of",
     "read_nodes",
     "rotated",
+    "telling_unfinished",
     "turn_of",
     "with_host",
     "write_derived",

@@ -1,10 +1,12 @@
 """Make the plan of a directory: from its pki.toml, or from the files of cfssl in it."""
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kbuild.base.errors import KbuildError
 from kbuild.base.files import reason_of
 from kbuild.base.values import did_you_mean
 from kbuild.pki.cfssl import CONFIG, SUFFIX, Config, Profile, Request, read_config, read_request
@@ -22,7 +24,7 @@ from kbuild.pki.model import Login, Pair, Plan, Spec, Term
 from kbuild.pki.overrides import overridden
 from kbuild.pki.rotations import demand_planned, notes_of, read_rotations
 from kbuild.pki.signers import signed
-from kbuild.pki.store import MANIFEST
+from kbuild.pki.store import MANIFEST, is_unfinished
 from kbuild.x509.api import Subject, Wanted, name_of
 
 _CA_USAGES = ("cert sign", "crl sign")  # of cfssl's initca
@@ -59,6 +61,20 @@ def plan_of(
     plan = replace(plan, cap=cap, encrypts_ca_keys=encrypts, rotations=rotations)
     demand_planned(plan)
     return replace(plan, notes=(*plan.notes, *notes_of(plan)))
+
+
+def places_of(folder: Path) -> tuple[Path, frozenset[Path]]:
+    """Return the output of the plan of a directory, and the directories with keys elsewhere.
+
+    No certificate is read, so this succeeds after a run that was killed while it replaced files.
+    Raises an error of kbuild.pki.errors.
+    """
+    if os.path.lexists(folder / FILE):
+        plan = plan_of_cluster(read_cluster(folder / FILE))
+        return plan.output, plan.key_folders
+    if not is_unfinished(folder):  # else the requests may be what is still to be moved
+        _requests(folder, {})
+    return folder, frozenset()
 
 
 def plan_of_cluster(cluster: Cluster) -> Plan:
@@ -332,6 +348,23 @@ def _notes(request: Request) -> Iterator[str]:
     if is_api and missing:
         shown = ", ".join(each.partition(":")[2] for each in missing)
         yield f"{request.path.name} seems to be that of the API server, and lacks {shown}."
+
+
+@contextlib.contextmanager
+def telling_unfinished(folder: Path) -> Iterator[None]:
+    """Tell of a run that was killed while it replaced files, before what follows from it.
+
+    Raises BadPkiFile instead of an error of the block if there was such a run.
+    """
+    try:
+        yield
+    except KbuildError as error:
+        output, _ = places_of(folder)
+        if not is_unfinished(output):
+            raise
+        reason = "an earlier run was killed while it replaced files"
+        hint = "`kbuild pki issue` finishes it"
+        raise BadPkiFile(path=output, reason=reason, hint=hint) from error
 
 
 def _demand_distinct(plan: Plan) -> None:

@@ -5,10 +5,12 @@ Below the output, ``.kbuild-pki`` holds the lock, the journal of a run that repl
 directory are kept in the same way there. New files are written beside their places. The journal
 lists them once all are complete and what they replace is kept; then each is moved to its place, and
 what is to be removed is removed. A run that was killed before has changed nothing, and the next one
-removes what it left. After that the next one finishes the moves.
+removes what it left. After that the next one finishes the moves, also where the output was moved or
+copied meanwhile: the journal names files as they are below the output and the directories of keys.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -17,19 +19,22 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from kbuild.base.disk import beside, disk_errors, is_beside, remove
-from kbuild.base.files import read_file, reason_of
+from kbuild.base.files import BROKEN, read_file, reason_of, sha256
+from kbuild.base.strictjson import load_json
 from kbuild.base.values import compact
 from kbuild.base.workspace import uninterrupted
 from kbuild.certs.api import EARLIER
-from kbuild.pki.errors import BadCertificateFile, PkiBusy
+from kbuild.pki.errors import BadCertificateFile, BadPkiFile, PkiBusy
 
 PRIVATE, PUBLIC = 0o600, 0o644
 MANIFEST = "kbuild-pki.json"
 _JOURNAL, _LOCK, _GENERATIONS, _PART = "journal.json", "lock", "generations", ".part"
+_WIDTH = 4  # of an entry of the journal
 _MAX_FILE = 1 << 20  # bytes
 _MAX_JOURNAL = 64 << 20  # bytes; 10,000 nodes have a tenth
 
@@ -47,12 +52,36 @@ class File:
     keeps: bool = True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Change:
+    """A file to which another is moved, or which is removed if ``digest`` is empty.
+
+    ``place`` is a link if the file that it leads to is replaced. ``staged`` is the name of the new
+    file beside its place, and ``digest`` its sha256.
+    """
+
+    place: Path
+    staged: str = ""
+    digest: str = ""
+
+    @property
+    def target(self) -> Path:
+        """Return the file that changes: where a link leads, and the link stays."""
+        is_link = self.digest and self.place.is_symlink()
+        return Path(os.path.realpath(self.place)) if is_link else self.place
+
+    def move(self) -> None:
+        """Move the new file to its place; raises OSError."""
+        target = self.target
+        target.with_name(self.staged).replace(target)
+
+
 @contextlib.contextmanager
 def locked(output: Path, others: Collection[Path] = ()) -> Iterator[bool]:
     """Hold the lock of an output, and finish or remove what a killed run has left there.
 
     ``others`` are more directories in which it may have left something. Yields whether such a run
-    was finished. Raises PkiBusy, NotWritable or DiskFull.
+    was finished. Raises PkiBusy, NotWritable or DiskFull, and BadPkiFile if it cannot be finished.
     """
     with disk_errors(output):
         state = output / EARLIER
@@ -72,32 +101,30 @@ def commit(output: Path, files: Iterable[File], now: datetime, others: Iterable[
     What is in the directories ``others`` is kept there, and all else in the output. The caller
     holds the lock. Raises NotWritable or DiskFull, and then no file has changed.
     """
-    moves: list[tuple[Path, Path]] = []
-    wanted = [
-        replace(each, path=_real(each.path)) if each.content is not None else each for each in files
-    ]
-    removed = [each.path for each in wanted if each.content is None]
-    roots = [*others, output]
+    wanted = list(files)
+    changes: list[_Change] = []
+    roots = _roots(output, others)
     with disk_errors(output):
         try:
             for file in wanted:
+                change = _change(file)
                 if file.content is not None:
-                    file.path.parent.mkdir(parents=True, exist_ok=True)
-                    moves.append((beside(file.path, "new"), file.path))
-                    _write(moves[-1][0], file.path, file.content, file.mode)
-            for staged, _ in moves:  # after all are written, which is quicker
-                _sync(staged)
-            _keep(roots, [file.path for file in wanted if file.keeps], now)
-            _write_journal(output, moves, removed)
+                    change.target.parent.mkdir(parents=True, exist_ok=True)
+                changes.append(change)
+                if file.content is not None:
+                    _write(change, file.content, file.mode)
+            staged = [each.target.with_name(each.staged) for each in changes if each.digest]
+            for path in staged:  # after all are written, which is quicker
+                _sync(path)
+            kept = [each.target for each, file in zip(changes, wanted, strict=True) if file.keeps]
+            _keep(roots, kept, now)
+            _write_journal(roots, changes)
         except BaseException:
             with uninterrupted():
-                for staged, _ in moves:
-                    staged.unlink(missing_ok=True)
-                for root in roots:
-                    _remove_parts(root)
+                _take_back(roots, changes)
             raise
         with uninterrupted():
-            _finish(output, moves, removed)
+            _finish(output, changes, [each for each in changes if each.digest])
 
 
 def content_of(path: Path) -> bytes:
@@ -115,12 +142,28 @@ def is_unfinished(output: Path) -> bool:
     return (output / EARLIER / _JOURNAL).exists()
 
 
-def _real(path: Path) -> Path:
-    """Return where a link leads: the file is replaced, and the link stays."""
-    return Path(os.path.realpath(path)) if path.is_symlink() else path
+def _roots(output: Path, others: Iterable[Path]) -> list[Path]:
+    """Return the directories that the journal knows by their numbers."""
+    return [output, *sorted(others)]
 
 
-def _write(staged: Path, target: Path, content: bytes, mode: int) -> None:
+def _nearest(roots: list[Path], path: Path) -> int:
+    """Return the number of the nearest root of a file, and that of the output if it has none."""
+    around = [number for number, root in enumerate(roots) if path.is_relative_to(root)]
+    return max(around, key=lambda number: len(roots[number].parts), default=0)
+
+
+def _change(file: File) -> _Change:
+    if file.content is None:
+        return _Change(place=file.path)
+    digest = hashlib.sha256(file.content).hexdigest()
+    change = _Change(place=file.path, digest=digest)
+    return replace(change, staged=beside(change.target, "new").name)
+
+
+def _write(change: _Change, content: bytes, mode: int) -> None:
+    target = change.target
+    staged = target.with_name(change.staged)
     with contextlib.suppress(FileNotFoundError):
         before = target.stat()
         if mode == PRIVATE:  # a group that may read a key, such as that of etcd, still may
@@ -137,17 +180,25 @@ def _write(staged: Path, target: Path, content: bytes, mode: int) -> None:
         os.fchmod(descriptor, mode)
 
 
+def _take_back(roots: list[Path], changes: list[_Change]) -> None:
+    """Remove what a run that failed has written; the journal first, which names the rest."""
+    (roots[0] / EARLIER / _JOURNAL).unlink(missing_ok=True)
+    for each in changes:
+        if each.digest:
+            each.target.with_name(each.staged).unlink(missing_ok=True)
+    for root in roots:
+        _remove_parts(root)
+
+
 def _keep(roots: list[Path], targets: Iterable[Path], now: datetime) -> None:
     """Link what is to be replaced into new generations, which appear complete.
 
-    The nearest root keeps a file, and the last one what is in none of them.
+    The nearest root keeps a file, and the first one what is in none of them.
     """
     found: dict[Path, list[Path]] = {}
     for path in targets:
         if path.exists():
-            around = [each for each in roots if path.is_relative_to(each)]
-            root = max(around, key=lambda each: len(each.parts), default=roots[-1])
-            found.setdefault(root, []).append(path)
+            found.setdefault(roots[_nearest(roots, path)], []).append(path)
     for root, present in found.items():
         _keep_in(root, present, now)
 
@@ -172,11 +223,16 @@ def _keep_in(root: Path, present: list[Path], now: datetime) -> None:
     part.rename(generations / name)
 
 
-def _write_journal(output: Path, moves: list[tuple[Path, Path]], removed: list[Path]) -> None:
-    """Write what is to be moved where; what is to be removed is moved to no place."""
-    document = [[str(staged.absolute()), str(target.absolute())] for staged, target in moves]
-    document += [[str(path.absolute()), ""] for path in removed]
-    journal = output / EARLIER / _JOURNAL
+def _write_journal(roots: list[Path], changes: Iterable[_Change]) -> None:
+    """Write what changes: the number of a root, the place below it, the new file, its sha256."""
+    document = []
+    for each in changes:
+        number = _nearest(roots, each.place)
+        root, place = roots[number], each.place
+        is_below = place.is_relative_to(root)
+        name = str(place.relative_to(root)) if is_below else os.path.relpath(place, root)
+        document.append([number, name, each.staged, each.digest])
+    journal = roots[0] / EARLIER / _JOURNAL
     new = journal.with_suffix(_PART)
     with new.open("w") as file:
         json.dump(document, file)
@@ -186,29 +242,90 @@ def _write_journal(output: Path, moves: list[tuple[Path, Path]], removed: list[P
     _sync(journal.parent)
 
 
-def _finish(output: Path, moves: Iterable[tuple[Path, Path]], removed: Iterable[Path]) -> None:
+def _read_journal(output: Path, others: Iterable[Path]) -> list[_Change]:
+    """Return what a killed run was to change; raises BadPkiFile."""
+    journal = output / EARLIER / _JOURNAL
+    roots = dict(enumerate(_roots(output, others)))
+    try:
+        document = load_json(read_file(journal, _MAX_JOURNAL))
+        if not isinstance(document, list):
+            message = "it is not a list"
+            raise TypeError(message)
+        return [_entry(roots, each) for each in document]
+    except (*BROKEN, OSError) as error:
+        raise _unusable(output, reason_of(error)) from error
+
+
+def _entry(roots: dict[int, Path], entry: list[Any]) -> _Change:
+    number, place, staged, digest = entry if len(entry) == _WIDTH else (None, "", "", None)
+    is_staged = "/" not in staged and is_beside(staged)
+    if "\0" in place + staged or not isinstance(digest, str) or is_staged is not bool(digest):
+        message = "a value in it is not one that kbuild writes"
+        raise ValueError(message)
+    if number not in roots:
+        message = "it names a directory of keys, and ca-keys of the plan does not"
+        raise ValueError(message)
+    path = roots[number] / place
+    if place.startswith(".."):  # as relpath() means it, which follows no links
+        path = Path(os.path.abspath(path))  # noqa: PTH100
+    return _Change(place=path, staged=staged, digest=digest)
+
+
+def _unusable(output: Path, reason: str) -> BadPkiFile:
+    hint = (
+        "an earlier run was killed while it replaced files, and kbuild cannot finish it. Put the"
+        f" missing files back if you moved any. Else copy {output}, move the journal elsewhere, and"
+        f" run `kbuild pki plan`: {EARLIER}/{_GENERATIONS} has the files that were replaced, and"
+        " those named .kbuild-new- are the new ones, which the next run removes"
+    )
+    return BadPkiFile(path=output / EARLIER / _JOURNAL, reason=reason, hint=hint)
+
+
+def _finish(output: Path, changes: Iterable[_Change], moves: Iterable[_Change]) -> None:
+    """Make the moves, which are those of the changes that are still to be made, and remove."""
+    for each in moves:
+        each.move()
     folders = set()
-    for staged, target in moves:
-        with contextlib.suppress(FileNotFoundError):  # moved before a kill
-            staged.replace(target)
-        folders.add(target.parent)
-    for path in removed:
-        path.unlink(missing_ok=True)
-        folders.add(path.parent)
+    for each in changes:
+        if not each.digest:
+            each.place.unlink(missing_ok=True)
+        folders.add(each.target.parent)
     for folder in folders:
-        _sync(folder)
+        if folder.is_dir():  # else there was nothing to be removed
+            _sync(folder)
     (output / EARLIER / _JOURNAL).unlink()
 
 
+def _to_move(output: Path, changes: Iterable[_Change]) -> list[_Change]:
+    """Return which moves are still to be made, after checking that each one can be.
+
+    Raises BadPkiFile.
+    """
+    found = []
+    for each in changes:
+        target = each.target
+        if not each.digest:
+            continue
+        if _is(output, target.with_name(each.staged), each.digest):
+            found.append(each)
+        elif not _is(output, target, each.digest):
+            raise _unusable(output, f"neither {target} nor {each.staged} is as it was written")
+    return found
+
+
+def _is(output: Path, path: Path, digest: str) -> bool:
+    try:
+        return sha256(path) == digest
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise _unusable(output, f"{path}: {reason_of(error)}") from error
+
+
 def _recover(output: Path, others: Collection[Path]) -> bool:
-    journal = output / EARLIER / _JOURNAL
-    if journal.exists():
-        moves = json.loads(read_file(journal, _MAX_JOURNAL))
-        _finish(
-            output,
-            [(Path(staged), Path(target)) for staged, target in moves if target],
-            [Path(path) for path, target in moves if not target],
-        )
+    if is_unfinished(output):
+        changes = _read_journal(output, others)
+        _finish(output, changes, _to_move(output, changes))
         return True
     for root in (output, *others):
         _remove_parts(root)
@@ -217,7 +334,7 @@ def _recover(output: Path, others: Collection[Path]) -> bool:
         if EARLIER in folder.parts:
             continue
         for path in folder.iterdir():
-            if is_beside(path.name):
+            if is_beside(path.name) and path.is_file():
                 path.unlink(missing_ok=True)
     return False
 

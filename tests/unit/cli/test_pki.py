@@ -1,5 +1,6 @@
 """``kbuild pki`` on the command line."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -330,9 +331,10 @@ def test_a_host_is_added_to_what_a_killed_run_has_written(cluster: Path) -> None
     """The plan is read again under the lock: what another run added meanwhile stays."""
     state = cluster / "pki/.kbuild-pki"
     staged = cluster / ".pki.toml.kbuild-new-0123456789ab"
-    staged.write_text(f'{NODES}\n[nodes.m2]\naddresses = ["192.0.2.12"]\n')
-    moves = [[str(staged), str(cluster / "pki.toml")]]
-    (state / "journal.json").write_text(json.dumps(moves))
+    content = f'{NODES}\n[nodes.m2]\naddresses = ["192.0.2.12"]\n'.encode()
+    staged.write_bytes(content)
+    changes = [[0, "../pki.toml", staged.name, hashlib.sha256(content).hexdigest()]]
+    (state / "journal.json").write_text(json.dumps(changes))
     found = document("add-host", cluster, "m3", "192.0.2.13", "--cap")
     assert written(found) == {"kubernetes", "kubelet-m2", "kubelet-m3"}
 
