@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from kbuild.base.errors import SourceError
 from kbuild.base.files import open_file, reason_of
 from kbuild.kubeadm.bundle.errors import (
     BrokenBundle,
@@ -73,6 +74,7 @@ class Container:
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._path, self._file = path, file
+        self._digest = hashlib.sha256()
 
     def document(self) -> bytes:
         """Return the list of the members."""
@@ -103,13 +105,27 @@ class Container:
             raise MemberMissing(path=self._path, member=missing[0])
         return found
 
+    def finish(self) -> None:
+        """Read the rest, which must be zero."""
+        is_padding = True
+        while block := self._some(_CHUNK):
+            is_padding = is_padding and block.count(0) == len(block)
+        if not is_padding:
+            raise BrokenBundle(path=self._path, reason="something follows its end")
+
+    def sha256(self) -> str:
+        """Return the sha256 of the file; what was not read yet is read for it."""
+        while self._some(_CHUNK):
+            pass
+        return self._digest.hexdigest()
+
     def _demand(self, name: str, actual: str, expected: str) -> None:
         if actual != expected:
             raise BundleDamaged(path=self._path, member=name, actual=actual, expected=expected)
 
     def _next(self) -> tuple[str, int] | None:
         """Return name and size of the next member, None at the end."""
-        block = self._file.read(_BLOCK)
+        block = self._some(_BLOCK)
         if block == bytes(_BLOCK):
             return None
         try:
@@ -129,28 +145,43 @@ class Container:
         self._read(len(_padding(size)))
 
     def _read(self, size: int) -> bytes:
-        block = self._file.read(size)
+        block = self._some(size)
         if len(block) != size:
             raise BrokenBundle(path=self._path, reason="it ends early")
         return block
 
+    def _some(self, size: int) -> bytes:
+        """Read and hash at most ``size`` bytes. Only what is read here is ever used."""
+        block = self._file.read(size)
+        self._digest.update(block)
+        return block
+
 
 @contextlib.contextmanager
-def opened(path: Path, demanded: str | None) -> Iterator[tuple[Container, str]]:
-    """Open a bundle, and give its sha256, which is the ``demanded`` one if there is one.
+def opened(path: Path, demanded: str | None) -> Iterator[Container]:
+    """Open a bundle that is read in the block, and must have the ``demanded`` sha256, if any.
 
-    Raises BundleUnreadable or BundleChecksumMismatch.
+    The bytes that are hashed are those that are read: a second reading could give others. So what
+    was read may be used only after the block. Raises BundleUnreadable, BrokenBundle or
+    BundleChecksumMismatch.
     """
     try:
         file = open_file(path)
     except OSError as error:
         raise BundleUnreadable(path=path, reason=reason_of(error)) from error
     with file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
-        if demanded not in (None, actual):
-            raise BundleChecksumMismatch(path=path, actual=actual, expected=str(demanded))
-        file.seek(0)
-        yield Container(path, file), actual
+        container = Container(path, file)
+        try:
+            yield container
+        except SourceError:  # another file may also be broken, but that it is another is the cause
+            _demand_sum(path, container, demanded)
+            raise
+        _demand_sum(path, container, demanded)
+
+
+def _demand_sum(path: Path, container: Container, demanded: str | None) -> None:
+    if demanded is not None and (actual := container.sha256()) != demanded:
+        raise BundleChecksumMismatch(path=path, actual=actual, expected=demanded)
 
 
 def _write_head(file: BinaryIO, name: str, size: int) -> None:

@@ -54,12 +54,14 @@ def from_bundle(
 def _unpack(path: Path, demanded: str | None, work: Path) -> _Unpacked:
     folder = work / "bundle"
     folder.mkdir()
-    with opened(path, demanded) as (container, actual):
+    with opened(path, demanded) as container:
         try:
             document = parse(container.document())
         except BROKEN as error:
             raise BrokenBundle(path=path, reason=reason_of(error)) from error
         members = container.unpack(document.members, folder)
+        container.finish()
+        actual = container.sha256()
     return _Unpacked(path=path, document=document, members=members, sha256=actual)
 
 

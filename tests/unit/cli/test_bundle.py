@@ -1,5 +1,7 @@
 """`kbuild bundle`, and `kbuild kubeadm --bundle` where nothing else is."""
 
+import hashlib
+import io
 import json
 import shutil
 import tarfile
@@ -10,6 +12,7 @@ import pytest
 
 from kbuild.base import sandbox
 from kbuild.base.sandbox import host_arch
+from kbuild.kubeadm.bundle import container
 from tests.support.command import Done, run_here
 from tests.support.fake_kubeadm import FakeKubeadm
 from tests.support.goelf import write_go_elf
@@ -248,6 +251,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         lambda data: data[: data.rindex(b"source\0")] + bytes(1024),
         "member-missing",
     ),
+    "something after its end": (lambda data: data + bytes(5000) + b"x", "broken-bundle"),
     "another machine": (
         lambda data: _edited(data, f'"arch": "{host_arch()}"', '"arch": "s390x"'),
         "no-go-in-bundle",
@@ -332,3 +336,36 @@ def test_a_go_root_is_for_this_machine(
     upstream: tuple[Path, dict[str, str]], go_root: Path, tmp_path: Path
 ) -> None:
     assert error_of(bundle(tmp_path, upstream[0], go_root, "--arch", "s390x")) == "bad-setting"
+
+
+def test_the_bytes_that_are_used_are_those_with_the_demanded_sum(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, good = tmp_path / "b.tar", made.read_bytes()
+    shutil.copyfile(made, path)
+
+    class ChangedOnceRead(io.BufferedReader):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(size) or self._change()
+
+        def readinto(self, buffer: bytearray, /) -> int:  # type: ignore[override]
+            return super().readinto(buffer) or len(self._change())
+
+        def _change(self) -> bytes:
+            path.write_bytes(_edited(good, "local:kubernetes", "local:kubernoten"))
+            return b""
+
+    def changing(name: Path) -> io.BufferedReader:
+        return ChangedOnceRead(io.FileIO(name))
+
+    monkeypatch.setattr("kbuild.kubeadm.bundle.container.open_file", changing)
+    with container.opened(path, hashlib.sha256(good).hexdigest()) as found:
+        document = found.document()
+    assert path.read_bytes() != good
+    assert b"local:kubernetes" in document
+
+
+def test_a_broken_file_is_first_of_all_not_the_demanded_one(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "b.tar").write_bytes(made.read_bytes()[:5000])
+    done = build(tmp_path, "--bundle", "b.tar", "--bundle-sha256", "0" * 64)
+    assert error_of(done) == "bundle-checksum-mismatch"
