@@ -70,6 +70,8 @@ def _lines(release: Checked) -> Iterator[str]:
         seen = f"{count} certificates issued and checked" if count else "not run, so not proven"
         yield f"  proof          {arch}: {seen}"
     yield f"  commit         {release.statement.commit} ({_commit_proof(release.statement)})"
+    if release.statement.bundle is not None:
+        yield "  source         from a bundle, which claims its address; nobody was asked"
     yield f"  signature      {_signed(release)}"
 
 

@@ -105,11 +105,18 @@ def source_document(tree: PatchedTree) -> dict[str, object]:
 
 
 def commit_notes(source: SourceTree) -> Iterator[str]:
-    """Yield notes for users about a commit that only the archive claims."""
-    if not source.commit_verified:
+    """Yield notes for users about what only an archive or a bundle claims."""
+    if source.bundle is not None:
+        origin = recorded(source.origin)
         yield (
-            f"the archive claims to be commit {source.commit}; this is not verified. To compare"
-            f" each file with git, give --verify-against {UPSTREAM}"
+            f"that the source is from {origin} is what the bundle claims; nobody was asked."
+            " To demand a commit of git, give --commit"
+        )
+    if not source.commit_verified:
+        compare = f" To compare each file with git, give --verify-against {UPSTREAM}"
+        yield (
+            f"the archive claims to be commit {source.commit}; this is not verified."
+            f"{'' if source.bundle else compare}"
         )
         if source.sha256_demanded:
             yield f"the archive has the required sha256, {source.sha256}"

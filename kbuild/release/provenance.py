@@ -57,6 +57,12 @@ class Statement:
         return str(self.dependencies["source"]["annotations"]["commitProof"])
 
     @property
+    def bundle(self) -> str | None:
+        """Return the sha256 of the bundle that the source was read from, None if there is none."""
+        found = self.dependencies["source"]["annotations"].get("bundle")
+        return None if found is None else str(found)
+
+    @property
     def commit(self) -> str:
         """Return the commit of the source, whether it was verified or only claimed.
 

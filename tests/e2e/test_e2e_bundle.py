@@ -26,7 +26,9 @@ def test_a_build_from_a_bundle_needs_no_network(
     apart = replace(kbuild, inside=("unshare", "--net"))
     asked = apart("versions", *source)
     assert asked.code == 20, asked.stdout
-    done = apart.kubeadm("--bundle", "b.tar", "--builder", "local", "--output", "out")
+    done = apart.kubeadm(
+        *("--bundle", "b.tar", "--builder", "local", "--go-version", GO_VERSION, "--output", "out")
+    )
     assert done.code == 0, done.stderr
     assert (kbuild.home / "out" / BINARY).read_bytes() == local_release.binary.read_bytes()
     provenance = json.loads((kbuild.home / "out/provenance.json").read_text())

@@ -94,6 +94,8 @@ class Container:
                 raise UnsafeBundle(path=self._path, member=name)
             if size > MAX_MEMBER:
                 raise BundleTooLarge(path=self._path, member=name, limit=MAX_MEMBER)
+            if size != listed[name].size:
+                raise BrokenBundle(path=self._path, reason=f"{name} has not the listed size")
             found[name] = folder / str(len(found))
             digest = hashlib.sha256()
             with found[name].open("wb") as file:
@@ -132,6 +134,8 @@ class Container:
             member = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
         except (tarfile.HeaderError, ValueError) as error:
             raise BrokenBundle(path=self._path, reason="it ends early, or is no tar") from error
+        if member.size < 0:  # as an old format of tar can say
+            raise BrokenBundle(path=self._path, reason="the size of a member is negative")
         if member.type != tarfile.REGTYPE or not is_name(member.name):
             raise UnsafeBundle(path=self._path, member=member.name)
         return member.name, member.size

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kbuild.base.disk import DISK_FULL
 from kbuild.base.errors import BrokenSource
 from kbuild.base.files import BROKEN, reason_of
 from kbuild.base.sandbox import host_arch
@@ -96,7 +97,10 @@ def _root(unpacked: _Unpacked, go: BundledGo, target: Path) -> Path:
         actual = unpack_root(unpacked.members[go.file], target)
     except UnsafeMember as error:
         raise UnsafeBundle(path=unpacked.path, member=f"{go.file}: {error}") from error
-    except (tarfile.TarError, OSError, *BROKEN) as error:
+    # RuntimeError: links in a circle (pathlib, Python 3.11).
+    except (tarfile.TarError, OSError, RuntimeError, *BROKEN) as error:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            raise
         reason = f"{go.file} is no GOROOT: {reason_of(error)}"
         raise BrokenBundle(path=unpacked.path, reason=reason) from error
     if actual != go.digest:

@@ -1,5 +1,6 @@
 """`kbuild bundle`, and `kbuild kubeadm --bundle` where nothing else is."""
 
+import errno
 import hashlib
 import io
 import json
@@ -13,6 +14,7 @@ import pytest
 from kbuild.base import sandbox
 from kbuild.base.sandbox import host_arch
 from kbuild.kubeadm.bundle import container
+from kbuild.kubeadm.bundle.errors import BrokenBundle
 from tests.support.command import Done, run_here
 from tests.support.fake_kubeadm import FakeKubeadm
 from tests.support.goelf import write_go_elf
@@ -369,3 +371,35 @@ def test_a_broken_file_is_first_of_all_not_the_demanded_one(made: Path, tmp_path
     (tmp_path / "b.tar").write_bytes(made.read_bytes()[:5000])
     done = build(tmp_path, "--bundle", "b.tar", "--bundle-sha256", "0" * 64)
     assert error_of(done) == "bundle-checksum-mismatch"
+
+
+@pytest.mark.parametrize("size", [b"\xff" * 12, b"\xff" * 11 + b"\x00"])  # -1 and -256
+def test_a_negative_size_is_no_bundle(size: bytes) -> None:
+    head = bytearray(tarfile.TarInfo("bundle.json").tobuf(tarfile.USTAR_FORMAT))
+    head[124:136] = size
+    head[148:156] = b" " * 8
+    head[148:156] = f"{sum(head):06o}\0 ".encode()
+    hostile = container.Container(Path("b.tar"), io.BytesIO(bytes(head) + b"x" * 4096))
+    with pytest.raises(BrokenBundle, match="negative"):
+        hostile.document()
+
+
+def test_a_goroot_with_links_in_a_circle_is_no_goroot(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def circle(*_: object) -> str:
+        message = "Symlink loop from 'bin'"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr("kbuild.kubeadm.bundle.read.unpack_root", circle)
+    assert error_of(build(tmp_path, "--bundle", made)) == "broken-bundle"
+
+
+def test_a_full_disk_is_not_told_as_a_damaged_bundle(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("kbuild.kubeadm.bundle.read.unpack_root", full)
+    assert error_of(build(tmp_path, "--bundle", made)) == "disk-full"

@@ -320,3 +320,9 @@ def test_the_terminal_says_that_a_commit_is_only_claimed_and_how_to_verify_it(
         changes = {**ARCHIVE, "commit_proof": proof}
         tree = make_binaries(tmp_path, tree_changes=changes)[0].tree
         assert list(commit_notes(tree.source)) == []
+    bundled = {"commit_proof": "git-object", "bundle": "b" * 64}
+    [claim] = commit_notes(make_binaries(tmp_path, tree_changes=bundled)[0].tree.source)
+    assert "is what the bundle claims" in claim
+    both = {**ARCHIVE, "bundle": "b" * 64}
+    notes = list(commit_notes(make_binaries(tmp_path, tree_changes=both)[0].tree.source))
+    assert not any("--verify-against" in note for note in notes)  # a bundle takes none
