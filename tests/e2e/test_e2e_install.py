@@ -1,6 +1,5 @@
 """What a stranger installs: the action, the image, uvx, and what a Python that is too old says."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -13,11 +12,10 @@ from docker import DockerClient
 
 from kbuild.base.errors import SandboxForbidden
 from kbuild.base.sandbox import SANDBOX_ID
-from kbuild.kubeadm.api import digest_of
 from tests.e2e.command import BUILD_DATE, GO_VERSION, VERSION, YEARS
 from tests.e2e.conftest import remove_image
 from tests.e2e.golang_image import SUITE, imported
-from tests.e2e.released import BINARY, Released
+from tests.e2e.released import Released
 from tests.support import debian
 from tests.support.action import ROOT, Run
 
@@ -181,39 +179,6 @@ def in_container(
         return int(code), container.logs().decode()
     finally:
         container.remove(force=True, v=True)
-
-
-def test_the_image_builds_and_proves_kubeadm(
-    engine: DockerClient,
-    image: str,
-    warm_cache: Path,
-    kubernetes_archive: Path,
-    goroot: Path,
-    local_release: Released,
-    tmp_path: Path,
-) -> None:
-    gocache = Path("v1/gocache", digest_of(goroot))
-    cache = tmp_path / "cache"
-    shutil.copytree(warm_cache / gocache, cache / gocache)
-    subprocess.run(("chown", "-R", f"{SANDBOX_ID}:{SANDBOX_ID}", cache), check=True)
-    code, printed = in_container(
-        engine,
-        image,
-        tmp_path / "work",
-        *("--source", f"/source/{kubernetes_archive.name}", "--go-root", "/goroot"),
-        *("--build-date", BUILD_DATE, "--output", "/work/out"),
-        allowed=ALLOWED,
-        cache=cache,
-        source=kubernetes_archive.parent,
-        goroot=goroot,
-    )
-    assert code == 0, printed
-    made = tmp_path / "work/out" / BINARY
-    assert made.read_bytes() == local_release.binary.read_bytes()
-    assert made.stat().st_uid == SANDBOX_ID
-    proofs = json.loads((tmp_path / "work/out/proof.json").read_text())["binaries"]
-    assert [proof["ran"] is not None for proof in proofs] == [True]
-    shutil.rmtree(cache)
 
 
 def test_without_the_flags_nothing_is_fetched_and_the_flags_are_told(
