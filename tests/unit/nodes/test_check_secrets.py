@@ -121,6 +121,17 @@ def contents(draw: st.DrawFn) -> str:
     return text.replace("\n", draw(st.sampled_from(["\n", "\r\n"])))
 
 
+def test_what_follows_a_certificate_that_lost_its_end_is_withheld() -> None:
+    lines = [*ADMIN.pem.decode().splitlines()[:-1], *BODY, "-----END CERTIFICATE-----"]
+    content = "\n".join([*lines, CA.pem.decode()])
+    printed = run_function("certificates", root=Path("/"), stdin=content.encode())
+    assert [line for line in BODY if line in printed] == []
+    assert read_content(printed.encode()).certificates == read_content(CA.pem).certificates
+    longest = "\n".join([lines[0], "MIIAAAC", *["A" * 64] * 20_000, "-----END CERTIFICATE-----"])
+    printed = run_function("certificates", root=Path("/"), stdin=longest.encode())
+    assert printed.strip() == lines[0]
+
+
 @pytest.mark.slow
 @MANY
 @given(contents())
