@@ -51,7 +51,7 @@ lint: $(READY) ## formatting, lint, and the import rules
 types: $(READY) ## type checks with mypy
 	$(BIN)/mypy
 
-check: lint types ## lint, types and all but the slow tests: less than a minute on two processors
+check: lint types ## lint, types and all but the slow tests
 	$(BIN)/pytest -n auto -m "not e2e and not docker and not slow"
 
 MARKS ?= not e2e and not docker
