@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from platformdirs import user_cache_path, user_config_path
 
@@ -91,8 +91,27 @@ _years = whole_number(
 _seconds = whole_number("seconds", MAX_STALL, "60 is the default")
 _arch = one_of(ARCHES, {names.machine: arch for arch, names in ARCHES.items()})
 _stored_defaults = one_of(STORED_DEFAULTS)
-_commit = hexadecimal(least=7, most=40)
 _sha256 = hexadecimal(least=64, most=64)
+
+
+def _go_site() -> Any:  # noqa: ANN401  # as option()
+    return option(
+        address,
+        "Site from which the local builder downloads Go.",
+        default=GO_SITE,
+        metavar="URL",
+        panel=_GO,
+    )
+
+
+def _force() -> Any:  # noqa: ANN401  # as option()
+    return option(
+        switch,
+        "Replace what an earlier run wrote to the output directory, if nothing in it was changed.",
+        default=False,
+        panel=_OUTPUT,
+        own=True,
+    )
 
 
 def _limit(name: str, value: object) -> int:
@@ -253,13 +272,7 @@ class RebuildSettings(Sourced, Images, Limited):
         panel=_GO,
         example="/usr/local/go",
     )
-    go_site: str = option(
-        address,
-        "Site from which the local builder downloads Go.",
-        default=GO_SITE,
-        metavar="URL",
-        panel=_GO,
-    )
+    go_site: str = _go_site()
     release_site: str = option(
         address,
         "Site of the official binaries, for stock builds.",
@@ -270,21 +283,11 @@ class RebuildSettings(Sourced, Images, Limited):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Target, RebuildSettings):
-    """Settings of ``kbuild kubeadm``."""
+class Demanding(Sourced):
+    """What source and Go must be, of builds and of bundles for them."""
 
-    command: ClassVar[str] = "kubeadm"
-
-    arch: tuple[str, ...] = option(
-        _arch,
-        f"Target architecture: {', '.join(ARCHES)}.",
-        default=("amd64",),
-        metavar="ARCH",
-        repeatable=True,
-    )
-    dry_run: bool = option(switch, "Show what would be built, and build nothing.", default=False)
     commit: str | None = option(
-        _commit,
+        hexadecimal(least=7, most=40),
         "Commit that the tag must refer to, 7 to 40 hexadecimal digits.",
         metavar="HEX",
         panel=_SOURCE,
@@ -297,6 +300,29 @@ class Settings(Target, RebuildSettings):
         panel=_SOURCE,
         example="0" * 64,
     )
+    go_version: str | None = option(
+        text,
+        "Go version to build with. Default: the one that the tag pins.",
+        metavar="V",
+        panel=_GO,
+        example="1.21.6",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Target, Demanding, RebuildSettings):
+    """Settings of ``kbuild kubeadm``."""
+
+    command: ClassVar[str] = "kubeadm"
+
+    arch: tuple[str, ...] = option(
+        _arch,
+        f"Target architecture: {', '.join(ARCHES)}.",
+        default=("amd64",),
+        metavar="ARCH",
+        repeatable=True,
+    )
+    dry_run: bool = option(switch, "Show what would be built, and build nothing.", default=False)
     bundle: Path | None = option(
         path,
         "Build from this file of kbuild bundle, without a network.",
@@ -311,13 +337,6 @@ class Settings(Target, RebuildSettings):
         metavar="HEX",
         panel=_SOURCE,
         example="0" * 64,
-    )
-    go_version: str | None = option(
-        text,
-        "Go version to build with. Default: the one that the tag pins.",
-        metavar="V",
-        panel=_GO,
-        example="1.21.6",
     )
     output: Path | None = option(
         path,
@@ -499,7 +518,7 @@ class Settings(Target, RebuildSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BundleSettings(Sourced, Limited):
+class BundleSettings(Demanding, Limited):
     """Settings of ``kbuild bundle``."""
 
     command: ClassVar[str] = "bundle"
@@ -521,27 +540,6 @@ class BundleSettings(Sourced, Limited):
         example=["amd64"],
         own=True,
     )
-    commit: str | None = option(
-        _commit,
-        "Commit that the tag must refer to, 7 to 40 hexadecimal digits.",
-        metavar="HEX",
-        panel=_SOURCE,
-        example="0123456789abcdef0123456789abcdef01234567",
-    )
-    source_sha256: str | None = option(
-        _sha256,
-        "SHA-256 that the source archive must have.",
-        metavar="HEX",
-        panel=_SOURCE,
-        example="0" * 64,
-    )
-    go_version: str | None = option(
-        text,
-        "Go version to build with. Default: the one that the tag pins.",
-        metavar="V",
-        panel=_GO,
-        example="1.21.6",
-    )
     go_root: Path | None = option(
         path,
         "GOROOT to put into the bundle. Default: a download.",
@@ -549,13 +547,7 @@ class BundleSettings(Sourced, Limited):
         panel=_GO,
         example="/usr/local/go",
     )
-    go_site: str = option(
-        address,
-        "Site from which the local builder downloads Go.",
-        default=GO_SITE,
-        metavar="URL",
-        panel=_GO,
-    )
+    go_site: str = _go_site()
     output: Path | None = option(
         path,
         "File to write.",
@@ -669,13 +661,7 @@ class ConfigSettings(OneRelease):
         example="dist/config",
         own=True,
     )
-    force: bool = option(
-        switch,
-        "Replace what an earlier run wrote to the output directory, if nothing in it was changed.",
-        default=False,
-        panel=_OUTPUT,
-        own=True,
-    )
+    force: bool = _force()
 
     def check_stored(self) -> None:
         """Raise BadSetting for stored files of a cluster that is yet to be made."""
@@ -1184,19 +1170,23 @@ class CertsSettings(Deadline):
 
 
 def _profile(name: str, value: object) -> tuple[str, str]:
-    return _assignment(name, value, "PROFILE", "www")
+    return _assignment(name, value, "NAME=PROFILE", "server=www, for server-csr.json")
 
 
 def _signer(name: str, value: object) -> tuple[str, str]:
-    return _assignment(name, value, "CA", "etcd-ca")
+    return _assignment(name, value, "NAME=CA", "server=etcd-ca, for server-csr.json")
 
 
-def _assignment(name: str, value: object, what: str, shown: str) -> tuple[str, str]:
-    certificate, found, given = text(name, value).partition("=")
-    if not (found and certificate and given):
-        reason, hint = f"it must be NAME={what}", f"for example server={shown}, for server-csr.json"
+def _use(name: str, value: object) -> tuple[str, str]:
+    return _assignment(name, value, "USE=NAME", "apiserver=kubernetes")
+
+
+def _assignment(name: str, value: object, form: str, example: str) -> tuple[str, str]:
+    left, _, right = text(name, value).partition("=")
+    if not (left and right):
+        reason, hint = f"it must be {form}", f"for example {example}"
         raise BadSetting(name=name, value=value, reason=reason, hint=hint)
-    return certificate, given
+    return left, right
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -1370,14 +1360,6 @@ class PkiCheckSettings(Planned, Deadline):
     command: ClassVar[str] = "pki check"
 
 
-def _use(name: str, value: object) -> tuple[str, str]:
-    use, _, certificate = text(name, value).partition("=")
-    if not (use and certificate):
-        reason, hint = "it must be USE=NAME", "for example apiserver=kubernetes"
-        raise BadSetting(name=name, value=value, reason=reason, hint=hint)
-    return use, certificate
-
-
 def _absolute(name: str, value: object) -> PurePosixPath:
     found = PurePosixPath(text(name, value))
     if not found.is_absolute():
@@ -1431,13 +1413,7 @@ class PkiComponentsSettings(Planned):
         example="dist/components",
         own=True,
     )
-    force: bool = option(
-        switch,
-        "Replace what an earlier run wrote to the output directory, if nothing in it was changed.",
-        default=False,
-        panel=_OUTPUT,
-        own=True,
-    )
+    force: bool = _force()
 
 
 C = TypeVar("C", bound=Common)

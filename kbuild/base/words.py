@@ -1,4 +1,6 @@
-"""Numbers in messages."""
+"""Numbers and lists in messages."""
+
+from collections.abc import Iterable
 
 
 def counted(number: int, noun: str) -> str:
@@ -9,3 +11,9 @@ def counted(number: int, noun: str) -> str:
 def years(number: int) -> str:
     """Return a number of years."""
     return counted(number, "year")
+
+
+def listed(words: Iterable[str]) -> str:
+    """Return words as a list: ``a``, ``a and b``, ``a, b and c``; there must be one."""
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last

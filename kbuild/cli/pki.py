@@ -18,7 +18,7 @@ from kbuild.cli.console import Screen, plain_table
 from kbuild.cli.options import command_app, takes
 from kbuild.cli.pki_components import components
 from kbuild.cli.pki_rotation import rotation_document, show_rotations, show_step
-from kbuild.cli.pki_written import written_document, written_lines
+from kbuild.cli.pki_written import holding, written_document, written_lines
 from kbuild.pki.api import (
     Derived,
     File,
@@ -33,9 +33,7 @@ from kbuild.pki.api import (
     hours,
     inventory_of_plan,
     is_unfinished,
-    locked,
     notes_of,
-    places_of,
     plan_of,
     read_nodes,
     telling_unfinished,
@@ -225,10 +223,8 @@ def _carry_out(
     made: Callable[[], tuple[Plan, tuple[File, ...]]],
     chosen: Callable[[Plan, datetime], tuple[Decision, ...]],
 ) -> None:
-    """Make the plan under its lock: a killed run is finished first, as it may have split a pair."""
-    with locked(*places_of(folder)) as is_finished:
-        if is_finished:
-            screen.say("an earlier run was killed while it replaced files; it is finished now")
+    """Make the plan under its lock, and do what is chosen."""
+    with holding(folder, screen):
         planned, files = made()
         now = datetime.now(UTC).replace(microsecond=0)
         decisions = chosen(planned, now)

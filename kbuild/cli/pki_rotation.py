@@ -7,7 +7,7 @@ from typing import Any
 
 from kbuild.base.values import day, rfc3339
 from kbuild.cli.console import Screen
-from kbuild.cli.pki_written import below, written_document, written_lines
+from kbuild.cli.pki_written import below, holding, written_document, written_lines
 from kbuild.pki.api import (
     Delivery,
     Turned,
@@ -15,9 +15,7 @@ from kbuild.pki.api import (
     carry_out,
     deliveries,
     facts_to_know,
-    locked,
     notes_of,
-    places_of,
     rotated,
     turn_of,
 )
@@ -42,9 +40,7 @@ def show_step(
     """Make a step of a rotation, and show what it has written and what is to be done with it."""
     step = settings.step
     assert step is not None
-    with locked(*places_of(settings.dir)) as is_finished:
-        if is_finished:
-            screen.say("an earlier run was killed while it replaced files; it is finished now")
+    with holding(settings.dir, screen):
         planned = made()
         now = datetime.now(UTC).replace(microsecond=0)
         turn = turn_of(planned, step, names, now, new_keys=settings.new_keys)

@@ -1,5 +1,6 @@
 """What a run of ``kbuild pki`` has written, as it is shown."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,20 @@ from typing import Any
 from rich.table import Table
 
 from kbuild.base.values import day, rfc3339
-from kbuild.cli.console import plain_table
+from kbuild.cli.console import Screen, plain_table
+from kbuild.pki.api import locked, places_of
 from kbuild.pki.model import Plan, Written
 
 _STATES = {"missing": "new"}  # what is said of a certificate once it is written
+
+
+@contextlib.contextmanager
+def holding(folder: Path, screen: Screen) -> Iterator[None]:
+    """Hold the lock of a plan; a killed run is finished first, as it may have split a pair."""
+    with locked(*places_of(folder)) as is_finished:
+        if is_finished:
+            screen.say("an earlier run was killed while it replaced files; it is finished now")
+        yield
 
 
 def written_lines(planned: Plan, written: tuple[Written, ...], kept: int) -> Iterator[str | Table]:

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from kbuild.pki.model import Plan, Spec
+from kbuild.pki.model import Plan
 from kbuild.pki.rotating import Turned, signing_file
 from kbuild.pki.uses import signing_problem
 
@@ -45,7 +45,7 @@ def deliveries(plan: Plan, cas: Iterable[Turned], *, with_leaves: bool) -> Itera
     turned = tuple(cas)
     names = {each.spec.name for each in turned}
     leaves = [each for each in plan.specs if each.issuer in names] if with_leaves else []
-    unknown = [file for each in leaves if not each.component for file in _files(each)]
+    unknown = [file for each in leaves if not each.component for file in each.files]
     if unknown:
         yield Delivery(
             component="whoever uses them",
@@ -58,7 +58,7 @@ def deliveries(plan: Plan, cas: Iterable[Turned], *, with_leaves: bool) -> Itera
         for path, options in _trusted(plan, user, turned):
             trusted[path] = (*trusted.get(path, ()), *options)
         mine = [each for each in plan.specs if each.component in user.components]
-        files = [file for each in leaves if each in mine for file in _files(each)]
+        files = [file for each in leaves if each in mine for file in each.files]
         files += [
             each.login.path for each in mine if each.login is not None and each.login.ca in names
         ]
@@ -69,11 +69,6 @@ def deliveries(plan: Plan, cas: Iterable[Turned], *, with_leaves: bool) -> Itera
                 files=tuple(dict.fromkeys(files)),
                 restart=user.restart,
             )
-
-
-def _files(spec: Spec) -> Iterator[Path]:
-    paths = (spec.certificate, spec.key, spec.login.path if spec.login else None)
-    yield from (path for path in paths if path is not None)
 
 
 def _trusted(

@@ -4,16 +4,8 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from kbuild.pki.cluster import Node
 from kbuild.pki.overrides import TABLE
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeDraft:
-    """A node; ``hosts`` are its name and addresses in the words of CertificateFacts.names."""
-
-    name: str
-    hosts: tuple[str, ...]
-    roles: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +16,7 @@ class Draft:
     output: str
     cas: int
     components: tuple[str, ...]
-    nodes: tuple[NodeDraft, ...]
+    nodes: tuple[Node, ...]
     domain: str
     services: tuple[str, ...]
     vips: tuple[str, ...]

@@ -13,6 +13,7 @@ from kbuild.pki.errors import (
     NotExpressible,
     UnknownCertificate,
 )
+from kbuild.pki.rotations import SIGNING
 from kbuild.x509.api import (
     CertificateFacts,
     KeyKind,
@@ -26,7 +27,6 @@ from kbuild.x509.api import (
 )
 
 CERTIFICATE, KEY = ".pem", "-key.pem"
-_SIGNING = "-signing"  # as signing_file of kbuild.pki.rotating
 _OTHERS = (".crt", ".cer", ".cert")
 _MAX_FILE = 1 << 20  # bytes
 
@@ -82,7 +82,7 @@ def _rotated_from(path: Path) -> Path | None:
 
     It may be left after the rotation, or be copied without the rotation's state.
     """
-    name = path.name.removesuffix(f"{_SIGNING}{CERTIFICATE}")
+    name = path.name.removesuffix(f"{SIGNING}{CERTIFICATE}")
     ca = path.with_name(f"{name}{CERTIFICATE}")
     if name == path.name or not ca.is_file():
         return None

@@ -10,10 +10,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from kbuild.base.errors import UsageError
-from kbuild.pki.cluster import FILE, KEYS, MAX_YEARS
+from kbuild.pki.cluster import FILE, KEYS, MAX_YEARS, Node
 from kbuild.pki.components import Component, authorities_of, certificates_of, pairs_of
 from kbuild.pki.components import names as component_names
-from kbuild.pki.draft import Draft, NodeDraft
+from kbuild.pki.draft import Draft
 from kbuild.pki.durations import go_text
 from kbuild.pki.errors import NotExpressible, NotReproduced, UnknownCertificate
 from kbuild.pki.found import Found, certificates_in, expressed
@@ -157,17 +157,17 @@ def _names(output: Path, layout: str, purpose: str) -> tuple[str, ...]:
 
 def _nodes_with_roles(
     kubelets: dict[str, tuple[str, ...]], api: tuple[str, ...], etcd: tuple[str, ...]
-) -> tuple[NodeDraft, ...]:
+) -> tuple[Node, ...]:
     nodes = []
     for name, names in kubelets.items():
         own = alternative_name(name)
         hosts = (own, *(each for each in names if each != own))
         roles = [r for r, known in (("control-plane", api), ("etcd", etcd)) if {*hosts} <= {*known}]
-        nodes.append(NodeDraft(name=name, hosts=hosts, roles=tuple(roles or ["worker"])))
+        nodes.append(Node(name=name, hosts=hosts, roles=tuple(roles or ["worker"])))
     return tuple(nodes)
 
 
-def _only_node(api: tuple[str, ...], etcd: tuple[str, ...]) -> tuple[NodeDraft, ...]:
+def _only_node(api: tuple[str, ...], etcd: tuple[str, ...]) -> tuple[Node, ...]:
     """Return the node that API server and etcd name, if it is one.
 
     With more of them it is not known which address is that of which name.
@@ -178,7 +178,7 @@ def _only_node(api: tuple[str, ...], etcd: tuple[str, ...]) -> tuple[NodeDraft, 
         return ()
     name = names[0].removeprefix("DNS:")
     hosts = (names[0], *(each for each in both if each != names[0]))
-    return (NodeDraft(name=name, hosts=hosts, roles=("control-plane", "etcd")),)
+    return (Node(name=name, hosts=hosts, roles=("control-plane", "etcd")),)
 
 
 def _services(names: list[str]) -> Iterator[str]:

@@ -82,7 +82,7 @@ class _Authority:
             if not pem:
                 raise CAWithoutKey(path=self.spec.place, key=self.spec.key, needed=needed)
             self.key = key_of(self.spec.key, pem)
-            _demand_own(self.spec, self.facts, self.key)
+            demand_own(self.spec, self.facts, self.key, self.spec.key)
         return Signer(der=self.facts.der, key=self.key)
 
 
@@ -144,10 +144,23 @@ def key_of(path: Path, pem: bytes) -> PrivateKey:
         raise BadKeyFile(path=path, reason=str(error)) from error
 
 
-def _demand_own(spec: Spec, facts: CertificateFacts, key: PrivateKey) -> None:
-    """Check that a key fits a certificate: that of an encrypted key is known only now."""
+def demand_own(spec: Spec, facts: CertificateFacts, key: PrivateKey, path: Path) -> None:
+    """Check that the key at a path fits a certificate; raises KeyOfAnother.
+
+    That of an encrypted key is known only when it is read.
+    """
     if public_der(key) != facts.public_key:
-        raise KeyOfAnother(path=spec.place, key=spec.key or spec.place)
+        raise KeyOfAnother(path=spec.place, key=path)
+
+
+def new_password(names: Iterable[str]) -> str:
+    """Return the password for the new keys of CAs; raises NoKeyPassword or BadKeyFile."""
+    password = os.environ.get(PASSWORD, "")
+    if not password:
+        raise NoKeyPassword(names=", ".join(names))
+    if not is_usable(password):
+        raise BadKeyFile(path=PASSWORD, reason="the password is not UTF-8, or over 1023 bytes")
+    return password
 
 
 def _demand_password(plan: Plan, decisions: list[Decision]) -> None:
@@ -157,11 +170,8 @@ def _demand_password(plan: Plan, decisions: list[Decision]) -> None:
         for each in decisions
         if _is_encrypted(plan, each.spec) and not each.is_kept and not each.keeps_key
     ]
-    password = os.environ.get(PASSWORD, "")
-    if names and not password:
-        raise NoKeyPassword(names=", ".join(names))
-    if names and not is_usable(password):
-        raise BadKeyFile(path=PASSWORD, reason="the password is not UTF-8, or over 1023 bytes")
+    if names:
+        new_password(names)
 
 
 def _is_encrypted(plan: Plan, spec: Spec | Pair) -> bool:
@@ -226,9 +236,10 @@ def _do_certificate(work: _Work, decision: Decision, spec: Spec) -> None:
     key = work.keys.get(spec.name)
     if key is None:
         held = held_of(spec)
-        key = key_of(spec.key or spec.place, held.key)
+        path = spec.key or spec.place
+        key = key_of(path, held.key)
         if held.facts is not None:
-            _demand_own(spec, held.facts, key)
+            demand_own(spec, held.facts, key, path)
     pem = _extended(work, spec, key) if decision.state == "extended" else _signed(work, spec, key)
     facts = read_certificate(pem)
     _remember(work, spec, pem, facts, key)
@@ -282,7 +293,6 @@ def _extended(work: _Work, spec: Spec, key: PrivateKey) -> bytes:
     """Return a CA again, with the same key and name and other dates."""
     facts = held_of(spec).facts
     assert facts is not None
-    _demand_own(spec, facts, key)
     born, ends = _dates(work, spec)
     if ends < facts.not_after:
         raise CAShortened(path=spec.place, planned=rfc3339(ends), ends=rfc3339(facts.not_after))

@@ -73,6 +73,12 @@ class Spec:
     purposes: tuple[str, ...] = ()
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """Return the files that whoever uses it needs: certificate, key, kubeconfig."""
+        paths = (self.certificate, self.key, self.login.path if self.login else None)
+        return tuple(path for path in paths if path is not None)
+
+    @property
     def place(self) -> Path:
         """Return the file that holds the certificate."""
         if self.certificate is not None:

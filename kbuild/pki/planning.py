@@ -382,8 +382,7 @@ def _files(plan: Plan) -> Iterator[Path]:
     yield plan.output / MANIFEST
     yield from plan.inputs
     for each in plan.specs:
-        login = each.login.path if each.login else None
-        yield from (p for p in (each.certificate, each.key, each.request, login) if p is not None)
+        yield from (*each.files, *((each.request,) if each.request else ()))
     for pair in plan.pairs:
         yield from (pair.key, pair.public)
 

@@ -16,26 +16,30 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from kbuild.base.values import day, rfc3339
+from kbuild.base.values import rfc3339
 from kbuild.base.words import counted
 from kbuild.certs.api import EARLIER
 from kbuild.pki.errors import (
-    CAExpired,
-    CANotYetValid,
     CAWithoutKey,
-    KeyOfAnother,
     NamesDiffer,
-    NoKeyPassword,
     NothingToRotate,
     RotationRefused,
     StillSigned,
     UnknownCertificate,
     WrongStep,
 )
-from kbuild.pki.issuing import PASSWORD, Swap, ends_nearly_with, key_of, self_signed
+from kbuild.pki.issuing import (
+    PASSWORD,
+    Swap,
+    demand_own,
+    ends_nearly_with,
+    key_of,
+    new_password,
+    self_signed,
+)
 from kbuild.pki.model import Decision, Plan, Rotation, Spec
-from kbuild.pki.rotations import bundle_of, file_of
-from kbuild.pki.state import Held, held_of, names_changed
+from kbuild.pki.rotations import SIGNING, bundle_of, file_of
+from kbuild.pki.state import Held, demand_valid, held_of, names_changed
 from kbuild.pki.store import PRIVATE, PUBLIC, File, content_of
 from kbuild.x509.api import (
     BadKubeconfig,
@@ -44,7 +48,6 @@ from kbuild.x509.api import (
     certificate_pem,
     key_pem,
     new_key,
-    public_der,
     quiet,
     read_content,
     read_kubeconfig,
@@ -125,7 +128,7 @@ class _Change:
 
 def signing_file(spec: Spec) -> Path:
     """Return the file that holds only the certificate of a CA that signs, during its rotation."""
-    return spec.place.with_name(f"{spec.place.stem}-signing{spec.place.suffix}")
+    return spec.place.with_name(f"{spec.place.stem}{SIGNING}{spec.place.suffix}")
 
 
 def _waiting(spec: Spec) -> tuple[Path, Path]:
@@ -257,9 +260,7 @@ def _new_key_pem(plan: Plan, spec: Spec, held: Held, key: PrivateKey) -> bytes:
     if not (keys and keys[0].encrypted):
         if not plan.encrypts_ca_keys:
             return key_pem(key)
-        if not os.environ.get(PASSWORD):
-            raise NoKeyPassword(names=spec.name)
-        return key_pem(key, os.environ[PASSWORD], pkcs8=True)
+        return key_pem(key, new_password([spec.name]), pkcs8=True)
     key_of(spec.key or spec.place, held.key)  # a wrong password would be found too late
     is_pkcs8 = b"BEGIN ENCRYPTED PRIVATE KEY" in held.key
     return key_pem(key, os.environ[PASSWORD], pkcs8=is_pkcs8)
@@ -271,14 +272,10 @@ def _demand_signer(change: _Change, now: datetime) -> None:
         return
     spec, signer = change.spec, change.signer
     path = _waiting(spec)[0 if change.after == "leaves" else 1]
-    if signer.facts.not_before > now:
-        raise CANotYetValid(path=spec.place, when=rfc3339(signer.facts.not_before))
-    if signer.facts.not_after <= now:
-        raise CAExpired(path=spec.place, when=day(signer.facts.not_after))
+    demand_valid(spec, signer.facts, now)
     if not signer.key:
         raise CAWithoutKey(path=spec.place, key=path, needed="what this CA has signed")
-    if public_der(key_of(path, signer.key)) != signer.facts.public_key:
-        raise KeyOfAnother(path=spec.place, key=path)
+    demand_own(spec, signer.facts, key_of(path, signer.key), path)
 
 
 def _demand_unused(plan: Plan, change: _Change) -> None:

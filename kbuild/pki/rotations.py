@@ -8,12 +8,14 @@ from typing import Any
 
 from kbuild.base.files import BROKEN, reason_of
 from kbuild.base.strictjson import load_json
+from kbuild.base.words import listed
 from kbuild.pki.errors import BadPkiFile, RotationDiffers
 from kbuild.pki.model import Plan, Rotation, Spec
 from kbuild.pki.store import PUBLIC, File, content_of
 from kbuild.x509.api import CertificateFacts, quiet, read_content
 
 ROTATION = "kbuild-pki-rotation.json"
+SIGNING = "-signing"  # ends the name of the file that holds only the CA that signs
 _STAGES = ("begin", "leaves")
 
 
@@ -63,16 +65,13 @@ def notes_of(plan: Plan) -> tuple[str, ...]:
     for stage, following in (("begin", "leaves"), ("leaves", "end")):
         names = [each.ca for each in plan.rotations if each.stage == stage]
         if names:
-            which = f"The CA {names[0]} is" if len(names) == 1 else f"The CAs {_all(names)} are"
+            noun, verb = ("CA", "is") if len(names) == 1 else ("CAs", "are")
+            which = f"The {noun} {listed(names)} {verb}"
             notes.append(
                 f"{which} being replaced, and the last step is {stage}. Next:"
                 f" `kbuild pki rotate-ca --step {following}`, or `--step back`."
             )
     return tuple(notes)
-
-
-def _all(names: list[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def bundle_of(spec: Spec, rotation: Rotation, pem: bytes) -> dict[str, CertificateFacts]:

@@ -312,6 +312,14 @@ def _of_pair(pair: Pair) -> Decision:
     return Decision(spec=pair, state="missing", reasons=(reason,), keeps_key=has_key)
 
 
+def demand_valid(ca: Spec, facts: CertificateFacts, now: datetime) -> None:
+    """Check that what a CA signs now is accepted; raises CANotYetValid or CAExpired."""
+    if facts.not_before > now:
+        raise CANotYetValid(path=ca.place, when=rfc3339(facts.not_before))
+    if facts.not_after <= now:
+        raise CAExpired(path=ca.place, when=day(facts.not_after))
+
+
 def _demand_cas(decisions: list[Decision], held: dict[str, Held], now: datetime) -> None:
     """Check that each CA that must sign something can do it."""
     known = {each.spec.name: each.spec for each in decisions}
@@ -321,9 +329,6 @@ def _demand_cas(decisions: list[Decision], held: dict[str, Held], now: datetime)
         ca, spec = held[each.spec.issuer], known[each.spec.issuer]
         if ca.facts is None or isinstance(spec, Pair):
             continue
-        if ca.facts.not_before > now:
-            raise CANotYetValid(path=spec.place, when=rfc3339(ca.facts.not_before))
-        if ca.facts.not_after <= now:
-            raise CAExpired(path=spec.place, when=day(ca.facts.not_after))
+        demand_valid(spec, ca.facts, now)
         if not ca.key:
             raise CAWithoutKey(path=spec.place, key=spec.key or "", needed=each.spec.name)

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path, PurePosixPath
@@ -13,6 +13,7 @@ import yaml
 from packaging.version import Version
 
 from kbuild.base.markdown import wrapped
+from kbuild.base.words import listed
 from kbuild.pki.cluster import FILE, Cluster, read_cluster
 from kbuild.pki.flags import Component, Wish, components_of
 from kbuild.pki.model import Pair, Plan, Spec
@@ -101,13 +102,13 @@ def _notes(components: tuple[Component, ...], found: Serving, plan: Plan) -> Ite
     for (name, reason, use), flags in left_out.items():
         is_known = any(each == use for each, _ in found)
         hint = "" if is_known else f"; `--use {use}=NAME` names one"
-        yield f"{name} gets no {_listed([f'`{flag}`' for flag in flags])}: {reason}{hint}."
+        yield f"{name} gets no {listed([f'`{flag}`' for flag in flags])}: {reason}{hint}."
     there = {each.name for each in components}
     if missing := [name for name in _COMPONENTS if name not in there]:
-        yield f"Nothing is written for {_listed(missing)}: the plan has no certificate for it."
+        yield f"Nothing is written for {listed(missing)}: the plan has no certificate for it."
     if paths := _kubeconfigs(components):
         yield (
-            f"kbuild issues no kubeconfigs from {plan.inputs[0].name}. Write {_listed(paths)}"
+            f"kbuild issues no kubeconfigs from {plan.inputs[0].name}. Write {listed(paths)}"
             " yourself, with `kubectl config --embed-certs`."
         )
     yield from _binding(found.get(("apiserver-kubelet-client", "")))
@@ -148,12 +149,12 @@ def _binding(client: Spec | Pair | None) -> Iterator[str]:
 def _files(component: Component, plan: Plan, tag: str) -> Iterator[UnitFile]:
     folder = f"nodes/{component.node}/" if component.node else ""
     of_node = f", of the node {component.node}" if component.node else ""
-    listed = [f"#   {_shown(plan, here)} -> {there}" for there, here in component.files.items()]
+    files = [f"#   {_shown(plan, here)} -> {there}" for there, here in component.files.items()]
     facts = {
         "name": component.name,
         "tag": tag,
         "of_node": of_node,
-        "files": "\n".join(listed) or "#   none",
+        "files": "\n".join(files) or "#   none",
         "flags": " \\\n  ".join(each.word for each in component.settings),
     }
     yield UnitFile(
@@ -231,11 +232,6 @@ def _explained(components: tuple[Component, ...]) -> Iterator[str]:
 
 def _shown(plan: Plan, path: Path) -> str:
     return str(path.relative_to(plan.output))
-
-
-def _listed(words: Iterable[str]) -> str:
-    *most, last = words
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _text(template: str, facts: dict[str, str]) -> str:

@@ -1,6 +1,5 @@
 """What a stranger installs: the action, the image, uvx, and what a Python that is too old says."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +10,6 @@ import pytest
 from docker import DockerClient
 
 from kbuild.base.errors import SandboxForbidden
-from kbuild.base.sandbox import SANDBOX_ID
 from tests.e2e.command import BUILD_DATE, GO_VERSION, VERSION, YEARS
 from tests.e2e.conftest import remove_image
 from tests.e2e.golang_image import SUITE, imported
@@ -154,38 +152,19 @@ def image(engine: DockerClient, base: Path) -> Iterator[str]:
             remove_image(engine, name)
 
 
-def in_container(
-    engine: DockerClient,
-    image: str,
-    folder: Path,
-    *words: str,
-    allowed: tuple[str, ...],
-    **mounts: Path,
-) -> tuple[int, str]:
-    """Run `kbuild kubeadm` without network, in a folder of the host; return its code and output."""
-    folder.mkdir()
-    os.chown(folder, SANDBOX_ID, SANDBOX_ID)
-    places = {str(path): {"bind": f"/{name}", "mode": "rw"} for name, path in mounts.items()}
+def test_without_the_flags_nothing_is_fetched_and_the_flags_are_told(
+    engine: DockerClient, image: str
+) -> None:
+    nowhere = ("--source", "https://192.0.2.1/kubernetes.git", "--stall-timeout", "1")
     container = engine.containers.create(
-        image,
-        ["kubeadm", "--version", VERSION, *YEARS, "--go-version", GO_VERSION, *words],
-        network_mode="none",
-        security_opt=list(allowed),
-        volumes={**places, str(folder): {"bind": "/work", "mode": "rw"}},
+        image, ["kubeadm", "--version", VERSION, *YEARS, *nowhere], network_mode="none"
     )
     try:
         container.start()
         code = container.wait()["StatusCode"]
-        return int(code), container.logs().decode()
+        printed = container.logs().decode()
     finally:
         container.remove(force=True, v=True)
-
-
-def test_without_the_flags_nothing_is_fetched_and_the_flags_are_told(
-    engine: DockerClient, image: str, tmp_path: Path
-) -> None:
-    nowhere = ("--source", "https://192.0.2.1/kubernetes.git", "--stall-timeout", "1")
-    code, printed = in_container(engine, image, tmp_path / "work", *nowhere, allowed=())
     assert code == SandboxForbidden.exit_code
     assert printed.startswith("error[sandbox-forbidden]: ")
     for option in ALLOWED:

@@ -27,6 +27,8 @@ from kbuild.kubeadm.source.store import pack_tags
 from kbuild.kubeadm.toolchain.archives import archive_for, pack_root
 from kbuild.kubeadm.toolchain.choose import wanted_go
 
+_FIRST = "0"  # the part of the work directory with the source of the first version
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
@@ -50,7 +52,7 @@ def make_bundle(request: BundleRequest, workspace: Workspace, progress: Progress
     tags = tuple(Tag(name=tree.tag, commit=tree.commit) for tree in trees)
     source = request.wanted[0].source
     if is_archive(source):
-        members[SOURCE] = archive.kept_at(source.address, _part(workspace, 0))
+        members[SOURCE] = archive.kept_at(source.address, workspace.work / _FIRST)
     else:
         members[SOURCE] = workspace.work / "source.pack"
         pack_tags(source.address, tags, members[SOURCE], workspace, progress)
@@ -76,16 +78,10 @@ def make_bundle(request: BundleRequest, workspace: Workspace, progress: Progress
     return Made(path=path, sha256=sha256(path), size=path.stat().st_size, document=document)
 
 
-def _part(workspace: Workspace, number: int) -> Workspace:
-    return Workspace(
-        cache=workspace.cache, work=workspace.work / str(number), run_id=workspace.run_id
-    )
-
-
 def _trees(request: BundleRequest, workspace: Workspace, progress: Progress) -> list[SourceTree]:
     trees: dict[str, SourceTree] = {}
     for number, wanted in enumerate(request.wanted):
-        part = workspace.part(str(number))
+        part = workspace.part(str(number))  # the first one is _FIRST
         tag = resolve(wanted, part, progress)
         if tag.name not in trees:  # 1.20 and v1.20.2 may be the same
             trees[tag.name] = fetch(wanted, tag, part, progress)

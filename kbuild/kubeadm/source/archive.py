@@ -133,7 +133,7 @@ def unpack(archive: Archive, target: Path, *, demanded: bool, progress: Progress
 def _opened(
     source: str, stored: Path | None, workspace: Workspace, progress: Progress
 ) -> Iterator[BinaryIO]:
-    path = stored or kept_at(source, workspace)
+    path = stored or kept_at(source, workspace.work)
     if stored is None and "://" in source:
         try:
             network.download(source, path, "download", progress)
@@ -147,9 +147,9 @@ def _opened(
         yield file
 
 
-def kept_at(source: str, workspace: Workspace) -> Path:
-    """Return where an archive is that this run has obtained."""
-    return workspace.work / "source-archive" if "://" in source else Path(source)
+def kept_at(source: str, work: Path) -> Path:
+    """Return where an archive is that was obtained with this work directory."""
+    return work / "source-archive" if "://" in source else Path(source)
 
 
 class _Digested:

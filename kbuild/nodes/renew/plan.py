@@ -8,7 +8,7 @@ from packaging.version import Version
 
 from kbuild.kubernetes.configuration import configuration_of
 from kbuild.nodes.install import MAX_SKEW, unsafe
-from kbuild.nodes.model import HostPlan, Proof, Refusal, Step
+from kbuild.nodes.model import Call, HostPlan, Proof, Refusal, Step
 from kbuild.nodes.renew.calls import call
 from kbuild.nodes.renew.facts import COMPONENTS, READS, ControlPlane
 from kbuild.nodes.renew.health import TOLERANCE, apiserver_of, is_fresh
@@ -249,13 +249,24 @@ def keep_step(plane: ControlPlane, generation: str, etcdctl: str) -> Step:
     kubelet = configuration_of(Version(plane.facts.version)).kubelet_config_map
     minor = Version(plane.facts.version).minor
     kept = "/etc/kubernetes and kubelet's files" + (", and a snapshot of etcd," if etcdctl else "")
+    return backup_step(
+        generation,
+        f"keep {kept} as {BACKUPS}/{generation}",
+        "so that `kbuild nodes undo` can bring them back",
+        call("keep", generation, kubelet.format(minor=minor), plane.kubectl, etcdctl),
+    )
+
+
+def backup_step(generation: str, what: str, why: str, keep: Call) -> Step:
+    """Return the step that makes a backup, with which a renewal begins."""
+    has_base = call("has_base", generation)
     return Step(
         name="back-up",
-        what=f"keep {kept} as {BACKUPS}/{generation}",
-        why="so that `kbuild nodes undo` can bring them back",
-        check=call("has_base", generation),
-        do=call("keep", generation, kubelet.format(minor=minor), plane.kubectl, etcdctl),
-        confirm=call("has_base", generation),
+        what=what,
+        why=why,
+        check=has_base,
+        do=keep,
+        confirm=has_base,
         undo=call("finish"),
     )
 

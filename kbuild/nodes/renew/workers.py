@@ -19,7 +19,7 @@ from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, fi
 from kbuild.nodes.model import HostFacts, HostPlan, Proof, Step
 from kbuild.nodes.renew.calls import call
 from kbuild.nodes.renew.facts import REPAIR, ControlPlane, Stored, kubelet_of, node_of
-from kbuild.nodes.renew.plan import BACKUPS
+from kbuild.nodes.renew.plan import BACKUPS, backup_step
 from kbuild.nodes.renew.repair import WORK, documents
 from kbuild.nodes.survey import at_once
 
@@ -204,14 +204,11 @@ def _plan(worker: Worker, token: Token, at: str) -> HostPlan:
     has_joined = call("has_made", generation, "kubelet.conf")
     join = call("join_again", generation, str(_JOINS))
     steps = (
-        Step(
-            name="back-up",
-            what=f"keep /etc/kubernetes and kubelet's files as {BACKUPS}/{generation}",
-            why="kubelet writes kubelet.conf and its certificate again",
-            check=call("has_base", generation),
-            do=call("keep", generation, "", "", ""),
-            confirm=call("has_base", generation),
-            undo=call("finish"),
+        backup_step(
+            generation,
+            f"keep /etc/kubernetes and kubelet's files as {BACKUPS}/{generation}",
+            "kubelet writes kubelet.conf and its certificate again",
+            call("keep", generation, "", "", ""),
         ),
         Step(
             name="join-again",

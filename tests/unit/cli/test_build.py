@@ -7,25 +7,15 @@ import pytest
 
 from kbuild.base import sandbox
 from tests.support.command import Done, run_here
+from tests.support.fake_go import DATE, GO, prove_with_fake, write_go_root
 from tests.support.fake_kubeadm import FakeKubeadm
 from tests.support.goelf import write_go_elf
-from tests.support.releases import LIFETIMES
 from tests.support.repositories import make_repository
 from tests.support.trees import content_of
 
 pytestmark = pytest.mark.skipif(
     not sandbox.is_available(), reason="the local builder needs the sandbox"
 )
-
-DATE = "2026-01-02T12:00:00Z"
-GO = """\
-#!/bin/sh
-case $1 in
-version) echo "go version go1.15.5 linux/amd64" ;;
-list) echo k8s.io/kubernetes/cmd/kubeadm ;;
-build) for word; do case $word in -o=*) cp "$GOROOT/kubeadm" "${word#-o=}" ;; esac; done ;;
-esac
-"""
 
 
 @pytest.fixture(scope="module")
@@ -36,30 +26,12 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 @pytest.fixture
 def kubeadm(upstream: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> FakeKubeadm:
-    made = FakeKubeadm(LIFETIMES.ca, LIFETIMES.leaf)
-    made.fields = {
-        "major": "1",
-        "minor": "20",
-        "gitVersion": "v1.20.2",
-        "gitCommit": upstream[1],
-        "gitTreeState": "dirty",
-        "buildDate": DATE,
-        "goVersion": "go1.15.5",
-        "compiler": "gc",
-        "platform": "linux/amd64",
-    }
-    monkeypatch.setattr("kbuild.kubeadm.prove.binary.sandbox_runner", lambda *_: made)
-    return made
+    return prove_with_fake(upstream[1], monkeypatch)
 
 
 @pytest.fixture
 def go_root(tmp_path: Path) -> Path:
-    folder = tmp_path / "go"
-    (folder / "bin").mkdir(parents=True)
-    (folder / "bin/go").write_text(GO)
-    (folder / "bin/go").chmod(0o755)
-    write_go_elf(folder / "kubeadm", go_version="1.15.5")
-    return folder
+    return write_go_root(tmp_path / "go")
 
 
 def build(home: Path, source: Path, go_root: Path, *more: str, version: str = "v1.20.2") -> Done:

@@ -16,9 +16,8 @@ from kbuild.base.sandbox import host_arch
 from kbuild.kubeadm.bundle import container
 from kbuild.kubeadm.bundle.errors import BrokenBundle
 from tests.support.command import Done, run_here
+from tests.support.fake_go import DATE, prove_with_fake, write_go_root
 from tests.support.fake_kubeadm import FakeKubeadm
-from tests.support.goelf import write_go_elf
-from tests.support.releases import LIFETIMES
 from tests.support.repositories import git, make_repository
 from tests.support.trees import content_of
 
@@ -26,16 +25,7 @@ pytestmark = pytest.mark.skipif(
     not sandbox.is_available(), reason="the local builder needs the sandbox"
 )
 
-DATE = "2026-01-02T12:00:00Z"
 EPOCH = "1767355200"
-GO = """\
-#!/bin/sh
-case $1 in
-version) echo "go version go1.15.5 linux/amd64" ;;
-list) echo k8s.io/kubernetes/cmd/kubeadm ;;
-build) for word; do case $word in -o=*) cp "$GOROOT/kubeadm" "${word#-o=}" ;; esac; done ;;
-esac
-"""
 YEARS = ("--ca-years", "100", "--leaf-years", "10", "--build-date", DATE)
 
 
@@ -48,11 +38,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 @pytest.fixture(scope="module")
 def go_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("golang") / "go"
-    (folder / "bin").mkdir(parents=True)
-    (folder / "bin/go").write_text(GO)
-    (folder / "bin/go").chmod(0o755)
-    (folder / "bin/link").symlink_to("go")
-    write_go_elf(folder / "kubeadm", go_version="1.15.5")
+    (write_go_root(folder) / "bin/link").symlink_to("go")
     return folder
 
 
@@ -69,20 +55,7 @@ def made(
 
 @pytest.fixture
 def kubeadm(upstream: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> FakeKubeadm:
-    fake = FakeKubeadm(LIFETIMES.ca, LIFETIMES.leaf)
-    fake.fields = {
-        "major": "1",
-        "minor": "20",
-        "gitVersion": "v1.20.2",
-        "gitCommit": upstream[1]["v1.20.2"],
-        "gitTreeState": "dirty",
-        "buildDate": DATE,
-        "goVersion": "go1.15.5",
-        "compiler": "gc",
-        "platform": "linux/amd64",
-    }
-    monkeypatch.setattr("kbuild.kubeadm.prove.binary.sandbox_runner", lambda *_: fake)
-    return fake
+    return prove_with_fake(upstream[1]["v1.20.2"], monkeypatch)
 
 
 def bundle(home: Path, source: Path, go_root: Path, *more: str, output: str = "b.tar") -> Done:

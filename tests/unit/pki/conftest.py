@@ -1,6 +1,8 @@
 """What the tests of a PKI share."""
 
 import json
+import os
+import signal
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,20 @@ class Recipe:
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
     return Recipe(tmp_path)
+
+
+def die_at(call: str, number: int) -> None:
+    """Make this process kill itself at a call of os.fsync, Path.replace or Path.unlink."""
+    owner: Any = {"fsync": os}.get(call, Path)
+    original, left = getattr(owner, call), [number]
+
+    def dying(*args: Any, **words: Any) -> Any:
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **words)
+
+    setattr(owner, call, dying)
 
 
 class Quiet:

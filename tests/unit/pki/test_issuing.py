@@ -330,19 +330,10 @@ def test_the_manifest_has_the_fingerprints(recipe: Recipe) -> None:
 # --- killed, busy, full ---------------------------------------------------------------------------
 
 KILLED = """
-import os, sys
+import sys
 from pathlib import Path
-from tests.unit.pki.conftest import NOW, Renewal, issue
-count = [int(sys.argv[3])]
-def dying(original):
-    def call(*args, **words):
-        count[0] -= 1
-        if not count[0]:
-            os.kill(os.getpid(), 9)
-        return original(*args, **words)
-    return call
-owner, name = {"fsync": (os, "fsync"), "replace": (Path, "replace")}[sys.argv[2]]
-setattr(owner, name, dying(getattr(owner, name)))
+from tests.unit.pki.conftest import NOW, Renewal, die_at, issue
+die_at(sys.argv[2], int(sys.argv[3]))
 issue(Path(sys.argv[1]), NOW, Renewal(new_keys=True))
 """
 

@@ -583,21 +583,11 @@ def test_a_ca_below_the_root_is_signed_again_with_its_key(issued: Recipe) -> Non
 # --- killed ---------------------------------------------------------------------------------------
 
 KILLED = """
-import os, sys
+import sys
 from pathlib import Path
+from tests.unit.pki.conftest import die_at
 from tests.unit.pki.test_rotating import rotate
-count = [int(sys.argv[4])]
-def dying(original):
-    def call(*args, **words):
-        count[0] -= 1
-        if not count[0]:
-            os.kill(os.getpid(), 9)
-        return original(*args, **words)
-    return call
-owner, name = {"fsync": (os, "fsync"), "replace": (Path, "replace"), "unlink": (Path, "unlink")}[
-    sys.argv[3]
-]
-setattr(owner, name, dying(getattr(owner, name)))
+die_at(sys.argv[3], int(sys.argv[4]))
 rotate(Path(sys.argv[1]), sys.argv[2])
 """
 ORDER: dict[str, Step] = {"begin": "leaves", "leaves": "end"}
