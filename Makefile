@@ -52,17 +52,15 @@ types: $(READY) ## type checks with mypy
 	$(BIN)/mypy
 
 check: lint types ## lint, types and all but the slow tests
-	$(BIN)/pytest -n auto -m "not e2e and not docker and not slow"
+	$(BIN)/pytest -n auto --dist worksteal -m "not e2e and not docker and not slow"
 
 MARKS ?= not e2e and not docker
 test: $(READY) ## set up, then every test that needs no container engine
-	$(BIN)/pytest -n auto -m "$(MARKS)"
+	$(BIN)/pytest -n auto --dist worksteal -m "$(MARKS)"
 
-# Tests of the cluster are the last ones: they use a release that the others have built.
-E2E_MARKS ?= (e2e or docker) and not cluster
 e2e: $(READY) ## tests with a real Kubernetes, engine, registry and git server; root starts an engine if none answers
 	$(BIN)/python -m pip install --quiet --group ci
-	$(BIN)/python -m tests.support.servers $(BIN)/pytest -p no:xdist -m "$(E2E_MARKS)" --durations=40
+	$(BIN)/python -m tests.support.servers $(BIN)/pytest -p no:xdist -m "(e2e or docker) and not cluster" --durations=40
 
 e2e-cluster: $(READY) ## tests with a real cluster of three control planes and a worker on this machine; needs root and Debian
 	$(BIN)/pytest -p no:xdist -m cluster --durations=15

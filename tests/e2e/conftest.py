@@ -1,5 +1,7 @@
 """What the end-to-end tests share: real input, real servers, one warm cache."""
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -222,24 +224,36 @@ def kbuild(tmp_path: Path, warm_cache: Path) -> Kbuild:
 
 @pytest.fixture(scope="session", autouse=True)
 def etc_kubernetes() -> Iterator[Path]:
-    """Play a control plane where we may, and see that no run ever wrote to it."""
+    """Play a control plane where we may, and see that no run ever wrote to it.
+
+    Several sessions may play it at once: the last one removes it.
+    """
     folder = Path("/etc/kubernetes")
     admin = folder / "admin.conf"
     # One of ours is still there after a run that was killed.
-    ours = os.geteuid() == 0 and (
-        not folder.exists() or (admin.is_file() and admin.read_text() == DECOY)
-    )
-    if ours:
-        (folder / "pki").mkdir(parents=True, exist_ok=True)
-        admin.write_text(DECOY)
+    decoy = admin.is_file() and admin.read_text() == DECOY
+    if os.geteuid() != 0 or (folder.exists() and not decoy):
+        yield from unchanged(folder)
+        return
+    if not decoy:
+        (folder / "pki").mkdir(parents=True)
         (folder / "pki/ca.crt").write_text(DECOY)
+        admin.write_text(DECOY)
+    with admin.open() as played:
+        fcntl.flock(played, fcntl.LOCK_SH)
+        try:
+            yield from unchanged(folder)
+        finally:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(played, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
+
+
+def unchanged(folder: Path) -> Iterator[Path]:
+    """Give a folder, and see that it is the same in the end."""
     before = fingerprint(folder)
-    try:
-        yield folder
-        assert fingerprint(folder) == before
-    finally:
-        if ours:
-            shutil.rmtree(folder)
+    yield folder
+    assert fingerprint(folder) == before
 
 
 def fingerprint(folder: Path) -> str:

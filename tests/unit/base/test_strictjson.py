@@ -46,9 +46,9 @@ def test_brackets_in_text_are_no_depth() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", [b'"', b'\\"', b'"\\', b"[],", b"]", b'{"a":'])
-def test_four_megabytes_of_anything_take_seconds(part: bytes) -> None:
+def test_a_megabyte_of_anything_takes_seconds(part: bytes) -> None:
     begun = time.process_time()
     for before in (b"", b'"', b"["):
         with pytest.raises(ValueError, match=r"\w"):
-            load_json(before + part * (2**22 // len(part)))
-    assert time.process_time() - begun < 20
+            load_json(before + part * (2**20 // len(part)))
+    assert time.process_time() - begun < 5

@@ -220,7 +220,7 @@ def test_git_that_is_busy_itself_has_not_stalled(
     # It computes for several windows and reads nothing, and then lets the real one speak.
     slow = tmp_path / "git-slow"
     slow.write_text(
-        "#!/bin/sh\ntrap over=1 USR1\n(sleep 8; kill -USR1 $$) >/dev/null &\n"
+        "#!/bin/sh\ntrap over=1 USR1\n(sleep 5; kill -USR1 $$) >/dev/null &\n"
         f'while [ -z "$over" ]; do :; done\nexec git upload-pack "{folder}"\n'
     )
     slow.chmod(0o755)

@@ -1,0 +1,19 @@
+"""How the tests run."""
+
+import os
+
+import pytest
+
+COLLECTED = pytest.StashKey[set[str]]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Run two tests more than there are processors: many only wait for a time-out."""
+    return len(os.sched_getaffinity(0)) + 2
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the names of the files that have a test, before some are left out by their marks."""
+    config.stash[COLLECTED] = {str(item.path) for item in items}
