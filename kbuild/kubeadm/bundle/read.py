@@ -8,6 +8,7 @@ from pathlib import Path
 from kbuild.base.disk import DISK_FULL
 from kbuild.base.errors import BrokenSource
 from kbuild.base.files import BROKEN, reason_of
+from kbuild.base.progress import Progress
 from kbuild.base.sandbox import host_arch
 from kbuild.base.unpack import UnsafeMember
 from kbuild.base.workspace import Workspace
@@ -30,7 +31,11 @@ class _Unpacked:
 
 
 def from_bundle(
-    path: Path, demanded: str | None, requests: Sequence[BuildRequest], workspace: Workspace
+    path: Path,
+    demanded: str | None,
+    requests: Sequence[BuildRequest],
+    workspace: Workspace,
+    progress: Progress,
 ) -> tuple[BuildRequest, ...]:
     """Unpack a bundle into the work directory, and return the requests for what is in it.
 
@@ -38,7 +43,9 @@ def from_bundle(
     UnsafeBundle, BundleTooLarge, BundleDamaged, BundleChecksumMismatch, MemberMissing or
     NoGoInBundle.
     """
-    unpacked = _unpack(path, demanded, workspace.work)
+    progress.stage("bundle")
+    unpacked = _unpack(path, demanded, workspace.work, progress)
+    progress.advance("unpack the source and Go", 0, None)
     bundled = _source(unpacked, workspace.work)
     archives, root = _go(unpacked, workspace.work)
     document = unpacked.document
@@ -52,10 +59,10 @@ def from_bundle(
     )
 
 
-def _unpack(path: Path, demanded: str | None, work: Path) -> _Unpacked:
+def _unpack(path: Path, demanded: str | None, work: Path, progress: Progress) -> _Unpacked:
     folder = work / "bundle"
     folder.mkdir()
-    with opened(path, demanded) as container:
+    with opened(path, demanded, progress) as container:
         try:
             document = parse(container.document())
         except BROKEN as error:

@@ -18,6 +18,7 @@ from kbuild.kubeadm.bundle.errors import BrokenBundle
 from tests.support.command import Done, run_here
 from tests.support.fake_go import DATE, prove_with_fake, write_go_root
 from tests.support.fake_kubeadm import FakeKubeadm
+from tests.support.recorder import Recorder
 from tests.support.repositories import git, make_repository
 from tests.support.trees import content_of
 
@@ -334,7 +335,7 @@ def test_the_bytes_that_are_used_are_those_with_the_demanded_sum(
         return ChangedOnceRead(io.FileIO(name))
 
     monkeypatch.setattr("kbuild.kubeadm.bundle.container.open_file", changing)
-    with container.opened(path, hashlib.sha256(good).hexdigest()) as found:
+    with container.opened(path, hashlib.sha256(good).hexdigest(), Recorder()) as found:
         document = found.document()
     assert path.read_bytes() != good
     assert b"local:kubernetes" in document
@@ -352,7 +353,7 @@ def test_a_negative_size_is_no_bundle(size: bytes) -> None:
     head[124:136] = size
     head[148:156] = b" " * 8
     head[148:156] = f"{sum(head):06o}\0 ".encode()
-    hostile = container.Container(Path("b.tar"), io.BytesIO(bytes(head) + b"x" * 4096))
+    hostile = container.Container(Path("b.tar"), io.BytesIO(bytes(head) + b"x" * 4096), print)
     with pytest.raises(BrokenBundle, match="negative"):
         hostile.document()
 
