@@ -26,6 +26,7 @@ from kbuild.kubeadm.source.fetch import fetch, is_archive, resolve
 from kbuild.kubeadm.source.store import pack_tags
 from kbuild.kubeadm.toolchain.archives import archive_for, pack_root
 from kbuild.kubeadm.toolchain.choose import wanted_go
+from kbuild.kubeadm.toolchain.pin import parse_go_version
 
 _FIRST = "0"  # the part of the work directory with the source of the first version
 
@@ -68,6 +69,7 @@ def make_bundle(request: BundleRequest, workspace: Workspace, progress: Progress
         source_kind="archive" if is_archive(source) else "git",
         tags=tags,
         go_site=shown(request.go_site),
+        go_version=request.go_version and parse_go_version(request.go_version),
         go=go,
         members=listed,
     )

@@ -208,6 +208,26 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         lambda data: _edited(data, '"commit": "', '"commit":""'),
         "broken-bundle",
     ),
+    "a source with a password": (
+        lambda data: _edited(data, '"local:kubernetes"', '"https://u:p@h/kk"'),
+        "broken-bundle",
+    ),
+    "a source that is an option": (
+        lambda data: _edited(data, "local:kubernetes", "--upload-pack=:x"),
+        "broken-bundle",
+    ),
+    "a source with a blank": (
+        lambda data: _edited(data, "local:kubernetes", "https://host/a b"),
+        "broken-bundle",
+    ),
+    "a site that is none": (
+        lambda data: _edited(data, '"https://go.dev/dl"', '"httpx://go.dev/dl"'),
+        "broken-bundle",
+    ),
+    "a Go from nowhere": (
+        lambda data: _edited(data, '"origin": "local"', '"origin": "locla"'),
+        "broken-bundle",
+    ),
     "changed": (lambda data: data[:-4096] + b"!" + data[-4095:], "bundle-damaged"),
     "another sum": (lambda data: _edited(data, '"sha256": "', '"sha256":"0'), "broken-bundle"),
     "a stranger": (_renamed, "unsafe-bundle"),
@@ -289,6 +309,49 @@ def test_what_cannot_go_together_is_told(
 ) -> None:
     shutil.copyfile(made, tmp_path / "b.tar")
     assert error_of(build(tmp_path, *more)) == kind
+
+
+def test_a_bundle_for_a_go_version_builds_with_it(
+    upstream: tuple[Path, dict[str, str]], go_root: Path, tmp_path: Path
+) -> None:
+    done = bundle(tmp_path, upstream[0], go_root, "--go-version", "1.15.5")
+    assert done.returncode == 0, done.stderr
+    words = ("--bundle", "b.tar", "--dry-run", "--json")
+    planned = build(tmp_path, *words)
+    assert planned.returncode == 0, planned.stderr
+    found = json.loads(planned.stdout)
+    assert (found["go"], found["go_root"], found["not_examined"]) == ("1.15.5", "1.15.5", [])
+    assert build(tmp_path, *words, "--go-version", "1.15.5").stdout == planned.stdout
+    other = build(tmp_path, *words, "--go-version", "1.15.6")
+    assert error_of(other) == "wrong-go"
+    assert "the bundle b.tar is Go 1.15.5, but 1.15.6 is asked for" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "hint"),
+    [
+        (("--go-site", "https://h/go"), {}, "leave out --bundle or --go-site"),
+        ((), {"KBUILD_GO_SITE": "https://h/go"}, "leave out --bundle, or unset KBUILD_GO_SITE"),
+        (
+            (),
+            {},
+            "leave out --bundle, remove go-site from kbuild.toml, or give another file with",
+        ),
+    ],
+)
+def test_what_a_bundle_excludes_is_told_with_where_it_is_set(
+    words: tuple[str, ...], environment: dict[str, str], hint: str, made: Path, tmp_path: Path
+) -> None:
+    if not words and not environment:
+        (tmp_path / "kbuild.toml").write_text('go-site = "https://h/go"\n')
+    done = run_here(
+        *("kubeadm", "--version", "v1.20.2", *YEARS, "--bundle", made, *words),
+        cwd=tmp_path,
+        HOME=str(tmp_path),
+        **environment,
+    )
+    assert error_of(done) == "bad-setting"
+    assert hint in done.stderr
 
 
 def test_only_a_bundle_is_replaced(
