@@ -13,11 +13,13 @@ from kbuild.base.prefetch import prepared
 from kbuild.base.progress import Progress
 from kbuild.base.workspace import Workspace, open_workspace
 from kbuild.kubeadm.api import (
+    Examined,
     Job,
     Series,
     build_and_prove,
     check_request,
     choose_builder,
+    examine,
     prepare,
     resolve,
     series_for,
@@ -35,12 +37,18 @@ class Plan:
     series: tuple[Series, ...]
     builder: Builder
     output: Path
+    examined: Examined
 
 
 def plan(requests: Sequence[BuildRequest], cache: Path, progress: Progress) -> tuple[Plan, ...]:
-    """Return what ``run`` would do; it asks the source for its tags and leaves nothing behind."""
+    """Return what ``run`` would do, after examining what it would use, as far as that is here.
+
+    It asks the source for its tags, and leaves nothing behind but what it reads of a local source
+    in the cache. Raises what ``run`` would raise.
+    """
     builder = _check(requests, progress)
     with open_workspace(cache) as workspace, contextlib.ExitStack() as stack:
+        progress.stage("source")
         return tuple(
             Plan(
                 request=job.request,
@@ -48,6 +56,7 @@ def plan(requests: Sequence[BuildRequest], cache: Path, progress: Progress) -> t
                 series=() if job.request.stock else series_for(job.tag.version),
                 builder=builder,
                 output=output,
+                examined=examine(job, builder, progress),
             )
             for job, output in _jobs(requests, workspace, stack, progress)
         )
@@ -139,6 +148,6 @@ def _release(
     free = partial(demand_free, output, job.request.output)
     proven = build_and_prove(job, source, toolchain, free, progress, independent=independent)
     progress.stage(f"{job.label}release")
-    released = publish(proven, job.request, output, job.seconds)
+    released = publish(proven, job.request, output, job.seconds, progress)
     remove(job.workspace.work)
     return released

@@ -94,6 +94,16 @@ _stored_defaults = one_of(STORED_DEFAULTS)
 _sha256 = hexadecimal(least=64, most=64)
 
 
+def _without(origin: str, name: str, other: str) -> str:
+    """Return what to do about a setting that excludes another one."""
+    if origin == flag(name):
+        return f"leave out {other} or {origin}"
+    file, _, _ = origin.partition(": ")
+    if file == origin:
+        return f"leave out {other}, or unset {origin}"
+    return f"leave out {other}, remove {key(name)} from {file}, or give another file with --config"
+
+
 def _go_site() -> Any:  # noqa: ANN401  # as option()
     return option(
         address,
@@ -462,7 +472,7 @@ class Settings(Target, Demanding, RebuildSettings):
                 name=self.origin(name),
                 value=getattr(self, name),
                 reason="a build from a bundle takes source and Go from it, for the local builder",
-                hint=f"leave out --bundle or {flag(name)}",
+                hint=_without(self.origin(name), name, "--bundle"),
             )
 
     def _check_stock(self) -> None:

@@ -193,6 +193,9 @@ def _pull(client: "Client", image: str, progress: Progress) -> None:
         if "error" in event:
             raise _registry_failure(image, str(event["error"]))
         sizes, layer = event.get("progressDetail") or {}, event.get("id", "")
+        if event.get("status") == "Extracting":
+            progress.advance(f"unpack {image.partition('@')[0]}", 0, None)
+            continue
         if event.get("status") == "Downloading" and sizes.get("total"):
             layers[layer] = (sizes["current"], sizes["total"])
         elif event.get("status") == "Download complete" and layer in layers:
@@ -200,7 +203,7 @@ def _pull(client: "Client", image: str, progress: Progress) -> None:
         else:
             continue
         done, total = (sum(column) for column in zip(*layers.values(), strict=True))
-        progress.advance("pull", done, total)
+        progress.advance(f"pull {image.partition('@')[0]}", done, total, "bytes")
 
 
 def _failure(words: str) -> KbuildError:

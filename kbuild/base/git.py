@@ -137,6 +137,7 @@ def ask(
     """
 
     def once() -> str:
+        progress.advance(f"ask the source for {what}", 0, None)
         try:
             return _run(words, source, what, progress, text, most).decode(errors="replace")
         except BrokenSource as error:
@@ -211,7 +212,7 @@ def _run(
     details, DiskFull, NotEnoughMemory or GitMissing.
     """
     leader = _LEADER if is_limited or progress is not None else ()  # others end by themselves
-    process, errors = _start(leader, words, text, environment), _listener(progress)
+    process, errors = _start(leader, words, text, environment), _listener(progress, what)
     child = process.proc  # it is terminated when nothing refers to ``process`` any more
     assert child is not None
     _running.add(child)
@@ -379,8 +380,14 @@ class _Work:
                 yield int(process.name), fields[0], read, computed
 
 
-def _listener(progress: Progress | None) -> "RemoteProgress":
+def _listener(progress: Progress | None, what: str) -> "RemoteProgress":
+    """Return what reads git's standard error, and tells the progress of a transfer."""
     from git import RemoteProgress  # see run
+
+    steps = (
+        (RemoteProgress.RECEIVING, f"fetch {what}"),
+        (RemoteProgress.RESOLVING, f"unpack {what}"),
+    )
 
     class Listener(RemoteProgress):
         def update(
@@ -390,8 +397,9 @@ def _listener(progress: Progress | None) -> "RemoteProgress":
             max_count: str | float | None = None,
             message: str = "",  # noqa: ARG002  # GitPython's signature
         ) -> None:
-            if progress is not None and max_count and op_code & self.RECEIVING:
-                progress.advance("fetch", int(float(cur_count)), int(float(max_count)))
+            step = next((name for code, name in steps if op_code & code), None)
+            if progress is not None and max_count and step is not None:
+                progress.advance(step, int(float(cur_count)), int(float(max_count)))
 
     return Listener()
 

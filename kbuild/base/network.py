@@ -257,17 +257,18 @@ def _download(url: str, target: Path, what: str, progress: Progress, limit: int)
     import requests  # noqa: F401  # slow to import, and must not count as waiting for the server
 
     done, total = 0, None
+    progress.advance(what, 0, None, "bytes")
     pieces = watched(
         lambda: _pieces(url, limit),
         lambda got: len(got[0]),
-        lambda: progress.advance(what, done, total),
+        lambda: progress.advance(what, done, total, "bytes"),
     )
     with contextlib.closing(pieces), target.open("wb") as file:
         for piece, total in pieces:
             done += file.write(piece)
             if done > limit:
                 raise DownloadFailed(_too_large(limit))
-            progress.advance(what, done, total)
+            progress.advance(what, done, total, "bytes")
     if total is not None and done != total:
         message = f"only {done} of {total} bytes arrived"
         raise NetworkError(message)

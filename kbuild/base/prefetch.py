@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
-from kbuild.base.progress import Progress
+from kbuild.base.progress import Progress, Unit
 
 _JOIN_TIMEOUT = 5.0  # seconds, for a thread that was asked to stop
 
@@ -34,16 +34,21 @@ class BackgroundProgress:
         self._check()
         self._progress.say(f"{self._name}: {text}")
 
-    def advance(self, what: str, done: int, total: int | None) -> None:
+    def advance(self, what: str, done: int, total: int | None, unit: Unit = "") -> None:
         """Report the progress of a long step, if the user waits for the job."""
         self._check()
         if self.is_awaited:
-            self._progress.advance(what, done, total)
+            self._progress.advance(f"{self._name}: {what}", done, total, unit)
 
     def detail(self, text: str) -> None:
         """Report a line that only --verbose shows."""
         self._check()
         self._progress.detail(f"{self._name}: {text}")
+
+    def wait(self) -> None:
+        """Show the progress from now on, because the user waits for the job."""
+        self.is_awaited = True
+        self._progress.advance(f"{self._name}: inputs", 0, None)
 
     def _check(self) -> None:
         if self.stopped:
@@ -73,7 +78,7 @@ class _Thread(Generic[Made]):
         self._thread.start()
 
     def result(self) -> Made:
-        self.progress.is_awaited = True
+        self.progress.wait()
         return self._made.result()
 
     def end(self, stop: Callable[[], None]) -> None:

@@ -88,6 +88,8 @@ class Boundary(TyperGroup):
                 raise typer.Exit(NotEnoughMemory.exit_code) from None
             _internal(ctx.obj.screen, error)
             raise typer.Exit(InternalError.exit_code) from None
+        finally:
+            ctx.obj.screen.close()
 
 
 def _plain_screen() -> "Screen":
@@ -116,7 +118,9 @@ def begin(ctx: typer.Context, kind: type["C"]) -> tuple["C", "Screen"]:
         raise BadSetting(name="--config", value=config, reason=reason, hint=hint)
     settings = read_settings(kind, flags, os.environ, Path(config) if config else None)
     screen = Screen(verbose=settings.verbose, quiet=settings.quiet, as_json=settings.json)
+    ctx.obj.screen.close()
     ctx.obj.screen = screen
+    screen.wait_for(settings.command)
     if isinstance(settings, Networked):  # global, so that not every function has to pass it on
         network.stall_timeout = settings.stall_timeout
     return settings, screen

@@ -108,6 +108,7 @@ def _keep_below_limit(settings: Limited, screen: Screen, began: float) -> None:
     folder, limit = settings.cache_dir, settings.cache_limit
     if limit == 0 or why_refused(folder) is not None:
         return
+    screen.advance("measure the cache", 0, None)
     for what, keep_below in (
         ("cache", cache.keep_below),
         ("container engine's Go caches", cache.keep_volumes_below),

@@ -6,12 +6,11 @@ import json
 import os
 import re
 import sys
-import time
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -19,15 +18,18 @@ from kbuild.base.addresses import shown
 from kbuild.base.errors import KbuildError, NotWritable
 from kbuild.base.files import reason_of
 from kbuild.base.printable import printable
+from kbuild.base.progress import Unit
+from kbuild.cli.live import Bars, Beats
 
 _LONG = 1000  # items of a list in JSON
 _WIDE = 1000  # characters of a line in a pipe, which has no width: a long path is not cut
 _DRAWING = 160  # columns of a drawing in a pipe
-_SECONDS_BETWEEN_LINES = 5.0
+_PATIENCE = 1.0  # seconds
+_STAGE = "stage"  # the key of the step that the stage is at
 
 
 class Screen:
-    """Shows progress as a bar on a terminal and as plain lines elsewhere; a kbuild Progress.
+    """Shows progress as bars on a terminal and as few lines elsewhere; a kbuild Progress.
 
     File names, compiler output and values of untrusted documents pass through this class, so it
     escapes control characters. In JSON output, json.dumps does that.
@@ -37,11 +39,12 @@ class Screen:
         self._out = _console(sys.stdout)
         self._err = _console(sys.stderr)
         self._verbose, self._quiet, self._json = verbose, quiet, as_json
-        self._bars: Progress | None = None
-        self._tasks: dict[str, TaskID] = {}
-        self._what = ""
+        # Not rich's is_terminal: CI sets FORCE_COLOR, and its logs are no terminal.
+        self._err_is_live = self._err.file.isatty() and not self._err.is_dumb_terminal
+        self._steps: Bars | Beats | None = None
+        self._one_at_a_time = threading.RLock()
+        self._patience: threading.Timer | None = None
         self._doing: dict[str, str] = {}
-        self._last_line = 0.0
         self._has_result = False
 
     @property
@@ -71,11 +74,24 @@ class Screen:
             return False
         return True
 
+    def wait_for(self, command: str) -> None:
+        """Show that a command runs, if it shows nothing else for a second."""
+
+        def show() -> None:
+            with self._one_at_a_time:
+                if self._patience is not None:  # else it was cancelled while it began
+                    self.advance(command, 0, None)
+
+        self._patience = threading.Timer(_PATIENCE, show)
+        self._patience.daemon = True
+        self._patience.start()
+
     def stage(self, title: str) -> None:
         """Begin a stage."""
         self.close()
         if not self._quiet:
             self._print_err(Text(f"==> {visible(title)}", "bold"))
+            self._show(_STAGE, title, 0, None, "")
 
     def say(self, text: str) -> None:
         """Show one message."""
@@ -87,48 +103,35 @@ class Screen:
         if self._verbose:
             self._print_err(Text.assemble("    ", (visible(text), "dim")), soft_wrap=True)
 
-    def advance(self, what: str, done: int, total: int | None) -> None:
-        """Move the bar, or print a line every few seconds if there is no terminal."""
-        if self._quiet:
-            return
-        if self._err.is_terminal:
-            if what not in self._tasks:
-                self.close()
-            self._move_bar(what, what, done, total)
-        elif what != self._what or done == total or self._is_time_for_a_line:
-            self._what = what
-            self._say_count(what, done, total)
+    def advance(self, what: str, done: int, total: int | None, unit: Unit = "") -> None:
+        """Show how far a step is; it takes the place of the step before it."""
+        self._show(_STAGE, what, done, total, unit)
 
-    def follow(self, who: str, what: str, done: int, total: int) -> None:
+    def follow(self, who: str, what: str, done: int, total: int | None, unit: Unit = "") -> None:
         """Show what one of several is doing: each has a bar of its own.
 
-        Without a terminal, each has a line for whatever it begins, and every few seconds there is
-        one line that tells how far one of them is.
+        Without a terminal, each has a line for whatever it begins.
         """
-        if self._quiet:
-            return
-        if self._err.is_terminal:
-            self._move_bar(who, f"{who}: {what}", done, total)
-        elif self._doing.get(who) != what:
-            self._doing[who], self._last_line = what, time.monotonic()
+        if not self._err_is_live and not self._quiet and self._doing.get(who) != what:
             self.say(f"{who}: {what}")
-        elif self._is_time_for_a_line:
-            self._say_count(f"{who}: {what}", done, total)
+        self._doing[who] = what
+        self._show(f"{_STAGE} {who}", f"{who}: {what}", done, total, unit)
 
     def leave(self, who: str) -> None:
         """Remove the bar of one that was followed."""
         self._doing.pop(who, None)
-        task = self._tasks.pop(who, None)
-        if self._bars is not None and task is not None:
-            self._bars.remove_task(task)
-            self._bars.refresh()  # so that the next message is not followed by this bar
+        with self._one_at_a_time:
+            if self._steps is not None:
+                self._steps.leave(f"{_STAGE} {who}")
 
     def close(self) -> None:
         """Remove all bars from the terminal."""
-        if self._bars is not None:
-            self._bars.stop()
-        self._bars, self._tasks, self._what = None, {}, ""
-        self._doing.clear()
+        with self._one_at_a_time:
+            self._lose_patience()
+            if self._steps is not None:
+                self._steps.stop()
+            self._steps = None
+            self._doing.clear()
 
     def result(self, document: Mapping[str, object], lines: Iterable[str | Text | Table]) -> None:
         """Print the result: one JSON document with --json, otherwise the lines."""
@@ -191,39 +194,25 @@ class Screen:
         # A closed standard error must not end a run.
         with contextlib.suppress(OSError):
             self._err.print(text, soft_wrap=soft_wrap)
+        if isinstance(self._steps, Beats):
+            self._steps.heard()
 
     def _say_labelled(self, label: str, style: str, text: str) -> None:
         self._print_err(Text.assemble((label, style), f" {visible(text)}"), soft_wrap=True)
 
-    @property
-    def _is_time_for_a_line(self) -> bool:
-        return time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES
+    def _show(self, key: str, what: str, done: int, total: int | None, unit: Unit) -> None:
+        if self._quiet:
+            return
+        with self._one_at_a_time:
+            self._lose_patience()
+            if self._steps is None:
+                self._steps = Bars(self._err) if self._err_is_live else Beats(self.say)
+            self._steps.show(key, visible(what), done, total, unit)
 
-    def _say_count(self, what: str, done: int, total: int | None) -> None:
-        self._last_line = time.monotonic()
-        self.say(f"{what}: {_count(done, total)}")
-
-    def _move_bar(self, key: str, what: str, done: int, total: int | None) -> None:
-        if self._bars is None:
-            self._bars = Progress(
-                TextColumn("    {task.description}", markup=False),
-                BarColumn(),
-                TaskProgressColumn(),
-                TextColumn("{task.fields[count]}"),
-                console=self._err,
-                transient=True,
-            )
-            self._bars.start()
-        if key not in self._tasks:
-            self._tasks[key] = self._bars.add_task("", total=total, count="", visible=False)
-        self._bars.update(
-            self._tasks[key],
-            description=visible(what),
-            completed=done,
-            total=total,
-            count=_count(done, total),
-            visible=True,
-        )
+    def _lose_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
 
 class PlainTable(Table):
@@ -249,10 +238,6 @@ def visible(text: str) -> str:
     sequences, marks that reorder text, and lone surrogates. Tabs become spaces.
     """
     return printable(shown(text).expandtabs(8))
-
-
-def _count(done: int, total: int | None) -> str:
-    return str(done) if total is None else f"{done} of {total}"
 
 
 def _as_json(document: Mapping[str, object]) -> str:

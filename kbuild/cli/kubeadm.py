@@ -12,7 +12,7 @@ from kbuild.base.values import day
 from kbuild.base.workspace import open_workspace
 from kbuild.cli.boundary import begin
 from kbuild.cli.cache import cache_within_limit
-from kbuild.cli.console import plain_table
+from kbuild.cli.console import Screen, plain_table
 from kbuild.cli.options import command_app, takes
 from kbuild.kubeadm.api import from_bundle
 from kbuild.kubeadm.model import BuildRequest, IssuedCertificate, Proof, Published
@@ -42,14 +42,14 @@ def kubeadm(ctx: typer.Context) -> None:
     settings, screen = begin(ctx, Settings)
     requests = settings.requests(os.environ)
     if settings.dry_run:
-        with _inputs(settings, requests) as found:
+        with _inputs(settings, requests, screen) as found:
             plans = plan(found, settings.cache_dir, screen)
         documents = [_plan_document(planned) for planned in plans]
         lines = [line for planned in plans for line in _plan_lines(planned)]
         screen.result(_one_or_all(documents, requests), lines)
         return
     with cache_within_limit(settings, screen):
-        with _inputs(settings, requests) as found:
+        with _inputs(settings, requests, screen) as found:
             releases = run(found, settings.cache_dir, screen)
         documents = [_document(release) for release in releases]
         # Before the cache is measured, which may take long.
@@ -61,14 +61,14 @@ def kubeadm(ctx: typer.Context) -> None:
 
 @contextlib.contextmanager
 def _inputs(
-    settings: Settings, requests: tuple[BuildRequest, ...]
+    settings: Settings, requests: tuple[BuildRequest, ...], screen: Screen
 ) -> Iterator[tuple[BuildRequest, ...]]:
     """Give the requests for what is in the bundle, if there is one; it is here for the block."""
     if settings.bundle is None:
         yield requests
         return
     with open_workspace(settings.cache_dir) as workspace:
-        yield from_bundle(settings.bundle, settings.bundle_sha256, requests, workspace)
+        yield from_bundle(settings.bundle, settings.bundle_sha256, requests, workspace, screen)
 
 
 def _one_or_all(
@@ -176,21 +176,34 @@ def _plan_document(planned: Plan) -> dict[str, object]:
         else None,
         "arches": list(request.arches),
         "builder": planned.builder,
-        "go": request.go.version,
+        "go": planned.examined.go,
+        "go_root": planned.examined.go_root,
+        "patches": planned.examined.patches,
         "output": str(planned.output),
+        "not_examined": list(planned.examined.left_out),
     }
 
 
 def _plan_lines(planned: Plan) -> Iterator[str]:
-    document = _plan_document(planned)
-    go = planned.request.go.version or "the version that the tag pins, known after the fetch"
+    document, examined = _plan_document(planned), planned.examined
+    go = examined.go or "the version that the tag pins, known after the fetch"
+    if examined.pin is not None:
+        is_pinned = examined.go == examined.pin.version
+        go += f", pinned in {', '.join(examined.pin.files)}" if is_pinned else " as requested"
     yield "Dry run: nothing is built."
-    del document["dry_run"]
+    for name in ("dry_run", "not_examined"):
+        del document[name]
+    for name in ("go_root", "patches"):
+        if not document[name]:
+            del document[name]
     if document["stored_defaults"] is None:  # it means nothing for this version
         del document["stored_defaults"]
     for name, value in {**document, "go": go}.items():
-        text = ", ".join(value) if isinstance(value, list) else value
+        text = ", ".join(value) if isinstance(value, list | tuple) else value
         if name == "series" and planned.request.stock:
             text = "none: a stock build is not patched"
         yield f"{name.replace('_', ' '):15} {text}"
-    yield "Not examined: the files of the tag, whether the patch fits them, and Go."
+    if planned.examined.patches:
+        yield "The patches fit."
+    if examined.left_out:
+        yield f"Not examined: {', '.join(examined.left_out)}."

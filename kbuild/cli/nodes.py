@@ -88,7 +88,7 @@ app = command_app("Install kubeadm on nodes, renew their certificates, and take 
 def install(ctx: typer.Context, folder: ReleaseFolder) -> None:
     """Replace kubeadm on hosts with that of a release, and keep the old one."""
     settings, screen = begin(ctx, NodesInstallSettings)
-    hosts = _hosts(settings)
+    hosts = _hosts(settings, screen)
     screen.stage("release")
     kubeadms = _kubeadms(folder, Demands(key=settings.key))
 
@@ -106,7 +106,7 @@ def install(ctx: typer.Context, folder: ReleaseFolder) -> None:
 def rollback(ctx: typer.Context) -> None:
     """Bring back a kubeadm that was on hosts before."""
     settings, screen = begin(ctx, NodesRollbackSettings)
-    hosts = _hosts(settings)
+    hosts = _hosts(settings, screen)
     if settings.list:
         with connections(hosts) as connected:
             facts = _asked(settings, screen, connected)
@@ -129,7 +129,7 @@ def check(
     """Show what is on hosts, what they serve and what will expire, and change nothing."""
     settings, screen = begin(ctx, NodesCheckSettings)
     known = dict(_known(settings.release))
-    show_check(settings, screen, _hosts(settings), known, tuple(paths or ()))
+    show_check(settings, screen, _hosts(settings, screen), known, tuple(paths or ()))
 
 
 def _known(folders: Iterable[Path]) -> Iterator[tuple[str, Issues]]:
@@ -155,7 +155,7 @@ def undo(ctx: typer.Context) -> None:
     """Bring back the certificates that control planes had before they were renewed."""
     settings, screen = begin(ctx, NodesUndoSettings)
     if settings.list:
-        hosts = _hosts(settings)
+        hosts = _hosts(settings, screen)
         with connections(hosts) as connected:
             facts = _asked(settings, screen, connected)
             found, unreachable = list_backups(facts, connected, settings.parallel)
@@ -166,24 +166,25 @@ def undo(ctx: typer.Context) -> None:
     _change_control_planes(settings, screen, undo_of(settings))
 
 
-def _hosts(settings: OnNodes) -> tuple[Host, ...]:
+def _hosts(settings: OnNodes, screen: Screen) -> tuple[Host, ...]:
     access = Access(
         user=settings.user or "",
         sudo=settings.sudo or settings.ask_sudo_password,
-        sudo_password=_sudo_password(settings),
+        sudo_password=_sudo_password(settings, screen),
         ssh_config=settings.ssh_config,
         known_hosts=settings.known_hosts,
     )
     return read_hosts(settings.hosts, settings.inventory, settings.limit, access)
 
 
-def _sudo_password(settings: OnNodes) -> str:
+def _sudo_password(settings: OnNodes, screen: Screen) -> str:
     """Return the password of sudo, or an empty text; raises NoPassword or BadSetting."""
     if not settings.ask_sudo_password:
         password = os.environ.get(SUDO_PASSWORD, "")
     elif not (sys.stdin and sys.stdin.isatty()):
         raise NoPassword(variable=SUDO_PASSWORD)
     else:
+        screen.close()  # nothing may be drawn over the question
         password = str(typer.prompt("password of sudo on the hosts", hide_input=True, err=True))
     if not password.isprintable():  # what follows a line break would be run as a command
         reason, hint = "it has a control character", "give it without a line break at its end"
@@ -301,7 +302,7 @@ def _change(
 def _change_control_planes(
     settings: RestartsControlPlanes, screen: Screen, planner: ControlPlanner
 ) -> None:
-    hosts = _hosts(settings)
+    hosts = _hosts(settings, screen)
     with connections(hosts) as connected:
         everyone, by_force = connected.values(), settings.take_over
         demand_idle(everyone, settings.parallel, screen.say, by_force=by_force)
@@ -348,7 +349,7 @@ def _run(
     _confirm(settings, screen, plans)
     screen.stage("nodes")
     with _log(run.name) as log:
-        watcher = _Watcher(screen, log)
+        watcher = _Watcher(screen, log, len({plan.host.name for plan in plans}))
         with _interrupts_told(plans, watcher):
             outcomes = carry(watcher)
         _report([*outcomes, *left_out], plans, run, screen)
@@ -364,6 +365,7 @@ def _confirm(settings: ChangesNodes, screen: Screen, plans: list[HostPlan]) -> N
     count = counted(len({plan.host.name for plan in changed}), "host")
     if not (sys.stdin and sys.stdin.isatty()) or settings.json:
         raise NotConfirmed(count=count)
+    screen.close()  # a bar must not be drawn over the question
     try:
         is_confirmed = typer.confirm(f"Change {count}?", err=True)
     except typer.Abort as error:
@@ -393,8 +395,8 @@ def _interrupts_told(plans: list[HostPlan], watcher: "_Watcher") -> Iterator[Non
 class _Watcher:
     """Shows what happens on each host, and writes it to the log of the run; threads call it."""
 
-    def __init__(self, screen: Screen, log: TextIO) -> None:
-        self._screen, self._file = screen, log
+    def __init__(self, screen: Screen, log: TextIO, count: int) -> None:
+        self._screen, self._file, self._count = screen, log, count
         self.doing: dict[str, str] = {}  # of the hosts that have begun
         self.states: dict[str, State] = {}  # of the hosts that have ended
         self._one_at_a_time = threading.RLock()
@@ -402,17 +404,18 @@ class _Watcher:
     def step(self, host: str, step: Step, number: int, of: int) -> None:
         with self._one_at_a_time:
             self.doing[host] = f"{number} of {of}: {step.name}"
-            self._screen.follow(host, self.doing[host], number - 1, of)
+            self._screen.follow(host, self.doing[host], 0, None)
 
     def sent(self, host: str, done: int, total: int) -> None:
         with self._one_at_a_time:
-            self._screen.follow(host, self.doing[host], done, total)
+            self._screen.follow(host, self.doing[host], done, total, "bytes")
 
     def ended(self, outcome: Outcome) -> None:
         where = f" in the step {outcome.step}: {outcome.reason}" if outcome.step else ""
         with self._one_at_a_time:
             self.states[outcome.host] = outcome.state
             self._screen.leave(outcome.host)
+            self._screen.advance("hosts that have ended", len(self.states), self._count)
             self.tell(f"{outcome.host}: {outcome.state}{where}")
 
     def tell(self, text: str) -> None:

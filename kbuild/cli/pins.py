@@ -56,9 +56,9 @@ def check(
     table = plain_table("go", "pinned", "registry")
     rows, drifted = [], 0
     for done, version in enumerate(versions, start=1):
+        screen.advance("ask the registry", done - 1, len(versions))
         pin = images.find_pin(version, settings.golang_repository, settings.lock)
         now = _registry(version, settings.golang_repository)
-        screen.advance("check", done, len(versions))
         if pin is None or now != pin.digest:
             drifted += 1
             table.add_row(version, pin.digest if pin else "no pin", now or "no such tag")
@@ -79,7 +79,10 @@ def update(
     """Print the difference, and write the registry's digests to your lock file."""
     settings, screen = begin(ctx, PinsUpdateSettings)
     versions = _versions(go_versions)
-    new = [images.resolve(version, settings.golang_repository) for version in versions]
+    new = []
+    for done, version in enumerate(versions):
+        screen.advance("ask the registry", done, len(versions))
+        new.append(images.resolve(version, settings.golang_repository))
     with images.locked(settings.lock):
         old = list(images.load_lock(settings.lock))
         before, after = images.lock_text(old) if old else "", images.lock_text([*old, *new])

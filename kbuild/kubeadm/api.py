@@ -7,6 +7,7 @@ from kbuild.kubeadm.build import Job, build_and_prove, check_request, prepare
 from kbuild.kubeadm.bundle.read import from_bundle
 from kbuild.kubeadm.bundle.write import Made, make_bundle
 from kbuild.kubeadm.compile.run import choose_builder
+from kbuild.kubeadm.examine import Examined, examine
 from kbuild.kubeadm.patching.series import Series, patches_folder, read_index, series_for
 from kbuild.kubeadm.prove.binary import prove_file
 from kbuild.kubeadm.prove.elf import Content, read_arch
@@ -29,6 +30,7 @@ from kbuild.kubeadm.toolchain.pin import is_go_version, parse_go_version
 
 __all__ = [
     "Content",
+    "Examined",
     "Job",
     "Made",
     "Module",
@@ -40,6 +42,7 @@ __all__ = [
     "check_request",
     "choose_builder",
     "digest_of",
+    "examine",
     "from_bundle",
     "full_tag",
     "images",

@@ -51,9 +51,12 @@ class Job:
         return self.tag.name
 
     @contextlib.contextmanager
-    def stage(self, name: str, progress: Progress) -> Iterator[None]:
-        """Announce a stage, and measure the block as its time."""
-        progress.stage(self.label + name)
+    def stage(self, name: str, progress: Progress, *, of_arches: bool = False) -> Iterator[None]:
+        """Announce a stage, and measure the block as its time.
+
+        ``of_arches`` is for a stage that handles each architecture, which are announced too.
+        """
+        progress.stage(" ".join((self.label + name, *(self.request.arches if of_arches else ()))))
         with self.timed(name):
             yield
 
@@ -102,14 +105,14 @@ def build_and_prove(
     """
     request, published = job.request, None
     if request.stock:
-        with job.stage("publisher", progress):
+        with job.stage("publisher", progress, of_arches=True):
             published = find_published(job.tag, request, job.workspace, progress)
             date = request.build_date or build_date_of(published)
             request = replace(request, build_date=date)
     with job.stage("patch", progress):
         stock_tree = _stock_tree(source, toolchain, job) if request.against_stock else None
         tree = _tree(source, toolchain, request)
-    with job.stage("build", progress):
+    with job.stage("build", progress, of_arches=True):
         found = None if independent else find_built(tree, request, job.workspace, progress)
         if found is None:
             before_compile()
@@ -120,10 +123,10 @@ def build_and_prove(
         )
     stock: tuple[Binary, ...] = ()
     if stock_tree is not None:
-        with job.stage("stock", progress):
+        with job.stage("stock", progress, of_arches=True):
             request = replace(request, build_date=binaries[0].stamp.build_date)
             stock = _stock(stock_tree, request, job.workspace, progress, independent=independent)
-    with job.stage("prove", progress):
+    with job.stage("prove", progress, of_arches=True):
         return _proven(binaries, stock, published, job, progress, unchanged=found is not None)
 
 
@@ -186,6 +189,7 @@ def _proven(
         for each in proven:
             demand_run(each.proof)
     if stock:
+        progress.advance("compare with stock", 0, None)
         proven = [
             against_stock(patched, unpatched)
             for patched, unpatched in zip(proven, stock, strict=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from kbuild.base.disk import disk_errors
 from kbuild.base.errors import OutputExists
 from kbuild.base.files import BROKEN, read_file
+from kbuild.base.progress import Progress
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import (
     BuildRequest,
@@ -88,7 +89,11 @@ def demand_free(folder: Path, request: OutputRequest) -> None:
 
 
 def publish(
-    proven: ProvenBuild, request: BuildRequest, folder: Path, times: Mapping[str, float]
+    proven: ProvenBuild,
+    request: BuildRequest,
+    folder: Path,
+    times: Mapping[str, float],
+    progress: Progress,
 ) -> Release:
     """Write the release into ``folder``, which appears complete or not at all.
 
@@ -103,7 +108,7 @@ def publish(
             raise OutputExists(path=folder)
     else:
         with new_release(folder, force=output.force) as made:
-            _write(made, proven.binaries, request, times)
+            _write(made, proven.binaries, request, times, progress)
     return Release(
         folder=folder,
         files=tuple(list_files(folder)),
@@ -125,6 +130,7 @@ def _write(
     proven: tuple[ProvenBinary, ...],
     request: BuildRequest,
     times: Mapping[str, float],
+    progress: Progress,
 ) -> None:
     layout = request.output.layout
     binaries, proofs = [each.binary for each in proven], [each.proof for each in proven]
@@ -133,11 +139,15 @@ def _write(
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(binary.path, path)
         path.chmod(0o755)
+        progress.advance(f"SBOM of {binary.arch}", 0, None)
         (folder / sbom_name(binary.arch)).write_text(sbom_text(binary))
-        for kind in request.output.packages:
+        for number, kind in enumerate(request.output.packages):
+            what = f"packages of {binary.arch}"
+            progress.advance(what, number, len(request.output.packages))
             place = binary.path.parent  # on the disk of the cache, for the error of a full disk
             with disk_errors(place), tempfile.TemporaryDirectory(dir=place) as work:
                 make_package(kind, binary, Path(work), folder)
+    progress.advance("checksums and provenance", 0, None)
     (folder / PATCH).write_text(binaries[0].tree.diff, encoding="utf-8")
     _write_json(folder / PROOF, {"binaries": [proof_document(p, layout) for p in proofs]})
     _write_json(folder / BUILD, build_document(binaries, request, times))

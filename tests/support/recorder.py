@@ -1,5 +1,7 @@
 """A Progress that remembers, for asking afterwards what was told."""
 
+from kbuild.base.progress import Unit
+
 
 class Recorder:
     """Remembers every word of progress."""
@@ -16,7 +18,7 @@ class Recorder:
     def say(self, text: str) -> None:
         self.said.append(text)
 
-    def advance(self, what: str, done: int, total: int | None) -> None:
+    def advance(self, what: str, done: int, total: int | None, unit: Unit = "") -> None:  # noqa: ARG002  # as Progress has it
         self.advances.append((what, done, total))
 
     def detail(self, text: str) -> None:

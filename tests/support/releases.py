@@ -31,6 +31,7 @@ from kbuild.release.sums import digest, digests_of, write_sums
 from kbuild.release.writer import list_files, publish
 from kbuild.settings import Settings
 from tests.support.goelf import MODULES, write_go_elf
+from tests.support.recorder import Recorder
 
 LIFETIMES = Lifetimes(ca_years=100, leaf_years=10)
 TAG = Tag(name="v1.20.2", commit="f" * 40)
@@ -146,7 +147,7 @@ def make_release(
     go_root = changes.get("go_root")
     assert go_root is None or isinstance(go_root, Path)
     binaries = make_binaries(work, modules, tree_changes, origin, go_root)
-    publish(make_proven(binaries), make_request(**changes), folder, {"build": 1.23456})
+    publish(make_proven(binaries), make_request(**changes), folder, {"build": 1.23456}, Recorder())
     return folder
 
 

@@ -93,11 +93,23 @@ def test_every_input_and_output_is_used_and_told() -> None:
         assert re.search(rf"^\| .*`{name}`", page, re.MULTILINE), name
 
 
-@pytest.mark.parametrize("wrong", [{"version": "v1.31.2,v1.31.3"}, {"output": "a\nkbuild=b"}])
-def test_one_version_and_one_line_are_demanded(tmp_path: Path, wrong: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"version": "v1.31.2,v1.31.3"},
+        {"output": "a\nkbuild=b"},
+        {"signing": "gpg"},
+        {"signing": "key\nnone"},
+        {"signing": "key", "key": ""},
+    ],
+)
+def test_a_wrong_input_is_refused_before_anything_is_installed(
+    tmp_path: Path, wrong: dict[str, str]
+) -> None:
     done = run(tmp_path, **{"version": "v1.31.2", **wrong})
-    assert done.failed == "Build and prove"
+    assert done.failed == "Check the inputs"
     assert not (tmp_path / "calls").exists()
+    assert not (done.temporary / "sudo").exists()
 
 
 def test_a_key_is_in_a_private_file_and_gone_afterwards(tmp_path: Path) -> None:
@@ -115,8 +127,13 @@ def test_keyless_needs_no_key(tmp_path: Path) -> None:
     assert calls(tmp_path)[-2:] == ["sign dist/kubeadm --keyless", "check dist/kubeadm"]
 
 
-def test_another_way_to_sign_is_refused(tmp_path: Path) -> None:
-    assert run(tmp_path, version="v1.31.2", signing="gpg").failed == "Sign"
+def test_another_release_in_the_output_is_neither_signed_nor_named(tmp_path: Path) -> None:
+    (tmp_path / "dist/kubeadm/v1.30.0").mkdir(parents=True)
+    (tmp_path / "dist/kubeadm/v1.30.0/SHA256SUMS").touch()
+    done = run(tmp_path, version="v1.31.2", layout="tree", signing="keyless")
+    assert done.failed == "Build and prove"
+    assert "holds other releases too" in done.printed
+    assert not [call for call in calls(tmp_path) if call.startswith("sign")]
 
 
 @pytest.mark.parametrize(
@@ -126,6 +143,7 @@ def test_another_way_to_sign_is_refused(tmp_path: Path) -> None:
         ({"arches": "amd64,arm64"}, "bubblewrap qemu-user-static"),
         ({"packages": "deb,rpm"}, "bubblewrap rpm"),
         ({"packages": "deb"}, "bubblewrap"),
+        ({"packages": "deb, rpm"}, "bubblewrap rpm"),
     ],
 )
 def test_what_is_needed_is_installed(

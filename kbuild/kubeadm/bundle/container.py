@@ -6,15 +6,17 @@ headers, so none of these is interpreted, and no name in it becomes a name on th
 
 import contextlib
 import hashlib
+import os
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from kbuild.base.errors import SourceError
 from kbuild.base.files import open_file, reason_of
+from kbuild.base.progress import Progress
 from kbuild.kubeadm.bundle.errors import (
     BrokenBundle,
     BundleChecksumMismatch,
@@ -46,8 +48,13 @@ def is_name(text: object) -> bool:
     return isinstance(text, str) and _NAME.fullmatch(text) is not None
 
 
-def write(file: BinaryIO, document: bytes, members: Mapping[str, Path]) -> None:
-    """Write a bundle: the document, then the members in order. No time and no owner is in it."""
+def write(
+    file: BinaryIO, document: bytes, members: Mapping[str, Path], told: Callable[[int], None]
+) -> None:
+    """Write a bundle: the document, then the members in order. No time and no owner is in it.
+
+    ``told`` is called with the number of bytes that are written.
+    """
     _write_head(file, DOCUMENT, len(document))
     file.write(document + _padding(len(document)))
     for name, path in sorted(members.items()):
@@ -56,6 +63,7 @@ def write(file: BinaryIO, document: bytes, members: Mapping[str, Path]) -> None:
         with path.open("rb") as member:
             while block := member.read(_CHUNK):
                 file.write(block)
+                told(file.tell())
         file.write(_padding(size))
     file.write(bytes(2 * _BLOCK))
 
@@ -72,9 +80,9 @@ class Container:
     Its methods raise BrokenBundle, UnsafeBundle, BundleTooLarge, BundleDamaged or MemberMissing.
     """
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
-        self._path, self._file = path, file
-        self._digest = hashlib.sha256()
+    def __init__(self, path: Path, file: BinaryIO, told: Callable[[int], None]) -> None:
+        self._path, self._file, self._told = path, file, told
+        self._digest, self._read_bytes = hashlib.sha256(), 0
 
     def document(self) -> bytes:
         """Return the list of the members."""
@@ -158,11 +166,13 @@ class Container:
         """Read and hash at most ``size`` bytes. Only what is read here is ever used."""
         block = self._file.read(size)
         self._digest.update(block)
+        self._read_bytes += len(block)
+        self._told(self._read_bytes)
         return block
 
 
 @contextlib.contextmanager
-def opened(path: Path, demanded: str | None) -> Iterator[Container]:
+def opened(path: Path, demanded: str | None, progress: Progress) -> Iterator[Container]:
     """Open a bundle that is read in the block, and must have the ``demanded`` sha256, if any.
 
     The bytes that are hashed are those that are read: a second reading could give others. So what
@@ -174,7 +184,10 @@ def opened(path: Path, demanded: str | None) -> Iterator[Container]:
     except OSError as error:
         raise BundleUnreadable(path=path, reason=reason_of(error)) from error
     with file:
-        container = Container(path, file)
+        size = os.fstat(file.fileno()).st_size
+        container = Container(
+            path, file, lambda done: progress.advance("read the bundle", done, size, "bytes")
+        )
         try:
             yield container
         except SourceError:  # another file may also be broken, but that it is another is the cause

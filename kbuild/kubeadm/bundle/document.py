@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from kbuild import __version__
+from kbuild.base.addresses import LOCAL, shown
 from kbuild.base.arches import ARCHES
 from kbuild.base.strictjson import load_json
 from kbuild.base.values import rfc3339
@@ -43,14 +44,17 @@ class BundledGo:
 class Document:
     """The content of bundle.json.
 
-    ``source`` is the address without credentials; ``source_kind`` tells whether the member
-    ``source`` is a git pack or an archive. ``go_site`` is where a download would be from.
+    ``source`` is the address without credentials, or ``local:`` and the name of a local one;
+    ``source_kind`` tells whether the member ``source`` is a git pack or an archive. ``go_site`` is
+    where a download would be from, and ``go_version`` what takes the place of the pins, if
+    anything.
     """
 
     source: str
     source_kind: Literal["git", "archive"]
     tags: tuple[Tag, ...]
     go_site: str
+    go_version: str | None
     go: tuple[BundledGo, ...]
     members: Mapping[str, Listed]
 
@@ -67,6 +71,7 @@ def text_of(document: Document, created: datetime) -> bytes:
             "tags": [asdict(tag) for tag in document.tags],
         },
         "go_site": document.go_site,
+        "go_version": document.go_version,
         "go": [asdict(go) for go in document.go],
         "members": {name: asdict(listed) for name, listed in sorted(document.members.items())},
     }
@@ -82,10 +87,11 @@ def parse(text: bytes) -> Document:
     members = {name: _listed(name, each) for name, each in found["members"].items()}
     _demand("members", len(members), SOURCE in members and len(members) <= _MOST)
     return Document(
-        source=_text("source", source["address"]),
+        source=_source(source["address"]),
         source_kind=source["kind"],
         tags=tuple(map(_tag, source["tags"])),
-        go_site=_text("go_site", found["go_site"]),
+        go_site=_site("go_site", found["go_site"]),
+        go_version=_version(found["go_version"]) if found["go_version"] is not None else None,
         go=tuple(_go(each, members) for each in found["go"]),
         members=members,
     )
@@ -99,18 +105,18 @@ def _tag(found: Mapping[str, Any]) -> Tag:
 
 
 def _go(found: Mapping[str, Any], members: Mapping[str, Listed]) -> BundledGo:
-    version, digest, kind = _text("Go", found["version"]), found["digest"], found["kind"]
-    _demand("Go version", version, is_go_version(version))
+    version, digest, kind = _version(found["version"]), found["digest"], found["kind"]
     _demand("architecture of Go", found["arch"], found["arch"] in ARCHES)
     _demand("kind of Go", kind, kind in ("archive", "root"))
     _demand("file of Go", found["file"], found["file"] in members)
+    origin = _text("origin of Go", found["origin"])
     is_digest = isinstance(digest, str) and _SHA256.fullmatch(digest) is not None
     _demand("digest of Go", digest, is_digest if kind == "root" else digest is None)
     return BundledGo(
         version=version,
         arch=found["arch"],
         kind=kind,
-        origin=_text("origin of Go", found["origin"]),
+        origin=origin if origin == "local" else _site("origin of Go", origin),
         file=found["file"],
         digest=digest,
     )
@@ -122,6 +128,29 @@ def _listed(name: object, found: Mapping[str, Any]) -> Listed:
     _demand("size", size, type(size) is int and size >= 0)
     _demand("sha256", digest, isinstance(digest, str) and _SHA256.fullmatch(digest) is not None)
     return Listed(size=size, sha256=digest)
+
+
+def _version(value: object) -> str:
+    version = _text("Go version", value)
+    _demand("Go version", version, is_go_version(version))
+    return version
+
+
+def _source(value: object) -> str:
+    """Return what the provenance of a build will name as the source."""
+    found = _text("source", value)
+    name = found.removeprefix(LOCAL)
+    is_local = name != found and "/" not in name
+    is_remote = ":" in found and not found.startswith("-") and not re.search(r"[\s\\]", found)
+    _demand("source", shown(found), (is_local or is_remote) and shown(found) == found)
+    return found
+
+
+def _site(name: str, value: object) -> str:
+    found = _text(name, value)
+    is_address = re.fullmatch(r"https?://[^\s\\/@]+(/[^\s\\]*)?", found, re.ASCII) is not None
+    _demand(name, shown(found), is_address and shown(found) == found)
+    return found
 
 
 def _text(name: str, value: object) -> str:

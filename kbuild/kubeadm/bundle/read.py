@@ -8,6 +8,7 @@ from pathlib import Path
 from kbuild.base.disk import DISK_FULL
 from kbuild.base.errors import BrokenSource
 from kbuild.base.files import BROKEN, reason_of
+from kbuild.base.progress import Progress
 from kbuild.base.sandbox import host_arch
 from kbuild.base.unpack import UnsafeMember
 from kbuild.base.workspace import Workspace
@@ -17,6 +18,8 @@ from kbuild.kubeadm.bundle.errors import BrokenBundle, BundleDamaged, NoGoInBund
 from kbuild.kubeadm.model import BuildRequest, Bundled
 from kbuild.kubeadm.source.store import unpack_tags
 from kbuild.kubeadm.toolchain.archives import unpack_root
+from kbuild.kubeadm.toolchain.errors import WrongGo
+from kbuild.kubeadm.toolchain.pin import parse_go_version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,15 +33,25 @@ class _Unpacked:
 
 
 def from_bundle(
-    path: Path, demanded: str | None, requests: Sequence[BuildRequest], workspace: Workspace
+    path: Path,
+    demanded: str | None,
+    requests: Sequence[BuildRequest],
+    workspace: Workspace,
+    progress: Progress,
 ) -> tuple[BuildRequest, ...]:
     """Unpack a bundle into the work directory, and return the requests for what is in it.
 
-    ``demanded`` is the sha256 that it must have, if any. Raises BundleUnreadable, BrokenBundle,
+    ``demanded`` is the sha256 that it must have, if any. A Go version that the bundle was made for
+    need not be requested again. Raises WrongGo, BundleUnreadable, BrokenBundle,
     UnsafeBundle, BundleTooLarge, BundleDamaged, BundleChecksumMismatch, MemberMissing or
     NoGoInBundle.
     """
-    unpacked = _unpack(path, demanded, workspace.work)
+    progress.stage("bundle")
+    unpacked = _unpack(path, demanded, workspace.work, progress)
+    version = unpacked.document.go_version
+    for request in requests:
+        _demand_version(unpacked, request.go.version)
+    progress.advance("unpack the source and Go", 0, None)
     bundled = _source(unpacked, workspace.work)
     archives, root = _go(unpacked, workspace.work)
     document = unpacked.document
@@ -46,16 +59,31 @@ def from_bundle(
         replace(
             request,
             source=replace(request.source, address=document.source, bundled=bundled),
-            go=replace(request.go, site=document.go_site, root=root, archives=archives),
+            go=replace(
+                request.go,
+                site=document.go_site,
+                root=root,
+                archives=archives,
+                version=version or request.go.version,
+            ),
         )
         for request in requests
     )
 
 
-def _unpack(path: Path, demanded: str | None, work: Path) -> _Unpacked:
+def _demand_version(unpacked: _Unpacked, requested: str | None) -> None:
+    """Raise WrongGo if another Go is requested than the one that the bundle was made for."""
+    made_for = unpacked.document.go_version
+    if None not in (made_for, requested) and parse_go_version(str(requested)) != made_for:
+        raise WrongGo(
+            where=f"the bundle {unpacked.path}", actual=str(made_for), expected=str(requested)
+        )
+
+
+def _unpack(path: Path, demanded: str | None, work: Path, progress: Progress) -> _Unpacked:
     folder = work / "bundle"
     folder.mkdir()
-    with opened(path, demanded) as container:
+    with opened(path, demanded, progress) as container:
         try:
             document = parse(container.document())
         except BROKEN as error:

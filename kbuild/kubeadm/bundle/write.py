@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ from kbuild.kubeadm.source.fetch import fetch, is_archive, resolve
 from kbuild.kubeadm.source.store import pack_tags
 from kbuild.kubeadm.toolchain.archives import archive_for, pack_root
 from kbuild.kubeadm.toolchain.choose import wanted_go
+from kbuild.kubeadm.toolchain.pin import parse_go_version
 
 _FIRST = "0"  # the part of the work directory with the source of the first version
 
@@ -55,6 +56,7 @@ def make_bundle(request: BundleRequest, workspace: Workspace, progress: Progress
         members[SOURCE] = archive.kept_at(source.address, workspace.work / _FIRST)
     else:
         members[SOURCE] = workspace.work / "source.pack"
+        progress.advance("pack the source", 0, None)
         pack_tags(source.address, tags, members[SOURCE], workspace, progress)
     progress.stage("toolchain")
     go = tuple(_go(trees, request, members, workspace, progress))
@@ -67,15 +69,28 @@ def make_bundle(request: BundleRequest, workspace: Workspace, progress: Progress
         source_kind="archive" if is_archive(source) else "git",
         tags=tags,
         go_site=shown(request.go_site),
+        go_version=request.go_version and parse_go_version(request.go_version),
         go=go,
         members=listed,
     )
     text = text_of(document, request.created or datetime.now(UTC))
     progress.stage("bundle")
-    with _new_file(request.output, force=request.force) as file:
-        container.write(file, text, members)
+    _write(request, text, members, progress)
     path = request.output
     return Made(path=path, sha256=sha256(path), size=path.stat().st_size, document=document)
+
+
+def _write(
+    request: BundleRequest, text: bytes, members: Mapping[str, Path], progress: Progress
+) -> None:
+    size = sum(path.stat().st_size for path in members.values())
+
+    def told(done: int) -> None:
+        progress.advance("write the bundle", done, max(size, done), "bytes")
+
+    with _new_file(request.output, force=request.force) as file:
+        container.write(file, text, members, told)
+    progress.advance("sha256 of the bundle", 0, None)
 
 
 def _trees(request: BundleRequest, workspace: Workspace, progress: Progress) -> list[SourceTree]:
@@ -101,6 +116,7 @@ def _go(
         if request.go_root is not None:
             name = f"go{version}.linux-{host_arch()}.tar"
             members[name] = workspace.work / name
+            progress.advance(f"pack Go {version}", 0, None)
             digest = pack_root(version, request.go_root, members[name], workspace)
             yield BundledGo(
                 version=version,

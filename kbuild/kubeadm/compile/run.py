@@ -21,6 +21,7 @@ from kbuild.kubeadm.source.tree import write_tar
 from kbuild.kubeadm.toolchain.errors import WrongGo
 
 _LAST_LINES = 15
+_MAIN = "k8s.io/kubernetes/cmd/kubeadm"  # the package that is compiled last
 _MAX_LOG = 64 << 20
 _COUNTED = re.compile(rf"{COUNT_MARK} +([1-9]\d{{0,5}})", re.ASCII)
 
@@ -60,7 +61,9 @@ def compile_kubeadm(
     log = workspace.cache / "logs" / f"{patched.source.tag}-{arch}.log"
     log.parent.mkdir(exist_ok=True)
     command = replace(go_command(patched, arch, stamp), packages=_counted(log))
-    code, last = _compile(command, patched, workspace, out, log, progress, empty_cache=empty_cache)
+    code, last = _compile(
+        command, patched, arch, workspace, out, log, progress, empty_cache=empty_cache
+    )
     if code != 0:
         raise _failure(last, arch, code, log)
     path = out / f"kubeadm-{arch}"
@@ -82,6 +85,7 @@ def choose_builder(request: GoRequest, progress: Progress) -> Builder:
     Raises the engine's errors, SandboxUnavailable or SandboxForbidden, if the builder cannot work
     here.
     """
+    progress.advance("look for a builder", 0, None)
     builder = _builder(request, progress)
     if builder == "local":
         sandbox.demand("the local builder")
@@ -119,6 +123,7 @@ def provide(toolchain: Toolchain, progress: Progress) -> None:
 def _compile(
     command: GoCommand,
     patched: PatchedTree,
+    arch: str,
     workspace: Workspace,
     out: Path,
     log: Path,
@@ -132,9 +137,10 @@ def _compile(
     """
     may_retry = not empty_cache
     while True:
+        progress.advance(f"compile {arch}", 0, None)
         started = _start(command, patched, workspace, out, empty_cache=empty_cache)
         with contextlib.closing(started) as build:
-            last = _follow(build.lines(), patched, log, progress)
+            last = _follow(build.lines(), patched, arch, log, progress)
             code = build.exit_code()
         if code == 0 or not may_retry or not any(str(CACHE) in line for line in last):
             return code, last
@@ -169,7 +175,7 @@ def _counted(log: Path) -> int | None:
 
 
 def _follow(
-    lines: Iterator[str], patched: PatchedTree, log: Path, progress: Progress
+    lines: Iterator[str], patched: PatchedTree, arch: str, log: Path, progress: Progress
 ) -> deque[str]:
     last: deque[str] = deque(maxlen=_LAST_LINES)
     done, total, damaged = 0, None, 0
@@ -190,11 +196,11 @@ def _follow(
                 total = int(counted[1])
             elif " " not in line and ":" not in line:
                 done += 1
-                progress.advance("compile", done, total)
+                progress.advance(f"compile {arch}", done, total)
+                if line == _MAIN:
+                    progress.advance(f"link {arch}", 0, None)
             else:
                 progress.detail(line)
-    if total is not None:
-        progress.advance("compile", total, total)
     return last
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ from packaging.version import InvalidVersion, Version
 from kbuild.base import engine, sandbox
 from kbuild.base.files import BROKEN, reason_of, sha256
 from kbuild.base.progress import Progress
+from kbuild.base.sandbox import Files
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.compile.recipe import stamp_fields
 from kbuild.kubeadm.model import (
@@ -138,9 +140,10 @@ def _prove(
                 f"{arch}: static checks only, without qemu-user; no certificate was checked"
             )
             return Proof(path=path, arch=arch, sha256=digest, ran=None, where="")
-        fields = _check_version(runner, expected)
+        counted = _Counted(runner, f"prove {arch}", progress)
+        fields = _check_version(counted, expected)
         version = _parse(fields.get("gitVersion", ""))
-        certificates, stored_defaults = _prove_pki(runner, version, lifetimes, accepted)
+        certificates, stored_defaults = _prove_pki(counted, version, lifetimes, accepted)
     progress.say(f"{arch}: {len(certificates)} certificates issued and renewed, each date right")
     return Proof(
         path=path,
@@ -154,22 +157,50 @@ def _prove(
     )
 
 
+class _Counted:
+    """A runner that tells how many runs of a kubeadm have ended; a Runner itself."""
+
+    def __init__(self, runner: Runner, what: str, progress: Progress) -> None:
+        self.how, self.where = runner.how, runner.where
+        self._runner, self._what, self._progress = runner, what, progress
+        self._ended, self._total, self._lock = 0, 1, threading.Lock()
+        progress.advance(what, 0, None)
+
+    def expect(self, runs: int) -> None:
+        """Expect so many more runs."""
+        self._total = self._ended + runs
+
+    def run(self, arguments: tuple[str, ...], files: Files) -> tuple[str, Files]:
+        """Run kubeadm; see Runner."""
+        ran = self._runner.run(arguments, files)
+        with self._lock:
+            self._ended += 1
+            self._progress.advance(self._what, self._ended, self._total)
+        return ran
+
+    def stop(self) -> None:
+        """Stop what runs; see Runner."""
+        self._runner.stop()
+
+
 def _prove_pki(
-    runner: Runner,
+    runner: _Counted,
     version: Version,
     demanded: Lifetimes | None,
     accepted: Sequence[StoredDefaults],
 ) -> tuple[tuple[IssuedCertificate, ...], StoredDefaults | None]:
     from kbuild.kubeadm.prove.pki import (  # slow to import: it needs cryptography
+        RUNS_OF_A_CASE,
         cases,
         issued_lifetimes,
         prove_pki,
         stored_defaults_of,
     )
 
-    lifetimes = demanded or issued_lifetimes(runner, version)
     # Making keys takes most of the time, so each case has its own thread.
     todo = cases(version, accepted)
+    runner.expect(len(todo) * RUNS_OF_A_CASE + (demanded is None))
+    lifetimes = demanded or issued_lifetimes(runner, version)
     with ThreadPoolExecutor(len(todo)) as pool:
         running = [
             pool.submit(prove_pki, case, runner, version, lifetimes, accepted) for case in todo

@@ -14,6 +14,7 @@ import errno
 import gzip
 import hashlib
 import lzma
+import os
 import posixpath
 import re
 import tarfile
@@ -97,7 +98,7 @@ def obtain(
     tar, written = workspace.work / "archive.tar", workspace.work / "archive.sha256"
     if not written.exists():
         with _opened(source, stored, workspace, progress) as file, _reading(source):
-            written.write_text(_decompress(file, tar))
+            written.write_text(_decompress(file, tar, progress))
     actual = written.read_text()
     if demanded not in (None, actual):
         raise SourceChecksumMismatch(source=shown(source), actual=actual, expected=demanded)
@@ -170,11 +171,11 @@ class _Digested:
         return self._sha256.hexdigest()
 
 
-def _decompress(file: BinaryIO, target: Path) -> str:
+def _decompress(file: BinaryIO, target: Path, progress: Progress) -> str:
     """Decompress an archive to ``target``, and return the sha256 of the archive itself."""
     magic = file.read(6)
     file.seek(0)
-    packed = _Digested(file)
+    packed, size_of_all = _Digested(file), os.fstat(file.fileno()).st_size
     with target.open("wb") as plain:
         for block in _blocks(packed, magic):
             size = plain.tell() + len(block)
@@ -185,6 +186,7 @@ def _decompress(file: BinaryIO, target: Path) -> str:
                 msg = f"it holds more than {MAX_BYTES} bytes"
                 raise ValueError(msg)
             plain.write(block)
+            progress.advance("decompress the source", packed.size, size_of_all, "bytes")
     return packed.sha256()
 
 
@@ -243,10 +245,10 @@ def _closure(
     members = {}
     for count, member in enumerate(checked(_members(tar))):
         if count and count % _STEP == 0:
-            progress.advance("unpack", count, None)
+            progress.advance("unpack the source", count, None)
         if not member.isdir():
             members[posixpath.normpath(member.name)] = member
-    progress.advance("unpack", len(tar.getmembers()), len(tar.getmembers()))
+    progress.advance("read the files of kubeadm", 0, None)
     top = _top(members, source)
     members = {n.removeprefix(top): each for n, each in members.items() if n.startswith(top)}
     if not any(name.startswith("cmd/kubeadm/") for name in members):

@@ -114,15 +114,25 @@ def _record(name: str, path: Path) -> bytes:
     return b"".join(os.fsencode(field) + b"\0" for field in fields)
 
 
-def _demanded(go_version: str, go_root: Path, scratch: Path) -> Path:
+def demanded_version(go_version: str | None, go_root: Path, scratch: Path) -> str:
+    """Return the version of a GOROOT; raises WrongGo if it is another one, or GoNotFound.
+
+    Without ``go_version``, any is right.
+    """
+    wanted = go_version or "the pinned version"
     try:
         actual = version_of(go_root, scratch)
     except OSError as error:
-        raise _unusable(go_version, f"{go_root}: {error.strerror}") from error
+        raise _unusable(wanted, f"{go_root}: {error.strerror}") from error
     if actual is None:
-        raise _unusable(go_version, f"{go_root} has no bin/go that runs")
-    if actual != go_version:
-        raise WrongGo(where=str(go_root), actual=actual, expected=go_version)
+        raise _unusable(wanted, f"{go_root} has no bin/go that runs")
+    if go_version not in (None, actual):
+        raise WrongGo(where=str(go_root), actual=actual, expected=wanted)
+    return actual
+
+
+def _demanded(go_version: str, go_root: Path, scratch: Path) -> Path:
+    demanded_version(go_version, go_root, scratch)
     return go_root.absolute()
 
 
@@ -211,6 +221,7 @@ def _downloaded(
     folder = workspace.cache / "go" / f"go{go_version}"
     archive, go_root = folder / name, folder / "root"
     with shared(workspace, folder.name):
+        progress.advance(f"check Go {go_version}", 0, None)
         if os.path.lexists(folder) and not _has_sum(archive, expected):
             progress.say(f"the archive of Go {go_version} in the cache is damaged, downloading it")
             remove(folder)
@@ -221,6 +232,7 @@ def _downloaded(
                     _demand_sum(str(origin), made / name, expected)
                 else:
                     _download(_url(origin, name), made / name, expected, progress)
+                progress.advance(f"unpack Go {go_version}", 0, None)
                 _unpack(made / name, made / "root")
                 _demanded(go_version, made / "root", workspace.work)
         elif (damage := _damage(archive, go_root)) is not None:
@@ -239,7 +251,7 @@ def _has_sum(archive: Path, expected: str) -> bool:
 
 def _download(url: str, archive: Path, expected: str, progress: Progress) -> None:
     try:
-        network.download(url, archive, "download Go", progress)
+        network.download(url, archive, f"download {archive.name}", progress)
     except network.DownloadFailed as error:
         raise GoDownloadFailed(url=url, reason=str(error)) from error
     _demand_sum(url, archive, expected)

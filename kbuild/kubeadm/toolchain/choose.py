@@ -5,7 +5,7 @@ from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import Builder, GoPin, GoRequest, SourceTree, Toolchain
 from kbuild.kubeadm.toolchain import archives, images
 from kbuild.kubeadm.toolchain.errors import PinNotFound, PinsDisagree
-from kbuild.kubeadm.toolchain.pin import parse_go_version, read_pin
+from kbuild.kubeadm.toolchain.pin import demand_new_enough, parse_go_version, read_pin
 
 OVERRIDE = "--go-version"
 
@@ -43,9 +43,11 @@ def choose_go(
 def wanted_go(tree: SourceTree, version: str | None) -> tuple[GoPin, str]:
     """Return the pin of a tree, and the Go version to build with: ``version``, or the pin's.
 
-    Raises PinNotFound, PinsDisagree or BadSetting.
+    Raises PinNotFound, PinsDisagree, GoTooOld or BadSetting.
     """
     override = parse_go_version(version) if version is not None else None
+    if override is not None:
+        demand_new_enough(override, tree)
     pin = _pin(tree, override)
     return pin, override or pin.version
 

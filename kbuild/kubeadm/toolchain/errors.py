@@ -46,6 +46,18 @@ class WrongGo(ToolchainError):
     todo = "use that Go, or accept this one with --go-version {actual}"
 
 
+class GoTooOld(ToolchainError):
+    """The requested Go is older than the one that the tree needs."""
+
+    go_version: str
+    tag: str
+    needed: str
+    file: str
+
+    what = "Go {go_version} is too old for {tag}: its {file} needs Go {needed}"
+    todo = "leave --go-version out to build with the Go that the tag pins, or give a newer one"
+
+
 class ImageWithoutDigest(ToolchainError):
     """An image was named by its tag alone."""
 

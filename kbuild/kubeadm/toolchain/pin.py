@@ -7,6 +7,7 @@ The files changed over time; these are the trees of v1.9.0 to v1.33.3.
 v1.24.12.
 """
 
+import contextlib
 import re
 from collections.abc import Iterator
 
@@ -16,7 +17,7 @@ from packaging.version import Version
 from kbuild.base.errors import BadSetting
 from kbuild.base.files import BROKEN, demand_plain_yaml, read_file
 from kbuild.kubeadm.model import GoPin, SourceTree
-from kbuild.kubeadm.toolchain.errors import PinNotFound, PinsDisagree
+from kbuild.kubeadm.toolchain.errors import GoTooOld, PinNotFound, PinsDisagree
 
 GO_VERSION = ".go-version"
 DEPENDENCIES = "build/dependencies.yaml"
@@ -24,6 +25,8 @@ CROSS = "build/build-image/cross/VERSION"
 _ENTRIES = ("golang: upstream version", "golang")
 _VERSION = re.compile(r"1\.\d{1,4}(?:\.\d{1,4})?(?:(?:rc|beta)\d{1,4})?", re.ASCII)
 _LIMITS = {GO_VERSION: 1 << 10, DEPENDENCIES: 1 << 17, CROSS: 1 << 10}  # bytes
+_MAX_MODULE = 1 << 20  # bytes of a go.mod
+_GO_LINE = re.compile(r"^go[ \t]+(\S+)[ \t]*(?://.*)?$", re.ASCII | re.MULTILINE)
 _MAX_DEPTH = 16  # dependencies.yaml has five levels
 _NEW_CROSS = re.compile(rf"v\d[\w.-]*?-go({_VERSION.pattern})-[\w.-]+", re.ASCII)
 _OLD_CROSS = re.compile(rf"v({_VERSION.pattern})-(?:[a-z]+-)?\d+", re.ASCII)
@@ -42,6 +45,22 @@ def read_pin(tree: SourceTree) -> GoPin:
         listed = ", ".join(f"{version} in {file}" for file, version in pins.items())
         raise PinsDisagree(tag=tree.tag, pins=listed)
     return GoPin(version=go_name(next(iter(pins.values()))), files=tuple(pins))
+
+
+def demand_new_enough(go_version: str, tree: SourceTree) -> None:
+    """Raise GoTooOld if a Go is older than the ``go`` lines of the tree say.
+
+    Up to Go 1.20 such a Go compiles until an error in the code; later ones refuse.
+    """
+    for file in ("go.work", "go.mod"):
+        with contextlib.suppress(OSError):
+            text = read_file(tree.path / file, _MAX_MODULE).decode(errors="replace")
+            if (found := _GO_LINE.search(text)) and is_go_version(found[1]):
+                needed = Version(found[1])
+                # `go 1.21` is the language, which its release candidates have too.
+                parts = len(needed.release)
+                if Version(go_version).release[:parts] < needed.release:
+                    raise GoTooOld(go_version=go_version, tag=tree.tag, needed=found[1], file=file)
 
 
 def go_name(version: str) -> str:

@@ -18,6 +18,7 @@ from kbuild.kubeadm.bundle.errors import BrokenBundle
 from tests.support.command import Done, run_here
 from tests.support.fake_go import DATE, prove_with_fake, write_go_root
 from tests.support.fake_kubeadm import FakeKubeadm
+from tests.support.recorder import Recorder
 from tests.support.repositories import git, make_repository
 from tests.support.trees import content_of
 
@@ -207,6 +208,26 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         lambda data: _edited(data, '"commit": "', '"commit":""'),
         "broken-bundle",
     ),
+    "a source with a password": (
+        lambda data: _edited(data, '"local:kubernetes"', '"https://u:p@h/kk"'),
+        "broken-bundle",
+    ),
+    "a source that is an option": (
+        lambda data: _edited(data, "local:kubernetes", "--upload-pack=:x"),
+        "broken-bundle",
+    ),
+    "a source with a blank": (
+        lambda data: _edited(data, "local:kubernetes", "https://host/a b"),
+        "broken-bundle",
+    ),
+    "a site that is none": (
+        lambda data: _edited(data, '"https://go.dev/dl"', '"httpx://go.dev/dl"'),
+        "broken-bundle",
+    ),
+    "a Go from nowhere": (
+        lambda data: _edited(data, '"origin": "local"', '"origin": "locla"'),
+        "broken-bundle",
+    ),
     "changed": (lambda data: data[:-4096] + b"!" + data[-4095:], "bundle-damaged"),
     "another sum": (lambda data: _edited(data, '"sha256": "', '"sha256":"0'), "broken-bundle"),
     "a stranger": (_renamed, "unsafe-bundle"),
@@ -290,6 +311,49 @@ def test_what_cannot_go_together_is_told(
     assert error_of(build(tmp_path, *more)) == kind
 
 
+def test_a_bundle_for_a_go_version_builds_with_it(
+    upstream: tuple[Path, dict[str, str]], go_root: Path, tmp_path: Path
+) -> None:
+    done = bundle(tmp_path, upstream[0], go_root, "--go-version", "1.15.5")
+    assert done.returncode == 0, done.stderr
+    words = ("--bundle", "b.tar", "--dry-run", "--json")
+    planned = build(tmp_path, *words)
+    assert planned.returncode == 0, planned.stderr
+    found = json.loads(planned.stdout)
+    assert (found["go"], found["go_root"], found["not_examined"]) == ("1.15.5", "1.15.5", [])
+    assert build(tmp_path, *words, "--go-version", "1.15.5").stdout == planned.stdout
+    other = build(tmp_path, *words, "--go-version", "1.15.6")
+    assert error_of(other) == "wrong-go"
+    assert "the bundle b.tar is Go 1.15.5, but 1.15.6 is asked for" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "hint"),
+    [
+        (("--go-site", "https://h/go"), {}, "leave out --bundle or --go-site"),
+        ((), {"KBUILD_GO_SITE": "https://h/go"}, "leave out --bundle, or unset KBUILD_GO_SITE"),
+        (
+            (),
+            {},
+            "leave out --bundle, remove go-site from kbuild.toml, or give another file with",
+        ),
+    ],
+)
+def test_what_a_bundle_excludes_is_told_with_where_it_is_set(
+    words: tuple[str, ...], environment: dict[str, str], hint: str, made: Path, tmp_path: Path
+) -> None:
+    if not words and not environment:
+        (tmp_path / "kbuild.toml").write_text('go-site = "https://h/go"\n')
+    done = run_here(
+        *("kubeadm", "--version", "v1.20.2", *YEARS, "--bundle", made, *words),
+        cwd=tmp_path,
+        HOME=str(tmp_path),
+        **environment,
+    )
+    assert error_of(done) == "bad-setting"
+    assert hint in done.stderr
+
+
 def test_only_a_bundle_is_replaced(
     upstream: tuple[Path, dict[str, str]], go_root: Path, made: Path, tmp_path: Path
 ) -> None:
@@ -334,7 +398,7 @@ def test_the_bytes_that_are_used_are_those_with_the_demanded_sum(
         return ChangedOnceRead(io.FileIO(name))
 
     monkeypatch.setattr("kbuild.kubeadm.bundle.container.open_file", changing)
-    with container.opened(path, hashlib.sha256(good).hexdigest()) as found:
+    with container.opened(path, hashlib.sha256(good).hexdigest(), Recorder()) as found:
         document = found.document()
     assert path.read_bytes() != good
     assert b"local:kubernetes" in document
@@ -352,7 +416,7 @@ def test_a_negative_size_is_no_bundle(size: bytes) -> None:
     head[124:136] = size
     head[148:156] = b" " * 8
     head[148:156] = f"{sum(head):06o}\0 ".encode()
-    hostile = container.Container(Path("b.tar"), io.BytesIO(bytes(head) + b"x" * 4096))
+    hostile = container.Container(Path("b.tar"), io.BytesIO(bytes(head) + b"x" * 4096), print)
     with pytest.raises(BrokenBundle, match="negative"):
         hostile.document()
 

@@ -12,7 +12,9 @@ import pytest
 from kbuild.base.workspace import open_workspace
 from tests.support.command import Done, run_here
 from tests.support.failures import outcome
+from tests.support.fake_go import write_go_root
 from tests.support.hostile_servers import hostile_server, silence
+from tests.support.http import served
 from tests.support.releases import make_release
 from tests.support.repositories import git, make_repository
 from tests.support.servers import free_port
@@ -175,14 +177,85 @@ def test_a_dry_run_tells_and_does_nothing(
         "stored_defaults": None,
         "arches": ["amd64"],
         "builder": "local",
-        "go": None,
+        "go": "1.15.5",
+        "go_root": None,
+        "patches": ["client-go-ca.patch", "kubeadm-leaf-constant.patch"],
         "output": "dist/v1.20.2",
+        "not_examined": ["Go 1.15.5 itself"],
     }
     assert not (tmp_path / "home/dist").exists()
     assert list((tmp_path / "home/.cache/kbuild/v1/work").iterdir()) == []
     shown = run(*words, "--dry-run", "--stored-defaults", "override").stdout
-    assert "the version that the tag pins" in shown
+    assert "go              1.15.5, pinned in " in shown
+    assert "The patches fit." in shown
     assert "stored" not in shown
+
+
+def edited(repository: Path, tmp_path: Path) -> Path:
+    """Return a copy of the repository in which v1.20.2 has another lifetime already."""
+    copy = tmp_path / "edited"
+    subprocess.run(["cp", "-r", repository, copy], check=True)
+    subprocess.run(["git", "checkout", "-q", "v1.20.2"], cwd=copy, check=True)
+    cert = copy / "staging/src/k8s.io/client-go/util/cert/cert.go"
+    cert.write_text(cert.read_text().replace("duration365d * 10", "duration365d * 100"))
+    identity = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+    subprocess.run(["git", *identity, "commit", "-qam", "edit"], cwd=copy, check=True)
+    subprocess.run(["git", "tag", "-f", "v1.20.2"], cwd=copy, check=True, capture_output=True)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "kind"),
+    [
+        (("--go-root", "go"), 0, ""),
+        (("--go-root", "go", "--go-version", "1.15.6"), 30, "wrong-go"),
+        (("--go-root", "nothing"), 30, "go-not-found"),
+        (("--go-root", "go", "--version", "1.30"), 30, "wrong-go"),
+        (("--go-version", "1.10.1"), 30, "go-too-old"),
+    ],
+)
+def test_a_dry_run_examines_the_go_that_would_build(
+    run: Run,
+    repository: tuple[Path, dict[str, str]],
+    tmp_path: Path,
+    words: tuple[str, ...],
+    code: int,
+    kind: str,
+) -> None:
+    write_go_root(tmp_path / "home/go")
+    version = () if "--version" in words else ("--version", "1.20")
+    words = ("kubeadm", *YEARS, *version, "--source", str(repository[0]), *words)
+    done = run(*words, "--builder", "local", "--dry-run", "--json")
+    assert outcome(done) == (code, kind), done.stderr
+    if not kind:
+        found = json.loads(done.stdout)
+        assert (found["go"], found["go_root"], found["not_examined"]) == ("1.15.5", "1.15.5", [])
+
+
+def test_a_dry_run_says_what_it_did_not_examine_of_a_source_elsewhere(
+    run: Run, repository: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    write_go_root(tmp_path / "home/go")
+    bare = tmp_path / "bare"
+    subprocess.run(["git", "clone", "-q", "--bare", repository[0], bare], check=True)
+    subprocess.run(["git", "update-server-info"], cwd=bare, check=True)
+    with served(bare) as address:
+        words = ("kubeadm", *YEARS, "--version", "1.20", "--source", address, "--go-root", "go")
+        done = run(*words, "--builder", "local", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "go root         1.15.5" in done.stdout
+    assert done.stdout.splitlines()[-1] == (
+        "Not examined: the files of the tag, whether the patch fits them, the Go that it pins."
+    )
+
+
+def test_a_dry_run_refuses_a_tree_that_no_patch_fits(
+    run: Run, repository: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    copy = edited(repository[0], tmp_path)
+    words = ("kubeadm", *YEARS, "--version", "v1.20.2", "--source", str(copy))
+    done = run(*words, "--builder", "local", "--dry-run")
+    assert outcome(done) == (40, "no-patch-fits"), done.stderr
 
 
 @pytest.mark.parametrize("words", [(), ("--stored-defaults", "keep")])
@@ -221,14 +294,7 @@ def test_the_settings_file_of_the_folder_is_read(
 def test_an_edited_tree_is_refused_and_nothing_is_left(
     run: Run, repository: tuple[Path, dict[str, str]], tmp_path: Path
 ) -> None:
-    copy = tmp_path / "edited"
-    subprocess.run(["cp", "-r", repository[0], copy], check=True)
-    subprocess.run(["git", "checkout", "-q", "v1.20.2"], cwd=copy, check=True)
-    cert = copy / "staging/src/k8s.io/client-go/util/cert/cert.go"
-    cert.write_text(cert.read_text().replace("duration365d * 10", "duration365d * 100"))
-    identity = ("-c", "user.name=x", "-c", "user.email=x@example.org")
-    subprocess.run(["git", *identity, "commit", "-qam", "edit"], cwd=copy, check=True)
-    subprocess.run(["git", "tag", "-f", "v1.20.2"], cwd=copy, check=True, capture_output=True)
+    copy = edited(repository[0], tmp_path)
     go_root = tmp_path / "go"
     (go_root / "bin").mkdir(parents=True)
     (go_root / "bin/go").write_text("#!/bin/sh\necho go version go1.15.5 linux/amd64\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kbuild.base.errors import KbuildError
+from kbuild.cli import console, live
 from kbuild.cli.console import Screen, plain_table
 from kbuild.kubeadm.compile.errors import CompileFailed
 from kbuild.kubeadm.prove.errors import KubeadmFailed
@@ -23,7 +24,7 @@ def shown(capsys: pytest.CaptureFixture[str]) -> str:
     return text
 
 
-@pytest.mark.parametrize("door", ["stage", "say", "detail", "result", "table", "advance"])
+@pytest.mark.parametrize("door", ["stage", "say", "detail", "result", "table", "follow"])
 def test_what_strangers_say_is_shown_as_text(door: str, capsys: pytest.CaptureFixture[str]) -> None:
     screen = Screen(verbose=True, quiet=False, as_json=False)
     match door:
@@ -40,7 +41,7 @@ def test_what_strangers_say_is_shown_as_text(door: str, capsys: pytest.CaptureFi
             table.add_row(HOSTILE)
             screen.result({}, [table])
         case _:
-            screen.advance(HOSTILE, 1, 2)
+            screen.follow("host", HOSTILE, 1, 2)
     text = shown(capsys)
     assert SHOWN in text
     assert r"[red]c[/red]\udcff" in text
@@ -113,6 +114,114 @@ def test_each_of_several_has_a_bar_until_it_ends(monkeypatch: pytest.MonkeyPatch
     screen.close()
     assert "a: copy" in both[: both.index("b: copy")]
     assert ("a: copy" in last, "3 of 4" in last, "b: copy" in last) == (True, True, False)
+
+
+def test_a_terminal_shows_how_far_how_long_and_how_much_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(live, "_MEANINGFUL", 0.0)
+    screen = Screen(verbose=False, quiet=False, as_json=False)
+    screen.stage("toolchain")
+    screen.advance("download go1.15.15.linux-amd64.tar.gz", 0, None)
+    screen.advance("download go1.15.15.linux-amd64.tar.gz", 61_000_000, 122_000_000, "bytes")
+    deadline = time.monotonic() + 10
+    while "61.0 of 122.0 MB, 0s, about 1s left" not in terminal.getvalue():
+        assert time.monotonic() < deadline, terminal.getvalue()
+        time.sleep(0.01)
+    screen.close()
+    terminal.truncate(0)
+    time.sleep(0.3)
+    assert terminal.getvalue().strip("\0") == ""  # nothing is drawn any more
+
+
+def test_a_command_that_shows_nothing_else_is_shown_after_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(console, "_PATIENCE", 0.05)
+    quick, slow = (Screen(verbose=False, quiet=False, as_json=False) for _ in range(2))
+    quick.wait_for("config-file")
+    quick.result({}, [])
+    slow.wait_for("check")
+    deadline = time.monotonic() + 10
+    while "check" not in terminal.getvalue():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    slow.close()
+    assert "config-file" not in terminal.getvalue()
+
+
+@pytest.mark.parametrize("environment", [{"FORCE_COLOR": "1"}, {"TERM": "dumb"}])
+def test_what_is_no_terminal_gets_a_line_a_stage(
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    screen = Screen(verbose=False, quiet=False, as_json=False)
+    screen.stage("build amd64")
+    for done in range(1000):
+        screen.advance("compile amd64", done, 1000)
+    screen.stage("prove amd64")
+    screen.close()
+    lines = [line for line in capsys.readouterr().err.splitlines() if "==>" not in line]
+    assert lines == []
+
+
+def test_a_pipe_that_got_nothing_for_a_minute_gets_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(live, "BEAT", 0.2)
+    monkeypatch.setattr(live, "_MEANINGFUL", 0.0)
+    screen = Screen(verbose=False, quiet=False, as_json=False)
+    screen.stage("build amd64")
+    screen.advance("compile amd64", 100, 200)
+    time.sleep(0.7)
+    screen.close()
+    printed = capsys.readouterr().err
+    time.sleep(0.5)
+    title, *beats = printed.splitlines()
+    assert title == "==> build amd64"
+    assert 1 <= len(beats) <= 3
+    assert set(beats) == {"    compile amd64: 100 of 200, 0s, about 1s left"}
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "seconds", "figures"),
+    [
+        (0, None, 0.5, "0s"),
+        (7, None, 61, "7, 1m 1s"),
+        (0, 200, 100, "0 of 200, 1m 40s"),
+        (3, 200, 100, "3 of 200, 1m 40s"),  # too early for an estimate
+        (50, 200, 2, "50 of 200, 2s"),
+        (50, 200, 8, "50 of 200, 8s, about 20s left"),
+        (50, 200, 3700, "50 of 200, 1h 1m, about 3h 5m left"),
+        (190, 200, 100, "190 of 200, 1m 40s, about 5s left"),
+        (200, 200, 100, "200 of 200, 1m 40s"),
+        (300, 200, 100, "300 of 200, 1m 40s"),
+    ],
+)
+def test_an_estimate_is_told_when_it_means_something(
+    done: int, total: int | None, seconds: float, figures: str
+) -> None:
+    step = live.Step("x", done, total, began=time.monotonic() - seconds)
+    assert step.figures() == figures
+
+
+def test_what_begins_again_is_timed_again() -> None:
+    step = live.Step("download", began=time.monotonic() - 100)
+    step.move(50, 100, "bytes")
+    assert "1m 40s" in step.figures()
+    step.move(0, None, "bytes")
+    assert step.figures() == "0.0 MB, 0s"
 
 
 def test_what_is_followed_in_a_pipe_is_told_when_it_changes(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kbuild.base.progress import Unit
 from kbuild.pki.api import Renewal, carry_out, decide, locked, plan_of
 from kbuild.x509.api import CertificateFacts, read_certificate
 
@@ -78,7 +79,7 @@ class Quiet:
     def say(self, text: str) -> None:
         """Report a message."""
 
-    def advance(self, what: str, done: int, total: int | None) -> None:
+    def advance(self, what: str, done: int, total: int | None, unit: Unit = "") -> None:
         """Report progress."""
 
     def detail(self, text: str) -> None:

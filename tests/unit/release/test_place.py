@@ -22,6 +22,7 @@ from kbuild.release.place import why_no_release
 from kbuild.release.writer import publish, reserve
 from tests.support.killed import killed_at_rename
 from tests.support.opened import when_opened
+from tests.support.recorder import Recorder
 from tests.support.releases import (
     TAG,
     documents,
@@ -46,7 +47,7 @@ def binaries(tmp_path: Path) -> tuple[Binary, ...]:
 def out(tmp_path: Path, binaries: tuple[Binary, ...]) -> Path:
     """Give a release in a folder that holds nothing else."""
     folder = tmp_path / "dist/out"
-    publish(make_proven(binaries), REQUEST, folder, {})
+    publish(make_proven(binaries), REQUEST, folder, {}, Recorder())
     return folder
 
 
@@ -55,7 +56,7 @@ def put(
 ) -> None:
     """Reserve and publish, as a run does."""
     with reserve(folder, request, TAG, workspace):
-        publish(make_proven(binaries), request, folder, {})
+        publish(make_proven(binaries), request, folder, {}, Recorder())
 
 
 def demand_whole(folder: Path) -> None:
@@ -183,7 +184,7 @@ def test_what_somebody_adds_during_the_build_is_not_replaced(
         reserve(out, FORCED, TAG, workspace),
     ):
         (out / "notes.txt").write_text("mine")
-        publish(make_proven(binaries), FORCED, out, {})
+        publish(make_proven(binaries), FORCED, out, {}, Recorder())
     assert (out / "notes.txt").read_text() == "mine"
     assert [path.name for path in out.parent.iterdir()] == ["out"]
 
@@ -494,6 +495,7 @@ from kbuild.release.writer import publish, reserve
 from kbuild.release.check import check_folder
 from kbuild.release.place import why_no_release
 from kbuild.base.workspace import Workspace
+from tests.support.recorder import Recorder
 from tests.support.releases import TAG, make_binaries, make_proven, make_request
 
 folder, here = Path(sys.argv[1]), Path(sys.argv[2])
@@ -503,7 +505,7 @@ workspace = Workspace(cache=cache, work=cache / "work", run_id="run")
 binaries = make_binaries(here)
 request = make_request()
 with reserve(folder, request, TAG, workspace):
-    publish(make_proven(binaries), request, folder, {})
+    publish(make_proven(binaries), request, folder, {}, Recorder())
 [checked] = check_folder(folder)
 assert checked.problems == (), checked.problems
 try:
@@ -512,7 +514,7 @@ try:
 except OutputNotReplaceable as error:
     print(error)
 with reserve(folder, request, TAG, workspace):
-    publish(make_proven(binaries, unchanged=True), request, folder, {})
+    publish(make_proven(binaries, unchanged=True), request, folder, {}, Recorder())
 print(sorted(path.name for path in folder.parent.iterdir()))
 """
 
@@ -556,5 +558,5 @@ def test_the_documents_of_a_release_left_as_it_is_are_the_same(
 ) -> None:
     before = documents(out)
     with reserve(out, REQUEST, TAG, workspace):
-        publish(make_proven(binaries, unchanged=True), REQUEST, out, {})
+        publish(make_proven(binaries, unchanged=True), REQUEST, out, {}, Recorder())
     assert documents(out) == before

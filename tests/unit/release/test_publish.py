@@ -18,6 +18,7 @@ from kbuild.release.documents import commit_notes
 from kbuild.release.errors import OutputBusy
 from kbuild.release.sums import read_sums
 from kbuild.release.writer import demand_free, list_files, publish, reserve
+from tests.support.recorder import Recorder
 from tests.support.releases import (
     ARCHIVE,
     NOON,
@@ -136,7 +137,7 @@ def test_a_release_of_the_same_request_and_binaries_is_left_as_it_is(
     binaries: tuple[Binary, ...], request_made: BuildRequest, tmp_path: Path, workspace: Workspace
 ) -> None:
     folder = tmp_path / "out"
-    publish(make_proven(binaries), request_made, folder, {})
+    publish(make_proven(binaries), request_made, folder, {}, Recorder())
     before = {path: path.stat().st_ino for path in folder.iterdir()}
     for again in (
         request_made,
@@ -144,7 +145,7 @@ def test_a_release_of_the_same_request_and_binaries_is_left_as_it_is(
         replace(request_made, version="v1.20.2"),
     ):
         with reserve(folder, again, TAG, workspace):
-            release = publish(make_proven(binaries, unchanged=True), again, folder, {})
+            release = publish(make_proven(binaries, unchanged=True), again, folder, {}, Recorder())
             with pytest.raises(OutputExists):
                 demand_free(folder, again.output)
         assert release.unchanged
@@ -170,7 +171,7 @@ def test_a_release_of_another_request_is_told_before_the_work(
     workspace: Workspace,
 ) -> None:
     folder = tmp_path / "out"
-    publish(make_proven(binaries), request_made, folder, {})
+    publish(make_proven(binaries), request_made, folder, {}, Recorder())
     with (
         pytest.raises(OutputExists),
         reserve(folder, replace(request_made, **change), TAG, workspace),
@@ -187,7 +188,7 @@ def test_a_release_of_another_tag_is_told_before_the_work(
     workspace: Workspace,
 ) -> None:
     folder = tmp_path / "out"
-    publish(make_proven(binaries), request_made, folder, {})
+    publish(make_proven(binaries), request_made, folder, {}, Recorder())
     with (
         pytest.raises(OutputExists),
         reserve(folder, request_made, replace(TAG, **change), workspace),
@@ -201,7 +202,7 @@ def test_a_release_that_is_not_what_was_made_is_never_called_unchanged(
     damage: str, binaries: tuple[Binary, ...], request_made: BuildRequest, tmp_path: Path
 ) -> None:
     folder = tmp_path / "out"
-    publish(make_proven(binaries), request_made, folder, {})
+    publish(make_proven(binaries), request_made, folder, {}, Recorder())
     if damage == "other binary":
         binaries = (replace(binaries[0], sha256="0" * 64), binaries[1])
     elif damage == "extra":
@@ -211,7 +212,7 @@ def test_a_release_that_is_not_what_was_made_is_never_called_unchanged(
     else:
         (folder / "kubeadm-linux-amd64").write_text("edited")
     with pytest.raises(OutputExists):
-        publish(make_proven(binaries, unchanged=True), request_made, folder, {})
+        publish(make_proven(binaries, unchanged=True), request_made, folder, {}, Recorder())
 
 
 @pytest.mark.parametrize("kind", ["file", "link"])
@@ -250,7 +251,7 @@ def test_a_failure_while_publishing_leaves_nothing(
     monkeypatch.setattr("shutil.copyfile", full)
     folder = tmp_path / "dist" / "out"
     with pytest.raises(DiskFull):
-        publish(make_proven(binaries), request_made, folder, {})
+        publish(make_proven(binaries), request_made, folder, {}, Recorder())
     assert list((tmp_path / "dist").iterdir()) == []
 
 
@@ -262,7 +263,7 @@ def test_the_provenance_of_a_kept_binary_names_the_time_of_its_compile(
         replace(binary, compiled=times) for binary, times in zip(binaries, compiled, strict=True)
     )
     folder = tmp_path / "v1.20.2"
-    publish(make_proven(kept, unchanged=True), request_made, folder, {"build": 1.0})
+    publish(make_proven(kept, unchanged=True), request_made, folder, {"build": 1.0}, Recorder())
     run = json.loads((folder / "provenance.json").read_text())["predicate"]["runDetails"]
     assert run["metadata"]["startedOn"] == "2026-01-02T12:00:00Z"
     assert run["metadata"]["finishedOn"] == "2026-01-02T14:00:00Z"

@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from packaging.version import Version
 
 from kbuild.kubeadm.model import GoPin, SourceTree
-from kbuild.kubeadm.toolchain.errors import PinNotFound, PinsDisagree
+from kbuild.kubeadm.toolchain.errors import GoTooOld, PinNotFound, PinsDisagree
 from kbuild.kubeadm.toolchain.pin import (
     CROSS,
     DEPENDENCIES,
     GO_VERSION,
+    demand_new_enough,
     go_name,
     is_go_version,
     read_pin,
@@ -258,3 +259,29 @@ def test_a_version_of_thousands_of_digits_is_none(text: str) -> None:
 def test_dependencies_of_any_yaml_are_read_soon(text: str) -> None:
     with pytest.raises(PinNotFound):
         pin_of({DEPENDENCIES: text})
+
+
+@pytest.mark.parametrize(
+    ("go_version", "files", "needed"),
+    [
+        ("1.15.15", {"go.mod": "module k8s.io/kubernetes\n\ngo 1.15\n"}, None),
+        ("1.14.12", {"go.mod": "module k8s.io/kubernetes\n\ngo 1.15\n"}, "1.15"),
+        ("1.15", {"go.mod": "go 1.15 // Go\n"}, None),
+        ("1.21rc3", {"go.mod": "go 1.21\n"}, None),
+        ("1.22.3", {"go.mod": "go 1.22.0\n", "go.work": "go 1.22.4\n"}, "1.22.4"),
+        ("1.22.4", {"go.mod": "go 1.22.0\n", "go.work": "go 1.22.4\n"}, None),
+        ("1.9", {"go.mod": "go 1.10\n"}, "1.10"),
+        ("1.9", {"go.mod": "module x\n"}, None),
+        ("1.9", {"go.mod": "go one\n"}, None),
+        ("1.9", {}, None),
+    ],
+)
+def test_a_go_that_is_older_than_the_tree_needs_is_too_old(
+    go_version: str, files: dict[str, str], needed: str | None, tmp_path: Path
+) -> None:
+    if needed is None:
+        demand_new_enough(go_version, tree(tmp_path, files))
+        return
+    with pytest.raises(GoTooOld) as caught:
+        demand_new_enough(go_version, tree(tmp_path, files))
+    assert f"needs Go {needed}" in caught.value.happened

@@ -1,0 +1,184 @@
+"""What runs now, how far it is and how long it takes: bars on a terminal, rare lines elsewhere."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID
+from rich.table import Column
+from rich.text import Text
+
+from kbuild.base.progress import Unit
+
+BEAT = 60.0  # seconds without a line, after which a pipe gets one: CI ends jobs that print nothing
+_MEANINGFUL = 3.0  # seconds after which an estimate is shown
+_LEAST_PART = 0.02  # of all, for an estimate
+_MB = 1e6
+_MINUTE, _HOUR = 60, 3600
+_TENS = 10  # seconds from which an estimate is rounded to tens
+_BAR = 12  # columns
+
+
+@dataclass(slots=True)
+class Step:
+    """Something that runs: how far it is, and since when, as ``time.monotonic`` counts."""
+
+    what: str
+    done: int = 0
+    total: int | None = None
+    unit: Unit = ""
+    began: float = field(default_factory=time.monotonic)
+
+    def move(self, done: int, total: int | None, unit: Unit) -> None:
+        """Note how far it is; if it is less far than before, it was begun again."""
+        if done < self.done:
+            self.began = time.monotonic()
+        self.done, self.total, self.unit = done, total, unit
+
+    def figures(self) -> str:
+        """Return how far it is, for how long it runs, and about how long it still takes."""
+        seconds = time.monotonic() - self.began
+        left = _left(self.done, self.total, seconds)
+        texts = (
+            _count(self.done, self.total, self.unit),
+            duration(seconds),
+            "" if left is None else f"about {_rounded(left)} left",
+        )
+        return ", ".join(text for text in texts if text)
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: 9s, 2m 5s, 1h 2m."""
+    whole = int(seconds)
+    if whole < _MINUTE:
+        return f"{whole}s"
+    if whole < _HOUR:
+        return f"{whole // _MINUTE}m {whole % _MINUTE}s"
+    return f"{whole // _HOUR}h {whole % _HOUR // _MINUTE}m"
+
+
+def _rounded(seconds: float) -> str:
+    """Return an estimate without more figures than are true of it."""
+    if seconds >= _MINUTE:
+        return duration(round(seconds / _MINUTE) * _MINUTE).removesuffix(" 0s")
+    return duration(max(1, seconds if seconds < _TENS else round(seconds, -1)))
+
+
+def _left(done: int, total: int | None, seconds: float) -> float | None:
+    """Return about how many seconds are left, None while that would be a guess."""
+    if total is None or not total * _LEAST_PART <= done < total or not done:
+        return None
+    return seconds * (total - done) / done if seconds >= _MEANINGFUL else None
+
+
+def _count(done: int, total: int | None, unit: Unit) -> str:
+    if unit == "bytes":
+        size = f"{done / _MB:.1f}"
+        return f"{size} MB" if total is None else f"{size} of {total / _MB:.1f} MB"
+    if total is None:
+        return str(done) if done else ""  # what has no count, only a time
+    return f"{done} of {total}"
+
+
+class Bars:
+    """A bar for each step on a terminal, drawn several times a second."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            # Only the name of a step is cut in a narrow terminal: rich shrinks what may wrap.
+            _What(table_column=Column()),
+            BarColumn(bar_width=_BAR),
+            _Figures(table_column=Column(no_wrap=True)),
+            console=console,
+            transient=True,
+        )
+        self._steps: dict[str, tuple[Step, TaskID]] = {}
+        self._lock = threading.RLock()
+
+    def show(self, key: str, what: str, done: int, total: int | None, unit: Unit) -> None:
+        """Show a step; what has the same key takes its place."""
+        with self._lock:
+            if key in self._steps and self._steps[key][0].what != what:
+                self.leave(key, redraw=False)
+            if key not in self._steps:
+                step = Step(what)
+                self._steps[key] = step, self._progress.add_task(what, total=total, step=step)
+            step, number = self._steps[key]
+            step.move(done, total, unit)
+            self._progress.update(number, completed=done, total=total)
+            self._progress.start()  # it draws at once, and does nothing if it was started
+
+    def leave(self, key: str, *, redraw: bool = True) -> None:
+        """Remove the bar of a step."""
+        with self._lock:
+            if (found := self._steps.pop(key, None)) is not None:
+                self._progress.remove_task(found[1])
+                if redraw:  # so that the next message is not followed by this bar
+                    self._progress.refresh()
+
+    def stop(self) -> None:
+        """Remove all bars."""
+        with self._lock:
+            for key in list(self._steps):
+                self.leave(key, redraw=False)
+            self._progress.stop()
+
+
+class _What(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"    {task.description}", no_wrap=True, overflow="ellipsis")
+
+
+class _Figures(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["step"].figures(), no_wrap=True)
+
+
+class Beats:
+    """A line about the steps whenever a pipe got none for a minute."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._steps: dict[str, Step] = {}
+        self._lock = threading.RLock()
+        self._stopped = threading.Event()
+        self._due = time.monotonic() + BEAT
+        self._thread: threading.Thread | None = None
+
+    def heard(self) -> None:
+        """Note that the pipe got a line."""
+        self._due = time.monotonic() + BEAT
+
+    def show(self, key: str, what: str, done: int, total: int | None, unit: Unit) -> None:
+        """Note how far a step is; what has the same key takes its place."""
+        with self._lock:
+            if key not in self._steps or self._steps[key].what != what:
+                self._steps[key] = Step(what)
+            self._steps[key].move(done, total, unit)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, daemon=True)
+                self._thread.start()
+
+    def leave(self, key: str) -> None:
+        """Forget a step."""
+        with self._lock:
+            self._steps.pop(key, None)
+
+    def stop(self) -> None:
+        """Say nothing more."""
+        with self._lock:
+            self._steps.clear()
+            self._stopped.set()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(max(0.0, self._due - time.monotonic())):
+            with self._lock:
+                if time.monotonic() < self._due or self._stopped.is_set():
+                    continue
+                # The one that has run longest: of several hosts, it is the one that waits.
+                step = min(self._steps.values(), key=lambda each: each.began, default=None)
+                if step is not None:
+                    self._say(f"{step.what}: {step.figures()}")
+                self.heard()
