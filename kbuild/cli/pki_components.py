@@ -32,6 +32,7 @@ def components(ctx: typer.Context) -> None:
         certificates=dict(settings.use),
         profiles=dict(settings.profile),
         signers=dict(settings.signer),
+        ca_keys=dict(settings.ca_key),
     )
     folder = settings.output or Path("dist", f"components-{tag}")
     files = tuple(File(name=f.name, about=f.about, content=f.content) for f in made.files)

@@ -5,9 +5,16 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from kbuild.base.errors import BadSetting
 from kbuild.base.values import day, rfc3339
 from kbuild.cli.console import Screen
-from kbuild.cli.pki_written import below, holding, written_document, written_lines
+from kbuild.cli.pki_written import (
+    below,
+    holding,
+    tokens_of,
+    written_document,
+    written_lines,
+)
 from kbuild.pki.api import (
     Delivery,
     Turned,
@@ -15,6 +22,7 @@ from kbuild.pki.api import (
     carry_out,
     deliveries,
     facts_to_know,
+    key_uris,
     notes_of,
     rotated,
     turn_of,
@@ -40,11 +48,23 @@ def show_step(
     """Make a step of a rotation, and show what it has written and what is to be done with it."""
     step = settings.step
     assert step is not None
-    with holding(settings.dir, screen):
+    if settings.new_ca_key and step != "begin":
+        reason, hint = f"the step is {step}", "give it with --step begin"
+        raise BadSetting(name="--new-ca-key", value="…", reason=reason, hint=hint)
+    new_ca_keys = key_uris(dict(settings.new_ca_key), "--new-ca-key")
+    with tokens_of(settings, screen) as tokens, holding(settings.dir, screen):
         planned = made()
         now = datetime.now(UTC).replace(microsecond=0)
-        turn = turn_of(planned, step, names, now, new_keys=settings.new_keys)
-        written = carry_out(planned, turn.decisions, now, screen, turn.files, turn.swaps)
+        turn = turn_of(
+            planned,
+            step,
+            names,
+            now,
+            new_keys=settings.new_keys,
+            new_ca_keys=new_ca_keys,
+            tokens=tokens,
+        )
+        written = carry_out(planned, turn.decisions, now, screen, turn.files, turn.swaps, tokens)
     kept = len(turn.decisions) - len(written)
     is_resigned = any(each.state in ("resigned", "missing") for each in written)
     todo = tuple(deliveries(planned, turn.cas, with_leaves=is_resigned))

@@ -1,7 +1,7 @@
 """Derive a plan from certificates that are there, and write it."""
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from kbuild.pki.found import expressed, flat, flat_files
 from kbuild.pki.import_cfssl import cfssl_files
 from kbuild.pki.import_cluster import cluster_file, has_every_name, has_logins, planned
 from kbuild.pki.model import Decision, Plan, Spec
+from kbuild.pki.planning import key_uris
 from kbuild.pki.rotations import read_rotations
 from kbuild.pki.state import Held, held_of, states
 from kbuild.pki.store import PUBLIC, File, commit, locked
@@ -31,22 +32,26 @@ class Derived:
     notes: tuple[str, ...]
 
 
-def derive(folder: Path, without: Collection[str] = ()) -> Derived:
+def derive(
+    folder: Path, without: Collection[str] = (), ca_keys: Mapping[str, str] | None = None
+) -> Derived:
     """Return a plan that keeps every certificate that is there.
 
-    Certificates ``without`` are left out. Raises an error of kbuild.pki.errors.
+    Certificates ``without`` are left out. ``ca_keys`` are PKCS#11 URIs of the keys of CAs. Raises
+    an error of kbuild.pki.errors.
     """
+    key_uris(ca_keys or {}, "--ca-key")
     with quiet():
-        return _derived(folder, without)
+        return _derived(folder, without, ca_keys or {})
 
 
-def _derived(folder: Path, without: Collection[str]) -> Derived:
+def _derived(folder: Path, without: Collection[str], ca_keys: Mapping[str, str]) -> Derived:
     notes: list[str] = []
     for output in (folder, folder / "pki"):
         _demand_no_rotation(output)
     for output in (folder, folder / "pki"):
         if (output / "pki/ca.crt").exists():
-            text = cluster_file(folder, output, "kubeadm", without, notes)
+            text = cluster_file(folder, output, "kubeadm", without, ca_keys, notes)
             return _proven(folder, {folder / FILE: text}, notes)
     outputs = [each for each in (folder, folder / "pki") if each.is_dir() and flat_files(each)]
     if not outputs:
@@ -54,24 +59,29 @@ def _derived(folder: Path, without: Collection[str]) -> Derived:
     output = outputs[0]
     names = [path.stem for path in flat_files(output)]
     if has_every_name(output, names) and has_logins(output):
-        text = cluster_file(folder, output, "cfssl", without, notes)
+        text = cluster_file(folder, output, "cfssl", without, ca_keys, notes)
         return _proven(folder, {folder / FILE: text}, notes)
     found = flat(output, without, notes)
     notes += (
         f"{path.name} is not planned: after a renewal, write the new certificate into it."
         for path in sorted(output.glob("*.kubeconfig"))
     )
-    return _proven(output, cfssl_files(output, found, notes), notes)
+    return _proven(output, cfssl_files(output, found, ca_keys, notes), notes)
 
 
-def write(folder: Path, without: Collection[str], now: datetime) -> Derived:
+def write(
+    folder: Path,
+    without: Collection[str],
+    now: datetime,
+    ca_keys: Mapping[str, str] | None = None,
+) -> Derived:
     """Derive a plan and write its files, all or none, and return it.
 
     Raises PlanExists if the directory has a plan, and as ``derive`` does.
     """
     if folder.is_dir():
         _demand_no_plan(folder)
-    derived = derive(folder, without)
+    derived = derive(folder, without, ca_keys)
     with locked(derived.plan.output):
         for path in derived.files:
             _demand_no_plan(path.parent)

@@ -69,12 +69,13 @@ def make_units(
     certificates: Mapping[str, str] | None = None,
     profiles: Mapping[str, str] | None = None,
     signers: Mapping[str, str] | None = None,
+    ca_keys: Mapping[str, str] | None = None,
 ) -> Units:
     """Return the files with which components of a version use the certificates of a plan.
 
     ``certificates`` tell by name which one serves for what. Raises an error of kbuild.pki.errors.
     """
-    plan = plan_of(folder, profiles=profiles, signers=signers)
+    plan = plan_of(folder, profiles=profiles, signers=signers, ca_keys=ca_keys)
     cluster = read_cluster(plan.inputs[0]) if plan.inputs[0].name == FILE else None
     years = signing_years or (cluster.leaf_lifetime.days // 365 if cluster else 0)
     wish = Wish(
