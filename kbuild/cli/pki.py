@@ -19,6 +19,7 @@ from kbuild.cli.pki_components import components
 from kbuild.cli.pki_rotation import rotation_document, show_rotations, show_step
 from kbuild.cli.pki_written import holding, tokens_of, written_document, written_lines
 from kbuild.pki.api import (
+    UNFINISHED,
     Derived,
     File,
     Renewal,
@@ -62,7 +63,6 @@ Names = Annotated[
     typer.Argument(metavar="NAME", help="Certificates, by their names in the plan. Default: all."),
 ]
 _SHOWN = 4  # names of a certificate in the table of a plan
-_UNFINISHED = "An earlier run was killed while it replaced files. `kbuild pki issue` finishes it."
 
 app = command_app("Issue and renew the certificates of a cluster without kubeadm.")
 
@@ -304,7 +304,7 @@ def _plan_lines(planned: Plan, decisions: tuple[Decision, ...]) -> Iterator[str 
     yield table
     yield from planned.notes
     if is_unfinished(planned.output):
-        yield _UNFINISHED
+        yield UNFINISHED
     todo = sum(not each.is_kept for each in decisions)
     kept = len(decisions) - todo
     yield f"{planned.output}: {counted(todo, 'certificate')} to issue, {kept} as planned."
@@ -322,7 +322,7 @@ def _check_lines(
         told = f"was not compared: {key.unknown}" if key.unknown else "fits the certificate"
         yield f"{key.ca}: its key is on a token, and {told}."
     if is_unfinished(planned.output):
-        yield _UNFINISHED
+        yield UNFINISHED
     todo = [each for each in decisions if not each.is_kept]
     if todo:
         yield ""

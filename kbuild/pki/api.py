@@ -12,9 +12,10 @@ from kbuild.pki.errors import UnknownCertificate
 from kbuild.pki.importing import Derived, derive
 from kbuild.pki.importing import write as write_derived
 from kbuild.pki.issuing import carry_out
+from kbuild.pki.key_uris import KeyUri
 from kbuild.pki.nodes import gaps, read_nodes
-from kbuild.pki.planning import key_uris, places_of, plan_of, telling_unfinished
-from kbuild.pki.rotating import Step, Turned, rotated, turn_of
+from kbuild.pki.planning import UNFINISHED, key_uris, places_of, plan_of, telling_unfinished
+from kbuild.pki.rotating import Step, Turn, Turned, rotated, turn_of
 from kbuild.pki.rotations import notes_of
 from kbuild.pki.state import Renewal, decide, extension
 from kbuild.pki.store import File, is_unfinished, locked
@@ -22,13 +23,16 @@ from kbuild.pki.tokens import Tokens
 from kbuild.pki.units import Units, make_units
 
 __all__ = [
+    "UNFINISHED",
     "Delivery",
     "Derived",
     "File",
+    "KeyUri",
     "Renewal",
     "Step",
     "TokenKey",
     "Tokens",
+    "Turn",
     "Turned",
     "Units",
     "UnknownCertificate",

@@ -210,6 +210,17 @@ class PkiBusy(HostError):
     todo = "wait until it has ended, then run the same command again"
 
 
+class NotReplaceable(HostError):
+    """A file that must be replaced is a mount point, or immutable."""
+
+    path: Path | str
+    reason: str
+    changed: str
+
+    what = "{path} cannot be replaced: {reason}"
+    todo = "unmount it, or remove the attribute; {changed}"
+
+
 class CAExpired(ClusterError):
     """A CA has expired, so nothing that it signs would be valid."""
 

@@ -45,18 +45,29 @@ def derive(
         return _derived(folder, without, ca_keys or {})
 
 
+def _output_of(folder: Path) -> tuple[Path, bool]:
+    """Return where the certificates are, and whether they are in the layout of kubeadm.
+
+    Raises NothingToImport if there are none, and BadPkiFile.
+    """
+    outputs = (folder, folder / "pki")
+    for output in outputs:
+        if (output / "pki/ca.crt").exists():
+            return output, True
+    for output in outputs:
+        if output.is_dir() and flat_files(output):
+            return output, False
+    raise NothingToImport(path=folder)
+
+
 def _derived(folder: Path, without: Collection[str], ca_keys: Mapping[str, str]) -> Derived:
     notes: list[str] = []
-    for output in (folder, folder / "pki"):
-        _demand_no_rotation(output)
-    for output in (folder, folder / "pki"):
-        if (output / "pki/ca.crt").exists():
-            text = cluster_file(folder, output, "kubeadm", without, ca_keys, notes)
-            return _proven(folder, {folder / FILE: text}, notes)
-    outputs = [each for each in (folder, folder / "pki") if each.is_dir() and flat_files(each)]
-    if not outputs:
-        raise NothingToImport(path=folder)
-    output = outputs[0]
+    for each in (folder, folder / "pki"):
+        _demand_no_rotation(each)
+    output, is_kubeadm = _output_of(folder)
+    if is_kubeadm:
+        text = cluster_file(folder, output, "kubeadm", without, ca_keys, notes)
+        return _proven(folder, {folder / FILE: text}, notes)
     names = [path.stem for path in flat_files(output)]
     if has_every_name(output, names) and has_logins(output):
         text = cluster_file(folder, output, "cfssl", without, ca_keys, notes)
@@ -77,12 +88,15 @@ def write(
 ) -> Derived:
     """Derive a plan and write its files, all or none, and return it.
 
+    Nobody else issues certificates there meanwhile, and a run that was killed is finished first.
     Raises PlanExists if the directory has a plan, and as ``derive`` does.
     """
     if folder.is_dir():
         _demand_no_plan(folder)
-    derived = derive(folder, without, ca_keys)
-    with locked(derived.plan.output):
+    output, _ = _output_of(folder)
+    with locked(output):
+        derived = derive(folder, without, ca_keys)
+        assert derived.plan.output == output
         for path in derived.files:
             _demand_no_plan(path.parent)
         files = [File(path=p, content=c, mode=PUBLIC) for p, c in derived.files.items()]

@@ -131,6 +131,16 @@ class _Change:
         return self.old if self.after in ("begin", "undone") else self.new
 
     @property
+    def turned(self) -> Turned:
+        return Turned(
+            spec=replace(self.spec, key_uri=self.signer.key_uri),
+            after=self.after,
+            old=self.old.facts,
+            new=self.new.facts,
+            old_key=self.rotation.old_key,
+        )
+
+    @property
     def has_other_signer(self) -> bool:
         return (self.stage, self.after) in (("begin", "leaves"), ("leaves", "begin"))
 
@@ -165,17 +175,9 @@ def turn_of(
     ``new_ca_keys`` are those of new CAs that are on tokens already. Raises an error of
     kbuild.pki.errors.
     """
+    opened = tokens or Tokens()
     chosen = _chosen(plan, step, names)
-    given, opened = dict(new_ca_keys or {}), tokens or Tokens()
-    for name in given:
-        if name not in {each.name for each in chosen}:
-            raise UnknownCertificate(name=name, known=", ".join(each.name for each in chosen))
-    changes = [
-        _made(plan, spec, step)
-        if plan.rotation(spec.name)
-        else _beginning(plan, spec, now, given.get(spec.name), opened)
-        for spec in chosen
-    ]
+    changes = list(_changes(plan, step, chosen, now, dict(new_ca_keys or {}), opened))
     for each in changes:
         _demand_unused(plan, each)
         _demand_signer(each, now, opened)
@@ -186,16 +188,7 @@ def turn_of(
         else:
             del rotations[each.spec.name]
     return Turn(
-        cas=tuple(
-            Turned(
-                spec=replace(each.spec, key_uri=each.signer.key_uri),
-                after=each.after,
-                old=each.old.facts,
-                new=each.new.facts,
-                old_key=each.rotation.old_key,
-            )
-            for each in changes
-        ),
+        cas=tuple(each.turned for each in changes),
         decisions=tuple(_decisions(plan, changes, new_keys=new_keys)),
         swaps={each.spec.name: _swap(each) for each in changes},
         files=(file_of(plan.output, rotations.values()),),
@@ -237,6 +230,25 @@ def _chosen(plan: Plan, step: Step, names: Collection[str]) -> list[Spec]:
     return [roots[name] for name in dict.fromkeys(chosen)]
 
 
+def _changes(
+    plan: Plan,
+    step: Step,
+    chosen: list[Spec],
+    now: datetime,
+    keys: Mapping[str, KeyUri],
+    tokens: Tokens,
+) -> Iterator[_Change]:
+    known = [each.name for each in chosen]
+    for name in keys:
+        if name not in known:
+            raise UnknownCertificate(name=name, known=", ".join(known))
+    for spec in chosen:
+        if plan.rotation(spec.name):
+            yield _made(plan, spec, step)
+        else:
+            yield _beginning(plan, spec, now, keys.get(spec.name), tokens)
+
+
 def _made(plan: Plan, spec: Spec, step: Step) -> _Change:
     """Return a step of a rotation that has begun."""
     rotation = plan.rotation(spec.name)
@@ -265,24 +277,7 @@ def _beginning(
     held = held_of(spec)
     if held.facts is None:
         raise NothingToRotate(path=spec.place)
-    with quiet():
-        count = len(read_content(held.pem).certificates)
-    if count != 1:
-        reason = f"holds {count} certificates, and it must be that of the CA only"
-        hint = "end the earlier rotation: leave only the certificate that fits the key in it"
-        raise RotationRefused(path=spec.place, reason=reason, hint=hint)
-    if spec.key_uri is not None and uri is None:
-        reason = "has its key on a token, and kbuild makes no keys there"
-        hint = (
-            "make the new key there with `pkcs11-tool --keypairgen`, and name it with"
-            f" --new-ca-key {spec.name}=pkcs11:…"
-        )
-        raise RotationRefused(path=spec.place, reason=reason, hint=hint)
-    taken = {path for each in plan.specs for path in (each.certificate, each.key)}
-    for path in (signing_file(spec), *_waiting(spec)):
-        if path in taken or os.path.lexists(path):
-            hint = "move it away: the rotation writes a file of this name"
-            raise RotationRefused(path=path, reason="is there already", hint=hint)
+    _demand_ready(plan, spec, held, uri)
     key = new_key(spec.key_kind) if uri is None else _key_on(spec, held.facts, uri, tokens)
     with quiet():
         [new] = read_content(self_signed(plan, spec, key, now)).certificates
@@ -302,6 +297,32 @@ def _beginning(
         stage="",
         after="begin",
     )
+
+
+def _demand_ready(plan: Plan, spec: Spec, held: Held, uri: KeyUri | None) -> None:
+    """Check that the rotation of a CA can begin; raises RotationRefused."""
+    with quiet():
+        count = len(read_content(held.pem).certificates)
+    if count != 1:
+        reason = f"holds {count} certificates, and it must be that of the CA only"
+        hint = "end the earlier rotation: leave only the certificate that fits the key in it"
+        raise RotationRefused(path=spec.place, reason=reason, hint=hint)
+    if spec.key_uri is not None and uri is None:
+        reason = "has its key on a token, and kbuild makes no keys there"
+        hint = (
+            "make the new key there with `pkcs11-tool --keypairgen`, and name it with"
+            f" --new-ca-key {spec.name}=pkcs11:…"
+        )
+        raise RotationRefused(path=spec.place, reason=reason, hint=hint)
+    if spec.key is not None and spec.key.is_symlink() and spec.key_uri is None:
+        reason = "is a symbolic link, and a rotation would write keys beside it"
+        hint = "put the key in its place, or name the directory of the key as ca-keys in pki.toml"
+        raise RotationRefused(path=spec.key, reason=reason, hint=hint)
+    taken = {path for each in plan.specs for path in (each.certificate, each.key)}
+    for path in (signing_file(spec), *_waiting(spec)):
+        if path in taken or os.path.lexists(path):
+            hint = "move it away: the rotation writes a file of this name"
+            raise RotationRefused(path=path, reason="is there already", hint=hint)
 
 
 def _key_on(spec: Spec, old: CertificateFacts, uri: KeyUri, tokens: Tokens) -> PrivateKey:

@@ -198,6 +198,20 @@ def test_a_ca_is_replaced_by_one_with_another_key_on_the_token(
     assert not list(recipe.folder.rglob("*-key.pem.*")) + list(recipe.folder.glob("ca-*key.pem"))
 
 
+def test_a_rotation_does_not_need_the_old_key(token: FakeToken, recipe: Recipe) -> None:
+    token.hold("ca", new_key(P256))
+    token.hold("ca-2", new_key(P256), b"\2")
+    kbuild(recipe, "issue")
+    token.objects = [each for each in token.objects if each.label != "ca"]
+    assert "error[key-not-on-token]" in kbuild(recipe, "renew").stderr
+    other = "pkcs11:token=kb;object=ca-2"
+    for step in ("begin", "leaves", "end"):
+        more = ("--new-ca-key", f"ca={other}") if step == "begin" else ()
+        done = kbuild(recipe, "rotate-ca", "--step", step, *more)
+        assert done.returncode == 0, done.stderr
+    assert kbuild(recipe, "renew", uri=other).returncode == 0
+
+
 def signer(recipe: Recipe) -> bytes:
     """Return the public key of the CA that signs, which is the first in its file."""
     return facts(recipe.folder / "ca.pem").public_key
