@@ -4,6 +4,7 @@ What a setting is used for is in the command that has it. kbuild.base.settings s
 becomes a flag, a key of kbuild.toml and a variable of the environment, and which of them wins.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -1187,6 +1188,14 @@ def _signer(name: str, value: object) -> tuple[str, str]:
     return _assignment(name, value, "NAME=CA", "server=etcd-ca, for server-csr.json")
 
 
+def _ca_key(name: str, value: object) -> tuple[str, str]:
+    if not re.match(r"[^=:]+=pkcs11:", text(name, value)):
+        reason = "it must be CA=URI, with a PKCS#11 URI"
+        hint = "for example ca=pkcs11:token=ca;object=ca"
+        raise BadSetting(name=name, value="…", reason=reason, hint=hint)  # a PIN may be in it
+    return _assignment(name, value, "CA=URI", "")
+
+
 def _use(name: str, value: object) -> tuple[str, str]:
     return _assignment(name, value, "USE=NAME", "apiserver=kubernetes")
 
@@ -1218,6 +1227,17 @@ class PkiInitSettings(InDirectory):
     command: ClassVar[str] = "pki init"
 
 
+def _ca_keys() -> Any:  # noqa: ANN401  # as option
+    return option(
+        _ca_key,
+        "PKCS#11 URI of the key of a CA that is on a token. Default: key-uri of pki.toml.",
+        default=(),
+        metavar="CA=URI",
+        repeatable=True,
+        example=["ca=pkcs11:token=ca;object=ca"],
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class PkiImportSettings(InDirectory):
     """Settings of ``kbuild pki import``."""
@@ -1232,6 +1252,7 @@ class PkiImportSettings(InDirectory):
         repeatable=True,
         example=["harbor"],
     )
+    ca_key: tuple[tuple[str, str], ...] = _ca_keys()
     dry_run: bool = option(switch, "Print the files, and write nothing.", default=False)
 
 
@@ -1255,6 +1276,14 @@ class Planned(InDirectory):
         metavar="NAME=CA",
         repeatable=True,
         example=["server=etcd-ca"],
+    )
+    ca_key: tuple[tuple[str, str], ...] = _ca_keys()
+    pkcs11_module: Path | None = option(
+        path,
+        "PKCS#11 module of the token. Default: module-path of the URI.",
+        metavar="FILE",
+        example="/usr/lib/softhsm/libsofthsm2.so",
+        trust=True,
     )
 
 
@@ -1360,6 +1389,15 @@ class PkiRotateCaSettings(Issuing):
     )
     new_keys: bool = option(
         switch, "In the step leaves, make new keys too. Default: the same keys.", default=False
+    )
+    new_ca_key: tuple[tuple[str, str], ...] = option(
+        _ca_key,
+        "In the step begin, PKCS#11 URI of the key of the new CA, which must be there. Default: a"
+        " new key in a file.",
+        default=(),
+        metavar="CA=URI",
+        repeatable=True,
+        example=["ca=pkcs11:token=ca;object=ca-2"],
     )
 
 

@@ -1,9 +1,8 @@
 """``kbuild pki``: issue and renew the certificates of a cluster without kubeadm."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,11 +17,13 @@ from kbuild.cli.console import Screen, plain_table
 from kbuild.cli.options import command_app, takes
 from kbuild.cli.pki_components import components
 from kbuild.cli.pki_rotation import rotation_document, show_rotations, show_step
-from kbuild.cli.pki_written import holding, written_document, written_lines
+from kbuild.cli.pki_written import holding, tokens_of, written_document, written_lines
 from kbuild.pki.api import (
+    UNFINISHED,
     Derived,
     File,
     Renewal,
+    TokenKey,
     UnknownCertificate,
     carry_out,
     decide,
@@ -37,6 +38,7 @@ from kbuild.pki.api import (
     plan_of,
     read_nodes,
     telling_unfinished,
+    token_keys,
     with_host,
     write_derived,
     write_template,
@@ -61,7 +63,6 @@ Names = Annotated[
     typer.Argument(metavar="NAME", help="Certificates, by their names in the plan. Default: all."),
 ]
 _SHOWN = 4  # names of a certificate in the table of a plan
-_UNFINISHED = "An earlier run was killed while it replaced files. `kbuild pki issue` finishes it."
 
 app = command_app("Issue and renew the certificates of a cluster without kubeadm.")
 
@@ -83,10 +84,10 @@ def import_(ctx: typer.Context) -> None:
     """Derive a plan from the certificates that are there, which keeps them all."""
     settings, screen = begin(ctx, PkiImportSettings)
     if settings.dry_run:
-        derived = derive(settings.dir, settings.without)
+        derived = derive(settings.dir, settings.without, dict(settings.ca_key))
     else:
         now = datetime.now(UTC).replace(microsecond=0)
-        derived = write_derived(settings.dir, settings.without, now)
+        derived = write_derived(settings.dir, settings.without, now, dict(settings.ca_key))
     screen.result(_import_document(derived), _import_lines(derived, shows=settings.dry_run))
 
 
@@ -114,7 +115,7 @@ def issue(ctx: typer.Context) -> None:
     def made() -> tuple[Plan, tuple[File, ...]]:
         return _plan(settings, cap=settings.cap, encrypts_ca_keys=encrypts), ()
 
-    _carry_out(screen, settings.dir, made, decide)
+    _carry_out(screen, settings, made, decide)
 
 
 @app.command()
@@ -132,7 +133,7 @@ def renew(ctx: typer.Context, names: Names = None) -> None:
                 raise UnknownCertificate(name=name, known=", ".join(leaves))
         return tuple(each for each in decide(planned, now, renewal) if _is_renewed(each))
 
-    _carry_out(screen, settings.dir, lambda: (_plan(settings, cap=settings.cap), ()), chosen)
+    _carry_out(screen, settings, lambda: (_plan(settings, cap=settings.cap), ()), chosen)
 
 
 @app.command(name="add-host")
@@ -154,10 +155,11 @@ def add_host(
             certificates=settings.certificate,
             profiles=dict(settings.profile),
             signers=dict(settings.signer),
+            ca_keys=dict(settings.ca_key),
             cap=settings.cap,
         )
 
-    _carry_out(screen, settings.dir, made, decide)
+    _carry_out(screen, settings, made, decide)
 
 
 @app.command(name="extend-ca")
@@ -167,7 +169,7 @@ def extend_ca(ctx: typer.Context, names: Names = None) -> None:
     settings, screen = begin(ctx, PkiExtendCaSettings)
     _carry_out(
         screen,
-        settings.dir,
+        settings,
         lambda: (_plan(settings), ()),
         lambda planned, _: extension(planned, names or ()),
     )
@@ -196,9 +198,16 @@ def check(ctx: typer.Context) -> None:
     with telling_unfinished(settings.dir):
         planned = _plan(settings)
         decisions = decide(planned, now)
+    with tokens_of(settings, screen) as tokens:
+        keys = tuple(token_keys(planned, tokens))
     inventory = inventory_of_plan(planned, now, screen)
-    shown = {**document(inventory), "plan": _plan_document(planned, decisions)}
-    screen.result(shown, _check_lines(inventory_lines(inventory, screen), planned, decisions))
+    shown = {
+        **document(inventory),
+        "plan": _plan_document(planned, decisions),
+        "token_keys": [asdict(each) for each in keys],
+    }
+    lines = _check_lines(inventory_lines(inventory, screen), planned, decisions, keys)
+    screen.result(shown, lines)
     demand_as_planned(decisions, inventory)
     if settings.fail_before is not None:
         demand_longer(inventory, timedelta(seconds=settings.fail_before))
@@ -212,6 +221,7 @@ def _plan(settings: Planned, *, cap: bool = False, encrypts_ca_keys: bool = Fals
         settings.dir,
         profiles=dict(settings.profile),
         signers=dict(settings.signer),
+        ca_keys=dict(settings.ca_key),
         cap=cap,
         encrypts_ca_keys=encrypts_ca_keys,
     )
@@ -219,16 +229,16 @@ def _plan(settings: Planned, *, cap: bool = False, encrypts_ca_keys: bool = Fals
 
 def _carry_out(
     screen: Screen,
-    folder: Path,
+    settings: Planned,
     made: Callable[[], tuple[Plan, tuple[File, ...]]],
     chosen: Callable[[Plan, datetime], tuple[Decision, ...]],
 ) -> None:
     """Make the plan under its lock, and do what is chosen."""
-    with holding(folder, screen):
+    with tokens_of(settings, screen) as tokens, holding(settings.dir, screen):
         planned, files = made()
         now = datetime.now(UTC).replace(microsecond=0)
         decisions = chosen(planned, now)
-        written = carry_out(planned, decisions, now, screen, files)
+        written = carry_out(planned, decisions, now, screen, files, tokens=tokens)
         for file in files:
             screen.say(f"{file.path}: changed")
     kept = len(decisions) - len(written)
@@ -294,19 +304,25 @@ def _plan_lines(planned: Plan, decisions: tuple[Decision, ...]) -> Iterator[str 
     yield table
     yield from planned.notes
     if is_unfinished(planned.output):
-        yield _UNFINISHED
+        yield UNFINISHED
     todo = sum(not each.is_kept for each in decisions)
     kept = len(decisions) - todo
     yield f"{planned.output}: {counted(todo, 'certificate')} to issue, {kept} as planned."
 
 
 def _check_lines(
-    lines: Iterable[str | Text | Table], planned: Plan, decisions: tuple[Decision, ...]
+    lines: Iterable[str | Text | Table],
+    planned: Plan,
+    decisions: tuple[Decision, ...],
+    keys: tuple[TokenKey, ...],
 ) -> Iterator[str | Text | Table]:
     yield from lines
     yield from notes_of(planned)
+    for key in keys:
+        told = f"was not compared: {key.unknown}" if key.unknown else "fits the certificate"
+        yield f"{key.ca}: its key is on a token, and {told}."
     if is_unfinished(planned.output):
-        yield _UNFINISHED
+        yield UNFINISHED
     todo = [each for each in decisions if not each.is_kept]
     if todo:
         yield ""
@@ -338,6 +354,7 @@ def _decision_document(decision: Decision) -> dict[str, Any]:
     if isinstance(spec, Spec):
         shown |= {
             "file": str(spec.place),
+            "key_uri": str(spec.key_uri) if spec.key_uri else None,
             "issuer": spec.issuer,
             "names": list(spec.wanted.names),
             "usages": list(spec.wanted.usages),

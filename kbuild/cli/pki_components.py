@@ -12,7 +12,7 @@ from kbuild.cli.boundary import begin
 from kbuild.cli.console import plain_table
 from kbuild.cli.tags import whole_tag
 from kbuild.config.api import File, write_configuration
-from kbuild.pki.api import Units, make_units
+from kbuild.pki.api import Units, make_units, telling_unfinished
 from kbuild.settings import PkiComponentsSettings
 
 _ONE = "the flags are those of one release, not of a minor version or several"
@@ -24,15 +24,17 @@ def components(ctx: typer.Context) -> None:
     settings.required("version")
     assert settings.version is not None
     tag = whole_tag(settings.version, _ONE)
-    made = make_units(
-        settings.dir,
-        tag,
-        on_node=settings.on_node,
-        signing_years=settings.signing_years,
-        certificates=dict(settings.use),
-        profiles=dict(settings.profile),
-        signers=dict(settings.signer),
-    )
+    with telling_unfinished(settings.dir):
+        made = make_units(
+            settings.dir,
+            tag,
+            on_node=settings.on_node,
+            signing_years=settings.signing_years,
+            certificates=dict(settings.use),
+            profiles=dict(settings.profile),
+            signers=dict(settings.signer),
+            ca_keys=dict(settings.ca_key),
+        )
     folder = settings.output or Path("dist", f"components-{tag}")
     files = tuple(File(name=f.name, about=f.about, content=f.content) for f in made.files)
     write_configuration(folder, files, force=settings.force, command="kbuild pki components")

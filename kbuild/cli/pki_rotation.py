@@ -5,21 +5,31 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from kbuild.base.errors import BadSetting
 from kbuild.base.values import day, rfc3339
 from kbuild.cli.console import Screen
-from kbuild.cli.pki_written import below, holding, written_document, written_lines
+from kbuild.cli.pki_written import (
+    below,
+    holding,
+    tokens_of,
+    written_document,
+    written_lines,
+)
 from kbuild.pki.api import (
     Delivery,
+    KeyUri,
+    Turn,
     Turned,
     UnknownCertificate,
     carry_out,
     deliveries,
     facts_to_know,
+    key_uris,
     notes_of,
     rotated,
     turn_of,
 )
-from kbuild.pki.model import Plan, Rotation
+from kbuild.pki.model import Plan, Rotation, Written
 from kbuild.settings import PkiRotateCaSettings
 
 _FEW = 6  # files that are named in a line
@@ -40,25 +50,24 @@ def show_step(
     """Make a step of a rotation, and show what it has written and what is to be done with it."""
     step = settings.step
     assert step is not None
-    with holding(settings.dir, screen):
+    new_ca_keys = _new_ca_keys(settings)
+    with tokens_of(settings, screen) as tokens, holding(settings.dir, screen):
         planned = made()
         now = datetime.now(UTC).replace(microsecond=0)
-        turn = turn_of(planned, step, names, now, new_keys=settings.new_keys)
-        written = carry_out(planned, turn.decisions, now, screen, turn.files, turn.swaps)
+        turn = turn_of(
+            planned,
+            step,
+            names,
+            now,
+            new_keys=settings.new_keys,
+            new_ca_keys=new_ca_keys,
+            tokens=tokens,
+        )
+        written = carry_out(planned, turn.decisions, now, screen, turn.files, turn.swaps, tokens)
     kept = len(turn.decisions) - len(written)
     is_resigned = any(each.state in ("resigned", "missing") for each in written)
     todo = tuple(deliveries(planned, turn.cas, with_leaves=is_resigned))
     notes = (*turn.notes, *facts_to_know(planned, turn.cas))
-    shown = {
-        "output": str(planned.output),
-        "step": step,
-        "cas": [_turned_document(each) for each in turn.cas],
-        "written": [written_document(each) for each in written],
-        "removed": [str(each) for each in turn.removed],
-        "kept": kept,
-        "distribute": [_delivery_document(each) for each in todo],
-        "notes": list(notes),
-    }
     # What it says of the rotation was true before the step.
     said = tuple(note for note in planned.notes if note not in notes_of(planned))
     lines = [
@@ -66,7 +75,35 @@ def show_step(
         *(f"{each}: removed" for each in turn.removed),
         *_lines(planned, turn.cas, todo, notes),
     ]
-    screen.result(shown, lines)
+    screen.result(_step_document(planned, step, turn, written, todo, notes), lines)
+
+
+def _step_document(
+    planned: Plan,
+    step: str,
+    turn: Turn,
+    written: tuple[Written, ...],
+    todo: tuple[Delivery, ...],
+    notes: tuple[str, ...],
+) -> dict[str, Any]:
+    return {
+        "output": str(planned.output),
+        "step": step,
+        "cas": [_turned_document(each) for each in turn.cas],
+        "written": [written_document(each) for each in written],
+        "removed": [str(each) for each in turn.removed],
+        "kept": len(turn.decisions) - len(written),
+        "distribute": [_delivery_document(each) for each in todo],
+        "notes": list(notes),
+    }
+
+
+def _new_ca_keys(settings: PkiRotateCaSettings) -> dict[str, KeyUri]:
+    """Return the keys of new CAs that are on tokens; raises BadSetting or BadKeyUri."""
+    if settings.new_ca_key and settings.step != "begin":
+        reason, hint = f"the step is {settings.step}", "give it with --step begin"
+        raise BadSetting(name="--new-ca-key", value="…", reason=reason, hint=hint)
+    return key_uris(dict(settings.new_ca_key), "--new-ca-key")
 
 
 def show_rotations(screen: Screen, planned: Plan, names: Collection[str]) -> None:

@@ -1,16 +1,19 @@
 """What a run of ``kbuild pki`` has written, as it is shown."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.table import Table
 
 from kbuild.base.values import day, rfc3339
 from kbuild.cli.console import Screen, plain_table
-from kbuild.pki.api import locked, places_of
+from kbuild.pki.api import Tokens, locked, places_of
 from kbuild.pki.model import Plan, Written
+from kbuild.settings import Planned
 
 _STATES = {"missing": "new"}  # what is said of a certificate once it is written
 
@@ -22,6 +25,17 @@ def holding(folder: Path, screen: Screen) -> Iterator[None]:
         if is_finished:
             screen.say("an earlier run was killed while it replaced files; it is finished now")
         yield
+
+
+def tokens_of(settings: Planned, screen: Screen) -> Tokens:
+    """Return the tokens of a run; a person is asked for a PIN only on a terminal."""
+    return Tokens(settings.pkcs11_module, _ask, screen.say)
+
+
+def _ask(what: str) -> str | None:
+    if not (sys.stdin and sys.stdin.isatty()):
+        return None
+    return str(typer.prompt(what, hide_input=True, err=True))
 
 
 def written_lines(planned: Plan, written: tuple[Written, ...], kept: int) -> Iterator[str | Table]:

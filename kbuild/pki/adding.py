@@ -4,6 +4,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def with_host(
     profiles: Mapping[str, str] | None = None,
     signers: Mapping[str, str] | None = None,
     cap: bool = False,
+    ca_keys: Mapping[str, str] | None = None,
 ) -> tuple[Plan, tuple[File, ...]]:
     """Return the plan with a host, and the changed files of the plan.
 
@@ -37,7 +39,8 @@ def with_host(
     files of cfssl it is written into the requests of these certificates, else of all servers.
     Raises an error of kbuild.pki.errors.
     """
-    plan = plan_of(folder, profiles=profiles, signers=signers, cap=cap)
+    made = partial(plan_of, folder, profiles=profiles, signers=signers, cap=cap, ca_keys=ca_keys)
+    plan = made()
     if plan.inputs[0].name == FILE:
         _refuse(certificates, plan.inputs[0], "--certificate is for the files of cfssl", "--role")
         changed = {plan.inputs[0]: _in_cluster(plan.inputs[0], name, addresses, roles)}
@@ -54,8 +57,7 @@ def with_host(
         for path, content in changed.items()
         if content != read_file(path, _MAX_FILE)
     )
-    changed_plan = plan_of(folder, profiles=profiles, signers=signers, cap=cap, contents=changed)
-    return changed_plan, files
+    return made(contents=changed), files
 
 
 def _refuse(given: tuple[str, ...], path: Path, reason: str, other: str) -> None:

@@ -5,27 +5,34 @@ Other packages import from here, and from ``kbuild.pki.model`` the values of a p
 
 from kbuild.pki.adding import with_host
 from kbuild.pki.beginning import write_template
-from kbuild.pki.checking import demand_as_planned, inventory_of_plan
+from kbuild.pki.checking import TokenKey, demand_as_planned, inventory_of_plan, token_keys
 from kbuild.pki.distributing import Delivery, deliveries, facts_to_know
 from kbuild.pki.durations import hours
 from kbuild.pki.errors import UnknownCertificate
 from kbuild.pki.importing import Derived, derive
 from kbuild.pki.importing import write as write_derived
 from kbuild.pki.issuing import carry_out
+from kbuild.pki.key_uris import KeyUri
 from kbuild.pki.nodes import gaps, read_nodes
-from kbuild.pki.planning import places_of, plan_of, telling_unfinished
-from kbuild.pki.rotating import Step, Turned, rotated, turn_of
+from kbuild.pki.planning import UNFINISHED, key_uris, places_of, plan_of, telling_unfinished
+from kbuild.pki.rotating import Step, Turn, Turned, rotated, turn_of
 from kbuild.pki.rotations import notes_of
 from kbuild.pki.state import Renewal, decide, extension
 from kbuild.pki.store import File, is_unfinished, locked
+from kbuild.pki.tokens import Tokens
 from kbuild.pki.units import Units, make_units
 
 __all__ = [
+    "UNFINISHED",
     "Delivery",
     "Derived",
     "File",
+    "KeyUri",
     "Renewal",
     "Step",
+    "TokenKey",
+    "Tokens",
+    "Turn",
     "Turned",
     "Units",
     "UnknownCertificate",
@@ -40,6 +47,7 @@ __all__ = [
     "hours",
     "inventory_of_plan",
     "is_unfinished",
+    "key_uris",
     "locked",
     "make_units",
     "notes_of",
@@ -48,6 +56,7 @@ __all__ = [
     "read_nodes",
     "rotated",
     "telling_unfinished",
+    "token_keys",
     "turn_of",
     "with_host",
     "write_derived",

@@ -1,13 +1,57 @@
 """Compare what is there with the plan."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 
 from kbuild.base.progress import Progress
 from kbuild.base.words import counted
 from kbuild.certs.api import EARLIER, take_inventory
 from kbuild.certs.model import Inventory
-from kbuild.pki.errors import NotAsPlanned
+from kbuild.pki.errors import (
+    ModuleNotLoaded,
+    ModuleNotNamed,
+    NotAsPlanned,
+    Pkcs11ExtraMissing,
+    PublicKeyNotFound,
+    TokenKeyDiffers,
+    TokenNotThere,
+)
 from kbuild.pki.model import Decision, Plan
+from kbuild.pki.state import held_of
+from kbuild.pki.tokens import Tokens
+
+# Nothing is wrong with a token that lies in a safe, or a key that only its PIN shows.
+_UNKNOWN = (Pkcs11ExtraMissing, ModuleNotNamed, ModuleNotLoaded, TokenNotThere, PublicKeyNotFound)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenKey:
+    """The key of a CA that is on a token; ``unknown`` is why it could not be compared, or empty."""
+
+    ca: str
+    uri: str
+    unknown: str = ""
+
+
+def token_keys(plan: Plan, tokens: Tokens) -> Iterator[TokenKey]:
+    """Yield the keys of CAs that are on tokens, compared with the certificates. Asks for no PIN.
+
+    Raises TokenKeyDiffers, or another error of kbuild.pki.errors if a token is there and the key
+    cannot be that of the CA.
+    """
+    for spec in plan.specs:
+        uri, facts = spec.key_uri, held_of(spec).facts
+        if uri is None or facts is None:
+            continue
+        try:
+            is_same = tokens.public_key(uri) == facts.public_key
+        except _UNKNOWN as error:
+            yield TokenKey(ca=spec.name, uri=str(uri), unknown=error.happened)
+            continue
+        if not is_same:
+            raise TokenKeyDiffers(path=spec.place, uri=uri)
+        yield TokenKey(ca=spec.name, uri=str(uri))
 
 
 def inventory_of_plan(plan: Plan, now: datetime, progress: Progress) -> Inventory:

@@ -107,15 +107,26 @@ class Cluster:
         yield from (host for node in self.nodes if role in node.roles for host in node.hosts)
 
 
+def cluster_content(path: Path) -> bytes:
+    """Return the content of a pki.toml; raises BadPkiFile."""
+    try:
+        return read_file(path, _MAX_FILE)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
 def read_cluster(path: Path, content: bytes | None = None) -> Cluster:
     """Read a pki.toml, or the content that it shall have; raises an error of kbuild.pki.errors."""
     try:
-        text = (read_file(path, _MAX_FILE) if content is None else content).decode()
-    except (OSError, ValueError) as error:
-        raise BadPkiFile(
-            path=path, reason=reason_of(error), hint="name its directory with --dir"
-        ) from error
+        text = (cluster_content(path) if content is None else content).decode()
+    except ValueError as error:
+        raise _unreadable(path, error) from error
     return _cluster_of(path, text)
+
+
+def _unreadable(path: Path, error: Exception) -> BadPkiFile:
+    hint = "name its directory with --dir"
+    return BadPkiFile(path=path, reason=reason_of(error), hint=hint)
 
 
 def _cluster_of(path: Path, text: str) -> Cluster:

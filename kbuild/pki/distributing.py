@@ -99,6 +99,7 @@ def facts_to_know(plan: Plan, cas: Iterable[Turned]) -> Iterator[str]:
             if each.after in note["after"]
             and _purposes(each) & set(note["purposes"])
             and not (note.get("signs") and signing_problem(plan, each.spec))
+            and not (each.old_key and "{keys}" in note["text"])  # it was in no file
         ]
         if found:
             folders = {each.spec.key.parent for each in found if each.spec.key is not None}

@@ -210,6 +210,17 @@ class PkiBusy(HostError):
     todo = "wait until it has ended, then run the same command again"
 
 
+class NotReplaceable(HostError):
+    """A file that must be replaced is a mount point, or immutable."""
+
+    path: Path | str
+    reason: str
+    changed: str
+
+    what = "{path} cannot be replaced: {reason}"
+    todo = "unmount it, or remove the attribute; {changed}"
+
+
 class CAExpired(ClusterError):
     """A CA has expired, so nothing that it signs would be valid."""
 
@@ -228,7 +239,10 @@ class CAWithoutKey(ClusterError):
     needed: str
 
     what = "the key of the CA {path} is not at {key}, and it must sign {needed}"
-    todo = "put the key there, or name its directory as `ca-keys` in pki.toml"
+    todo = (
+        "put the key there, or name its directory as `ca-keys` in pki.toml, or its token with"
+        " --ca-key"
+    )
 
 
 class CAMissing(ClusterError):
@@ -460,3 +474,189 @@ class NotForUnits(UsageError):
 
     what = "the value of {flag} cannot be written into a unit of systemd: {value!r}"
     todo = "use letters, digits and . _ - / : @ + = only"
+
+
+class BadKeyUri(UsageError):
+    """A PKCS#11 URI cannot be used. It is not shown, because a PIN may be in it."""
+
+    where: str
+    reason: str
+    hint: str
+
+    what = "the PKCS#11 URI of {where} cannot be used: {reason}"
+    todo = "{hint}"
+
+
+class Pkcs11ExtraMissing(UsageError):
+    """The library that talks to tokens is not installed."""
+
+    library: str
+
+    what = "a key on a PKCS#11 token needs {library}, which is not installed"
+    todo = "run `pip install '.[pkcs11]'` in a clone of kbuild, see docs/pki.md"
+
+
+class ModuleNotNamed(UsageError):
+    """No PKCS#11 module is named for a key on a token."""
+
+    uri: object
+
+    what = "no PKCS#11 module is named for {uri}"
+    todo = (
+        "name the one that came with the token with --pkcs11-module, or as module-path in the URI"
+    )
+
+
+class ModuleNotLoaded(HostError):
+    """A PKCS#11 module cannot be loaded, or a URI names one that is not root's."""
+
+    path: Path | str
+    reason: str
+
+    what = "the PKCS#11 module {path} is not loaded: {reason}"
+    todo = "name the one that came with the token with --pkcs11-module, and see its manual"
+
+
+class TokenNotThere(HostError):
+    """The token of a key is not there."""
+
+    uri: object
+    others: str
+
+    what = "no token is that of {uri}; tokens that are there: {others}"
+    todo = "insert it, or correct the URI; `pkcs11-tool --list-token-slots` shows all tokens"
+
+
+class TokenNotCertain(UsageError):
+    """Several tokens fit a URI."""
+
+    uri: object
+    serials: str
+
+    what = "several tokens fit {uri}, with the serial numbers {serials}"
+    todo = "write serial=NUMBER into the URI too"
+
+
+class KeyNotOnToken(ClusterError):
+    """A token has no private key of a URI."""
+
+    uri: object
+
+    what = "the token has no private key that fits {uri}"
+    todo = (
+        "correct object or id in the URI; `pkcs11-tool --login --list-objects` shows what is there"
+    )
+
+
+class KeyNotCertain(UsageError):
+    """Several private keys on a token fit a URI."""
+
+    uri: object
+    count: str
+
+    what = "{count} on the token fit {uri}"
+    todo = "name one with object=NAME and id=%01 in the URI"
+
+
+class PublicKeyNotFound(ClusterError):
+    """A token does not show the public half of a key."""
+
+    uri: object
+    count: str
+
+    what = "the token shows {count} for {uri}, and one is needed"
+    todo = "write it to the token with the label and id of the private key, or give the URI an id"
+
+
+class TokenKeyNotUsable(ClusterError):
+    """A key on a token is of a kind that signs no certificates here."""
+
+    uri: object
+    reason: str
+
+    what = "the key {uri} signs no certificates: {reason}"
+    todo = "use RSA from 2048 bits on, or ECDSA with P-256, P-384 or P-521, that may sign"
+
+
+class TokenKeyDiffers(ClusterError):
+    """The key on a token is not that of the CA."""
+
+    path: Path | str
+    uri: object
+
+    what = "the key {uri} is not that of the certificate {path}"
+    todo = "correct the URI; to replace the CA by one with this key, see `kbuild pki rotate-ca`"
+
+
+class NoPin(UsageError):
+    """The PIN of a token is not known, and nobody can be asked."""
+
+    token: str
+    variable: str
+
+    what = "the PIN of the token {token} is not known, and there is no terminal to ask for it"
+    todo = (
+        "put it into a file for pin-source in the URI, or into the environment variable {variable}"
+    )
+
+
+class BadPinFile(UsageError):
+    """The file with the PIN of a token cannot be used."""
+
+    path: Path | str
+    reason: str
+
+    what = "the PIN is not taken from {path}: {reason}"
+    todo = "write the PIN into it, in one line, and run `chmod 600` on it"
+
+
+class WrongPin(ClusterError):
+    """A token refuses the PIN. It is not tried again."""
+
+    token: str
+    source: str
+
+    what = "the token {token} refuses the PIN from {source}"
+    todo = "correct it before you run this again: after some wrong PINs, the token locks itself"
+
+
+class PinLocked(ClusterError):
+    """The PIN of a token is locked, or would be after another wrong one."""
+
+    token: str
+    reason: str
+
+    what = "the PIN of the token {token} {reason}, so kbuild does not try it"
+    todo = (
+        "unlock it as its manual says; `pkcs11-tool --login --list-objects` with the right PIN"
+        " gives all tries back"
+    )
+
+
+class MechanismMissing(ClusterError):
+    """A token does not offer how kbuild signs."""
+
+    token: str
+    mechanism: str
+
+    what = "the token {token} does not offer {mechanism}"
+    todo = "use a key of another kind; kbuild signs with CKM_RSA_PKCS and CKM_ECDSA"
+
+
+class TokenRemoved(HostError):
+    """A token went away while it was used."""
+
+    uri: object
+
+    what = "the token of {uri} went away while it was used"
+    todo = "nothing was written: insert it, then run the same command again"
+
+
+class TokenFailed(HostError):
+    """A token fails at something that it should be able to do."""
+
+    uri: object
+    reason: str
+
+    what = "the token of {uri} fails: {reason}"
+    todo = "nothing was written; see the manual of the token, and its logs"

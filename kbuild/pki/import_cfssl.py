@@ -1,13 +1,13 @@
 """Derive the files of cfssl from certificates: ca-config.json and NAME-csr.json."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from kbuild.pki.cfssl import CONFIG, SUFFIX
 from kbuild.pki.durations import go_text
-from kbuild.pki.errors import NothingToImport, SignerMissing
+from kbuild.pki.errors import NothingToImport, SignerMissing, UnknownCertificate
 from kbuild.pki.found import KEY, Found
 from kbuild.x509.api import Subject, signed_by
 
@@ -16,15 +16,25 @@ _EXPIRY = "43800h"  # of the default, which no request uses
 _NAME_FIELDS = ("C", "ST", "L", "O", "OU")
 
 
-def cfssl_files(folder: Path, found: list[Found], notes: list[str]) -> dict[Path, str]:
-    """Return the content of each file; raises SignerMissing or NothingToImport."""
+def cfssl_files(
+    folder: Path, found: list[Found], ca_keys: Mapping[str, str], notes: list[str]
+) -> dict[Path, str]:
+    """Return the content of each file.
+
+    Raises SignerMissing or NothingToImport, and UnknownCertificate for a key of no CA.
+    """
     roots = [each for each in found if each.is_root]
     leaves = [each for each in found if not each.is_root]
     if not found:
         raise NothingToImport(path=folder)
     for each in leaves:
         _demand_signer(each, roots)
-    notes += _missing_keys(found)
+    for name in ca_keys:
+        if name not in {each.name for each in roots}:
+            known = ", ".join(each.name for each in roots)
+            raise UnknownCertificate(name=name, known=known)
+        notes.append(f"The files of cfssl name no token: give --ca-key for {name} to each command.")
+    notes += _missing_keys([each for each in found if each.name not in ca_keys])
     files = {folder / CONFIG: _text(_config(leaves))}
     for each in found:
         files[folder / f"{each.name}{SUFFIX}"] = _text(_request(each))

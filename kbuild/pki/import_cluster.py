@@ -51,7 +51,12 @@ def has_logins(output: Path) -> bool:
 
 
 def cluster_file(
-    folder: Path, output: Path, layout: str, without: Collection[str], notes: list[str]
+    folder: Path,
+    output: Path,
+    layout: str,
+    without: Collection[str],
+    ca_keys: Mapping[str, str],
+    notes: list[str],
 ) -> str:
     """Return the text of a pki.toml; raises an error of kbuild.pki.errors."""
     path = folder / FILE
@@ -62,9 +67,24 @@ def cluster_file(
     draft = _with_common_values(draft, plan, found)
     draft = _with_server(draft, path, _servers(plan))
     plan = _plan(path, draft)
-    own = {spec.name: values for spec in plan.specs if (values := _own(spec, found.get(spec.name)))}
+    _demand_cas(plan, ca_keys)
+    own = {
+        spec.name: {**_own(spec, found.get(spec.name)), **_key_uri(spec, ca_keys)}
+        for spec in plan.specs
+    }
     notes += _passed_over(output, plan)
-    return replace(draft, overrides=own).text()
+    return replace(draft, overrides={name: each for name, each in own.items() if each}).text()
+
+
+def _demand_cas(plan: Plan, ca_keys: Mapping[str, str]) -> None:
+    cas = [spec.name for spec in plan.specs if spec.wanted.is_ca]
+    for name in ca_keys:
+        if name not in cas:
+            raise UnknownCertificate(name=name, known=", ".join(cas))
+
+
+def _key_uri(spec: Spec, ca_keys: Mapping[str, str]) -> dict[str, object]:
+    return {"key-uri": ca_keys[spec.name]} if spec.name in ca_keys else {}
 
 
 def planned(folder: Path, files: Mapping[Path, bytes]) -> Plan:

@@ -1,7 +1,7 @@
 """Derive a plan from certificates that are there, and write it."""
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from kbuild.pki.found import expressed, flat, flat_files
 from kbuild.pki.import_cfssl import cfssl_files
 from kbuild.pki.import_cluster import cluster_file, has_every_name, has_logins, planned
 from kbuild.pki.model import Decision, Plan, Spec
+from kbuild.pki.planning import key_uris
 from kbuild.pki.rotations import read_rotations
 from kbuild.pki.state import Held, held_of, states
 from kbuild.pki.store import PUBLIC, File, commit, locked
@@ -31,48 +32,71 @@ class Derived:
     notes: tuple[str, ...]
 
 
-def derive(folder: Path, without: Collection[str] = ()) -> Derived:
+def derive(
+    folder: Path, without: Collection[str] = (), ca_keys: Mapping[str, str] | None = None
+) -> Derived:
     """Return a plan that keeps every certificate that is there.
 
-    Certificates ``without`` are left out. Raises an error of kbuild.pki.errors.
+    Certificates ``without`` are left out. ``ca_keys`` are PKCS#11 URIs of the keys of CAs. Raises
+    an error of kbuild.pki.errors.
     """
+    key_uris(ca_keys or {}, "--ca-key")
     with quiet():
-        return _derived(folder, without)
+        return _derived(folder, without, ca_keys or {})
 
 
-def _derived(folder: Path, without: Collection[str]) -> Derived:
-    notes: list[str] = []
-    for output in (folder, folder / "pki"):
-        _demand_no_rotation(output)
-    for output in (folder, folder / "pki"):
+def _output_of(folder: Path) -> tuple[Path, bool]:
+    """Return where the certificates are, and whether they are in the layout of kubeadm.
+
+    Raises NothingToImport if there are none, and BadPkiFile.
+    """
+    outputs = (folder, folder / "pki")
+    for output in outputs:
         if (output / "pki/ca.crt").exists():
-            text = cluster_file(folder, output, "kubeadm", without, notes)
-            return _proven(folder, {folder / FILE: text}, notes)
-    outputs = [each for each in (folder, folder / "pki") if each.is_dir() and flat_files(each)]
-    if not outputs:
-        raise NothingToImport(path=folder)
-    output = outputs[0]
+            return output, True
+    for output in outputs:
+        if output.is_dir() and flat_files(output):
+            return output, False
+    raise NothingToImport(path=folder)
+
+
+def _derived(folder: Path, without: Collection[str], ca_keys: Mapping[str, str]) -> Derived:
+    notes: list[str] = []
+    for each in (folder, folder / "pki"):
+        _demand_no_rotation(each)
+    output, is_kubeadm = _output_of(folder)
+    if is_kubeadm:
+        text = cluster_file(folder, output, "kubeadm", without, ca_keys, notes)
+        return _proven(folder, {folder / FILE: text}, notes)
     names = [path.stem for path in flat_files(output)]
     if has_every_name(output, names) and has_logins(output):
-        text = cluster_file(folder, output, "cfssl", without, notes)
+        text = cluster_file(folder, output, "cfssl", without, ca_keys, notes)
         return _proven(folder, {folder / FILE: text}, notes)
     found = flat(output, without, notes)
     notes += (
         f"{path.name} is not planned: after a renewal, write the new certificate into it."
         for path in sorted(output.glob("*.kubeconfig"))
     )
-    return _proven(output, cfssl_files(output, found, notes), notes)
+    return _proven(output, cfssl_files(output, found, ca_keys, notes), notes)
 
 
-def write(folder: Path, without: Collection[str], now: datetime) -> Derived:
+def write(
+    folder: Path,
+    without: Collection[str],
+    now: datetime,
+    ca_keys: Mapping[str, str] | None = None,
+) -> Derived:
     """Derive a plan and write its files, all or none, and return it.
 
+    Nobody else issues certificates there meanwhile, and a run that was killed is finished first.
     Raises PlanExists if the directory has a plan, and as ``derive`` does.
     """
     if folder.is_dir():
         _demand_no_plan(folder)
-    derived = derive(folder, without)
-    with locked(derived.plan.output):
+    output, _ = _output_of(folder)
+    with locked(output):
+        derived = derive(folder, without, ca_keys)
+        assert derived.plan.output == output
         for path in derived.files:
             _demand_no_plan(path.parent)
         files = [File(path=p, content=c, mode=PUBLIC) for p, c in derived.files.items()]

@@ -19,11 +19,14 @@ from kbuild.pki.errors import (
     KeyOfAnother,
     LeafOutlastsItsCA,
     NoKeyPassword,
+    TokenKeyDiffers,
     TooManyHosts,
 )
+from kbuild.pki.key_uris import KeyUri
 from kbuild.pki.model import Decision, Pair, Plan, Spec, Written
 from kbuild.pki.state import held_of
 from kbuild.pki.store import MANIFEST, PRIVATE, PUBLIC, File, commit, content_of
+from kbuild.pki.tokens import Tokens
 from kbuild.x509.api import (
     BadPrivateKey,
     CertificateFacts,
@@ -52,7 +55,8 @@ _MOST_BYTES = 65536 - 4096
 class Swap:
     """A change of the file of a CA to ``pem``, which begins with the certificate that signs.
 
-    ``key`` is the key that signs, as PEM, empty if it is not there. ``files`` are changed with it.
+    ``key`` is the key that signs, as PEM, empty if it is not there or on a token, where ``key_uri``
+    names it. ``files`` are changed with it.
     ``asks`` tells whether the request is written anew, because another key signs.
     """
 
@@ -60,13 +64,14 @@ class Swap:
     key: bytes
     files: tuple[File, ...]
     asks: bool
+    key_uri: KeyUri | None = None
 
 
 @dataclass(slots=True)
 class _Authority:
     """A CA while certificates are issued; its key is read when it is needed.
 
-    ``key_pem`` is None if that is the key at its place.
+    ``key_pem`` is None if that is the key at its place. With ``key_uri`` it is on a token.
     """
 
     spec: Spec
@@ -74,9 +79,13 @@ class _Authority:
     facts: CertificateFacts
     key: PrivateKey | None
     key_pem: bytes | None = None
+    key_uri: KeyUri | None = None
 
-    def signer(self, needed: str) -> Signer:
-        if self.key is None:
+    def signer(self, needed: str, tokens: Tokens) -> Signer:
+        if self.key is None and self.key_uri is not None:
+            self.key = tokens.key(self.key_uri)
+            demand_own(self.spec, self.facts, self.key, self.key_uri)
+        elif self.key is None:
             assert self.spec.key is not None
             pem = content_of(self.spec.key) if self.key_pem is None else self.key_pem
             if not pem:
@@ -93,6 +102,7 @@ class _Work:
     plan: Plan
     now: datetime
     keys: dict[str, PrivateKey]
+    tokens: Tokens
     swaps: Mapping[str, Swap] = field(default_factory=dict)
     cas: dict[str, _Authority] = field(default_factory=dict)
     files: list[File] = field(default_factory=list)
@@ -107,17 +117,20 @@ def carry_out(
     progress: Progress,
     more: Iterable[File] = (),
     swaps: Mapping[str, Swap] | None = None,
+    tokens: Tokens | None = None,
 ) -> tuple[Written, ...]:
     """Issue what was decided and write it, and return what was written.
 
     ``more`` are files that are written with it, ``swaps`` what a rotation changes of CAs, by their
-    names. The caller holds the lock of the output. If
-    anything fails, no file has changed. Raises an error of kbuild.pki.errors, NotWritable or
+    names, and ``tokens`` have the keys that are on them. The caller holds the lock of the output.
+    If anything fails, no file has changed. Raises an error of kbuild.pki.errors, NotWritable or
     DiskFull.
     """
-    chosen = list(decisions)
+    chosen, opened = list(decisions), tokens or Tokens()
     _demand_password(plan, chosen)
-    work = _Work(plan=plan, now=now, keys=_keys(chosen, progress), swaps=swaps or {})
+    _open_tokens(plan, chosen, swaps or {}, opened)
+    keys = _keys(chosen, progress)
+    work = _Work(plan=plan, now=now, keys=keys, tokens=opened, swaps=swaps or {})
     for number, each in enumerate(chosen, 1):
         if isinstance(each.spec, Pair):
             _do_pair(work, each, each.spec)
@@ -133,7 +146,7 @@ def carry_out(
 
 def self_signed(plan: Plan, spec: Spec, key: PrivateKey, now: datetime) -> bytes:
     """Return a certificate of a CA for a new key, as PEM; raises BadPkiFile."""
-    return _signed(_Work(plan=plan, now=now, keys={}), spec, key)
+    return _signed(_Work(plan=plan, now=now, keys={}, tokens=Tokens()), spec, key)
 
 
 def key_of(path: Path, pem: bytes) -> PrivateKey:
@@ -144,13 +157,16 @@ def key_of(path: Path, pem: bytes) -> PrivateKey:
         raise BadKeyFile(path=path, reason=str(error)) from error
 
 
-def demand_own(spec: Spec, facts: CertificateFacts, key: PrivateKey, path: Path) -> None:
-    """Check that the key at a path fits a certificate; raises KeyOfAnother.
+def demand_own(spec: Spec, facts: CertificateFacts, key: PrivateKey, where: Path | KeyUri) -> None:
+    """Check that a key fits a certificate; raises KeyOfAnother or TokenKeyDiffers.
 
     That of an encrypted key is known only when it is read.
     """
-    if public_der(key) != facts.public_key:
-        raise KeyOfAnother(path=spec.place, key=path)
+    if public_der(key) == facts.public_key:
+        return
+    if isinstance(where, KeyUri):
+        raise TokenKeyDiffers(path=spec.place, uri=where)
+    raise KeyOfAnother(path=spec.place, key=where)
 
 
 def new_password(names: Iterable[str]) -> str:
@@ -172,6 +188,20 @@ def _demand_password(plan: Plan, decisions: list[Decision]) -> None:
     ]
     if names:
         new_password(names)
+
+
+def _open_tokens(
+    plan: Plan, decisions: list[Decision], swaps: Mapping[str, Swap], tokens: Tokens
+) -> None:
+    """Open the tokens that must sign, before keys are made: someone may be asked for a PIN."""
+    for each in decisions:
+        if each.is_kept or each.only_login or not isinstance(each.spec, Spec):
+            continue
+        signer = plan.spec(each.spec.issuer) if each.spec.issuer else each.spec
+        swap = swaps.get(signer.name)
+        uri = swap.key_uri if swap else signer.key_uri
+        if uri is not None and each.state != "bundled":
+            tokens.key(uri)
 
 
 def _is_encrypted(plan: Plan, spec: Spec | Pair) -> bool:
@@ -213,10 +243,10 @@ def _do_swap(work: _Work, decision: Decision, spec: Spec, swap: Swap) -> None:
         facts = read_certificate(swap.pem)
     _remember(work, spec, swap.pem, facts, None)
     authority = work.cas[spec.name]
-    authority.key_pem = swap.key
+    authority.key_pem, authority.key_uri = swap.key, swap.key_uri
     files = [File(path=spec.place, content=swap.pem, mode=PUBLIC), *swap.files]
     if swap.asks and spec.request is not None:
-        content = request(spec.asked, authority.signer(spec.name).key)
+        content = request(spec.asked, authority.signer(spec.name, work.tokens).key)
         files.append(File(path=spec.request, content=content, mode=PUBLIC))
     _add(work, decision, files, facts)
 
@@ -236,10 +266,10 @@ def _do_certificate(work: _Work, decision: Decision, spec: Spec) -> None:
     key = work.keys.get(spec.name)
     if key is None:
         held = held_of(spec)
-        path = spec.key or spec.place
-        key = key_of(path, held.key)
+        where = spec.key_uri or spec.key or spec.place
+        key = work.tokens.key(where) if isinstance(where, KeyUri) else key_of(where, held.key)
         if held.facts is not None:
-            demand_own(spec, held.facts, key, path)
+            demand_own(spec, held.facts, key, where)
     pem = _extended(work, spec, key) if decision.state == "extended" else _signed(work, spec, key)
     facts = read_certificate(pem)
     _remember(work, spec, pem, facts, key)
@@ -252,7 +282,9 @@ def _remember(
 ) -> None:
     work.chain[spec.name] = facts
     if spec.wanted.is_ca:
-        work.cas[spec.name] = _Authority(spec=spec, pem=pem, facts=facts, key=key)
+        work.cas[spec.name] = _Authority(
+            spec=spec, pem=pem, facts=facts, key=key, key_uri=spec.key_uri
+        )
 
 
 def _signed(work: _Work, spec: Spec, key: PrivateKey) -> bytes:
@@ -268,7 +300,8 @@ def _signed(work: _Work, spec: Spec, key: PrivateKey) -> bytes:
             )
         ends = ca.facts.not_after
     try:
-        pem = issue(spec.wanted, key, ca.signer(spec.name) if ca else None, born=born, ends=ends)
+        signer = ca.signer(spec.name, work.tokens) if ca else None
+        pem = issue(spec.wanted, key, signer, born=born, ends=ends)
     except ValueError as error:
         hint = "correct the plan, then run the same command again"
         raise BadPkiFile(

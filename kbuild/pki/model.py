@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
+from kbuild.pki.key_uris import KeyUri
 from kbuild.x509.api import KeyKind, Wanted
 
 Role = Literal["control-plane", "etcd", "worker"]
@@ -53,7 +54,8 @@ class Spec:
     """A certificate to be issued.
 
     ``issuer`` is the name of its CA, empty for a root. ``asked`` is what its request says.
-    ``certificate`` and ``key`` are paths, None if only the kubeconfig ``login`` holds them.
+    ``certificate`` and ``key`` are paths, None if only the kubeconfig ``login`` holds them. With
+    ``key_uri`` the key of a CA is on a token, and ``key`` is where it would be else.
     ``source`` tells from what it is made. ``component`` is who uses it, and ``purposes`` what a CA
     is for: cluster, etcd and front-proxy; empty if it is not known.
     """
@@ -71,11 +73,13 @@ class Spec:
     login: Login | None = None
     component: str = ""
     purposes: tuple[str, ...] = ()
+    key_uri: KeyUri | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Return the files that whoever uses it needs: certificate, key, kubeconfig."""
-        paths = (self.certificate, self.key, self.login.path if self.login else None)
+        key = self.key if self.key_uri is None else None
+        paths = (self.certificate, key, self.login.path if self.login else None)
         return tuple(path for path in paths if path is not None)
 
     @property
@@ -102,7 +106,8 @@ class Pair:
 class Rotation:
     """A CA that is being replaced: its name, the last step, and the fingerprints of both CAs.
 
-    ``began`` is when, as in RFC 3339.
+    ``began`` is when, as in RFC 3339. ``old_key`` and ``new_key`` are the PKCS#11 URIs of keys on
+    tokens, empty for keys in files.
     """
 
     ca: str
@@ -110,6 +115,13 @@ class Rotation:
     old: str
     new: str
     began: str
+    old_key: str = ""
+    new_key: str = ""
+
+    @property
+    def signing_key(self) -> str:
+        """Return the URI of the key that signs, empty for a key in a file."""
+        return self.old_key if self.stage == "begin" else self.new_key
 
     @property
     def order(self) -> tuple[str, str]:

@@ -11,12 +11,22 @@ from kbuild.pki.cfssl import host_names
 from kbuild.pki.durations import go_duration
 from kbuild.pki.errors import BadPkiFile, UnknownPkiKey
 from kbuild.pki.fields import Fields, fields_of
+from kbuild.pki.key_uris import KeyUri, key_uri
 from kbuild.pki.model import Spec
 from kbuild.x509.api import EXTENDED, KEY_USAGES, SUBJECT_FIELDS, KeyKind, Subject
 
 TABLE = "certificates"
 _USAGES = (*KEY_USAGES.values(), *EXTENDED.values())
-_KEYS = ("subject", "extra-hosts", "without-hosts", "usages", "lifetime", "key", "server")
+_KEYS = (
+    "subject",
+    "extra-hosts",
+    "without-hosts",
+    "usages",
+    "lifetime",
+    "key",
+    "server",
+    "key-uri",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +34,7 @@ class Override:
     """What is different from what is derived; empty or None: nothing.
 
     Hosts are in the words of CertificateFacts.names. ``server`` is that of the kubeconfig.
+    ``key_uri`` is that of a CA.
     """
 
     subject: Subject = ()
@@ -33,6 +44,7 @@ class Override:
     lifetime: timedelta | None = None
     key_kind: KeyKind | None = None
     server: str = ""
+    key_uri: KeyUri | None = None
 
 
 def read_overrides(found: Fields, kinds: Mapping[str, KeyKind]) -> dict[str, Override]:
@@ -61,6 +73,10 @@ def overridden(
             reason = f"{TABLE}.{spec.name}.usages is that of a CA, whose usages are always the same"
             hint = "remove it; certificates that are not CAs can have other usages"
             raise BadPkiFile(path=path, reason=reason, hint=hint)
+        if not spec.wanted.is_ca and spec.name in overrides and overrides[spec.name].key_uri:
+            reason = f"{TABLE}.{spec.name}.key-uri is for CAs: nothing else may stay on a token"
+            hint = "remove it; the components of Kubernetes read their keys from files"
+            raise BadPkiFile(path=path, reason=reason, hint=hint)
         yield _applied(spec, overrides[spec.name]) if spec.name in overrides else spec
 
 
@@ -81,6 +97,7 @@ def _applied(spec: Spec, own: Override) -> Spec:
         key_kind=own.key_kind or spec.key_kind,
         term=replace(spec.term, lifetime=lifetime),
         login=login,
+        key_uri=own.key_uri,
     )
 
 
@@ -97,7 +114,13 @@ def _override(found: Fields, kinds: Mapping[str, KeyKind]) -> Override:
         lifetime=_lifetime(found),
         key_kind=kinds[key] if key else None,
         server=_server(found),
+        key_uri=_key_uri(found),
     )
+
+
+def _key_uri(found: Fields) -> KeyUri | None:
+    text = found.text("key-uri")
+    return key_uri(text, f"{found.named('key-uri')} in {found.path}") if text else None
 
 
 def _hosts(found: Fields, name: str) -> tuple[str, ...]:

@@ -17,16 +17,19 @@ from kbuild.pki.errors import (
     DuplicateName,
     NothingPlanned,
     ProfileWithoutUsages,
+    UnknownCertificate,
     UnknownProfile,
 )
 from kbuild.pki.hosts import repeated
+from kbuild.pki.key_uris import KeyUri, key_uri
 from kbuild.pki.model import Login, Pair, Plan, Spec, Term
 from kbuild.pki.overrides import overridden
-from kbuild.pki.rotations import demand_planned, notes_of, read_rotations
+from kbuild.pki.rotations import ROTATION, demand_planned, notes_of, read_rotations
 from kbuild.pki.signers import signed
 from kbuild.pki.store import MANIFEST, is_unfinished
 from kbuild.x509.api import Subject, Wanted, name_of
 
+UNFINISHED = "An earlier run was killed while it replaced files. `kbuild pki issue` finishes it."
 _CA_USAGES = ("cert sign", "crl sign")  # of cfssl's initca
 _KUBEADM_CA_USAGES = ("digital signature", "key encipherment", "cert sign")
 _LEAF_USAGES = ("digital signature", "key encipherment")
@@ -41,26 +44,47 @@ def plan_of(
     signers: Mapping[str, str] | None = None,
     cap: bool = False,
     encrypts_ca_keys: bool = False,
+    ca_keys: Mapping[str, str] | None = None,
     contents: Mapping[Path, bytes] | None = None,
 ) -> Plan:
     """Return the plan of a directory; raises an error of kbuild.pki.errors.
 
     ``profiles`` and ``signers`` are the profiles and the CAs of cfssl's requests that are given by
-    name. With ``encrypts_ca_keys`` new keys of CAs are encrypted, as if pki.toml said so.
-    ``contents`` are taken instead of those of files on the disk.
+    name, ``ca_keys`` the PKCS#11 URIs of the keys of CAs. With ``encrypts_ca_keys`` new keys of CAs
+    are encrypted, as if pki.toml said so. ``contents`` are taken instead of those of files on the
+    disk.
     """
     given = contents or {}
     if folder / FILE in given or os.path.lexists(folder / FILE):
         plan = plan_of_cluster(read_cluster(folder / FILE, given.get(folder / FILE)))
     else:
         plan = _plan_of_cfssl(folder, profiles or {}, signers or {}, given)
+    plan = _with_key_uris(plan, key_uris(ca_keys or {}, "--ca-key"))
     _demand_distinct(plan)
     _demand_subjects(plan)
     encrypts = encrypts_ca_keys or plan.encrypts_ca_keys
     rotations = read_rotations(plan.output)
     plan = replace(plan, cap=cap, encrypts_ca_keys=encrypts, rotations=rotations)
     demand_planned(plan)
+    signing = {each.ca: each.signing_key for each in rotations}
+    on_tokens = key_uris({ca: text for ca, text in signing.items() if text}, ROTATION)
+    plan = _with_key_uris(plan, {ca: on_tokens.get(ca) for ca in signing})
     return replace(plan, notes=(*plan.notes, *notes_of(plan)))
+
+
+def key_uris(given: Mapping[str, str], where: str) -> dict[str, KeyUri]:
+    """Return the PKCS#11 URIs of the keys of CAs, by their names; raises BadKeyUri."""
+    return {name: key_uri(text, f"{name} in {where}") for name, text in given.items()}
+
+
+def _with_key_uris(plan: Plan, given: Mapping[str, KeyUri | None]) -> Plan:
+    """Return a plan whose CAs have these keys on tokens, or none; raises UnknownCertificate."""
+    roots = [each.name for each in plan.specs if not each.issuer]
+    for name in given:
+        if name not in roots:
+            raise UnknownCertificate(name=name, known=", ".join(roots))
+    specs = (replace(s, key_uri=given[s.name]) if s.name in given else s for s in plan.specs)
+    return replace(plan, specs=tuple(specs))
 
 
 def places_of(folder: Path) -> tuple[Path, frozenset[Path]]:

@@ -9,8 +9,9 @@ certificate that signs: the controller manager takes no more than one (setCA of
 pkg/controller/certificates/signer/ca_provider.go, v1.20.2).
 """
 
+import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -37,10 +38,12 @@ from kbuild.pki.issuing import (
     new_password,
     self_signed,
 )
+from kbuild.pki.key_uris import KeyUri, key_uri
 from kbuild.pki.model import Decision, Plan, Rotation, Spec
-from kbuild.pki.rotations import SIGNING, bundle_of, file_of
+from kbuild.pki.rotations import ROTATION, SIGNING, bundle_of, file_of
 from kbuild.pki.state import Held, demand_valid, held_of, names_changed
 from kbuild.pki.store import PRIVATE, PUBLIC, File, content_of
+from kbuild.pki.tokens import Tokens
 from kbuild.x509.api import (
     BadKubeconfig,
     CertificateFacts,
@@ -48,6 +51,7 @@ from kbuild.x509.api import (
     certificate_pem,
     key_pem,
     new_key,
+    public_der,
     quiet,
     read_content,
     read_kubeconfig,
@@ -69,12 +73,16 @@ _STEPS: dict[tuple[str, Step], After] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turned:
-    """A CA that is being replaced, and what it is after a step."""
+    """A CA that is being replaced, and what it is after a step.
+
+    ``old_key`` is the URI of the old key, empty if it is in a file.
+    """
 
     spec: Spec
     after: After
     old: CertificateFacts
     new: CertificateFacts
+    old_key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +104,11 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _CA:
-    """A certificate and its key, both PEM; the key is empty if it is not there."""
+    """A certificate and its key, both PEM; the key is empty if it is not there, or on a token."""
 
     facts: CertificateFacts
     key: bytes
+    key_uri: KeyUri | None = None
 
     @property
     def pem(self) -> bytes:
@@ -122,6 +131,16 @@ class _Change:
         return self.old if self.after in ("begin", "undone") else self.new
 
     @property
+    def turned(self) -> Turned:
+        return Turned(
+            spec=replace(self.spec, key_uri=self.signer.key_uri),
+            after=self.after,
+            old=self.old.facts,
+            new=self.new.facts,
+            old_key=self.rotation.old_key,
+        )
+
+    @property
     def has_other_signer(self) -> bool:
         return (self.stage, self.after) in (("begin", "leaves"), ("leaves", "begin"))
 
@@ -142,16 +161,26 @@ def _waiting(spec: Spec) -> tuple[Path, Path]:
 
 
 def turn_of(
-    plan: Plan, step: Step, names: Collection[str], now: datetime, *, new_keys: bool = False
+    plan: Plan,
+    step: Step,
+    names: Collection[str],
+    now: datetime,
+    *,
+    new_keys: bool = False,
+    new_ca_keys: Mapping[str, KeyUri] | None = None,
+    tokens: Tokens | None = None,
 ) -> Turn:
     """Return what a step does to the CAs that are named, else to all that it is for.
 
-    Raises an error of kbuild.pki.errors.
+    ``new_ca_keys`` are those of new CAs that are on tokens already. Raises an error of
+    kbuild.pki.errors.
     """
-    changes = [_change(plan, spec, step, now) for spec in _chosen(plan, step, names)]
+    opened = tokens or Tokens()
+    chosen = _chosen(plan, step, names)
+    changes = list(_changes(plan, step, chosen, now, dict(new_ca_keys or {}), opened))
     for each in changes:
         _demand_unused(plan, each)
-        _demand_signer(each, now)
+        _demand_signer(each, now, opened)
     rotations = {each.ca: each for each in plan.rotations}
     for each in changes:
         if each.after in ("begin", "leaves"):
@@ -159,10 +188,7 @@ def turn_of(
         else:
             del rotations[each.spec.name]
     return Turn(
-        cas=tuple(
-            Turned(spec=each.spec, after=each.after, old=each.old.facts, new=each.new.facts)
-            for each in changes
-        ),
+        cas=tuple(each.turned for each in changes),
         decisions=tuple(_decisions(plan, changes, new_keys=new_keys)),
         swaps={each.spec.name: _swap(each) for each in changes},
         files=(file_of(plan.output, rotations.values()),),
@@ -177,7 +203,9 @@ def rotated(plan: Plan) -> tuple[Turned, ...]:
         spec = plan.spec(rotation.ca)
         both = bundle_of(spec, rotation, content_of(spec.place))
         old, new = both[rotation.old], both[rotation.new]
-        found.append(Turned(spec=spec, after=rotation.stage, old=old, new=new))
+        found.append(
+            Turned(spec=spec, after=rotation.stage, old=old, new=new, old_key=rotation.old_key)
+        )
     return tuple(found)
 
 
@@ -202,10 +230,33 @@ def _chosen(plan: Plan, step: Step, names: Collection[str]) -> list[Spec]:
     return [roots[name] for name in dict.fromkeys(chosen)]
 
 
-def _change(plan: Plan, spec: Spec, step: Step, now: datetime) -> _Change:
+def _changes(
+    plan: Plan,
+    step: Step,
+    chosen: list[Spec],
+    now: datetime,
+    keys: Mapping[str, KeyUri],
+    tokens: Tokens,
+) -> Iterator[_Change]:
+    known = [each.name for each in chosen]
+    for name in keys:
+        if name not in known:
+            raise UnknownCertificate(name=name, known=", ".join(known))
+    for spec in chosen:
+        if plan.rotation(spec.name):
+            yield _made(plan, spec, step)
+        else:
+            yield _beginning(plan, spec, now, keys.get(spec.name), tokens)
+
+
+def _made(plan: Plan, spec: Spec, step: Step) -> _Change:
+    """Return a step of a rotation that has begun."""
     rotation = plan.rotation(spec.name)
-    if rotation is None:
-        return _beginning(plan, spec, now)
+    assert rotation is not None
+    where = f"{spec.name} in {ROTATION}"
+    old_uri, new_uri = (
+        key_uri(text, where) if text else None for text in (rotation.old_key, rotation.new_key)
+    )
     held = held_of(spec)
     both, waiting = bundle_of(spec, rotation, held.pem), _waiting(spec)
     other = content_of(waiting[0 if rotation.stage == "begin" else 1])
@@ -213,29 +264,21 @@ def _change(plan: Plan, spec: Spec, step: Step, now: datetime) -> _Change:
     return _Change(
         spec=spec,
         rotation=rotation,
-        old=_CA(facts=both[rotation.old], key=keys[0]),
-        new=_CA(facts=both[rotation.new], key=keys[1]),
+        old=_CA(facts=both[rotation.old], key=keys[0], key_uri=old_uri),
+        new=_CA(facts=both[rotation.new], key=keys[1], key_uri=new_uri),
         stage=rotation.stage,
         after=_STEPS[rotation.stage, step],
     )
 
 
-def _beginning(plan: Plan, spec: Spec, now: datetime) -> _Change:
+def _beginning(
+    plan: Plan, spec: Spec, now: datetime, uri: KeyUri | None, tokens: Tokens
+) -> _Change:
     held = held_of(spec)
     if held.facts is None:
         raise NothingToRotate(path=spec.place)
-    with quiet():
-        count = len(read_content(held.pem).certificates)
-    if count != 1:
-        reason = f"holds {count} certificates, and it must be that of the CA only"
-        hint = "end the earlier rotation: leave only the certificate that fits the key in it"
-        raise RotationRefused(path=spec.place, reason=reason, hint=hint)
-    taken = {path for each in plan.specs for path in (each.certificate, each.key)}
-    for path in (signing_file(spec), *_waiting(spec)):
-        if path in taken or os.path.lexists(path):
-            hint = "move it away: the rotation writes a file of this name"
-            raise RotationRefused(path=path, reason="is there already", hint=hint)
-    key = new_key(spec.key_kind)
+    _demand_ready(plan, spec, held, uri)
+    key = new_key(spec.key_kind) if uri is None else _key_on(spec, held.facts, uri, tokens)
     with quiet():
         [new] = read_content(self_signed(plan, spec, key, now)).certificates
     return _Change(
@@ -246,12 +289,50 @@ def _beginning(plan: Plan, spec: Spec, now: datetime) -> _Change:
             old=held.facts.fingerprint,
             new=new.fingerprint,
             began=rfc3339(now),
+            old_key=str(spec.key_uri or ""),
+            new_key=str(uri or ""),
         ),
-        old=_CA(facts=held.facts, key=held.key),
-        new=_CA(facts=new, key=_new_key_pem(plan, spec, held, key)),
+        old=_CA(facts=held.facts, key=held.key, key_uri=spec.key_uri),
+        new=_CA(facts=new, key=b"" if uri else _new_key_pem(plan, spec, held, key), key_uri=uri),
         stage="",
         after="begin",
     )
+
+
+def _demand_ready(plan: Plan, spec: Spec, held: Held, uri: KeyUri | None) -> None:
+    """Check that the rotation of a CA can begin; raises RotationRefused."""
+    with quiet():
+        count = len(read_content(held.pem).certificates)
+    if count != 1:
+        reason = f"holds {count} certificates, and it must be that of the CA only"
+        hint = "end the earlier rotation: leave only the certificate that fits the key in it"
+        raise RotationRefused(path=spec.place, reason=reason, hint=hint)
+    if spec.key_uri is not None and uri is None:
+        reason = "has its key on a token, and kbuild makes no keys there"
+        hint = (
+            "make the new key there with `pkcs11-tool --keypairgen`, and name it with"
+            f" --new-ca-key {spec.name}=pkcs11:…"
+        )
+        raise RotationRefused(path=spec.place, reason=reason, hint=hint)
+    if spec.key is not None and spec.key.is_symlink() and spec.key_uri is None:
+        reason = "is a symbolic link, and a rotation would write keys beside it"
+        hint = "put the key in its place, or name the directory of the key as ca-keys in pki.toml"
+        raise RotationRefused(path=spec.key, reason=reason, hint=hint)
+    taken = {path for each in plan.specs for path in (each.certificate, each.key)}
+    for path in (signing_file(spec), *_waiting(spec)):
+        if path in taken or os.path.lexists(path):
+            hint = "move it away: the rotation writes a file of this name"
+            raise RotationRefused(path=path, reason="is there already", hint=hint)
+
+
+def _key_on(spec: Spec, old: CertificateFacts, uri: KeyUri, tokens: Tokens) -> PrivateKey:
+    """Return the key of a new CA that is on a token, and not that of the old one."""
+    key = tokens.key(uri)
+    if public_der(key) == old.public_key:
+        reason = f"has the key {uri} already, and the new CA needs another one"
+        hint = "make a new key on the token; to keep the key, use `kbuild pki extend-ca`"
+        raise RotationRefused(path=spec.place, reason=reason, hint=hint)
+    return key
 
 
 def _new_key_pem(plan: Plan, spec: Spec, held: Held, key: PrivateKey) -> bytes:
@@ -266,13 +347,16 @@ def _new_key_pem(plan: Plan, spec: Spec, held: Held, key: PrivateKey) -> bytes:
     return key_pem(key, os.environ[PASSWORD], pkcs8=is_pkcs8)
 
 
-def _demand_signer(change: _Change, now: datetime) -> None:
+def _demand_signer(change: _Change, now: datetime, tokens: Tokens) -> None:
     """Check that the CA that signs from now on can do it."""
     if not change.has_other_signer:
         return
     spec, signer = change.spec, change.signer
     path = _waiting(spec)[0 if change.after == "leaves" else 1]
     demand_valid(spec, signer.facts, now)
+    if signer.key_uri is not None:
+        demand_own(spec, signer.facts, tokens.key(signer.key_uri), signer.key_uri)
+        return
     if not signer.key:
         raise CAWithoutKey(path=spec.place, key=path, needed="what this CA has signed")
     demand_own(spec, signer.facts, key_of(path, signer.key), path)
@@ -358,7 +442,7 @@ def _swap(change: _Change) -> Swap:
     is_on = change.after in ("begin", "leaves")
     wanted = {
         signing_file(spec): (signer.pem if is_on else b"", PUBLIC),
-        spec.key: (signer.key, PRIVATE),
+        **({} if old.key_uri else {spec.key: (signer.key, PRIVATE)}),  # else it has no file
         new_place: (new.key if change.after == "begin" else b"", PRIVATE),
         old_place: (old.key if change.after == "leaves" else b"", PRIVATE),
     }
@@ -373,11 +457,14 @@ def _swap(change: _Change) -> Swap:
             if content != there[path]
         ),
         asks=change.has_other_signer,
+        key_uri=signer.key_uri,
     )
 
 
 def _notes(plan: Plan, change: _Change, now: datetime) -> Iterator[str]:
     """Yield what to know before the next step; nothing but what is true of these certificates."""
+    if change.after == "ended":
+        yield from _notes_of_tokens(change)
     if change.stage:
         return
     spec, old, new = change.spec, change.old.facts, change.new.facts
@@ -396,6 +483,22 @@ def _notes(plan: Plan, change: _Change, now: datetime) -> Iterator[str]:
         yield (
             f"{_some(long)} would end later than the new CA. Plan a longer CA before you begin, or"
             " make the step leaves with --cap."
+        )
+
+
+def _notes_of_tokens(change: _Change) -> Iterator[str]:
+    spec = change.spec
+    if change.new.key_uri is not None:
+        key = json.dumps(str(change.new.key_uri))
+        yield (
+            f"From now on the plan must name the key of the new CA: key-uri = {key} in"
+            f" [certificates.{json.dumps(spec.name)}] of pki.toml, or --ca-key"
+            f" {spec.name}={change.new.key_uri}."
+        )
+    if change.old.key_uri is not None:
+        yield (
+            f"The key of the old CA is still on its token, {change.old.key_uri}. Destroy it when"
+            " you are sure that you never go back."
         )
 
 

@@ -43,11 +43,20 @@ _SHOWN = 5  # names in a reason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """What is there of a certificate: it, its PEM, and the PEM of its key; empty if missing."""
+    """What is there of a certificate: it, its PEM, and the PEM of its key; empty if missing.
+
+    Whether a key that is ``on_token`` is there, and fits, is known when it signs.
+    """
 
     facts: CertificateFacts | None = None
     pem: bytes = b""
     key: bytes = b""
+    on_token: bool = False
+
+    @property
+    def has_key(self) -> bool:
+        """Tell whether there is a key to sign with."""
+        return bool(self.key) or self.on_token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +74,9 @@ class Renewal:
 def held_of(spec: Spec) -> Held:
     """Return what is there of a certificate; raises BadCertificateFile or KeyOfAnother."""
     pem, key = _stored(spec)
+    on_token = spec.key_uri is not None
     if not pem:
-        return Held(key=key)
+        return Held(key=key, on_token=on_token)
     try:
         with quiet():
             facts = read_certificate(pem)
@@ -74,10 +84,12 @@ def held_of(spec: Spec) -> Held:
         raise BadCertificateFile(path=spec.place, reason=str(error)) from error
     if key:
         _demand_fit(spec, facts, key)
-    return Held(facts=facts, pem=pem, key=key)
+    return Held(facts=facts, pem=pem, key=key, on_token=on_token)
 
 
 def _stored(spec: Spec) -> tuple[bytes, bytes]:
+    if spec.certificate is not None and spec.key_uri is not None:
+        return content_of(spec.certificate), b""
     if spec.certificate is not None and spec.key is not None:
         return content_of(spec.certificate), content_of(spec.key)
     content = content_of(spec.place)
@@ -144,7 +156,7 @@ def extension(plan: Plan, names: Collection[str]) -> tuple[Decision, ...]:
         is_chosen = spec.name in roots and (not names or spec.name in names)
         if is_chosen and plan.rotation(spec.name):
             raise RotationUnderWay(ca=spec.name)
-        if is_chosen and not found.key:
+        if is_chosen and not found.has_key:
             raise CAWithoutKey(path=spec.place, key=spec.key or "", needed="itself")
         if is_chosen and (count := len(read_content(found.pem).certificates)) != 1:
             raise CANotAlone(path=spec.place, count=count)
@@ -160,9 +172,10 @@ def _of_ca(plan: Plan, spec: Spec, held: dict[str, Held], now: datetime) -> Deci
     if found.facts is None:
         if rotation:
             raise RotationDiffers(path=spec.place, reason="it is not there")
-        if not found.key:
+        if not found.has_key:
             _demand_unused(plan, spec, held)
-        return Decision(spec=spec, state="missing", keeps_key=bool(found.key))
+        reasons = tuple(_key_notes(plan, spec, found)) if found.on_token else ()
+        return Decision(spec=spec, state="missing", reasons=reasons, keeps_key=found.has_key)
     planned = found.facts
     if rotation:  # the new CA is the planned one, also while the old one signs
         planned = bundle_of(spec, rotation, found.pem)[rotation.new]
@@ -172,9 +185,7 @@ def _of_ca(plan: Plan, spec: Spec, held: dict[str, Held], now: datetime) -> Deci
         reasons = (f"it is being replaced, and the last step is {rotation.stage}",)
         return Decision(spec=spec, state="kept", reasons=reasons, keeps_key=True)
     lifetime = found.facts.not_after - found.facts.not_before
-    notes = []
-    if plan.encrypts_ca_keys and found.key and not read_content(found.key).keys[0].encrypted:
-        notes.append("its key is not encrypted; `openssl pkcs8 -topk8` does that")
+    notes = list(_key_notes(plan, spec, found))
     if found.facts.not_after <= now:
         notes.append(f"it expired on {day(found.facts.not_after)}")
     # One that was extended is older than planned by the time until then.
@@ -184,6 +195,15 @@ def _of_ca(plan: Plan, spec: Spec, held: dict[str, Held], now: datetime) -> Deci
             " `kbuild pki extend-ca` changes that"
         )
     return Decision(spec=spec, state="kept", reasons=tuple(notes), keeps_key=True)
+
+
+def _key_notes(plan: Plan, spec: Spec, found: Held) -> Iterator[str]:
+    if found.on_token:
+        yield "its key is on a token"
+        if spec.key is not None and content_of(spec.key):
+            yield f"{spec.key.name} is there too; destroy it if it is the same key"
+    elif plan.encrypts_ca_keys and found.key and not read_content(found.key).keys[0].encrypted:
+        yield "its key is not encrypted; `openssl pkcs8 -topk8` does that"
 
 
 def _demand_unused(plan: Plan, spec: Spec, held: dict[str, Held]) -> None:
@@ -330,5 +350,5 @@ def _demand_cas(decisions: list[Decision], held: dict[str, Held], now: datetime)
         if ca.facts is None or isinstance(spec, Pair):
             continue
         demand_valid(spec, ca.facts, now)
-        if not ca.key:
+        if not ca.has_key:
             raise CAWithoutKey(path=spec.place, key=spec.key or "", needed=each.spec.name)

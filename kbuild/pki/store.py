@@ -10,11 +10,15 @@ copied meanwhile: the journal names files as they are below the output and the d
 """
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
+import sys
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -29,13 +33,16 @@ from kbuild.base.strictjson import load_json
 from kbuild.base.values import compact
 from kbuild.base.workspace import uninterrupted
 from kbuild.certs.api import EARLIER
-from kbuild.pki.errors import BadCertificateFile, BadPkiFile, PkiBusy
+from kbuild.pki.errors import BadCertificateFile, BadPkiFile, NotReplaceable, PkiBusy
 
 PRIVATE, PUBLIC = 0o600, 0o644
 MANIFEST = "kbuild-pki.json"
 _JOURNAL, _LOCK, _GENERATIONS, _PART = "journal.json", "lock", "generations", ".part"
 _WIDTH = 4  # of an entry of the journal
 _MAX_FILE = 1 << 20  # bytes
+_GET_FLAGS = 0x80086601  # FS_IOC_GETFLAGS of linux/fs.h, where a long has 64 bits
+_FIXED = 0x10 | 0x20  # FS_IMMUTABLE_FL and FS_APPEND_FL
+_OCTAL = re.compile(r"\\([0-7]{3})")  # of blanks and the like in mountinfo
 _MAX_JOURNAL = 64 << 20  # bytes; 10,000 nodes have a tenth
 
 
@@ -99,15 +106,17 @@ def commit(output: Path, files: Iterable[File], now: datetime, others: Iterable[
     """Write and remove files, and keep what was there.
 
     What is in the directories ``others`` is kept there, and all else in the output. The caller
-    holds the lock. Raises NotWritable or DiskFull, and then no file has changed.
+    holds the lock. Raises NotReplaceable, NotWritable or DiskFull, and then no file has changed.
     """
     wanted = list(files)
     changes: list[_Change] = []
     roots = _roots(output, others)
     with disk_errors(output):
+        mounted = _mount_points()
         try:
             for file in wanted:
                 change = _change(file)
+                _demand_replaceable(change.target, mounted)
                 if file.content is not None:
                     change.target.parent.mkdir(parents=True, exist_ok=True)
                 changes.append(change)
@@ -284,16 +293,64 @@ def _unusable(output: Path, reason: str) -> BadPkiFile:
 def _finish(output: Path, changes: Iterable[_Change], moves: Iterable[_Change]) -> None:
     """Make the moves, which are those of the changes that are still to be made, and remove."""
     for each in moves:
-        each.move()
+        with _telling(each.target):
+            each.move()
     folders = set()
     for each in changes:
         if not each.digest:
-            each.place.unlink(missing_ok=True)
+            with _telling(each.place):
+                each.place.unlink(missing_ok=True)
         folders.add(each.target.parent)
     for folder in folders:
         if folder.is_dir():  # else there was nothing to be removed
             _sync(folder)
     (output / EARLIER / _JOURNAL).unlink()
+
+
+def _demand_replaceable(path: Path, mounted: Collection[str]) -> None:
+    """Check what would stop a run between two files; raises NotReplaceable."""
+    reason = ""
+    if os.path.abspath(path) in mounted:  # noqa: PTH100  # follows no links
+        reason = "it is a mount point"
+    elif _is_fixed(path):
+        reason = "it is immutable, as `lsattr` shows"
+    if reason:
+        raise NotReplaceable(path=path, reason=reason, changed="nothing was changed")
+
+
+def _is_fixed(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        found = fcntl.ioctl(descriptor, _GET_FLAGS, bytes(8))
+    except OSError:  # a file system without such attributes
+        return False
+    finally:
+        os.close(descriptor)
+    return bool(int.from_bytes(found[:4], sys.byteorder) & _FIXED)
+
+
+def _mount_points() -> set[str]:
+    try:
+        lines = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return set()
+    return {_OCTAL.sub(lambda octal: chr(int(octal[1], 8)), each.split(" ")[4]) for each in lines}
+
+
+@contextlib.contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    """Tell which file stopped a run that had begun to replace files."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EBUSY, errno.EPERM):
+            raise
+        changed = "the next `kbuild pki issue` finishes what this run began"
+        reason = reason_of(error)
+        raise NotReplaceable(path=path, reason=reason, changed=changed) from error
 
 
 def _to_move(output: Path, changes: Iterable[_Change]) -> list[_Change]:

@@ -1,5 +1,6 @@
 """Write the flags of components as files: drop-ins for systemd, and what to do with them."""
 
+import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -14,11 +15,12 @@ from packaging.version import Version
 
 from kbuild.base.markdown import wrapped
 from kbuild.base.words import listed
-from kbuild.pki.cluster import FILE, Cluster, read_cluster
+from kbuild.pki.cluster import FILE, Cluster, cluster_content, read_cluster
 from kbuild.pki.flags import Component, Wish, components_of
 from kbuild.pki.model import Pair, Plan, Spec
-from kbuild.pki.planning import plan_of
+from kbuild.pki.planning import UNFINISHED, plan_of
 from kbuild.pki.rotating import signing_file
+from kbuild.pki.store import is_unfinished
 from kbuild.pki.uses import USES, Serving, common_name, organizations, serving
 
 _DROP_IN = "{name}.service.d/20-kbuild-pki.conf"
@@ -69,13 +71,17 @@ def make_units(
     certificates: Mapping[str, str] | None = None,
     profiles: Mapping[str, str] | None = None,
     signers: Mapping[str, str] | None = None,
+    ca_keys: Mapping[str, str] | None = None,
 ) -> Units:
     """Return the files with which components of a version use the certificates of a plan.
 
     ``certificates`` tell by name which one serves for what. Raises an error of kbuild.pki.errors.
     """
-    plan = plan_of(folder, profiles=profiles, signers=signers)
-    cluster = read_cluster(plan.inputs[0]) if plan.inputs[0].name == FILE else None
+    path = folder / FILE
+    # Read once: both must be of the same file.
+    contents = {path: cluster_content(path)} if os.path.lexists(path) else {}
+    plan = plan_of(folder, profiles=profiles, signers=signers, ca_keys=ca_keys, contents=contents)
+    cluster = read_cluster(path, contents[path]) if contents else None
     years = signing_years or (cluster.leaf_lifetime.days // 365 if cluster else 0)
     wish = Wish(
         version=Version(tag),
@@ -95,6 +101,8 @@ def make_units(
 
 
 def _notes(components: tuple[Component, ...], found: Serving, plan: Plan) -> Iterator[str]:
+    if is_unfinished(plan.output):
+        yield UNFINISHED
     left_out: dict[tuple[str, str, str], dict[str, None]] = {}
     for each in components:
         for flag, reason in each.left_out:

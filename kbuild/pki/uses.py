@@ -116,6 +116,8 @@ def organizations(spec: Spec) -> tuple[str, ...]:
 def signing_problem(plan: Plan, ca: Spec) -> str:
     """Return why kube-controller-manager cannot sign with a CA, empty if it can."""
     assert ca.key is not None
+    if ca.key_uri is not None:
+        return f"the key of {ca.name} is on a token"
     if not ca.key.is_relative_to(plan.output):
         return f"the key of {ca.name} is kept in another directory ({ca.key.parent})"
     try:

@@ -1,7 +1,8 @@
 """The front of this package: other packages import from here only."""
 
 from kbuild.x509.derive import NotWanted, kind_of, wanted_of
-from kbuild.x509.facts import EXTENDED, KEY_USAGES, CertificateFacts
+from kbuild.x509.facts import EXTENDED, KEY_USAGES, CertificateFacts, der_of
+from kbuild.x509.foreign import Foreign, ForeignPublicKey, foreign_key, foreign_public
 from kbuild.x509.issue import (
     SUBJECT_FIELDS,
     NewCA,
@@ -51,6 +52,8 @@ __all__ = [
     "Cluster",
     "Content",
     "Embedded",
+    "Foreign",
+    "ForeignPublicKey",
     "KeyFacts",
     "KeyKind",
     "Kubeconfig",
@@ -62,7 +65,10 @@ __all__ = [
     "Unreadable",
     "Wanted",
     "certificate_pem",
+    "der_of",
     "extend",
+    "foreign_key",
+    "foreign_public",
     "has_pem",
     "is_meant_as_kubeconfig",
     "is_usable",

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from kbuild.x509.facts import der_of
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
-_CURVES: dict[int, type[ec.EllipticCurve]] = {
+CURVES: dict[int, type[ec.EllipticCurve]] = {
     256: ec.SECP256R1,
     384: ec.SECP384R1,
     521: ec.SECP521R1,
@@ -49,7 +49,7 @@ def new_key(kind: KeyKind) -> PrivateKey:
         case "rsa":
             return rsa.generate_private_key(public_exponent=65537, key_size=kind.size)
         case "ecdsa":
-            return ec.generate_private_key(_CURVES[kind.size]())
+            return ec.generate_private_key(CURVES[kind.size]())
         case _:
             return ed25519.Ed25519PrivateKey.generate()
 

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kbuild.base.errors import KbuildError
-from kbuild.pki.api import Step, decide, derive, plan_of, write_derived
+from kbuild.pki.api import Derived, Step, decide, derive, locked, plan_of, write_derived
+from kbuild.pki.errors import PkiBusy
 from kbuild.pki.model import Plan
 from kbuild.x509.api import KeyKind, key_pem, load_key, name_of, new_key
 from kbuild.x509.private import hash_for
@@ -479,3 +480,28 @@ def test_what_a_rotation_has_left_is_no_ca_of_its_own(recipe: Recipe) -> None:
     derived = write_derived(recipe.folder, (), NOW)
     assert [each.name for each in derived.kept] == ["ca", "client-signing", "server"]
     assert "ca-signing.pem is passed over: a rotation of ca.pem has left it." in derived.notes
+
+
+# --- others at work -------------------------------------------------------------------------------
+
+
+def test_a_plan_is_derived_while_nobody_else_issues(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issue(recipe.folder)
+    for path in recipe.folder.glob("*.json"):
+        path.unlink()
+    with locked(recipe.folder), pytest.raises(PkiBusy):
+        write_derived(recipe.folder, (), NOW)
+    assert not list(recipe.folder.glob("*.json"))
+    seen = []
+
+    def deriving(*words: Any) -> Derived:
+        with pytest.raises(PkiBusy), locked(recipe.folder):
+            pass
+        seen.append(words)
+        return derive(*words)
+
+    monkeypatch.setattr("kbuild.pki.importing.derive", deriving)
+    write_derived(recipe.folder, (), NOW)
+    assert len(seen) == 1

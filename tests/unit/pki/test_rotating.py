@@ -26,6 +26,7 @@ from kbuild.pki.api import (
     plan_of,
     turn_of,
 )
+from kbuild.pki.errors import RotationRefused
 from kbuild.x509.api import CertificateFacts, read_content, read_kubeconfig, signed_by
 from tests.unit.pki.conftest import NOW, Quiet, Recipe, facts, issue, snapshot
 
@@ -665,3 +666,20 @@ def test_the_controller_manager_gets_only_a_key_that_it_may_have_and_can_read(
         facts_told = " ".join(facts_to_know(plan, cas))
         assert ("--cluster-signing-cert-file" in facts_told) is not bool(why)
         rotate(tmp_path, step, "ca")
+
+
+def test_the_key_of_a_ca_that_is_a_link_is_not_rotated(
+    recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The key of the other CA would be written beside the link, and not where the key is."""
+    issue(recipe.folder)
+    key, safe = recipe.folder / "ca-key.pem", tmp_path_factory.mktemp("safe") / "ca-key.pem"
+    key.rename(safe)
+    key.symlink_to(safe)
+    before = snapshot(recipe.folder)
+    with pytest.raises(RotationRefused, match="is a symbolic link"):
+        rotate(recipe.folder, "begin")
+    assert snapshot(recipe.folder) == before
+    key.unlink()
+    safe.rename(key)
+    rotate(recipe.folder, "begin")

@@ -1,7 +1,10 @@
 """What a killed run leaves, and how the next one goes on: also in a copy, or after a move."""
 
+import errno
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -111,6 +114,20 @@ def test_what_only_looks_names_the_command_that_finishes(
     assert snapshot(several) == before
     assert pki("issue", several).returncode == 0
     assert "killed" not in pki(command, several).stderr
+
+
+def test_components_tells_of_a_killed_run(
+    several: Path, killed_at: Callable[[Path, int], None], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    words = ("--version", "v1.20.2", "--output", str(tmp_path_factory.mktemp("out") / "made"))
+    killed_at(several, 2)
+    done = pki("components", several, *words)
+    assert_refused(done, "was killed", "`kbuild pki issue` finishes it")
+    assert pki("issue", several).returncode == 0
+    killed_at(several, 1)
+    assert "`kbuild pki issue` finishes it" in pki("components", several, *words).stdout
+    assert pki("issue", several).returncode == 0
+    assert "killed" not in pki("components", several, *words, "--force").stdout
 
 
 def test_a_check_of_whole_pairs_tells_of_a_killed_run(
@@ -288,3 +305,74 @@ def test_a_directory_named_like_a_new_file_is_left_alone(recipe: Recipe) -> None
     assert folder.is_dir()
     assert not file.exists()
     assert set(REQUESTS) == {each.stem for each in recipe.folder.glob("*.csr")}
+
+
+# --- files that cannot be replaced ----------------------------------------------------------------
+
+
+def test_a_mount_point_is_told_before_anything_changes(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issue(recipe.folder)
+    before = snapshot(recipe.folder)
+    mounted = {str(recipe.folder / "server.pem")}
+    with monkeypatch.context() as patched:
+        patched.setattr("kbuild.pki.store._mount_points", lambda: mounted)
+        done = pki("renew", recipe.folder)
+    assert done.returncode == 80
+    assert "server.pem cannot be replaced: it is a mount point" in done.stderr
+    assert "nothing was changed" in done.stderr
+    assert snapshot(recipe.folder) == before
+    assert pki("renew", recipe.folder).returncode == 0
+
+
+@pytest.mark.parametrize("error", [errno.EBUSY, errno.EPERM])
+def test_a_file_that_stops_a_run_in_the_middle_is_told_and_the_next_run_goes_on(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """Such as one that was mounted meanwhile, or whose file system has rules of its own."""
+    issue(recipe.folder)
+    replace = Path.replace
+
+    def refused(path: Path, target: Path) -> Path:
+        if Path(target).name == "server.pem":
+            raise OSError(error, os.strerror(error), str(target))
+        return replace(path, target)
+
+    for _ in range(2):  # the same as long as the file cannot be replaced
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "replace", refused)
+            done = pki("renew", recipe.folder, "--new-keys")
+        assert done.returncode == 80
+        assert f"server.pem cannot be replaced: {os.strerror(error)}" in done.stderr
+        assert "the next `kbuild pki issue` finishes what this run began" in done.stderr
+    assert pki("issue", recipe.folder).returncode == 0
+    assert_pairs(recipe.folder)
+
+
+@pytest.mark.root
+@pytest.mark.slow
+def test_a_real_mount_point_and_an_immutable_file_are_told(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    recipe = Recipe(tmp_path_factory.mktemp("with a blank"))
+    issue(recipe.folder)
+    server = recipe.folder / "server.pem"
+    other = tmp_path_factory.mktemp("other") / "server.pem"
+    shutil.copy(server, other)
+    if run("mount", "--bind", str(other), str(server)):
+        try:
+            assert "it is a mount point" in pki("renew", recipe.folder).stderr
+        finally:
+            run("umount", str(server))
+    if run("chattr", "+i", str(server)):
+        try:
+            assert "it is immutable" in pki("renew", recipe.folder).stderr
+        finally:
+            run("chattr", "-i", str(server))
+    assert pki("renew", recipe.folder).returncode == 0
+
+
+def run(*words: str) -> bool:
+    """Tell whether a command has succeeded: a container may forbid it, or a file system lack it."""
+    return subprocess.run(words, check=False, capture_output=True).returncode == 0
