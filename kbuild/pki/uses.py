@@ -18,7 +18,7 @@ from kbuild.pki.store import content_of
 from kbuild.x509.api import read_content
 
 _SERVER, _CLIENT = "server auth", "client auth"
-_KUBELET = "system:node:"
+_KUBELET, _BOTH = "system:node:", "kubelet, server and client"
 _PART = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 # What no node can be called is no directory of one either.
 _KUBELET_NAME = re.compile(rf"{_KUBELET}{_PART}(?:\.{_PART})*", re.ASCII)
@@ -61,10 +61,8 @@ USES = {
     ),
     "scheduler": Use(component="kube-scheduler", roles=("scheduler, client",), needs=(_CLIENT,)),
     "kube-proxy": Use(component="kube-proxy", roles=("kube-proxy, client",), needs=(_CLIENT,)),
-    "kubelet": Use(
-        component="kubelet", roles=("kubelet, client", "kubelet, server"), needs=(_CLIENT,)
-    ),
-    "kubelet-server": Use(component="kubelet", roles=("kubelet, server",), needs=(_SERVER,)),
+    "kubelet": Use(component="kubelet", roles=("kubelet, client", _BOTH), needs=(_CLIENT,)),
+    "kubelet-server": Use(component="kubelet", roles=("kubelet, server", _BOTH), needs=(_SERVER,)),
 }
 OF_NODES = ("kubelet", "kubelet-server")
 

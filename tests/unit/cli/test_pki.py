@@ -370,3 +370,29 @@ def test_a_plan_is_imported_from_certificates(recipe: Recipe) -> None:
         path.unlink()
     done = pki("import", recipe.folder, "--without", "server")
     assert (done.returncode, "error[signer-missing]" in done.stderr) == (100, True)
+
+
+@pytest.mark.parametrize(
+    ("layout", "roles"),
+    [
+        (
+            "cfssl",
+            {
+                "kubelet-m1.kubeconfig": "kubelet, client",
+                "kubelet-m1.pem": "kubelet, server and client",
+            },
+        ),
+        (
+            "kubeadm",
+            {"nodes/m1/kubelet.conf": "kubelet, client", "nodes/m1/kubelet.crt": "kubelet, server"},
+        ),
+    ],
+)
+def test_a_kubelet_is_a_client_in_its_kubeconfig(
+    tmp_path: Path, layout: str, roles: dict[str, str]
+) -> None:
+    (tmp_path / "pki.toml").write_text(f'layout = "{layout}"\n{NODES}')
+    pki("issue", tmp_path)
+    found = document("check", tmp_path)["certificates"]
+    shown = {str(Path(each["path"]).relative_to(tmp_path / "pki")): each["role"] for each in found}
+    assert {path: shown[path] for path in roles} == roles
