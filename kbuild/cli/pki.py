@@ -18,7 +18,14 @@ from kbuild.cli.console import Screen, plain_table
 from kbuild.cli.options import command_app, takes
 from kbuild.cli.pki_components import components
 from kbuild.cli.pki_rotation import rotation_document, show_rotations, show_step
-from kbuild.cli.pki_written import holding, written_document, written_lines
+from kbuild.cli.pki_written import (
+    delivery_document,
+    delivery_lines,
+    holding,
+    summary,
+    written_document,
+    written_table,
+)
 from kbuild.pki.api import (
     Derived,
     File,
@@ -26,6 +33,7 @@ from kbuild.pki.api import (
     UnknownCertificate,
     carry_out,
     decide,
+    deliveries_of,
     demand_as_planned,
     derive,
     extension,
@@ -171,7 +179,7 @@ def extend_ca(ctx: typer.Context, names: Names = None) -> None:
         lambda: (_plan(settings), ()),
         lambda planned, _: extension(planned, names or ()),
     )
-    screen.say("distribute the new CAs; what the old ones signed stays valid with both")
+    screen.say("what the old CAs signed stays valid with the new ones")
 
 
 @app.command(name="rotate-ca")
@@ -230,15 +238,24 @@ def _carry_out(
         decisions = chosen(planned, now)
         written = carry_out(planned, decisions, now, screen, files)
         for file in files:
-            screen.say(f"{file.path}: changed")
+            screen.say(f"{file.path}: {'changed' if file.content is not None else 'removed'}")
     kept = len(decisions) - len(written)
+    todo = tuple(deliveries_of(planned, written))
     shown = {
         "output": str(planned.output),
         "written": [written_document(each) for each in written],
+        "removed": [str(file.path) for file in files if file.content is None],
         "kept": kept,
+        "distribute": [delivery_document(each) for each in todo],
         "notes": list(planned.notes),
     }
-    screen.result(shown, written_lines(planned, written, kept))
+    lines: list[str | Table] = [
+        *written_table(planned.output, written),
+        *planned.notes,
+        summary(planned.output, written, kept),
+        *delivery_lines(planned, todo),
+    ]
+    screen.result(shown, lines)
 
 
 def _import_lines(derived: Derived, *, shows: bool) -> Iterator[str]:

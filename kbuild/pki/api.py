@@ -6,7 +6,7 @@ Other packages import from here, and from ``kbuild.pki.model`` the values of a p
 from kbuild.pki.adding import with_host
 from kbuild.pki.beginning import write_template
 from kbuild.pki.checking import demand_as_planned, inventory_of_plan
-from kbuild.pki.distributing import Delivery, deliveries, facts_to_know
+from kbuild.pki.distributing import Delivery, deliveries, deliveries_of, facts_to_know
 from kbuild.pki.durations import hours
 from kbuild.pki.errors import UnknownCertificate
 from kbuild.pki.importing import Derived, derive
@@ -32,6 +32,7 @@ __all__ = [
     "carry_out",
     "decide",
     "deliveries",
+    "deliveries_of",
     "demand_as_planned",
     "derive",
     "extension",

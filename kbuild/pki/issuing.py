@@ -118,12 +118,14 @@ def carry_out(
     chosen = list(decisions)
     _demand_password(plan, chosen)
     work = _Work(plan=plan, now=now, keys=_keys(chosen, progress), swaps=swaps or {})
-    for number, each in enumerate(chosen, 1):
+    most = sum(not each.is_kept for each in chosen)
+    for each in chosen:
         if isinstance(each.spec, Pair):
             _do_pair(work, each, each.spec)
         else:
             _do_certificate(work, each, each.spec)
-        progress.advance("sign", number, len(chosen))
+        if not each.is_kept:
+            progress.advance("certificates", len(work.written), most)
     extra = list(more)
     if work.files or extra:
         work.files.append(File(path=plan.output / MANIFEST, content=_manifest(work), mode=PUBLIC))

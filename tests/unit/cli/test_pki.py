@@ -208,7 +208,7 @@ def test_a_step_says_in_text_what_to_distribute(recipe: Recipe) -> None:
     shown = pki("rotate-ca", recipe.folder, "--step", "leaves", "--cap").stdout
     # Who uses certificates of cfssl is not known.
     assert "1. whoever uses them: with the components below\n" in shown
-    assert "client.pem, client-key.pem, server.pem, server-key.pem\n" in shown
+    assert "     client.pem, client-key.pem\n     server.pem, server-key.pem\n" in shown
     assert "The last step is begin" not in shown
     assert "last step is leaves" in pki("plan", recipe.folder).stdout
     shown = pki("rotate-ca", recipe.folder, "--step", "back", "--cap").stdout
@@ -242,6 +242,53 @@ def test_a_ca_that_is_being_replaced_is_not_extended(recipe: Recipe) -> None:
     pki("rotate-ca", recipe.folder, "--step", "begin")
     done = pki("extend-ca", recipe.folder)
     assert (done.returncode, "error[rotation-under-way]" in done.stderr) == (100, True)
+
+
+def test_a_run_says_who_reads_what_it_has_written(cluster: Path) -> None:
+    found = document("renew", cluster, "admin", "etcd", "--cap")
+    output = cluster / "pki"
+    assert [(each["component"], each["trusted"]) for each in found["distribute"]] == [
+        ("etcd", {}),
+        ("administrators", {}),
+    ]
+    assert found["distribute"][0]["files"] == [f"{output}/etcd.pem"]  # the key stays
+    shown = pki("renew", cluster, "admin", "--cap").stdout
+    assert "pki: 1 written, " in shown
+    assert "restart in this order:\n1. administrators: nothing to restart" in shown
+    assert "     admin.pem, admin.kubeconfig\n" in shown
+    assert "Distribute" not in pki("issue", cluster).stdout
+
+
+def test_a_first_run_says_who_reads_the_cas(tmp_path: Path) -> None:
+    (tmp_path / "pki.toml").write_text(f"{NODES}\n".replace("apiserver", "controller-manager"))
+    todo = {each["component"]: each for each in document("issue", tmp_path)["distribute"]}
+    assert todo["kube-controller-manager"]["trusted"] == {
+        f"{tmp_path}/pki/ca.pem": ["--root-ca-file", "--cluster-signing-cert-file"],
+        f"{tmp_path}/pki/ca-key.pem": ["--cluster-signing-key-file"],
+        f"{tmp_path}/pki/front-proxy-ca.pem": ["--requestheader-client-ca-file"],
+    }
+    assert "kube-proxy" not in todo
+    text = (tmp_path / "pki.toml").read_text()
+    (tmp_path / "pki.toml").write_text(f"ca-years = 200\n{text}")
+    # It trusts the CA in a kubeconfig that is not planned here.
+    todo = {e["component"]: e for e in document("extend-ca", tmp_path, "ca")["distribute"]}
+    assert todo["kube-proxy"]["files"] == []
+    assert f"{tmp_path}/pki/ca-key.pem" not in todo["kube-controller-manager"]["trusted"]
+
+
+def test_who_reads_the_certificates_of_cfssl_is_not_guessed(recipe: Recipe) -> None:
+    pki("issue", recipe.folder)
+    shown = pki("renew", recipe.folder, "--cap").stdout
+    assert "1. whoever uses them: restart what reads them\n" in shown
+
+
+def test_progress_counts_what_is_issued_only(recipe: Recipe) -> None:
+    run_here("pki", "issue", "--dir", recipe.folder)
+    (recipe.folder / "server.pem").unlink()
+    done = run_here("pki", "issue", "--dir", recipe.folder)
+    assert "certificates: 1 of 1\n" in done.stderr
+    assert "of 3" not in done.stderr
+    assert " of " not in run_here("pki", "issue", "--dir", recipe.folder).stderr
 
 
 # --- hosts ---------------------------------------------------------------------------------------
