@@ -14,6 +14,7 @@ from kbuild.pki.importing import write as write_derived
 from kbuild.pki.issuing import carry_out
 from kbuild.pki.nodes import gaps, read_nodes
 from kbuild.pki.planning import places_of, plan_of, telling_unfinished
+from kbuild.pki.removing import without_host
 from kbuild.pki.rotating import Step, Turned, rotated, turn_of
 from kbuild.pki.rotations import notes_of
 from kbuild.pki.state import Renewal, decide, extension
@@ -51,6 +52,7 @@ __all__ = [
     "telling_unfinished",
     "turn_of",
     "with_host",
+    "without_host",
     "write_derived",
     "write_template",
 ]

@@ -395,6 +395,139 @@ def test_where_a_host_belongs_is_not_guessed(cluster: Path) -> None:
     assert path.read_text().endswith(inline)
 
 
+def test_a_kubelet_of_another_node_does_not_get_a_host(recipe: Recipe) -> None:
+    kubelet = {"names": [{"O": "system:nodes"}], "key": {"algo": "ecdsa", "size": 256}}
+    for node in ("n1", "n2"):
+        recipe.request(f"kubelet-{node}", {"CN": f"system:node:{node}", "hosts": [node], **kubelet})
+    profiles = [f"--profile=kubelet-{node}=server" for node in ("n1", "n2")]
+    pki("issue", recipe.folder, *profiles)
+    found = document("add-host", recipe.folder, "n2", "192.0.2.2", "--cap", *profiles)
+    assert written(found) == {"server", "kubelet-n2"}
+    before = snapshot(recipe.folder)
+    words = ("n3", "192.0.2.3", "--certificate", "kubelet-n2", *profiles)
+    done = pki("add-host", recipe.folder, *words)
+    assert (done.returncode, "error[host-not-added]" in done.stderr) == (2, True)
+    assert "the certificate of the node n2" in done.stderr
+    assert snapshot(recipe.folder) == before
+    found = document("remove-host", recipe.folder, "n2", "192.0.2.2", "--cap", *profiles)
+    assert written(found) == {"server"}
+    assert found["notes"] == [
+        "kubelet-n2 is the certificate of n2, and stays. Move its files away."
+    ]
+
+
+def test_who_does_not_get_a_host_is_told(cluster: Path) -> None:
+    text = (cluster / "pki.toml").read_text()
+    own = '[certificates.kubernetes]\nwithout-hosts = ["192.0.2.12", "localhost"]\n'
+    (cluster / "pki.toml").write_text(f"{text}\n{own}")
+    found = document("add-host", cluster, "m2", "192.0.2.12", "--cap")
+    assert "IP:192.0.2.12" not in facts(cluster / "pki/kubernetes.pem").names
+    assert found["notes"] == [
+        "kubernetes does not get 192.0.2.12: its without-hosts leaves that out."
+    ]
+    text = (cluster / "pki.toml").read_text().replace('"apiserver", "kubelet", ', "")
+    (cluster / "pki.toml").write_text(text.replace(own, ""))
+    found = document("add-host", cluster, "m3", "192.0.2.13", "--cap")
+    assert found["written"] == []
+    assert found["notes"] == ["No certificate of the plan gets m3, 192.0.2.13."]
+
+
+def test_a_node_leaves_what_held_it(cluster: Path) -> None:
+    before = (cluster / "pki.toml").read_text()
+    document("add-host", cluster, "m2", "192.0.2.12", "--role", "control-plane", "--cap")
+    text = (cluster / "pki.toml").read_text()
+    (cluster / "pki.toml").write_text(f"{text}\n# A worker\n[nodes.w1]\naddresses=['192.0.2.21']\n")
+    document("issue", cluster, "--cap")
+    found = document("remove-host", cluster, "m2", "--cap")
+    assert written(found) == {"kubernetes"}
+    names = set(facts(cluster / "pki/kubernetes.pem").names)
+    assert names.isdisjoint({"DNS:m2", "IP:192.0.2.12"})
+    assert "DNS:m1" in names
+    removed = {Path(each).name for each in found["removed"]}
+    assert removed == {f"kubelet-m2{end}" for end in (".pem", "-key.pem", ".csr", ".kubeconfig")}
+    assert not list((cluster / "pki").glob("kubelet-m2*"))
+    assert list((cluster / "pki/.kbuild-pki/generations").glob("*/kubelet-m2-key.pem"))
+    assert "Kubernetes knows no revocation" in found["notes"][0]
+    text = (cluster / "pki.toml").read_text()
+    assert text == f"{before}\n# A worker\n[nodes.w1]\naddresses=['192.0.2.21']\n"
+    assert {each["component"] for each in found["distribute"]} == {"kube-apiserver"}
+    assert document("issue", cluster, "--cap")["written"] == []
+
+
+def test_addresses_leave_a_node_and_the_api_server(cluster: Path) -> None:
+    before = (cluster / "pki.toml").read_text()
+    document("add-host", cluster, "m1", "2001:db8::1", "--cap")
+    document("add-host", cluster, "api.example.org", "192.0.2.9", "--role", "vip", "--cap")
+    found = document("remove-host", cluster, "m1", "2001:DB8::1", "--cap")
+    assert written(found) == {"kubernetes", "etcd", "kubelet-m1"}
+    found = document("remove-host", cluster, "api.example.org", "192.0.2.9", "--cap")
+    assert written(found) == {"kubernetes"}
+    assert (cluster / "pki.toml").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "said"),
+    [
+        (("m1",), "host-not-removed", "m1 is the last node with the role control-plane"),
+        (("mm1",), "unknown-host", "did you mean m1?"),
+        (("m1", "192.0.2.99"), "unknown-host", "did you mean 192.0.2.11?"),
+        (("m1", "192.0.2.11"), "host-not-removed", "m1 would have no address"),
+        (("m1", "--certificate", "etcd"), "host-not-removed", "for the files of cfssl"),
+    ],
+)
+def test_a_host_that_cannot_be_removed_changes_nothing(
+    cluster: Path, words: tuple[str, ...], kind: str, said: str
+) -> None:
+    before = snapshot(cluster)
+    done = pki("remove-host", cluster, *words, "--cap")
+    assert (done.returncode, f"error[{kind}]" in done.stderr, said in done.stderr) == (
+        2,
+        True,
+        True,
+    )
+    assert snapshot(cluster) == before
+
+
+def test_a_node_with_a_certificate_of_its_own_is_not_removed(cluster: Path) -> None:
+    text = (cluster / "pki.toml").read_text()
+    own = '[nodes.w1]\naddresses = ["192.0.2.21"]\n[certificates.kubelet-w1]\nkey = "rsa-2048"\n'
+    (cluster / "pki.toml").write_text(f"{text}\n{own}")
+    done = pki("remove-host", cluster, "w1")
+    assert (done.returncode, "remove that table first" in done.stderr) == (2, True)
+
+
+def test_a_host_leaves_the_requests_of_cfssl(recipe: Recipe) -> None:
+    pki("issue", recipe.folder)
+    document("add-host", recipe.folder, "n2", "192.0.2.2", "--cap")
+    assert written(document("remove-host", recipe.folder, "n2", "192.0.2.2", "--cap")) == {"server"}
+    request = json.loads((recipe.folder / "server-csr.json").read_text())
+    assert request["hosts"] == ["127.0.0.1", "n1"]
+    before = snapshot(recipe.folder)
+    for words, kind in (
+        (("n9",), "unknown-host"),
+        (("n1", "127.0.0.1"), "host-not-removed"),
+        (("n1", "--certificate", "serve"), "unknown-certificate"),
+    ):
+        done = pki("remove-host", recipe.folder, *words)
+        assert (done.returncode, f"error[{kind}]" in done.stderr) == (2, True), done.stderr
+    assert snapshot(recipe.folder) == before
+
+
+def test_a_first_hint_names_the_directory(tmp_path: Path) -> None:
+    folder = tmp_path / "a b"
+    assert f"run `kbuild pki plan --dir '{folder}'`." in pki("init", folder).stdout
+
+
+def test_a_check_ends_with_its_sum(recipe: Recipe) -> None:
+    pki("issue", recipe.folder)
+    *_, plan, findings = pki("check", recipe.folder).stdout.splitlines()
+    assert plan == f"{recipe.folder}: 0 certificates to issue, 3 as planned."
+    assert findings == f"{recipe.folder}: no findings."
+    (recipe.folder / "server-key.pem").chmod(0o644)
+    *_, findings = pki("check", recipe.folder).stdout.splitlines()
+    assert findings == f"{recipe.folder}: 1 finding (1 critical)."
+
+
 def test_a_plan_is_imported_from_certificates(recipe: Recipe) -> None:
     pki("issue", recipe.folder)
     for path in recipe.folder.glob("*.json"):
