@@ -302,12 +302,18 @@ def _extended(work: _Work, spec: Spec, key: PrivateKey) -> bytes:
 
 
 def _dates(work: _Work, spec: Spec) -> tuple[datetime, datetime]:
+    """Return begin and end, which cfssl sets back by five minutes; raises BadPkiFile."""
     try:
-        return spec.term.dates(work.now)
+        born, ends = spec.term.dates(work.now)
     except OverflowError as error:
         reason = f"{spec.name} would end after the year 9999"
         hint = "give it a shorter lifetime"
         raise BadPkiFile(path=work.plan.inputs[0], reason=reason, hint=hint) from error
+    if ends <= work.now:
+        reason = f"{spec.name} would end on {rfc3339(ends)}, before it is used"
+        hint = "give it a longer lifetime, or a later not_after"
+        raise BadPkiFile(path=work.plan.inputs[0], reason=reason, hint=hint)
+    return born, ends
 
 
 def _files(
