@@ -1314,17 +1314,22 @@ class PkiPlanSettings(Issuing):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PkiIssueSettings(Issuing):
-    """Settings of ``kbuild pki issue``."""
-
-    command: ClassVar[str] = "pki issue"
+class NewCas(Issuing):
+    """What every command has that makes keys of CAs."""
 
     encrypt_ca_keys: bool = option(
         switch,
         "Encrypt new keys of CAs with the password in CFSSL_CA_PK_PASSWORD. Default: as pki.toml"
-        " says, else not.",
+        " says, else not; rotate-ca encrypts one that replaces an encrypted one.",
         default=False,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PkiIssueSettings(NewCas):
+    """Settings of ``kbuild pki issue``."""
+
+    command: ClassVar[str] = "pki issue"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -1368,6 +1373,22 @@ class PkiAddHostSettings(Issuing):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PkiRemoveHostSettings(Issuing):
+    """Settings of ``kbuild pki remove-host``."""
+
+    command: ClassVar[str] = "pki remove-host"
+
+    certificate: tuple[str, ...] = option(
+        text,
+        "With the files of cfssl: the certificates that must not hold it any more. Default: all.",
+        default=(),
+        metavar="NAME",
+        repeatable=True,
+        example=["kubernetes"],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PkiExtendCaSettings(Planned):
     """Settings of ``kbuild pki extend-ca``."""
 
@@ -1375,7 +1396,7 @@ class PkiExtendCaSettings(Planned):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PkiRotateCaSettings(Issuing):
+class PkiRotateCaSettings(NewCas):
     """Settings of ``kbuild pki rotate-ca``."""
 
     command: ClassVar[str] = "pki rotate-ca"
@@ -1482,7 +1503,8 @@ KINDS: tuple[type[Common], ...] = (
     *(CacheSettings, CachePruneSettings, CacheClearSettings, ConfigFileSettings, ConfigSettings),
     AdviseSettings,
     *(PkiInitSettings, PkiImportSettings),
-    *(PkiPlanSettings, PkiIssueSettings, PkiRenewSettings, PkiAddHostSettings),
+    *(PkiPlanSettings, PkiIssueSettings, PkiRenewSettings),
+    *(PkiAddHostSettings, PkiRemoveHostSettings),
     *(PkiExtendCaSettings, PkiRotateCaSettings, PkiCheckSettings),
     PkiComponentsSettings,
 )

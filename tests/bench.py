@@ -33,7 +33,7 @@ GO = "1.15.15"  # of Debian; v1.20.2 itself pins 1.15.5
 VERSION, NEXT_VERSION = "v1.20.2", "v1.20.9"
 CERT = "staging/src/k8s.io/client-go/util/cert/cert.go"
 FETCHES, STARTS = 3, 15
-CERTIFICATES, FEW = 10_000, 500
+CERTIFICATES, FEW, KUBELETS = 10_000, 500, 1_000
 KBUILD = Path(sys.executable).with_name("kbuild")
 LATEST = Path("bench/latest.json")
 FETCH = """
@@ -189,6 +189,33 @@ class Bench:
             other=timed(on_one_processor("sh", "-c", loop, few)),
         )
 
+    def kubelets(self) -> Iterator[Figure]:
+        """Compare `kbuild pki issue` with cfssl, which makes a certificate a process."""
+        loop = (
+            "cfssl gencert -initca ca-csr.json | cfssljson -bare ca\n"
+            "for file in kubelet-*-csr.json; do cfssl gencert -ca=ca.pem -ca-key=ca-key.pem"
+            " -config=ca-config.json -profile=kubelet $file"
+            " | cfssljson -bare ${file%-csr.json}; done"
+        )
+        for algorithm, bits, rounds in (("rsa", 2048, 1), ("ecdsa", 256, 3)):
+            ours, theirs = [], []
+            for number in range(rounds):  # in turn, because a machine is not always as fast
+                mine, other = (
+                    write_requests(self.folder / f"{whose}-{algorithm}-{number}", algorithm, bits)
+                    for whose in ("kbuild", "cfssl")
+                )
+                ours.append(timed((KBUILD, "pki", "issue", "--quiet", "--dir", mine)))
+                theirs.append(timed(("sh", "-ec", loop), folder=other))
+                demand_as_many(mine, other)
+            yield Figure(
+                what=f"pki, {KUBELETS:,} kubelets, {algorithm.upper()} {bits}",
+                unit="s",
+                kbuild=min(ours),
+                beside="cfssl in a loop",
+                other=min(theirs),
+                limit=1,
+            )
+
     def starts(self) -> Iterator[Figure]:
         """Compare the start with that of a program that only imports typer."""
         bare = best([sys.executable, "-c", "import typer"])
@@ -270,6 +297,34 @@ def write_certificates(folder: Path) -> Path:
     return folder / "0"
 
 
+def write_requests(folder: Path, algorithm: str, bits: int) -> Path:
+    """Write the files of cfssl for the certificates of many kubelets, and return the directory."""
+    folder.mkdir()
+    key = {"algo": algorithm, "size": bits}
+    usages = ["signing", "key encipherment", "server auth", "client auth"]
+    signing = {
+        "default": {"expiry": "43800h"},
+        "profiles": {"kubelet": {"expiry": "43800h", "usages": usages}},
+    }
+    (folder / "ca-config.json").write_text(json.dumps({"signing": signing}))
+    authority = {"CN": "kubernetes", "key": key, "ca": {"expiry": "87600h"}}
+    (folder / "ca-csr.json").write_text(json.dumps(authority))
+    for number in range(KUBELETS):
+        name, address = f"n{number}", f"10.0.{number // 256}.{number % 256}"
+        subject = {"CN": f"system:node:{name}", "names": [{"O": "system:nodes"}]}
+        request = {**subject, "hosts": [name, address], "key": key}
+        (folder / f"kubelet-{name}-csr.json").write_text(json.dumps(request))
+    return folder
+
+
+def demand_as_many(*folders: Path) -> None:
+    """Check that each side has issued all; cfssl in a pipe fails in silence."""
+    for folder in folders:
+        count = len([path for path in folder.glob("kubelet-*.pem") if path.stat().st_size])
+        if count != 2 * KUBELETS:  # with the keys
+            sys.exit(f"{folder} has {count} files of kubelets, not {2 * KUBELETS}")
+
+
 def on_one_processor(*command: str | Path) -> tuple[str | Path, ...]:
     """Return a command that may use the first processor only."""
     return ("taskset", "--cpu-list", "0", *command)
@@ -307,8 +362,9 @@ def size(repository: Path) -> float:
 @contextlib.contextmanager
 def prepared() -> Iterator[Bench]:
     """Get Go and Kubernetes, and serve v1.20.2 and a tag that differs in a line."""
-    if missing := [name for name in ("git", "make", "rsync") if shutil.which(name) is None]:
-        sys.exit(f"upstream's make needs {', '.join(missing)}: apt-get install it")
+    needed = ("git", "make", "rsync", "cfssl", "cfssljson")
+    if missing := [name for name in needed if shutil.which(name) is None]:
+        sys.exit(f"the recipes need {', '.join(missing)}: apt-get install make rsync golang-cfssl")
     archive = debian.kubernetes(debian.default_cache())
     go_root = debian.golang(debian.default_cache(), "1.15")
     with tempfile.TemporaryDirectory(prefix="kbuild-bench-") as name:
@@ -345,7 +401,10 @@ def main() -> None:
     print("| what | kbuild | beside | ratio | limit |\n| --- | --- | --- | --- | --- |", flush=True)
     figures = []
     with prepared() as bench:
-        for part in (bench.starts, bench.certificates, bench.fetches, bench.builds):
+        for part in (
+            *(bench.starts, bench.certificates, bench.kubelets),
+            *(bench.fetches, bench.builds),
+        ):
             for figure in part():
                 figures.append(figure)
                 print(row(figure), flush=True)

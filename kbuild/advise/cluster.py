@@ -10,7 +10,7 @@ from kbuild.kubeadm.model import Lifetimes
 
 # Roles of kbuild/certs/layouts.toml.
 _KUBELET_CLIENT = "kubelet, client"
-_KUBELET = (_KUBELET_CLIENT, "kubelet, server")
+_KUBELET = (_KUBELET_CLIENT, "kubelet, server", "kubelet, server and client")
 _SHOWN = 5  # findings, where there is nothing else to show
 # In the names of the CAs that client-go's GenerateSelfSignedCertKey makes for one certificate each,
 # as for kubelet.crt (v1.13.7 to v1.33.3: staging/src/k8s.io/client-go/util/cert/cert.go).

@@ -312,7 +312,7 @@ class DiskFull(HostError):
     path: Path | str
 
     what = "no space is left on the disk that holds {path}"
-    todo = "free some space; a build needs about 2 GiB. No partial output was left"
+    todo = "free some space, then run the same command again. No partial output was left"
 
 
 class NotWritable(HostError):

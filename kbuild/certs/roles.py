@@ -4,7 +4,7 @@ import fnmatch
 import re
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any, Protocol
 Matcher = Callable[[str], object]
 
 _LONGEST = 4  # components of a pattern at most
-_USES = (("server auth", "server"), ("client auth", "client"))
+_SERVER = "server auth"
+_USES = ((_SERVER, "server"), ("client auth", "client"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ class KnownName:
     role: str
     common_name: str = "*"
     organization: str = ""
-    usage: str = ""
+    usages: list[str] = field(default_factory=list)
 
 
 class Described(Protocol):
@@ -75,22 +76,25 @@ def known_file(path: str) -> KnownFile | None:
 def role_of(path: str, place: str, facts: Described) -> str:
     """Return what a certificate is for, such as ``API server, server``.
 
-    In a kubeconfig the subject decides, for its name says little; elsewhere the name of the file
-    decides, as programs find it by that.
+    In a kubeconfig the subject decides, for its name says little, and the certificate is that of a
+    client, whatever else it may be used for. Elsewhere the name of the file decides, as programs
+    find it by that.
     """
-    file, name = known_file(path), _known_name(facts)
+    is_login = place.startswith("users[")
+    file, name = known_file(path), _known_name(facts, is_login=is_login)
     if facts.is_ca:
         by_file = file.role if file and file.role.endswith("CA") and not place else ""
         return by_file or (name if name.endswith("CA") else "") or _ca_role(facts)
-    if place.startswith("users["):
+    if is_login:
         return name or (file.role if file else "") or _by_usages(facts)
     if file and not file.role.endswith("CA"):
         return file.role
     return name or _by_usages(facts)
 
 
-def _known_name(facts: Described) -> str:
-    return next((known.role for known in _names() if _is_named(facts, known)), "")
+def _known_name(facts: Described, *, is_login: bool) -> str:
+    names = (known for known in _names() if not (is_login and _SERVER in known.usages))
+    return next((known.role for known in names if _is_named(facts, known)), "")
 
 
 def _ca_role(facts: Described) -> str:
@@ -106,7 +110,7 @@ def _is_named(facts: Described, known: KnownName) -> bool:
     return (
         bool(_matcher(known.common_name)(facts.common_name))
         and (not known.organization or known.organization in facts.organizations)
-        and (not known.usage or known.usage in facts.usages)
+        and set(known.usages) <= set(facts.usages)
     )
 
 

@@ -1,49 +1,54 @@
 """``kbuild pki``: issue and renew the certificates of a cluster without kubeadm."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from kbuild.base.words import counted
 from kbuild.certs.api import demand_longer, document
 from kbuild.cli.boundary import begin
-from kbuild.cli.certs import inventory_lines
-from kbuild.cli.console import Screen, plain_table
+from kbuild.cli.console import Screen
 from kbuild.cli.options import command_app, takes
 from kbuild.cli.pki_components import components
-from kbuild.cli.pki_rotation import rotation_document, show_rotations, show_step
-from kbuild.cli.pki_written import holding, tokens_of, written_document, written_lines
+from kbuild.cli.pki_planned import check_lines, command, plan_document, plan_lines
+from kbuild.cli.pki_rotation import show_rotations, show_step
+from kbuild.cli.pki_written import (
+    delivery_document,
+    delivery_lines,
+    holding,
+    summary,
+    tokens_of,
+    written_document,
+    written_table,
+)
 from kbuild.pki.api import (
-    UNFINISHED,
     Derived,
     File,
     Renewal,
-    TokenKey,
     UnknownCertificate,
     carry_out,
     decide,
+    deliveries_of,
     demand_as_planned,
     derive,
     extension,
     gaps,
-    hours,
     inventory_of_plan,
-    is_unfinished,
-    notes_of,
     plan_of,
     read_nodes,
     telling_unfinished,
     token_keys,
     with_host,
+    without_host,
     write_derived,
     write_template,
 )
-from kbuild.pki.model import Decision, Pair, Plan, Spec
+from kbuild.pki.model import Decision, Plan, Spec
 from kbuild.settings import (
     PkiAddHostSettings,
     PkiCheckSettings,
@@ -53,6 +58,7 @@ from kbuild.settings import (
     PkiInitSettings,
     PkiIssueSettings,
     PkiPlanSettings,
+    PkiRemoveHostSettings,
     PkiRenewSettings,
     PkiRotateCaSettings,
     Planned,
@@ -62,7 +68,6 @@ Names = Annotated[
     list[str] | None,
     typer.Argument(metavar="NAME", help="Certificates, by their names in the plan. Default: all."),
 ]
-_SHOWN = 4  # names of a certificate in the table of a plan
 
 app = command_app("Issue and renew the certificates of a cluster without kubeadm.")
 
@@ -74,7 +79,8 @@ def init(ctx: typer.Context) -> None:
     settings, screen = begin(ctx, PkiInitSettings)
     path = write_template(settings.dir)
     screen.result(
-        {"file": str(path)}, [f"{path}: write your nodes into it, then run `kbuild pki plan`."]
+        {"file": str(path)},
+        [f"{path}: write your nodes into it, then run {command('plan', settings.dir)}."],
     )
 
 
@@ -88,7 +94,7 @@ def import_(ctx: typer.Context) -> None:
     else:
         now = datetime.now(UTC).replace(microsecond=0)
         derived = write_derived(settings.dir, settings.without, now, dict(settings.ca_key))
-    screen.result(_import_document(derived), _import_lines(derived, shows=settings.dry_run))
+    screen.result(_import_document(derived), _import_lines(derived, settings))
 
 
 @app.command()
@@ -102,7 +108,7 @@ def plan(ctx: typer.Context) -> None:
     if settings.node_list is not None:
         found = tuple(gaps(planned, read_nodes(settings.node_list)))
         planned = replace(planned, notes=(*planned.notes, *found))
-    screen.result(_plan_document(planned, decisions), _plan_lines(planned, decisions))
+    screen.result(plan_document(planned, decisions), plan_lines(planned, decisions, screen))
 
 
 @app.command()
@@ -162,6 +168,37 @@ def add_host(
     _carry_out(screen, settings, made, decide)
 
 
+@app.command(name="remove-host")
+@takes(PkiRemoveHostSettings)
+def remove_host(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the host.")],
+    addresses: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="ADDRESS",
+            help="Its addresses. With pki.toml: only these, and the node stays. Default: the node.",
+        ),
+    ] = None,
+) -> None:
+    """Take a host out of the plan, and issue the certificates that held it without it."""
+    settings, screen = begin(ctx, PkiRemoveHostSettings)
+
+    def made() -> tuple[Plan, tuple[File, ...]]:
+        return without_host(
+            settings.dir,
+            name,
+            tuple(addresses or ()),
+            certificates=settings.certificate,
+            profiles=dict(settings.profile),
+            signers=dict(settings.signer),
+            ca_keys=dict(settings.ca_key),
+            cap=settings.cap,
+        )
+
+    _carry_out(screen, settings, made, decide)
+
+
 @app.command(name="extend-ca")
 @takes(PkiExtendCaSettings)
 def extend_ca(ctx: typer.Context, names: Names = None) -> None:
@@ -173,7 +210,7 @@ def extend_ca(ctx: typer.Context, names: Names = None) -> None:
         lambda: (_plan(settings), ()),
         lambda planned, _: extension(planned, names or ()),
     )
-    screen.say("distribute the new CAs; what the old ones signed stays valid with both")
+    screen.say("what the old CAs signed stays valid with the new ones")
 
 
 @app.command(name="rotate-ca")
@@ -186,7 +223,9 @@ def rotate_ca(ctx: typer.Context, names: Names = None) -> None:
             planned = _plan(settings, cap=settings.cap)
             show_rotations(screen, planned, names or ())
     else:
-        show_step(screen, settings, lambda: _plan(settings, cap=settings.cap), names or ())
+        encrypts = settings.encrypt_ca_keys
+        made = partial(_plan, settings, cap=settings.cap, encrypts_ca_keys=encrypts)
+        show_step(screen, settings, made, names or ())
 
 
 @app.command()
@@ -203,11 +242,10 @@ def check(ctx: typer.Context) -> None:
     inventory = inventory_of_plan(planned, now, screen)
     shown = {
         **document(inventory),
-        "plan": _plan_document(planned, decisions),
+        "plan": plan_document(planned, decisions),
         "token_keys": [asdict(each) for each in keys],
     }
-    lines = _check_lines(inventory_lines(inventory, screen), planned, decisions, keys)
-    screen.result(shown, lines)
+    screen.result(shown, check_lines(inventory, planned, decisions, keys, screen))
     demand_as_planned(decisions, inventory)
     if settings.fail_before is not None:
         demand_longer(inventory, timedelta(seconds=settings.fail_before))
@@ -240,27 +278,37 @@ def _carry_out(
         decisions = chosen(planned, now)
         written = carry_out(planned, decisions, now, screen, files, tokens=tokens)
         for file in files:
-            screen.say(f"{file.path}: changed")
+            screen.say(f"{file.path}: {'changed' if file.content is not None else 'removed'}")
     kept = len(decisions) - len(written)
+    todo = tuple(deliveries_of(planned, written))
     shown = {
         "output": str(planned.output),
         "written": [written_document(each) for each in written],
+        "removed": [str(file.path) for file in files if file.content is None],
         "kept": kept,
+        "distribute": [delivery_document(each) for each in todo],
         "notes": list(planned.notes),
     }
-    screen.result(shown, written_lines(planned, written, kept))
+    lines: list[str | Table] = [
+        *written_table(planned.output, written),
+        *planned.notes,
+        summary(planned.output, written, kept),
+        *delivery_lines(planned, todo),
+    ]
+    screen.result(shown, lines)
 
 
-def _import_lines(derived: Derived, *, shows: bool) -> Iterator[str]:
+def _import_lines(derived: Derived, settings: PkiImportSettings) -> Iterator[str]:
     for path, content in derived.files.items():
-        if not shows:
+        if not settings.dry_run:
             yield f"{path}: written"
             continue
         yield f"--- {path}"
         yield from content.decode().splitlines()
     yield from derived.notes
     kept = counted(len(derived.kept), "certificate")
-    yield f"{derived.plan.output}: {kept} kept by this plan. `kbuild pki plan` shows it."
+    plan = command("plan", settings.dir)
+    yield f"{derived.plan.output}: {kept} kept by this plan. {plan} shows it."
 
 
 def _import_document(derived: Derived) -> dict[str, Any]:
@@ -278,87 +326,3 @@ def _is_renewed(decision: Decision) -> bool:
     """Tell whether a decision belongs to a renewal: CAs are needed to sign."""
     is_ca = isinstance(decision.spec, Spec) and decision.spec.wanted.is_ca
     return is_ca or decision.state in ("renewed", "kept")
-
-
-def _plan_lines(planned: Plan, decisions: tuple[Decision, ...]) -> Iterator[str | Table]:
-    table = plain_table("certificate", "state", "CA", "lifetime", "names", "from", "why")
-    for column in table.columns[4:]:
-        column.no_wrap, column.overflow = False, "fold"
-    for each in decisions:
-        spec = each.spec
-        why = "; ".join(each.reasons)
-        if isinstance(spec, Pair):
-            table.add_row(spec.name, each.state, "", "", "", spec.source, why)
-            continue
-        names = [name.partition(":")[2] for name in spec.wanted.names]
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        table.add_row(
-            spec.name,
-            each.state,
-            spec.issuer or "itself",
-            hours(spec.term.lifetime),
-            ", ".join(names[:_SHOWN]) + more,
-            spec.source,
-            why,
-        )
-    yield table
-    yield from planned.notes
-    if is_unfinished(planned.output):
-        yield UNFINISHED
-    todo = sum(not each.is_kept for each in decisions)
-    kept = len(decisions) - todo
-    yield f"{planned.output}: {counted(todo, 'certificate')} to issue, {kept} as planned."
-
-
-def _check_lines(
-    lines: Iterable[str | Text | Table],
-    planned: Plan,
-    decisions: tuple[Decision, ...],
-    keys: tuple[TokenKey, ...],
-) -> Iterator[str | Text | Table]:
-    yield from lines
-    yield from notes_of(planned)
-    for key in keys:
-        told = f"was not compared: {key.unknown}" if key.unknown else "fits the certificate"
-        yield f"{key.ca}: its key is on a token, and {told}."
-    if is_unfinished(planned.output):
-        yield UNFINISHED
-    todo = [each for each in decisions if not each.is_kept]
-    if todo:
-        yield ""
-        yield "not as planned:"
-    for each in todo:
-        yield f"  {each.spec.name}: {'; '.join(each.reasons) or each.state}"
-
-
-def _plan_document(planned: Plan, decisions: tuple[Decision, ...]) -> dict[str, Any]:
-    return {
-        "output": str(planned.output),
-        "certificates": [_decision_document(each) for each in decisions],
-        "notes": list(planned.notes),
-        "rotations": [rotation_document(each) for each in planned.rotations],
-        "unfinished": is_unfinished(planned.output),
-    }
-
-
-def _decision_document(decision: Decision) -> dict[str, Any]:
-    spec = decision.spec
-    shown: dict[str, Any] = {
-        "name": spec.name,
-        "state": decision.state,
-        "reasons": list(decision.reasons),
-        "source": spec.source,
-        "key": spec.key_kind.shown,
-        "keeps_key": decision.keeps_key,
-    }
-    if isinstance(spec, Spec):
-        shown |= {
-            "file": str(spec.place),
-            "key_uri": str(spec.key_uri) if spec.key_uri else None,
-            "issuer": spec.issuer,
-            "names": list(spec.wanted.names),
-            "usages": list(spec.wanted.usages),
-            "is_ca": spec.wanted.is_ca,
-            "lifetime_seconds": int(spec.term.lifetime.total_seconds()),
-        }
-    return shown

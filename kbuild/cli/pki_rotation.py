@@ -1,19 +1,23 @@
 """What ``kbuild pki rotate-ca`` does and shows."""
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
+
+from rich.table import Table
 
 from kbuild.base.errors import BadSetting
 from kbuild.base.values import day, rfc3339
 from kbuild.cli.console import Screen
 from kbuild.cli.pki_written import (
-    below,
+    delivery_document,
+    delivery_lines,
     holding,
+    summary,
     tokens_of,
     written_document,
-    written_lines,
+    written_table,
 )
 from kbuild.pki.api import (
     Delivery,
@@ -32,7 +36,6 @@ from kbuild.pki.api import (
 from kbuild.pki.model import Plan, Rotation, Written
 from kbuild.settings import PkiRotateCaSettings
 
-_FEW = 6  # files that are named in a line
 _NEXT = {
     "begin": "the next step is --step leaves, and --step back takes this one back",
     "leaves": "the next step is --step end, and --step back takes this one back",
@@ -70,9 +73,11 @@ def show_step(
     notes = (*turn.notes, *facts_to_know(planned, turn.cas))
     # What it says of the rotation was true before the step.
     said = tuple(note for note in planned.notes if note not in notes_of(planned))
-    lines = [
-        *written_lines(replace(planned, notes=said), written, kept),
+    lines: list[str | Table] = [
+        *written_table(planned.output, written),
+        *said,
         *(f"{each}: removed" for each in turn.removed),
+        summary(planned.output, written, kept),
         *_lines(planned, turn.cas, todo, notes),
     ]
     screen.result(_step_document(planned, step, turn, written, todo, notes), lines)
@@ -93,7 +98,7 @@ def _step_document(
         "written": [written_document(each) for each in written],
         "removed": [str(each) for each in turn.removed],
         "kept": len(turn.decisions) - len(written),
-        "distribute": [_delivery_document(each) for each in todo],
+        "distribute": [delivery_document(each) for each in todo],
         "notes": list(notes),
     }
 
@@ -122,7 +127,7 @@ def show_rotations(screen: Screen, planned: Plan, names: Collection[str]) -> Non
         "written": [],
         "removed": [],
         "kept": 0,
-        "distribute": [_delivery_document(each) for each in todo],
+        "distribute": [delivery_document(each) for each in todo],
         "notes": list(notes),
     }
     none = [f"{planned.output}: no CA is being replaced; `--step begin` begins."]
@@ -139,22 +144,11 @@ def _lines(
 ) -> Iterator[str]:
     for each in cas:
         yield (
-            f"{each.spec.name}: old CA {each.old.fingerprint[:16]}… until"
-            f" {day(each.old.not_after)}, new CA {each.new.fingerprint[:16]}… until"
+            f"{each.spec.name}: the old CA ends on {day(each.old.not_after)}, the new one on"
             f" {day(each.new.not_after)}; {_NEXT[each.after]}."
         )
-    yield ""
-    is_on = any(each.after in ("begin", "leaves") for each in cas)
-    until = ", all before the next step" if is_on else ""
-    yield f"Distribute these files and restart in this order{until}:"
-    for number, delivery in enumerate(todo, 1):
-        yield f"{number}. {delivery.component}: {delivery.restart}"
-        for path, options in delivery.trusted.items():
-            yield f"     {below(planned.output, path)} ({', '.join(options)})"
-        names = [below(planned.output, path) for path in delivery.files]
-        more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
-        if names:
-            yield f"     {', '.join(names[:_FEW])}{more}"
+    is_on = any(each.is_on for each in cas)
+    yield from delivery_lines(planned, todo, ", all before the next step" if is_on else "")
     yield ""
     for note in notes:
         yield f"- {note}"
@@ -172,13 +166,4 @@ def _turned_document(turned: Turned) -> dict[str, Any]:
             }
             for which, facts in (("old", turned.old), ("new", turned.new))
         },
-    }
-
-
-def _delivery_document(delivery: Delivery) -> dict[str, Any]:
-    return {
-        "component": delivery.component,
-        "trusted": {str(path): list(options) for path, options in delivery.trusted.items()},
-        "files": [str(path) for path in delivery.files],
-        "restart": delivery.restart,
     }

@@ -2,7 +2,8 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from rich.table import Table
 
 from kbuild.base.values import day, rfc3339
 from kbuild.cli.console import Screen, plain_table
-from kbuild.pki.api import Tokens, locked, places_of
+from kbuild.pki.api import Delivery, Tokens, locked, places_of
 from kbuild.pki.model import Plan, Written
 from kbuild.settings import Planned
 
-_STATES = {"missing": "new"}  # what is said of a certificate once it is written
+# What is said of a certificate once it is written.
+_STATES = {"missing": "new", "resigned": "signed anew"}
 
 
 @contextlib.contextmanager
@@ -38,23 +40,50 @@ def _ask(what: str) -> str | None:
     return str(typer.prompt(what, hide_input=True, err=True))
 
 
-def written_lines(planned: Plan, written: tuple[Written, ...], kept: int) -> Iterator[str | Table]:
-    """Yield the lines that tell what was written, and how much was as planned."""
-    if written:
-        table = plain_table("certificate", "state", "NotAfter", "files")
-        table.columns[3].no_wrap, table.columns[3].overflow = False, "fold"
-        for each in written:
-            names = ", ".join(below(planned.output, path) for path in each.files)
-            table.add_row(
-                each.name,
-                _STATES.get(each.state, each.state),
-                day(each.not_after) if each.not_after else "",
-                names,
-            )
-        yield table
-    yield from planned.notes
+def written_table(output: Path, written: tuple[Written, ...]) -> Iterator[Table]:
+    """Yield a table of what was written, if anything was."""
+    if not written:
+        return
+    table = plain_table("certificate", "state", "NotAfter", "files")
+    table.columns[3].no_wrap, table.columns[3].overflow = False, "fold"
+    for each in written:
+        table.add_row(
+            each.name,
+            _STATES.get(each.state, each.state),
+            day(each.not_after) if each.not_after else "",
+            ", ".join(below(output, path) for path in each.files),
+        )
+    yield table
+
+
+def summary(output: Path, written: tuple[Written, ...], kept: int) -> str:
+    """Return the line that tells how much was written, and how much was as planned."""
     verb = "is" if kept == 1 else "are"
-    yield f"{planned.output}: {len(written)} issued, {kept} {verb} as planned."
+    return f"{output}: {len(written)} written, {kept} {verb} as planned."
+
+
+def delivery_lines(plan: Plan, todo: Iterable[Delivery], until: str = "") -> Iterator[str]:
+    """Yield what must be distributed, and what is restarted in which order; nothing if nothing."""
+    owners = {path: each.name for each in plan.items for path in each.files}
+    for number, delivery in enumerate(todo, 1):
+        if number == 1:
+            yield ""
+            yield f"Distribute these files, and restart in this order{until}:"
+        yield f"{number}. {delivery.component}: {delivery.restart}"
+        for path, options in delivery.trusted.items():
+            yield f"     {below(plan.output, path)} ({', '.join(options)})"
+        for _, paths in groupby(delivery.files, owners.get):
+            yield f"     {', '.join(below(plan.output, path) for path in paths)}"
+
+
+def delivery_document(delivery: Delivery) -> dict[str, Any]:
+    """Return what a component must get as a part of a document."""
+    return {
+        "component": delivery.component,
+        "trusted": {str(path): list(options) for path, options in delivery.trusted.items()},
+        "files": [str(path) for path in delivery.files],
+        "restart": delivery.restart,
+    }
 
 
 def written_document(written: Written) -> dict[str, Any]:

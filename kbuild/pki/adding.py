@@ -3,22 +3,25 @@
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kbuild.base.files import read_file
-from kbuild.pki.cluster import FILE, ROLES
+from kbuild.pki.cfssl import host_names
+from kbuild.pki.cluster import FILE, ROLES, read_cluster
 from kbuild.pki.errors import HostNotAdded, UnknownCertificate
 from kbuild.pki.model import Plan, Spec
 from kbuild.pki.planning import plan_of
 from kbuild.pki.store import PUBLIC, File
+from kbuild.pki.uses import node_of
 
 VIP = "vip"
-_MAX_FILE = 16 << 20  # bytes
+MAX_FILE = 16 << 20  # bytes
 _LIST = r"[ \t]*=[ \t]*\[(?P<items>[^\]]*)\]"
-_TABLE = re.compile(r"^[ \t]*\[", re.MULTILINE)
+TABLE = re.compile(r"^[ \t]*\[", re.MULTILINE)
 
 
 def with_host(
@@ -50,14 +53,33 @@ def with_host(
             folder / f"{spec.name}-csr.json": _in_request(
                 folder / f"{spec.name}-csr.json", [name, *addresses]
             )
-            for spec in _servers(plan, certificates)
+            for spec in _servers(plan, certificates, name)
         }
     files = tuple(
         File(path=path, content=content, mode=PUBLIC)
         for path, content in changed.items()
-        if content != read_file(path, _MAX_FILE)
+        if content != read_file(path, MAX_FILE)
     )
-    return made(contents=changed), files
+    changed_plan = made(contents=changed)
+    hosts = host_names(changed_plan.inputs[0], name, [name, *addresses])
+    notes = (*changed_plan.notes, *_not_held(changed_plan, hosts, changed))
+    return replace(changed_plan, notes=notes), files
+
+
+def _not_held(plan: Plan, hosts: tuple[str, ...], contents: Mapping[Path, bytes]) -> Iterator[str]:
+    """Yield who does not get a new host though its kind does, and which host nobody gets."""
+    path = plan.inputs[0]
+    if path.name == FILE:
+        for name, own in read_cluster(path, contents[path]).overrides.items():
+            if left_out := [host for host in hosts if host in own.without_hosts]:
+                yield f"{name} does not get {_shown(left_out)}: its without-hosts leaves that out."
+    held = {host for each in plan.specs for host in each.wanted.names}
+    if missing := [host for host in hosts if host not in held]:
+        yield f"No certificate of the plan gets {_shown(missing)}."
+
+
+def _shown(hosts: list[str]) -> str:
+    return ", ".join(host.partition(":")[2] for host in hosts)
 
 
 def _refuse(given: tuple[str, ...], path: Path, reason: str, other: str) -> None:
@@ -65,15 +87,17 @@ def _refuse(given: tuple[str, ...], path: Path, reason: str, other: str) -> None
         raise HostNotAdded(path=path, reason=reason, hint=f"leave it out; here it is {other}")
 
 
-def _servers(plan: Plan, names: tuple[str, ...]) -> list[Spec]:
-    leaves = {each.name: each for each in plan.specs if not each.wanted.is_ca}
+def _servers(plan: Plan, names: tuple[str, ...], host: str) -> list[Spec]:
+    leaves = leaves_of(plan, names)
     for name in names:
-        if name not in leaves:
-            raise UnknownCertificate(name=name, known=", ".join(leaves))
+        if (node := node_of(leaves[name])) not in ("", host):
+            reason = f"{name} is the certificate of the node {node}, and of no other host"
+            hint = "name other certificates with --certificate"
+            raise HostNotAdded(path=plan.inputs[0], reason=reason, hint=hint)
     found = [leaves[name] for name in names] or [
         each
         for each in leaves.values()
-        if each.wanted.names and "server auth" in each.wanted.usages
+        if each.wanted.names and "server auth" in each.wanted.usages and node_of(each) in ("", host)
     ]
     if not found:
         reason = "no request is that of a server that names hosts"
@@ -82,12 +106,29 @@ def _servers(plan: Plan, names: tuple[str, ...]) -> list[Spec]:
     return found
 
 
+def leaves_of(plan: Plan, names: tuple[str, ...]) -> dict[str, Spec]:
+    """Return the certificates that are no CA; raises UnknownCertificate if a name is of none."""
+    leaves = {each.name: each for each in plan.specs if not each.wanted.is_ca}
+    for name in names:
+        if name not in leaves:
+            raise UnknownCertificate(name=name, known=", ".join(leaves))
+    return leaves
+
+
 def _in_request(path: Path, hosts: list[str]) -> bytes:
-    text = read_file(path, _MAX_FILE).decode()
+    def added(present: list[str]) -> list[str]:
+        return [*present, *(host for host in hosts if host not in present)]
+
+    return with_hosts(path, added)
+
+
+def with_hosts(path: Path, changed: Callable[[list[str]], list[str]]) -> bytes:
+    """Return the content of a request with other hosts; the same bytes if they are the same."""
+    text = read_file(path, MAX_FILE).decode()
     document = json.loads(text)
     key = next((each for each in document if each.lower() == "hosts"), "hosts")
     present = document.get(key) or []
-    document[key] = [*present, *(host for host in hosts if host not in present)]
+    document[key] = changed(present)
     if document[key] == present:
         return text.encode()
     indent = re.search(r"^([ \t]+)\S", text, re.MULTILINE)
@@ -97,7 +138,7 @@ def _in_request(path: Path, hosts: list[str]) -> bytes:
 
 
 def _in_cluster(path: Path, name: str, addresses: tuple[str, ...], roles: tuple[str, ...]) -> bytes:
-    text = read_file(path, _MAX_FILE).decode()
+    text = read_file(path, MAX_FILE).decode()
     table: dict[str, Any] = tomllib.loads(text)
     if VIP in roles:
         if len(roles) > 1:
@@ -110,7 +151,7 @@ def _in_cluster(path: Path, name: str, addresses: tuple[str, ...], roles: tuple[
             reason, hint = f"the node {name} is there, with its roles", "leave out --role"
             raise HostNotAdded(path=path, reason=reason, hint=hint)
         node = table["nodes"][name]
-        start = re.search(rf'^\[nodes\.(?:"?{re.escape(name)}"?)\]', text, re.MULTILINE)
+        start = header_of(text, name)
         at = start.end() if start else len(text)
         new = _extend_list(text, "addresses", list(addresses), node.get("addresses", []), at)
         node["addresses"] = _merged(node.get("addresses", []), list(addresses))
@@ -120,7 +161,7 @@ def _in_cluster(path: Path, name: str, addresses: tuple[str, ...], roles: tuple[
         new = f"{text.rstrip()}\n\n[nodes.{_key(name)}]\n" + "".join(
             f"{key} = {json.dumps(value)}\n" for key, value in node.items()
         )
-    if _parsed(new) != table:
+    if parsed(new) != table:
         reason = "kbuild cannot tell where in it the host belongs"
         hint = "write the host into it yourself, then run `kbuild pki issue`"
         raise HostNotAdded(path=path, reason=reason, hint=hint)
@@ -133,10 +174,7 @@ def _merged(present: list[str], more: list[str]) -> list[str]:
 
 def _extend_list(text: str, key: str, values: list[str], present: list[str], at: int) -> str:
     """Return a text with more values in the list of a key, in the table that begins at a place."""
-    after = _TABLE.search(text, at)
-    found = re.compile(rf"^[ \t]*{key}{_LIST}", re.MULTILINE).search(
-        text, at, after.start() if after else len(text)
-    )
+    found = list_of(text, key, at)
     missing = [json.dumps(each) for each in values if each not in present]
     if not missing:
         return text
@@ -152,7 +190,20 @@ def _extend_list(text: str, key: str, values: list[str], present: list[str], at:
     return text[: found.start("items")] + joined + text[found.end("items") :]
 
 
-def _parsed(text: str) -> object:
+def header_of(text: str, node: str) -> re.Match[str] | None:
+    """Return where the table of a node begins, None if its nodes are written in another way."""
+    return re.search(rf'^\[nodes\.(?:"?{re.escape(node)}"?)\]', text, re.MULTILINE)
+
+
+def list_of(text: str, key: str, at: int) -> re.Match[str] | None:
+    """Return where the list of a key is, in the table that begins at a place, None if nowhere."""
+    after = TABLE.search(text, at)
+    found = re.compile(rf"^[ \t]*{key}{_LIST}", re.MULTILINE)
+    return found.search(text, at, after.start() if after else len(text))
+
+
+def parsed(text: str) -> object:
+    """Return what a TOML text says, None if it is none."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError:

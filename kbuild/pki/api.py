@@ -6,7 +6,7 @@ Other packages import from here, and from ``kbuild.pki.model`` the values of a p
 from kbuild.pki.adding import with_host
 from kbuild.pki.beginning import write_template
 from kbuild.pki.checking import TokenKey, demand_as_planned, inventory_of_plan, token_keys
-from kbuild.pki.distributing import Delivery, deliveries, facts_to_know
+from kbuild.pki.distributing import Delivery, deliveries, deliveries_of, facts_to_know
 from kbuild.pki.durations import hours
 from kbuild.pki.errors import UnknownCertificate
 from kbuild.pki.importing import Derived, derive
@@ -15,6 +15,7 @@ from kbuild.pki.issuing import carry_out
 from kbuild.pki.key_uris import KeyUri
 from kbuild.pki.nodes import gaps, read_nodes
 from kbuild.pki.planning import UNFINISHED, key_uris, places_of, plan_of, telling_unfinished
+from kbuild.pki.removing import without_host
 from kbuild.pki.rotating import Step, Turn, Turned, rotated, turn_of
 from kbuild.pki.rotations import notes_of
 from kbuild.pki.state import Renewal, decide, extension
@@ -39,6 +40,7 @@ __all__ = [
     "carry_out",
     "decide",
     "deliveries",
+    "deliveries_of",
     "demand_as_planned",
     "derive",
     "extension",
@@ -59,6 +61,7 @@ __all__ = [
     "token_keys",
     "turn_of",
     "with_host",
+    "without_host",
     "write_derived",
     "write_template",
 ]

@@ -316,7 +316,8 @@ def host_names(path: Path, where: str, written: list[str]) -> tuple[str, ...]:
             names.append(alternative_name(host))
         except ValueError as error:
             raise BadHost(path=path, where=where, host=host, reason=str(error)) from error
-    if twice := repeated(names):
+    # DNS names are compared without case, and an address is written in one way here.
+    if twice := repeated(name.lower() if name.startswith("DNS:") else name for name in names):
         raise DuplicateName(path=path, name=twice.partition(":")[2], where=where)
     return tuple(names)
 

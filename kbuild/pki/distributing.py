@@ -1,14 +1,14 @@
-"""Who must get which files after a step of a rotation, and in which order: rotation.toml."""
+"""Who must get which files that were written, and restarts in which order: rotation.toml."""
 
 import tomllib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from kbuild.pki.model import Plan
+from kbuild.pki.model import Plan, Spec, Written
 from kbuild.pki.rotating import Turned, signing_file
 from kbuild.pki.uses import signing_problem
 
@@ -38,55 +38,95 @@ class _User:
 
 
 def deliveries(plan: Plan, cas: Iterable[Turned], *, with_leaves: bool) -> Iterator[Delivery]:
-    """Yield what each component must get, in the order of their restarts.
+    """Yield what each component must get after a step of a rotation, in the order of restarts.
 
     ``with_leaves`` tells whether certificates were issued again, not only CAs changed.
     """
     turned = tuple(cas)
-    names = {each.spec.name for each in turned}
-    leaves = [each for each in plan.specs if each.issuer in names] if with_leaves else []
-    unknown = [file for each in leaves if not each.component for file in each.files]
-    if unknown:
-        yield Delivery(
-            component="whoever uses them",
-            trusted={},
-            files=tuple(unknown),
-            restart="with the components below",
-        )
-    for user in _users():
-        trusted: dict[Path, tuple[str, ...]] = {}
-        for path, options in _trusted(plan, user, turned):
-            trusted[path] = (*trusted.get(path, ()), *options)
-        mine = [each for each in plan.specs if each.component in user.components]
-        files = [file for each in leaves if each in mine for file in each.files]
-        files += [
-            each.login.path for each in mine if each.login is not None and each.login.ca in names
-        ]
-        if trusted or files or any(_purposes(each) & set(user.options) for each in turned):
+    signing = {
+        each.spec.name: signing_file(each.spec) if each.is_on else each.spec.place
+        for each in turned
+    }
+    leaves = [each for each in plan.specs if each.issuer in signing] if with_leaves else []
+    files = {each.name: each.files for each in leaves}
+    for each in plan.specs:
+        if each.login is not None and each.login.ca in signing:
+            files.setdefault(each.name, (each.login.path,))
+    specs = [each.spec for each in turned]
+    both = _Batch(plan=plan, cas=specs, signing=signing, files=files, is_change=True)
+    yield from both.deliveries()
+
+
+def deliveries_of(plan: Plan, written: Collection[Written]) -> Iterator[Delivery]:
+    """Yield what each component must get of what a run has written, in the order of restarts."""
+    paths = {path for each in written for path in each.files}
+    found = {each.name: tuple(path for path in each.files if path in paths) for each in plan.items}
+    cas = [each for each in plan.specs if not each.issuer and found[each.name]]
+    roots = {each.name: each.place for each in cas}
+    files = {name: new for name, new in found.items() if new and name not in roots}
+    is_change = any(each.state == "extended" for each in written)
+    both = _Batch(plan=plan, cas=cas, signing=roots, files=files, is_change=is_change)
+    for each in both.deliveries():
+        trusted = {path: options for path, options in each.trusted.items() if path in paths}
+        if trusted or each.files or is_change:
+            yield replace(each, trusted=trusted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    """What is to be distributed: CAs, each with the file of the one that signs, and other files.
+
+    ``is_change`` tells whether the CAs replace others, which programs may trust that kbuild does
+    not know.
+    """
+
+    plan: Plan
+    cas: Sequence[Spec]
+    signing: Mapping[str, Path]
+    files: Mapping[str, tuple[Path, ...]]
+    is_change: bool
+
+    def deliveries(self) -> Iterator[Delivery]:
+        if unknown := self._files_of([""]):
             yield Delivery(
-                component=user.name,
-                trusted=trusted,
-                files=tuple(dict.fromkeys(files)),
-                restart=user.restart,
+                component="whoever uses them",
+                trusted={},
+                files=unknown,
+                restart="with the components below" if self.signing else "restart what reads them",
             )
+        for user in _users():
+            trusted: dict[Path, tuple[str, ...]] = {}
+            for path, options in self._trusted(user):
+                trusted[path] = (*trusted.get(path, ()), *options)
+            files = self._files_of(user.components)
+            is_user = any(_purposes_of(each) & set(user.options) for each in self.cas)
+            if trusted or files or (is_user and self.is_change):
+                yield Delivery(
+                    component=user.name, trusted=trusted, files=files, restart=user.restart
+                )
+
+    def _files_of(self, components: Collection[str]) -> tuple[Path, ...]:
+        found = [
+            path
+            for each in self.plan.items
+            if each.component in components
+            for path in self.files.get(each.name, ())
+        ]
+        return tuple(dict.fromkeys(found))
+
+    def _trusted(self, user: _User) -> Iterator[tuple[Path, tuple[str, ...]]]:
+        for each in self.cas:
+            purposes = [name for name in _PURPOSES if name in _purposes_of(each)]
+            if options := [word for name in purposes for word in user.options.get(name, ())]:
+                yield each.place, tuple(options)
+            signs = [word for name in purposes for word in user.signs.get(name, ())]
+            if signs and each.key is not None and not signing_problem(self.plan, each):
+                yield self.signing[each.name], tuple(signs[:1])
+                yield each.key, tuple(signs[1:])
 
 
-def _trusted(
-    plan: Plan, user: _User, cas: tuple[Turned, ...]
-) -> Iterator[tuple[Path, tuple[str, ...]]]:
-    for each in cas:
-        purposes = [name for name in _PURPOSES if name in _purposes(each)]
-        if options := [word for name in purposes for word in user.options.get(name, ())]:
-            yield each.spec.place, tuple(options)
-        signs = [word for name in purposes for word in user.signs.get(name, ())]
-        if signs and each.spec.key is not None and not signing_problem(plan, each.spec):
-            is_on = each.after in ("begin", "leaves")
-            yield (signing_file(each.spec) if is_on else each.spec.place), tuple(signs[:1])
-            yield each.spec.key, tuple(signs[1:])
-
-
-def _purposes(turned: Turned) -> set[str]:
-    return set(turned.spec.purposes or _PURPOSES)
+def _purposes_of(ca: Spec) -> set[str]:
+    return set(ca.purposes or _PURPOSES)
 
 
 def facts_to_know(plan: Plan, cas: Iterable[Turned]) -> Iterator[str]:
@@ -97,7 +137,7 @@ def facts_to_know(plan: Plan, cas: Iterable[Turned]) -> Iterator[str]:
             each
             for each in turned
             if each.after in note["after"]
-            and _purposes(each) & set(note["purposes"])
+            and _purposes_of(each.spec) & set(note["purposes"])
             and not (note.get("signs") and signing_problem(plan, each.spec))
             and not (each.old_key and "{keys}" in note["text"])  # it was in no file
         ]

@@ -201,6 +201,28 @@ class HostNotAdded(UsageError):
     todo = "{hint}"
 
 
+class HostNotRemoved(UsageError):
+    """A host cannot be taken out of the plan."""
+
+    path: Path | str
+    reason: str
+    hint: str
+
+    what = "{path} was not changed: {reason}"
+    todo = "{hint}"
+
+
+class UnknownHost(UsageError):
+    """A host that shall be removed is not in the plan."""
+
+    path: Path | str
+    name: str
+    suggestion: str
+
+    what = "{path} has no host {name!r}"
+    todo = "{suggestion}"
+
+
 class PkiBusy(HostError):
     """Another kbuild works in the same directory."""
 

@@ -131,12 +131,14 @@ def carry_out(
     _open_tokens(plan, chosen, swaps or {}, opened)
     keys = _keys(chosen, progress)
     work = _Work(plan=plan, now=now, keys=keys, tokens=opened, swaps=swaps or {})
-    for number, each in enumerate(chosen, 1):
+    most = sum(not each.is_kept for each in chosen)
+    for each in chosen:
         if isinstance(each.spec, Pair):
             _do_pair(work, each, each.spec)
         else:
             _do_certificate(work, each, each.spec)
-        progress.advance("sign", number, len(chosen))
+        if not each.is_kept:
+            progress.advance("certificates", len(work.written), most)
     extra = list(more)
     if work.files or extra:
         work.files.append(File(path=plan.output / MANIFEST, content=_manifest(work), mode=PUBLIC))
@@ -200,7 +202,7 @@ def _open_tokens(
         signer = plan.spec(each.spec.issuer) if each.spec.issuer else each.spec
         swap = swaps.get(signer.name)
         uri = swap.key_uri if swap else signer.key_uri
-        if uri is not None and each.state != "bundled":
+        if uri is not None and each.state != "rotated":
             tokens.key(uri)
 
 
@@ -333,12 +335,18 @@ def _extended(work: _Work, spec: Spec, key: PrivateKey) -> bytes:
 
 
 def _dates(work: _Work, spec: Spec) -> tuple[datetime, datetime]:
+    """Return begin and end, which cfssl sets back by five minutes; raises BadPkiFile."""
     try:
-        return spec.term.dates(work.now)
+        born, ends = spec.term.dates(work.now)
     except OverflowError as error:
         reason = f"{spec.name} would end after the year 9999"
         hint = "give it a shorter lifetime"
         raise BadPkiFile(path=work.plan.inputs[0], reason=reason, hint=hint) from error
+    if ends <= work.now:
+        reason = f"{spec.name} would end on {rfc3339(ends)}, before it is used"
+        hint = "give it a longer lifetime, or a later not_after"
+        raise BadPkiFile(path=work.plan.inputs[0], reason=reason, hint=hint)
+    return born, ends
 
 
 def _files(

@@ -11,9 +11,9 @@ from kbuild.x509.api import KeyKind, Wanted
 Role = Literal["control-plane", "etcd", "worker"]
 # missing: it is not there. changed: it is not what is planned. expired, kept, renewed and extended
 # are as they say. resigned: another CA has signed it.
-# bundled: a step of a rotation has changed the certificates in the file of a CA.
+# rotated: a step of a rotation has changed which certificates the file of a CA holds.
 State = Literal[
-    "missing", "changed", "expired", "resigned", "renewed", "extended", "bundled", "kept"
+    "missing", "changed", "expired", "resigned", "renewed", "extended", "rotated", "kept"
 ]
 # The last step of a rotation that was made. begin: the old CA signs. leaves: the new one does.
 Stage = Literal["begin", "leaves"]
@@ -101,6 +101,16 @@ class Pair:
     public: Path
     source: str
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Return the files that whoever uses it needs."""
+        return (self.key, self.public)
+
+    @property
+    def component(self) -> str:
+        """Return who uses it, as of a certificate."""
+        return self.name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rotation:
@@ -145,6 +155,11 @@ class Plan:
     cap: bool = False
     encrypts_ca_keys: bool = False
     rotations: tuple[Rotation, ...] = ()
+
+    @property
+    def items(self) -> tuple[Spec | Pair, ...]:
+        """Return the certificates, then the key pairs."""
+        return (*self.specs, *self.pairs)
 
     def rotation(self, ca: str) -> Rotation | None:
         """Return the rotation of a CA, None if there is none."""

@@ -84,6 +84,11 @@ class Turned:
     new: CertificateFacts
     old_key: str = ""
 
+    @property
+    def is_on(self) -> bool:
+        """Tell whether both CAs are trusted after the step."""
+        return self.after in ("begin", "leaves")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
@@ -402,7 +407,7 @@ def _decisions(plan: Plan, changes: list[_Change], *, new_keys: bool) -> Iterato
     for spec in plan.specs:
         found = held_of(spec)
         if spec.name in changed:
-            yield Decision(spec=spec, state="bundled", keeps_key=True)
+            yield Decision(spec=spec, state="rotated", keeps_key=True)
         elif spec.issuer in signers:
             yield _resigned(spec, found, new_keys=new_keys)
         elif found.facts is not None:

@@ -18,7 +18,7 @@ from kbuild.pki.store import content_of
 from kbuild.x509.api import read_content
 
 _SERVER, _CLIENT = "server auth", "client auth"
-_KUBELET = "system:node:"
+_KUBELET, _BOTH = "system:node:", "kubelet, server and client"
 _PART = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 # What no node can be called is no directory of one either.
 _KUBELET_NAME = re.compile(rf"{_KUBELET}{_PART}(?:\.{_PART})*", re.ASCII)
@@ -61,10 +61,8 @@ USES = {
     ),
     "scheduler": Use(component="kube-scheduler", roles=("scheduler, client",), needs=(_CLIENT,)),
     "kube-proxy": Use(component="kube-proxy", roles=("kube-proxy, client",), needs=(_CLIENT,)),
-    "kubelet": Use(
-        component="kubelet", roles=("kubelet, client", "kubelet, server"), needs=(_CLIENT,)
-    ),
-    "kubelet-server": Use(component="kubelet", roles=("kubelet, server",), needs=(_SERVER,)),
+    "kubelet": Use(component="kubelet", roles=("kubelet, client", _BOTH), needs=(_CLIENT,)),
+    "kubelet-server": Use(component="kubelet", roles=("kubelet, server", _BOTH), needs=(_SERVER,)),
 }
 OF_NODES = ("kubelet", "kubelet-server")
 
@@ -94,8 +92,8 @@ def serving(plan: Plan, given: Mapping[str, str]) -> Serving:
         if (name, "") in found:
             continue
         fitting = [each for each in plan.specs if _fits(plan, each, use)]
-        for node in sorted({_node_of(each) if name in OF_NODES else "" for each in fitting}):
-            of_node = [e for e in fitting if name not in OF_NODES or _node_of(e) == node]
+        for node in sorted({node_of(each) if name in OF_NODES else "" for each in fitting}):
+            of_node = [e for e in fitting if name not in OF_NODES or node_of(e) == node]
             if len(of_node) > 1:
                 names = " and ".join(each.name for each in of_node)
                 raise CertificateNotCertain(use=name, names=names, first=of_node[0].name)
@@ -129,8 +127,10 @@ def signing_problem(plan: Plan, ca: Spec) -> str:
     return ""
 
 
-def _node_of(spec: Spec) -> str:
-    return common_name(spec).removeprefix(_KUBELET)
+def node_of(spec: Spec) -> str:
+    """Return the node whose kubelet has a planned certificate, empty if it is of none."""
+    name = common_name(spec)
+    return name.removeprefix(_KUBELET) if _KUBELET_NAME.fullmatch(name) else ""
 
 
 def _given(plan: Plan, use: str, name: str) -> Spec:

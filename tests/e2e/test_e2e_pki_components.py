@@ -1,8 +1,7 @@
 """``kbuild pki`` and the real etcd and Kubernetes v1.20.2, with the flags that kbuild writes.
 
-The programs run in a network of their own, without container engine. A kubelet needs one, and ends
-soon without: until then it renews its certificate. For the rest the test speaks to the API server
-with the kubelet's kubeconfig, and answers in its place.
+The programs run in a network of their own. The kubelet has a Docker without images: it registers
+its node, renews its certificate and answers the API server, and runs no Pods.
 """
 
 import json
@@ -14,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +78,28 @@ OTHER = {
         "--root-dir={data}/kubelet",
         "--cert-dir={data}/kubelet/pki",
         "--volume-plugin-dir={data}/flex",
-        "--container-runtime=remote",
-        "--container-runtime-endpoint=unix://{data}/none.sock",
+        "--docker-endpoint=unix://{data}/docker.sock",
+        "--container-runtime-endpoint=unix://{data}/dockershim.sock",
+        "--experimental-dockershim-root-directory={data}/dockershim",
+        f"--node-ip={NODE}",
+        "--cgroup-driver=cgroupfs",
         "--fail-swap-on=false",
         "--cgroups-per-qos=false",
         "--enforce-node-allocatable=",
     ),
 }
+
+
+PORTS = {"kube-controller-manager": 10257, "kube-scheduler": 10259}
+SYSCTLS = (
+    *("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops"),
+    *("kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes"),
+)
+DOCKER = (
+    *("--host=unix://{data}/docker.sock", "--data-root={data}/docker", "--exec-root={data}/exec"),
+    *("--pidfile={data}/docker.pid", "--storage-driver=vfs", "--bridge=none"),
+    *("--iptables=false", "--ip6tables=false", "--ip-forward=false"),
+)
 
 
 @dataclass
@@ -147,8 +161,6 @@ class Machine:
 
     def all_run(self) -> bool:
         for name, process in self.running.items():
-            if name == "kubelet":
-                continue
             said = (self.folder / f"{name}.log").read_text()[-3000:]
             assert process.poll() is None, f"{name} has ended: {said}"
         return True
@@ -173,7 +185,12 @@ def machine(programs: dict[str, Path], tmp_path: Path) -> Iterator[Machine]:
     """Give an empty machine; in the end nothing of it runs."""
     script = (
         f"ip link set lo up && ip addr add {NODE}/32 dev lo && ip addr add {VIP}/32 dev lo"
-        ' && mount --bind "$0" /etc/hosts && echo ready && exec sleep infinity'
+        ' && mount --bind "$0" /etc/hosts && mount -t tmpfs tmpfs /run'
+        " && mount -t tmpfs tmpfs /var/lib && mount -t tmpfs tmpfs /var/log && mkdir /run/own"
+        # A kubelet sets these, and they belong to the whole machine.
+        f" && for each in {' '.join(SYSCTLS)}; do cp /proc/sys/$each /run/own/$(basename $each)"
+        " && mount --bind /run/own/$(basename $each) /proc/sys/$each || exit 1; done"
+        " && echo ready && exec sleep infinity"
     )
     hosts = tmp_path / "hosts"
     hosts.write_text(f"127.0.0.1 localhost\n{VIP} {VIP_NAME}\n")
@@ -191,6 +208,8 @@ def machine(programs: dict[str, Path], tmp_path: Path) -> Iterator[Machine]:
         try:
             yield made
         finally:
+            if "dockerd" in made.running:
+                made.stop("dockerd")  # which stops its containerd
             for process in made.running.values():
                 process.kill()
                 process.wait()
@@ -240,10 +259,36 @@ class Node:
         for name in names:
             self.machine.component(name, self.units)
 
-    def restart_api_server(self) -> None:
-        self.machine.stop("kube-apiserver")
-        self.start("kube-apiserver")
-        self.machine.wait(self.is_ready, "kube-apiserver")
+    def restart(self, name: str) -> None:
+        """Restart a component, and wait until it works again."""
+        began = datetime.now(UTC)
+        self.machine.stop(name)
+        if name in PORTS:  # else the new process waits until the lease of the old one has expired
+            done = self.kubectl("-n", "kube-system", "delete", "lease", name)
+            assert done.returncode == 0, done.stderr
+        self.start(name)
+        match name:
+            case "kubelet":
+                self.machine.wait(lambda: self.has_lease("kube-node-lease", "n1", began), name)
+            case "etcd" | "kube-apiserver":
+                self.machine.wait(self.is_ready, name)
+            case _:
+                self.machine.wait(lambda: self.has_lease("kube-system", name, began), name)
+
+    def has_lease(self, namespace: str, name: str, since: datetime) -> bool:
+        """Tell whether a component has renewed its lease since then."""
+        words = ("-n", namespace, "get", "lease", name, "-o", "jsonpath={.spec.renewTime}")
+        when = self.kubectl(*words).stdout
+        return bool(when) and datetime.fromisoformat(when) > since
+
+    def put(self, path: Path) -> None:
+        """Copy a file that was issued to its place on the node, if it is for this node."""
+        parts = path.relative_to(self.plan / "pki").parts
+        if parts[0] == "nodes" and parts[1] != "n1":
+            return
+        place = self.etc.joinpath(*(parts[2:] if parts[0] == "nodes" else parts))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, place)
 
     def is_ready(self) -> bool:
         done = self.kubectl("get", "--raw", "/readyz")
@@ -346,16 +391,14 @@ def login(plan: Path) -> str:
     )
 
 
-def test_a_cluster_of_kbuild_pki_lives_through_renewal_a_new_address_and_a_longer_ca(
-    node: Node,
-) -> None:
+def test_a_cluster_of_kbuild_pki_lives_through_all_that_kbuild_pki_does(node: Node) -> None:
     the_administrator_may_do_everything(node)
-    a_kubelet_is_its_node_and_no_other(node)
+    a_kubelet_registers_its_node_and_no_other(node)
+    a_kubelet_renews_its_certificate_for_as_long_as_was_asked(node)
     the_api_server_reaches_the_kubelet(node)
     kube_proxy_is_known(node)
     only_the_front_proxy_names_other_users(node)
     the_others_have_their_leases_and_show_metrics_to_the_administrator(node)
-    a_kubelet_renews_its_certificate_for_as_long_as_was_asked(node)
     before = node.machine.folder / "before.conf"
     shutil.copy2(node.admin, before)
 
@@ -363,7 +406,8 @@ def test_a_cluster_of_kbuild_pki_lives_through_renewal_a_new_address_and_a_longe
     after_a_change(node, before)
 
     assert "certificate is valid for" in ask(node, VIP)
-    kbuild("pki", "add-host", VIP_NAME, VIP, "--role", "vip", "--dir", node.plan)
+    made = kbuild("pki", "add-host", VIP_NAME, VIP, "--role", "vip", "--dir", node.plan)
+    assert made["distribute"][0]["component"] == "kube-apiserver"
     after_a_change(node, before)
     assert ask(node, VIP) == ask(node, VIP_NAME) == "ok"
 
@@ -371,17 +415,62 @@ def test_a_cluster_of_kbuild_pki_lives_through_renewal_a_new_address_and_a_longe
     (node.plan / "pki.toml").write_text(text.replace("ca-years = 20", "ca-years = 50"))
     kbuild("pki", "extend-ca", "--dir", node.plan)
     after_a_change(node, before)
+    its_cas_are_replaced(node)
     node.machine.all_run()
 
 
 def after_a_change(node: Node, before: Path) -> None:
     """Distribute what is new, restart the API server, and ask with both kubeconfigs."""
     node.copy(node.write_units("--signing-years", 3))
-    node.restart_api_server()
+    node.restart("kube-apiserver")
+    both_administrators_are_answered(node, before)
+    the_api_server_reaches_the_kubelet(node)
+
+
+def both_administrators_are_answered(node: Node, before: Path) -> None:
     for config in (before, node.admin):
         done = node.kubectl("get", "namespaces", "-o", "name", config=config)
         assert "namespace/kube-system" in done.stdout.split(), done.stderr
-    the_api_server_reaches_the_kubelet(node)
+
+
+def its_cas_are_replaced(node: Node) -> None:
+    """Do after each step what kbuild says, and nothing else; administrators are always answered."""
+    first = Path(shutil.copytree(node.etc, node.machine.folder / "first"))
+    current = node.machine.folder / "kubelet/pki/kubelet-client-current.pem"
+    for step in ("begin", "leaves", "end"):
+        before = node.machine.folder / f"before-{step}.conf"
+        shutil.copy2(node.admin, before)
+        made = kbuild("pki", "rotate-ca", "--step", step, "--dir", node.plan)
+        node.write_units("--signing-years", 3)
+        restarted = []
+        for delivery in made["distribute"]:
+            name = delivery["component"]
+            for path in (*delivery["trusted"], *delivery["files"]):
+                node.put(Path(path))
+            if name == "kubelet" and step == "leaves":  # let it get a certificate of the new CA
+                shutil.rmtree(current.parent)
+            if name in node.machine.running:
+                node.restart(name)
+                restarted.append(name)
+                both_administrators_are_answered(node, before)
+        assert restarted == ["etcd", "kube-apiserver", *PORTS, "kubelet"]
+        the_api_server_reaches_the_kubelet(node)
+        node.machine.wait(lambda: pods_get(node) == (node.etc / "pki/ca.crt").read_text(), "the CA")
+        if step == "leaves":
+            trust = ("-CAfile", node.plan / "pki/pki/ca-signing.crt")
+            node.machine.wait(current.exists, "the kubelet has a certificate")
+            assert node.machine.run("openssl", "verify", *trust, current).returncode == 0
+    trust = ("--cacert", node.etc / "pki/ca.crt")
+    for etc, code in ((first, "401"), (node.etc, "200")):
+        client = etc / "pki/apiserver-kubelet-client"
+        own = ("--cert", f"{client}.crt", "--key", f"{client}.key")
+        assert curl(node, f"{SERVER}/api/v1/nodes", *trust, *own) == code
+
+
+def pods_get(node: Node) -> str:
+    """Return the CA that the controller manager gives to Pods."""
+    words = ("get", "configmap", "kube-root-ca.crt", "-o", r"jsonpath={.data.ca\.crt}")
+    return node.kubectl(*words).stdout
 
 
 def ask(node: Node, address: str) -> str:
@@ -395,43 +484,37 @@ def the_administrator_may_do_everything(node: Node) -> None:
     assert node.can(node.admin, "*", "*") == "yes"
 
 
-def a_kubelet_is_its_node_and_no_other(node: Node) -> None:
-    config = node.etc / "kubelet.conf"
-    own, other = (
-        node.kubectl("create", "-f", "-", config=config, stdin=node_object(name))
-        for name in ("n1", "n2")
+def a_kubelet_registers_its_node_and_no_other(node: Node) -> None:
+    """Start it, with the bindings of `kbuild config` for the renewal of its certificate."""
+    folder = node.machine.folder / "config"
+    kbuild(
+        *("config", "--version", VERSION, "--ca-years", 20, "--leaf-years", 10, "--output", folder)
     )
-    assert own.returncode == 0, own.stderr
-    assert other.returncode == 1
-    assert 'node "n1" is not allowed to modify node "n2"' in other.stderr
+    done = node.kubectl("apply", "-f", folder / "without-kubeadm/kubelet-client-csr.yaml")
+    assert done.returncode == 0, done.stderr
+    node.machine.start("dockerd", *(word.format(data=node.machine.folder) for word in DOCKER))
+    node.machine.wait((node.machine.folder / "docker.sock").exists, "dockerd")
+    node.start("kubelet")
+    node.machine.wait(lambda: is_node_ready(node), "the kubelet registers its node")
+    config = node.etc / "kubelet.conf"
+    meta = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n2"}}
+    done = node.kubectl("create", "-f", "-", config=config, stdin=json.dumps(meta))
+    assert done.returncode == 1
+    assert 'node "n1" is not allowed to modify node "n2"' in done.stderr
     assert node.can(config, "get", "secrets") == "no"
 
 
-def node_object(name: str) -> str:
-    status = {
-        "addresses": [{"type": "InternalIP", "address": NODE}],
-        "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
-    }
-    meta = {"name": name}
-    return json.dumps({"apiVersion": "v1", "kind": "Node", "metadata": meta, "status": status})
+def is_node_ready(node: Node) -> bool:
+    ready = 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'
+    return node.kubectl("get", "node", "n1", "-o", ready).stdout == "True"
 
 
 def the_api_server_reaches_the_kubelet(node: Node) -> None:
-    """Serve with the kubelet's certificate, and demand one of its client CA, as a kubelet does."""
-    told = dict(word[2:].split("=", 1) for word in flags(node.units / KUBELET))
-    own = ("-cert", told["tls-cert-file"], "-key", told["tls-private-key-file"])
-    trust = ("-CAfile", told["client-ca-file"], "-Verify", "1", "-verify_return_error")
-    node.machine.start("openssl", "s_server", "-accept", f"{NODE}:10250", "-www", *own, *trust)
-    try:
-        node.machine.wait(
-            lambda: "s_server" in node.kubectl("get", "--raw", "/api/v1/nodes/n1/proxy/").stdout,
-            "the API server reaches the kubelet",
-        )
-    finally:
-        node.machine.stop("openssl")
-
-
-KUBELET = "nodes/n1/kubelet.service.d/20-kbuild-pki.conf"
+    """It verifies the kubelet's certificate, and the kubelet demands one of its clients."""
+    done = node.kubectl("get", "--raw", "/api/v1/nodes/n1/proxy/healthz")
+    assert done.stdout == "ok", done.stderr
+    trust = ("--cacert", node.etc / "pki/ca.crt")
+    assert curl(node, f"https://{NODE}:10250/healthz", *trust) == "401"
 
 
 def kube_proxy_is_known(node: Node) -> None:
@@ -454,7 +537,7 @@ def curl(node: Node, address: str, *words: object) -> str:
 
 
 def the_others_have_their_leases_and_show_metrics_to_the_administrator(node: Node) -> None:
-    for name, port in (("kube-controller-manager", 10257), ("kube-scheduler", 10259)):
+    for name, port in PORTS.items():
         lease = ("-n", "kube-system", "get", "lease", name, "-o", "jsonpath={.spec.holderIdentity}")
         node.machine.wait(lambda: node.kubectl(*lease).stdout != "", name)  # noqa: B023
         address = f"https://127.0.0.1:{port}"
@@ -466,23 +549,11 @@ def the_others_have_their_leases_and_show_metrics_to_the_administrator(node: Nod
 
 
 def a_kubelet_renews_its_certificate_for_as_long_as_was_asked(node: Node) -> None:
-    """Allow it with the bindings of `kbuild config`, and restart the kubelet as systemd does."""
-    folder = node.machine.folder / "config"
-    kbuild(
-        *("config", "--version", VERSION, "--ca-years", 20, "--leaf-years", 10, "--output", folder)
-    )
-    done = node.kubectl("apply", "-f", folder / "without-kubeadm/kubelet-client-csr.yaml")
-    assert done.returncode == 0, done.stderr
     current = node.machine.folder / "kubelet/pki/kubelet-client-current.pem"
-
-    def is_renewed() -> bool:
-        process = node.machine.running.get("kubelet")
-        if process is None or process.poll() is not None:
-            node.start("kubelet")
-        return current.exists() and lifetime(current) == timedelta(days=3 * 365)
-
-    node.machine.wait(is_renewed, "the kubelet renews its certificate")
-    node.machine.stop("kubelet")
+    node.machine.wait(
+        lambda: current.exists() and lifetime(current) == timedelta(days=3 * 365),
+        "the kubelet renews its certificate",
+    )
 
 
 def lifetime(path: Path) -> timedelta:

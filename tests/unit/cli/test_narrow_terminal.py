@@ -1,5 +1,6 @@
 """Tables on a terminal of 80 columns: nothing that counts is cut off."""
 
+import re
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
@@ -11,6 +12,7 @@ from kbuild.kubeadm.model import IssuedCertificate, Moment, Proof
 from kbuild.kubeadm.toolchain import images
 from tests.support.terminal import on_terminal
 
+_STYLE = re.compile(r"\x1b\[[\d;]*m")
 LONGEST = "pki/apiserver-kubelet-client.crt"
 
 
@@ -52,3 +54,15 @@ def test_pins_are_shown_whole() -> None:
     assert "…" not in shown
     first, rest = shown.splitlines()[1:3]
     assert first.split()[2] + rest.strip() == pin.digest
+
+
+def test_a_plan_is_legible(tmp_path: Path) -> None:
+    on_terminal("pki", "init", "--dir", tmp_path, width=80)
+    shown = on_terminal("pki", "plan", "--dir", tmp_path, width=80)
+    lines = [_STYLE.sub("", line) for line in shown.splitlines()]
+    assert max(map(len, lines[:-1])) <= 80  # the last one has the path of the directory
+    assert next(line for line in lines if line.startswith("kubernetes")).split() == [
+        *("kubernetes", "missing", "ca", "100", "years")
+    ]
+    words = " ".join(" ".join(lines).split())
+    assert "kubelet-worker1 for worker1, 192.0.2.21; from kubelet of pki.toml" in words

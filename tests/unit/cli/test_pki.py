@@ -208,7 +208,7 @@ def test_a_step_says_in_text_what_to_distribute(recipe: Recipe) -> None:
     shown = pki("rotate-ca", recipe.folder, "--step", "leaves", "--cap").stdout
     # Who uses certificates of cfssl is not known.
     assert "1. whoever uses them: with the components below\n" in shown
-    assert "client.pem, client-key.pem, server.pem, server-key.pem\n" in shown
+    assert "     client.pem, client-key.pem\n     server.pem, server-key.pem\n" in shown
     assert "The last step is begin" not in shown
     assert "last step is leaves" in pki("plan", recipe.folder).stdout
     shown = pki("rotate-ca", recipe.folder, "--step", "back", "--cap").stdout
@@ -242,6 +242,53 @@ def test_a_ca_that_is_being_replaced_is_not_extended(recipe: Recipe) -> None:
     pki("rotate-ca", recipe.folder, "--step", "begin")
     done = pki("extend-ca", recipe.folder)
     assert (done.returncode, "error[rotation-under-way]" in done.stderr) == (100, True)
+
+
+def test_a_run_says_who_reads_what_it_has_written(cluster: Path) -> None:
+    found = document("renew", cluster, "admin", "etcd", "--cap")
+    output = cluster / "pki"
+    assert [(each["component"], each["trusted"]) for each in found["distribute"]] == [
+        ("etcd", {}),
+        ("administrators", {}),
+    ]
+    assert found["distribute"][0]["files"] == [f"{output}/etcd.pem"]  # the key stays
+    shown = pki("renew", cluster, "admin", "--cap").stdout
+    assert "pki: 1 written, " in shown
+    assert "restart in this order:\n1. administrators: nothing to restart" in shown
+    assert "     admin.pem, admin.kubeconfig\n" in shown
+    assert "Distribute" not in pki("issue", cluster).stdout
+
+
+def test_a_first_run_says_who_reads_the_cas(tmp_path: Path) -> None:
+    (tmp_path / "pki.toml").write_text(f"{NODES}\n".replace("apiserver", "controller-manager"))
+    todo = {each["component"]: each for each in document("issue", tmp_path)["distribute"]}
+    assert todo["kube-controller-manager"]["trusted"] == {
+        f"{tmp_path}/pki/ca.pem": ["--root-ca-file", "--cluster-signing-cert-file"],
+        f"{tmp_path}/pki/ca-key.pem": ["--cluster-signing-key-file"],
+        f"{tmp_path}/pki/front-proxy-ca.pem": ["--requestheader-client-ca-file"],
+    }
+    assert "kube-proxy" not in todo
+    text = (tmp_path / "pki.toml").read_text()
+    (tmp_path / "pki.toml").write_text(f"ca-years = 200\n{text}")
+    # It trusts the CA in a kubeconfig that is not planned here.
+    todo = {e["component"]: e for e in document("extend-ca", tmp_path, "ca")["distribute"]}
+    assert todo["kube-proxy"]["files"] == []
+    assert f"{tmp_path}/pki/ca-key.pem" not in todo["kube-controller-manager"]["trusted"]
+
+
+def test_who_reads_the_certificates_of_cfssl_is_not_guessed(recipe: Recipe) -> None:
+    pki("issue", recipe.folder)
+    shown = pki("renew", recipe.folder, "--cap").stdout
+    assert "1. whoever uses them: restart what reads them\n" in shown
+
+
+def test_progress_counts_what_is_issued_only(recipe: Recipe) -> None:
+    run_here("pki", "issue", "--dir", recipe.folder)
+    (recipe.folder / "server.pem").unlink()
+    done = run_here("pki", "issue", "--dir", recipe.folder)
+    assert "certificates: 1 of 1\n" in done.stderr
+    assert "of 3" not in done.stderr
+    assert " of " not in run_here("pki", "issue", "--dir", recipe.folder).stderr
 
 
 # --- hosts ---------------------------------------------------------------------------------------
@@ -348,6 +395,139 @@ def test_where_a_host_belongs_is_not_guessed(cluster: Path) -> None:
     assert path.read_text().endswith(inline)
 
 
+def test_a_kubelet_of_another_node_does_not_get_a_host(recipe: Recipe) -> None:
+    kubelet = {"names": [{"O": "system:nodes"}], "key": {"algo": "ecdsa", "size": 256}}
+    for node in ("n1", "n2"):
+        recipe.request(f"kubelet-{node}", {"CN": f"system:node:{node}", "hosts": [node], **kubelet})
+    profiles = [f"--profile=kubelet-{node}=server" for node in ("n1", "n2")]
+    pki("issue", recipe.folder, *profiles)
+    found = document("add-host", recipe.folder, "n2", "192.0.2.2", "--cap", *profiles)
+    assert written(found) == {"server", "kubelet-n2"}
+    before = snapshot(recipe.folder)
+    words = ("n3", "192.0.2.3", "--certificate", "kubelet-n2", *profiles)
+    done = pki("add-host", recipe.folder, *words)
+    assert (done.returncode, "error[host-not-added]" in done.stderr) == (2, True)
+    assert "the certificate of the node n2" in done.stderr
+    assert snapshot(recipe.folder) == before
+    found = document("remove-host", recipe.folder, "n2", "192.0.2.2", "--cap", *profiles)
+    assert written(found) == {"server"}
+    assert found["notes"] == [
+        "kubelet-n2 is the certificate of n2, and stays. Move its files away."
+    ]
+
+
+def test_who_does_not_get_a_host_is_told(cluster: Path) -> None:
+    text = (cluster / "pki.toml").read_text()
+    own = '[certificates.kubernetes]\nwithout-hosts = ["192.0.2.12", "localhost"]\n'
+    (cluster / "pki.toml").write_text(f"{text}\n{own}")
+    found = document("add-host", cluster, "m2", "192.0.2.12", "--cap")
+    assert "IP:192.0.2.12" not in facts(cluster / "pki/kubernetes.pem").names
+    assert found["notes"] == [
+        "kubernetes does not get 192.0.2.12: its without-hosts leaves that out."
+    ]
+    text = (cluster / "pki.toml").read_text().replace('"apiserver", "kubelet", ', "")
+    (cluster / "pki.toml").write_text(text.replace(own, ""))
+    found = document("add-host", cluster, "m3", "192.0.2.13", "--cap")
+    assert found["written"] == []
+    assert found["notes"] == ["No certificate of the plan gets m3, 192.0.2.13."]
+
+
+def test_a_node_leaves_what_held_it(cluster: Path) -> None:
+    before = (cluster / "pki.toml").read_text()
+    document("add-host", cluster, "m2", "192.0.2.12", "--role", "control-plane", "--cap")
+    text = (cluster / "pki.toml").read_text()
+    (cluster / "pki.toml").write_text(f"{text}\n# A worker\n[nodes.w1]\naddresses=['192.0.2.21']\n")
+    document("issue", cluster, "--cap")
+    found = document("remove-host", cluster, "m2", "--cap")
+    assert written(found) == {"kubernetes"}
+    names = set(facts(cluster / "pki/kubernetes.pem").names)
+    assert names.isdisjoint({"DNS:m2", "IP:192.0.2.12"})
+    assert "DNS:m1" in names
+    removed = {Path(each).name for each in found["removed"]}
+    assert removed == {f"kubelet-m2{end}" for end in (".pem", "-key.pem", ".csr", ".kubeconfig")}
+    assert not list((cluster / "pki").glob("kubelet-m2*"))
+    assert list((cluster / "pki/.kbuild-pki/generations").glob("*/kubelet-m2-key.pem"))
+    assert "Kubernetes knows no revocation" in found["notes"][0]
+    text = (cluster / "pki.toml").read_text()
+    assert text == f"{before}\n# A worker\n[nodes.w1]\naddresses=['192.0.2.21']\n"
+    assert {each["component"] for each in found["distribute"]} == {"kube-apiserver"}
+    assert document("issue", cluster, "--cap")["written"] == []
+
+
+def test_addresses_leave_a_node_and_the_api_server(cluster: Path) -> None:
+    before = (cluster / "pki.toml").read_text()
+    document("add-host", cluster, "m1", "2001:db8::1", "--cap")
+    document("add-host", cluster, "api.example.org", "192.0.2.9", "--role", "vip", "--cap")
+    found = document("remove-host", cluster, "m1", "2001:DB8::1", "--cap")
+    assert written(found) == {"kubernetes", "etcd", "kubelet-m1"}
+    found = document("remove-host", cluster, "api.example.org", "192.0.2.9", "--cap")
+    assert written(found) == {"kubernetes"}
+    assert (cluster / "pki.toml").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "said"),
+    [
+        (("m1",), "host-not-removed", "m1 is the last node with the role control-plane"),
+        (("mm1",), "unknown-host", "did you mean m1?"),
+        (("m1", "192.0.2.99"), "unknown-host", "did you mean 192.0.2.11?"),
+        (("m1", "192.0.2.11"), "host-not-removed", "m1 would have no address"),
+        (("m1", "--certificate", "etcd"), "host-not-removed", "for the files of cfssl"),
+    ],
+)
+def test_a_host_that_cannot_be_removed_changes_nothing(
+    cluster: Path, words: tuple[str, ...], kind: str, said: str
+) -> None:
+    before = snapshot(cluster)
+    done = pki("remove-host", cluster, *words, "--cap")
+    assert (done.returncode, f"error[{kind}]" in done.stderr, said in done.stderr) == (
+        2,
+        True,
+        True,
+    )
+    assert snapshot(cluster) == before
+
+
+def test_a_node_with_a_certificate_of_its_own_is_not_removed(cluster: Path) -> None:
+    text = (cluster / "pki.toml").read_text()
+    own = '[nodes.w1]\naddresses = ["192.0.2.21"]\n[certificates.kubelet-w1]\nkey = "rsa-2048"\n'
+    (cluster / "pki.toml").write_text(f"{text}\n{own}")
+    done = pki("remove-host", cluster, "w1")
+    assert (done.returncode, "remove that table first" in done.stderr) == (2, True)
+
+
+def test_a_host_leaves_the_requests_of_cfssl(recipe: Recipe) -> None:
+    pki("issue", recipe.folder)
+    document("add-host", recipe.folder, "n2", "192.0.2.2", "--cap")
+    assert written(document("remove-host", recipe.folder, "n2", "192.0.2.2", "--cap")) == {"server"}
+    request = json.loads((recipe.folder / "server-csr.json").read_text())
+    assert request["hosts"] == ["127.0.0.1", "n1"]
+    before = snapshot(recipe.folder)
+    for words, kind in (
+        (("n9",), "unknown-host"),
+        (("n1", "127.0.0.1"), "host-not-removed"),
+        (("n1", "--certificate", "serve"), "unknown-certificate"),
+    ):
+        done = pki("remove-host", recipe.folder, *words)
+        assert (done.returncode, f"error[{kind}]" in done.stderr) == (2, True), done.stderr
+    assert snapshot(recipe.folder) == before
+
+
+def test_a_first_hint_names_the_directory(tmp_path: Path) -> None:
+    folder = tmp_path / "a b"
+    assert f"run `kbuild pki plan --dir '{folder}'`." in pki("init", folder).stdout
+
+
+def test_a_check_ends_with_its_sum(recipe: Recipe) -> None:
+    pki("issue", recipe.folder)
+    *_, plan, findings = pki("check", recipe.folder).stdout.splitlines()
+    assert plan == f"{recipe.folder}: 0 certificates to issue, 3 as planned."
+    assert findings == f"{recipe.folder}: no findings."
+    (recipe.folder / "server-key.pem").chmod(0o644)
+    *_, findings = pki("check", recipe.folder).stdout.splitlines()
+    assert findings == f"{recipe.folder}: 1 finding (1 critical)."
+
+
 def test_a_plan_is_imported_from_certificates(recipe: Recipe) -> None:
     pki("issue", recipe.folder)
     for path in recipe.folder.glob("*.json"):
@@ -370,3 +550,29 @@ def test_a_plan_is_imported_from_certificates(recipe: Recipe) -> None:
         path.unlink()
     done = pki("import", recipe.folder, "--without", "server")
     assert (done.returncode, "error[signer-missing]" in done.stderr) == (100, True)
+
+
+@pytest.mark.parametrize(
+    ("layout", "roles"),
+    [
+        (
+            "cfssl",
+            {
+                "kubelet-m1.kubeconfig": "kubelet, client",
+                "kubelet-m1.pem": "kubelet, server and client",
+            },
+        ),
+        (
+            "kubeadm",
+            {"nodes/m1/kubelet.conf": "kubelet, client", "nodes/m1/kubelet.crt": "kubelet, server"},
+        ),
+    ],
+)
+def test_a_kubelet_is_a_client_in_its_kubeconfig(
+    tmp_path: Path, layout: str, roles: dict[str, str]
+) -> None:
+    (tmp_path / "pki.toml").write_text(f'layout = "{layout}"\n{NODES}')
+    pki("issue", tmp_path)
+    found = document("check", tmp_path)["certificates"]
+    shown = {str(Path(each["path"]).relative_to(tmp_path / "pki")): each["role"] for each in found}
+    assert {path: shown[path] for path in roles} == roles

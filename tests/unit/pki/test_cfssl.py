@@ -120,6 +120,7 @@ def test_a_mistake_in_the_configuration_is_refused(
         ({"host": []}, "unknown-pki-key", "did you mean hosts"),
         ({"hosts": ["10.0.0.1:2379"]}, "bad-host", "it has a port"),
         ({"hosts": ["n1", "n1"]}, "duplicate-name", "n1 twice"),
+        ({"hosts": ["n1", "N1"]}, "duplicate-name", "n1 twice"),
         ({"hosts": ["::1", "0:0::1"]}, "duplicate-name", "::1 twice"),
         ({"hosts": "n1"}, "bad-pki-file", "must be a list"),
         ({"key": {"algo": "rsa", "size": 1024}}, "bad-pki-file", "2048 to 8192"),

@@ -92,6 +92,26 @@ def test_the_option_does_it_for_the_files_of_cfssl_and_no_password_is_shown(
         load_key((tmp_path / "ca-key.pem").read_bytes(), lambda: "wrong")
 
 
+def test_a_rotation_encrypts_the_key_of_the_new_ca(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe(tmp_path)
+    common = ("--dir", recipe.folder, "--cap", "-q")
+    assert run_here("pki", "issue", *common).returncode == 0
+    begin = ("pki", "rotate-ca", "--step", "begin", "--encrypt-ca-keys", *common)
+    assert "error[no-key-password]" in run_here(*begin).stderr
+    monkeypatch.setenv(PASSWORD, SECRET)
+    assert run_here(*begin).returncode == 0
+    assert b"ENCRYPTED" in (tmp_path / "ca-new-key.pem").read_bytes()
+    assert b"ENCRYPTED" not in (tmp_path / "ca-key.pem").read_bytes()
+    for step in ("leaves", "end"):
+        assert run_here("pki", "rotate-ca", "--step", step, *common).returncode == 0
+    assert b"ENCRYPTED" in (tmp_path / "ca-key.pem").read_bytes()
+    # So is the one after it, without the option.
+    assert run_here("pki", "rotate-ca", "--step", "begin", *common).returncode == 0
+    assert b"ENCRYPTED" in (tmp_path / "ca-new-key.pem").read_bytes()
+
+
 def test_a_key_that_is_not_encrypted_is_told(tmp_path: Path) -> None:
     text = TOML.format(key="ecdsa-p256")
     (tmp_path / "pki.toml").write_text(text.replace("encrypt-ca-keys = true\n", ""))

@@ -248,6 +248,16 @@ def test_more_hosts_than_go_accepts_are_refused(recipe: Recipe) -> None:
     assert issue(recipe.folder) == ALL
 
 
+@pytest.mark.parametrize("expiry", ["1s", "4m"])
+def test_a_certificate_that_has_ended_already_is_refused(recipe: Recipe, expiry: str) -> None:
+    recipe.change("ca", ca={"expiry": expiry})
+    assert_refused("bad-pki-file", "before it is used", recipe.folder)
+    recipe.change("ca", ca={"expiry": "87600h"})
+    profile = {**CONFIG["signing"]["profiles"]["server"], "expiry": expiry}
+    recipe.config({"signing": {**CONFIG["signing"], "profiles": {"x": profile}}})
+    assert_refused("bad-pki-file", "before it is used", recipe.folder)
+
+
 def test_a_date_beyond_the_year_9999_is_refused(recipe: Recipe) -> None:
     profile = {**CONFIG["signing"]["profiles"]["server"], "expiry": "2562047h"}
     recipe.config({"signing": {**CONFIG["signing"], "profiles": {"x": profile}}})

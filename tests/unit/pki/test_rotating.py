@@ -96,7 +96,7 @@ def rotating(issued: Recipe, request: pytest.FixtureRequest) -> Recipe:
 def test_begin_trusts_both_and_changes_no_leaf(issued: Recipe) -> None:
     folder, before = issued.folder, snapshot(issued.folder)
     [old] = bundle(folder / "ca.pem")
-    assert rotate(folder, "begin", now=NOW + DAY) == {"ca": "bundled"}
+    assert rotate(folder, "begin", now=NOW + DAY) == {"ca": "rotated"}
     first, new = bundle(folder / "ca.pem")
     assert (first, new.subject) == (old, old.subject)
     assert new.public_key == public(folder / "ca-new-key.pem") != old.public_key
@@ -121,7 +121,7 @@ def test_leaves_are_signed_by_the_new_ca_with_the_keys_that_they_have(issued: Re
     rotate(folder, "begin")
     old, new = bundle(folder / "ca.pem")
     assert rotate(folder, "leaves") == {
-        "ca": "bundled",
+        "ca": "rotated",
         "client": "resigned",
         "server": "resigned",
     }
@@ -151,7 +151,7 @@ def test_end_leaves_the_new_ca_alone_and_keeps_the_old_one(issued: Recipe) -> No
     old, new = bundle(folder / "ca.pem")
     rotate(folder, "leaves", now=NOW + DAY)
     leaf = (folder / "server.pem").read_bytes()
-    assert rotate(folder, "end", now=NOW + 2 * DAY) == {"ca": "bundled"}
+    assert rotate(folder, "end", now=NOW + 2 * DAY) == {"ca": "rotated"}
     assert bundle(folder / "ca.pem") == [new]
     assert public(folder / "ca-key.pem") == new.public_key
     assert (folder / "server.pem").read_bytes() == leaf
@@ -490,7 +490,7 @@ def test_one_ca_of_three_is_replaced_alone(tmp_path: Path) -> None:
     (tmp_path / "pki.toml").write_text(CLUSTER.format(layout="cfssl", cas=3, more=""))
     issue(tmp_path)
     before = snapshot(tmp_path)
-    assert rotate(tmp_path, "begin", "etcd-ca") == {"etcd-ca": "bundled"}
+    assert rotate(tmp_path, "begin", "etcd-ca") == {"etcd-ca": "rotated"}
     written = set(rotate(tmp_path, "leaves"))
     expected = {"etcd-ca", "etcd", "etcd-client", "apiserver-etcd-client", "flanneld"}
     assert written == expected
