@@ -83,7 +83,7 @@ release: $(READY) ## VERSION=v1.31.2 ARCHES="amd64 arm64" CA_YEARS=100 LEAF_YEAR
 	$(if $(KEY),$(BIN)/kbuild sign '$(OUTPUT)' --key '$(KEY)')
 	$(BIN)/kbuild check '$(OUTPUT)'
 
-bench: $(READY) ## compare the speed of kbuild with the usual recipe and the compiler; needs rsync
+bench: $(READY) ## compare the speed of kbuild with the usual recipes and the compiler; needs rsync and golang-cfssl
 	$(BIN)/python -m tests.bench
 
 # --universal: one file for every platform and every Python version that kbuild supports. Existing pins

@@ -16,9 +16,7 @@ from kbuild.cli.pki_rotation import rotation_document
 from kbuild.pki.api import UNFINISHED, TokenKey, hours, is_unfinished, notes_of
 from kbuild.pki.model import Decision, Pair, Plan, Spec
 
-_WIDE = (
-    200  # columns; a row with everything takes as many, and is cut into columns of letters below
-)
+_WIDE = 200  # columns; with fewer, the last columns are too narrow to be read
 _SHOWN = 4  # names of a certificate in the table of a plan
 
 

@@ -61,6 +61,7 @@ from kbuild.x509.api import (
 Step = Literal["begin", "leaves", "end", "back"]
 # What a CA is after a step: being replaced, replaced, or as it was.
 After = Literal["begin", "leaves", "ended", "undone"]
+_SHOWN = 5  # names in a note
 _ENDINGS = (".pem", ".crt", ".cer", ".conf", ".kubeconfig")
 _STEPS: dict[tuple[str, Step], After] = {
     ("", "begin"): "begin",
@@ -513,4 +514,5 @@ def _outlasts(plan: Plan, spec: Spec, now: datetime, ca_ends: datetime) -> bool:
 
 
 def _some(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    shown = ", ".join(names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
