@@ -112,7 +112,7 @@ def commit(output: Path, files: Iterable[File], now: datetime, others: Iterable[
     changes: list[_Change] = []
     roots = _roots(output, others)
     with disk_errors(output):
-        mounted = _mount_points()
+        mounted = mount_points()
         try:
             for file in wanted:
                 change = _change(file)
@@ -332,7 +332,8 @@ def _is_fixed(path: Path) -> bool:
     return bool(int.from_bytes(found[:4], sys.byteorder) & _FIXED)
 
 
-def _mount_points() -> set[str]:
+def mount_points() -> set[str]:
+    """Return where something is mounted, empty if that cannot be told."""
     try:
         lines = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines()
     except OSError:

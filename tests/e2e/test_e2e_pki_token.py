@@ -24,6 +24,7 @@ Done = subprocess.CompletedProcess[str]
 TOML = """\
 output = "."
 key = "ecdsa-p256"
+leaf-years = 50
 [nodes.n1]
 addresses = ["192.0.2.11"]
 roles = ["control-plane", "etcd"]

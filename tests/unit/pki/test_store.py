@@ -317,7 +317,7 @@ def test_a_mount_point_is_told_before_anything_changes(
     before = snapshot(recipe.folder)
     mounted = {str(recipe.folder / "server.pem")}
     with monkeypatch.context() as patched:
-        patched.setattr("kbuild.pki.store._mount_points", lambda: mounted)
+        patched.setattr("kbuild.pki.store.mount_points", lambda: mounted)
         done = pki("renew", recipe.folder)
     assert done.returncode == 80
     assert "server.pem cannot be replaced: it is a mount point" in done.stderr
