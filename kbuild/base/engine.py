@@ -35,6 +35,11 @@ NEEDED_API = (1, 41)  # Docker 20.10
 _NEEDED = ".".join(map(str, NEEDED_API))
 PROBE_SECONDS = 5
 _PATIENCE_SECONDS = 600
+# What Go's HTTP client says before the reason.
+_DIALLED = re.compile(
+    r'^(?:(?:Get|Head) "[^"]*": )?(?:dial tcp(?: \S+)?: )?(?:lookup \S+(?: on \S+)?: )?'
+    r"(?:connect: )?"
+)
 # These words are about a registry only in an engine's answer to a pull.
 _UNREACHABLE = re.compile(
     r"connection re(?:fused|set)|no such host|timeout|timed out|deadline exceeded|tls handshake"
@@ -216,7 +221,7 @@ def _registry_failure(image: str, words: str) -> KbuildError:
     if _ABSENT.search(words):
         return ImageNotFound(image=image, details=words)
     if _UNREACHABLE.search(words):
-        return RegistryUnreachable(image=image, details=words)
+        return RegistryUnreachable(image=image, details=_DIALLED.sub("", words))
     return _failure(words)
 
 
@@ -259,17 +264,22 @@ def _is_there(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _reaching(address: str) -> Iterator[None]:
-    from docker.errors import DockerException
+    from docker.errors import DockerException, TLSParameterError
     from requests import RequestException
 
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise EngineMissing(address=address, details=str(error)) from error
+        raise EngineMissing(address=address, details=why(error)) from error
     except PermissionError as error:
-        raise EngineForbidden(address=address, details=str(error)) from error
+        raise EngineForbidden(address=address, details=why(error)) from error
+    except TLSParameterError as error:
+        details = "its TLS certificates cannot be read: DOCKER_CERT_PATH is their directory"
+        raise EngineDown(address=address, details=details) from error
     except (DockerException, RequestException, OSError, ValueError, KeyError, TypeError) as error:
-        raise EngineDown(address=address, details=why(error, str(error))) from error
+        # The SDK's own words about DOCKER_HOST begin so.
+        other = "it is not a valid address" if "Invalid bind" in str(error) else str(error)
+        raise EngineDown(address=address, details=why(error, other)) from error
 
 
 def _knock(address: str) -> None:

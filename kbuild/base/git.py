@@ -54,6 +54,10 @@ _SHORTAGE = re.compile(
     r"out of memory|cannot allocate memory|cannot fork|unable to (create (async )?thread|fork)",
     re.IGNORECASE,
 )
+# Git's advice after a lost connection; kbuild gives its own.
+_ADVICE = re.compile(
+    r"\s*(Please make sure you have the correct access rights|and the repository exists\.)?\s*"
+)
 _NO_FILTER = "filtering not recognized by server"
 PROTOCOLS = ("https", "ssh", "git", "file", "http")
 _SETTINGS = (
@@ -267,7 +271,8 @@ def _start(
 
 
 def _failure(code: int, errors: "RemoteProgress", source: str, what: str) -> KbuildError:
-    details = shown("\n".join([*errors.error_lines, *errors.other_lines][:15]))
+    lines = [line for line in [*errors.error_lines, *errors.other_lines] if _ADVICE.sub("", line)]
+    details = shown("\n".join(lines[:15]))
     if code in _HUNG_UP:  # git was killed before it could report it
         details = "the remote end hung up"
     if "No space left on device" in details:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from kbuild.base.errors import BadSetting
 
@@ -40,6 +41,12 @@ def address(name: str, value: object) -> str:
     if with_user and re.search(r"[\s\\]", found):
         reason, hint = "an address cannot contain a space or a backslash", "write a space as %20"
         raise BadSetting(name=name, value="…", reason=reason, hint=hint)
+    if "://" in found:
+        try:
+            _ = urlsplit(found).port
+        except ValueError as error:  # brackets without an end, or a port that is none
+            reason, hint = "it is not a valid address", "for example https://host:8443/path"
+            raise BadSetting(name=name, value="…", reason=reason, hint=hint) from error
     return found
 
 

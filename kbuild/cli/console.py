@@ -24,7 +24,7 @@ from kbuild.cli.live import Bars, Beats
 _LONG = 1000  # items of a list in JSON
 _WIDE = 1000  # characters of a line in a pipe, which has no width: a long path is not cut
 _DRAWING = 160  # columns of a drawing in a pipe
-_PATIENCE = 1.0  # seconds
+PATIENCE = 1.0  # seconds
 _STAGE = "stage"  # the key of the step that the stage is at
 
 
@@ -82,7 +82,7 @@ class Screen:
                 if self._patience is not None:  # else it was cancelled while it began
                     self.advance(command, 0, None)
 
-        self._patience = threading.Timer(_PATIENCE, show)
+        self._patience = threading.Timer(PATIENCE, show)
         self._patience.daemon = True
         self._patience.start()
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from kbuild.base.progress import Unit
 
 BEAT = 60.0  # seconds without a line, after which a pipe gets one: CI ends jobs that print nothing
-_MEANINGFUL = 3.0  # seconds after which an estimate is shown
+MEANINGFUL = 3.0  # seconds after which an estimate is shown
 _LEAST_PART = 0.02  # of all, for an estimate
 _MB = 1e6
 _MINUTE, _HOUR = 60, 3600
@@ -70,7 +70,7 @@ def _left(done: int, total: int | None, seconds: float) -> float | None:
     """Return about how many seconds are left, None while that would be a guess."""
     if total is None or not total * _LEAST_PART <= done < total or not done:
         return None
-    return seconds * (total - done) / done if seconds >= _MEANINGFUL else None
+    return seconds * (total - done) / done if seconds >= MEANINGFUL else None
 
 
 def _count(done: int, total: int | None, unit: Unit) -> str:

@@ -1,24 +1,30 @@
 """What a stranger installs: the action, the image, uvx, and what a Python that is too old says."""
 
+import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from docker import DockerClient
 
 from kbuild.base.errors import SandboxForbidden
-from tests.e2e.command import BUILD_DATE, GO_VERSION, VERSION, YEARS
-from tests.e2e.conftest import remove_image
+from kbuild.base.sandbox import SANDBOX_ID
+from kbuild.kubeadm.api import digest_of
+from tests.e2e.command import BUILD_DATE, GO_VERSION, VERSION, YEARS, Kbuild, main_job
+from tests.e2e.conftest import GitServer, remove_image
 from tests.e2e.golang_image import SUITE, imported
-from tests.e2e.released import Released
+from tests.e2e.released import BINARY, GIT_DOCKER, Released, Releases
 from tests.support import debian
 from tests.support.action import ROOT, Run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
+TAG = "CACHEDIR.TAG"
 PROGRAMS = Path(sys.executable).parent
 OLD_PYTHON = ("libc6", "libexpat1", "libpython3.9-minimal", "python3.9-minimal", "zlib1g")
 IMAGE, STAGE, BASE = (f"kbuild-e2e-{name}:latest" for name in ("image", "stage", "base"))
@@ -150,6 +156,70 @@ def image(engine: DockerClient, base: Path) -> Iterator[str]:
     finally:
         for name in (IMAGE, STAGE, BASE):
             remove_image(engine, name)
+
+
+@pytest.mark.timeout(1500)
+def test_the_image_builds_from_a_bundle_without_a_network(
+    kbuild: Kbuild,
+    engine: DockerClient,
+    image: str,
+    git_server: GitServer,
+    goroot: Path,
+    local_release: Released,
+    releases: Releases,
+) -> None:
+    go = ("--go-root", goroot, "--go-version", GO_VERSION)
+    source = ("--source", git_server.address)
+    bundle = kbuild.home / "b.tar"
+    made = kbuild("bundle", "--version", VERSION, *source, *go, "--output", bundle, "--json")
+    assert made.code == 0, made.stderr
+    cache = kbuild.home / "cache"
+    gocache = Path("v1/gocache", digest_of(goroot))
+    shutil.copytree(kbuild.cache / gocache, cache / gocache)
+    shutil.copy(kbuild.cache / TAG, cache)  # it is no cache of kbuild without
+    user = os.geteuid() or SANDBOX_ID  # the image refuses to build as root
+    for path in (kbuild.home, *cache.rglob("*"), cache):
+        os.chown(path, user, -1)
+    job = main_job("--bundle", "b.tar", "--output", "out", "--json")
+    code, printed = in_container(engine, image, user, kbuild.home, cache, *job)
+    assert code == 0, printed
+    out = kbuild.home / "out"
+    with_network = releases[GIT_DOCKER]
+    assert (out / BINARY).read_bytes() == with_network.binary.read_bytes()
+    [proof] = json.loads((out / "proof.json").read_text())["binaries"]
+    assert (proof["ran"], proof["where"]) == ("native", "sandbox")
+    provenance = json.loads((out / "provenance.json").read_text())
+    source_of, go_of = (dependencies(provenance)[name] for name in ("source", "go"))
+    assert source_of["uri"] == f"git+{git_server.address}@refs/tags/{VERSION}"
+    assert source_of["digest"] == {"gitCommit": git_server.commit}
+    assert source_of["annotations"]["bundle"] == json.loads(made.stdout)["sha256"]
+    assert go_of == dependencies(local_release.json("provenance.json"))["go"]
+
+
+def dependencies(provenance: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    found = provenance["predicate"]["buildDefinition"]["resolvedDependencies"]
+    return {each["name"]: each for each in found}
+
+
+def in_container(
+    engine: DockerClient, image: str, user: int, work: Path, cache: Path, *words: str | Path
+) -> tuple[int, str]:
+    """Run the image as docs/ci.md says, without a network; return its exit code and output."""
+    host = engine.api.create_host_config(
+        binds={str(work): {"bind": "/work"}, str(cache): {"bind": "/cache"}},
+        network_mode="none",
+        security_opt=list(ALLOWED[:2]),
+    )
+    # What `docker run` makes of systempaths=unconfined.
+    host |= {"MaskedPaths": [], "ReadonlyPaths": []}
+    made = engine.api.create_container(image, [*map(str, words)], user=str(user), host_config=host)
+    container = engine.containers.get(made["Id"])
+    try:
+        container.start()
+        code = container.wait(timeout=900)["StatusCode"]
+        return code, container.logs().decode()
+    finally:
+        container.remove(force=True, v=True)
 
 
 def test_without_the_flags_nothing_is_fetched_and_the_flags_are_told(

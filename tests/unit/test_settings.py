@@ -431,3 +431,9 @@ def test_the_settings_of_the_page_on_mirrors_are_settings(tmp_path: Path) -> Non
         assert settings.given.keys() == addresses
         for name in addresses:
             assert getattr(settings, name) != getattr(Settings(), name)
+
+
+@pytest.mark.parametrize("address", ["https://[::1/k.git", "https://host:99999/k.git"])
+def test_an_address_that_is_none_is_refused_before_it_is_used(address: str) -> None:
+    with pytest.raises(BadSetting, match="not a valid address"):
+        read_settings(VersionsSettings, {"source": address}, {}, None)

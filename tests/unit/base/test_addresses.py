@@ -96,7 +96,7 @@ def test_no_secret_of_an_address_is_printed(
         screen.stage(said)
         screen.say(said)
         screen.detail(said)
-        screen.advance(said, 1, 2)
+        screen.follow("host", said, 1, 2)
         screen.result({"source": address, "all": [{"said": said}]}, [said])
         screen.error_document("Usage", 2, said, said, said)
     assert without(secret, out.getvalue())

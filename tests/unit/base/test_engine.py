@@ -159,7 +159,8 @@ def test_an_address_of_no_known_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "gopher://somewhere")
     with pytest.raises(EngineDown) as caught:
         engine.connect()
-    assert "gopher" in caught.value.details
+    assert "gopher" in caught.value.happened
+    assert caught.value.details == "it is not a valid address"
 
 
 def test_missing_tls_certificates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -168,7 +169,7 @@ def test_missing_tls_certificates(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
     with pytest.raises(EngineDown) as caught:
         engine.connect()
-    assert "certificate" in caught.value.details
+    assert "DOCKER_CERT_PATH" in caught.value.details
 
 
 def test_why_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,6 +305,7 @@ def test_a_registry_that_gives_no_digest(code: int, text: str, ours: type[Kbuild
     with client_of(answers) as (client, _), pytest.raises(KbuildError) as caught:
         engine.registry_digest(client, "golang:1")
     assert type(caught.value) is ours
+    assert "dial tcp" not in caught.value.details
 
 
 # --- pulling -----------------------------------------------------------------------------------

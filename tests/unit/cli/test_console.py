@@ -123,7 +123,7 @@ def test_a_terminal_shows_how_far_how_long_and_how_much_longer(
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(live, "_MEANINGFUL", 0.0)
+    monkeypatch.setattr(live, "MEANINGFUL", 0.0)
     screen = Screen(verbose=False, quiet=False, as_json=False)
     screen.stage("toolchain")
     screen.advance("download go1.15.15.linux-amd64.tar.gz", 0, None)
@@ -144,7 +144,7 @@ def test_a_command_that_shows_nothing_else_is_shown_after_a_second(
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(console, "_PATIENCE", 0.05)
+    monkeypatch.setattr(console, "PATIENCE", 0.05)
     quick, slow = (Screen(verbose=False, quiet=False, as_json=False) for _ in range(2))
     quick.wait_for("config-file")
     quick.result({}, [])
@@ -179,7 +179,7 @@ def test_a_pipe_that_got_nothing_for_a_minute_gets_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(live, "BEAT", 0.2)
-    monkeypatch.setattr(live, "_MEANINGFUL", 0.0)
+    monkeypatch.setattr(live, "MEANINGFUL", 0.0)
     screen = Screen(verbose=False, quiet=False, as_json=False)
     screen.stage("build amd64")
     screen.advance("compile amd64", 100, 200)
