@@ -144,7 +144,8 @@ def _plan(facts: HostFacts, wishes: Wishes) -> HostPlan:
     kind, _, package = facts.package.partition(" ")
     if wishes.hold and _can_hold(facts) and not facts.is_held:
         steps.append(_hold(kind, package))
-    return HostPlan(host=facts.host, steps=tuple(steps), notes=tuple(_notes(facts, wishes)))
+    notes = tuple(_notes(facts, wishes))
+    return HostPlan(host=facts.host, steps=tuple(steps), notes=notes, is_independent=True)
 
 
 def _can_hold(facts: HostFacts) -> bool:

@@ -343,6 +343,7 @@ def test_workers_get_a_certificate_with_one_token_that_no_plan_shows() -> None:
         ("w1", ["back-up", "join-again", "settled"]),
         ("w2", ["back-up", "join-again", "settled"]),
     ]
+    assert [plan.is_independent for plan in plans] == [False, True, True]
     secret = f"{token.id}.{token.secret}"
     assert re.fullmatch(r"[a-z0-9]{6}\.[a-z0-9]{16}", secret)
     make, join = plans[0].steps[0].do, plans[1].steps[1].do

@@ -134,9 +134,7 @@ def secret_lines(content: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("lost", ["the end", "the begin of the key"])
-def test_of_a_certificate_that_is_damaged_no_key_leaves_the_node(
-    expired: Shell, lost: str
-) -> None:
+def test_of_a_certificate_that_is_damaged_no_key_leaves_the_node(expired: Shell, lost: str) -> None:
     lines = [*OLD.pem.splitlines()[:-1], *OLD.key_pem.splitlines()]
     if lost == "the end":
         lines.append(b"-----END CERTIFICATE-----")
