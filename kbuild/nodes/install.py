@@ -293,7 +293,8 @@ def _replace(facts: HostFacts, kubeadm: Kubeadm) -> Step:
         why="kubeadm is replaced at once, so nobody sees half of it",
         check=call("runs_as", facts.target, kubeadm.sha256, kubeadm.version),
         do=call("swap", temporary, facts.target, facts.sha256, kubeadm.sha256),
-        confirm=call("runs_as", facts.target, kubeadm.sha256, kubeadm.version),
+        # swap has just compared the sha256.
+        confirm=call("says", facts.target, kubeadm.version),
         undo=call("bring_back", facts.sha256, facts.target, kubeadm.sha256)
         if facts.sha256
         else call("take_away", facts.target, kubeadm.sha256),
