@@ -318,9 +318,15 @@ def _change_control_planes(
             expired = expired_workers(workers, connected, settings.parallel, screen.say)
         again, token = plan_workers(planes[0], expired, compact(datetime.now(UTC)))
         plans = [*planned(planes, connected, planner), *again]
-        # Never two control planes at once, and none after one has failed.
-        name = run_name()
-        run = Run(name=name, parallel=1, max_fail=0, take_over=settings.take_over, locks_all=True)
+        # No plan of a control plane is independent, so never two at once, and none after one has
+        # failed.
+        run = Run(
+            name=run_name(),
+            parallel=settings.parallel,
+            max_fail=0,
+            take_over=settings.take_over,
+            locks_all=True,
+        )
         prover = Prover(planes={p.name: p for p in planes}, connections=connected)
 
         def carry(watcher: Watcher) -> Iterable[Outcome]:

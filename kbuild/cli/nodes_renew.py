@@ -173,7 +173,7 @@ def control_planes(
         raise NoControlPlane(count=counted(len(facts), "host"))
     others = [each.host.name for each in facts if not each.is_control_plane]
     if others:
-        screen.say(f"not control planes, so nothing is renewed there: {', '.join(others)}")
+        screen.say(f"not control planes: {', '.join(others)}")
     _demand([stranger for each in chosen for stranger in not_root(each)], len(chosen))
     planes, refused = survey_control_planes(chosen, connected, parallel)
     _demand(refused, len(chosen))

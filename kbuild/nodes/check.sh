@@ -70,7 +70,7 @@ kind_of() {
 shown() {
   case $2 in
     pem)
-      certificates "$(public_in "$1")" <"$1"
+      without_keys "$(public_in "$1")" <"$1"
       kubeconfig_in_pem "$1"
       ;;
     kubeconfig) kubeconfig <"$1" ;;
@@ -94,117 +94,6 @@ public_half() {
   command -v openssl >/dev/null 2>&1 || return 0
   within 10 openssl pkey -passin pass: -pubout 2>/dev/null |
     sed -n '/^-----BEGIN PUBLIC KEY-----$/,/^-----END PUBLIC KEY-----$/p' | grep -v -e '^-' | tr -dc 'A-Za-z0-9+/='
-}
-
-# Of PEM, keep certificates: certificates [PUBLIC]. A private key becomes a block that says that there
-# is one, and has its public half, and all else that begins a block is withheld too. A certificate that
-# does not end, does not begin with the two SEQUENCEs of one, or is followed by something in its block
-# loses its content.
-certificates() {
-  half=${1:+$1\\
-}
-  { cat; printf '\n#\n'; } | LC_ALL=C sed -n '
-    /^-----BEGIN /{
-      x
-      /./s/.*/-----BEGIN CERTIFICATE-----/p
-      s/.*//
-      x
-    }
-    /^-----BEGIN CERTIFICATE-----/{
-      s/.*/-----BEGIN CERTIFICATE-----/
-      h
-      d
-    }
-    /^-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----/{
-      s|.*|-----BEGIN WITHHELD PRIVATE KEY-----\
-'"$half"'-----END WITHHELD PRIVATE KEY-----|p
-      d
-    }
-    /^-----BEGIN /{
-      s/.*/-----BEGIN WITHHELD-----\
------END WITHHELD-----/p
-      d
-    }
-    /^-----END CERTIFICATE-----/{
-      s/.*/-----END CERTIFICATE-----/
-      H
-      s/.*//
-      x
-      /^-----BEGIN CERTIFICATE-----\nMII...C/{
-        p
-        d
-      }
-      /^-----BEGIN/s/.*/-----BEGIN CERTIFICATE-----/p
-      d
-    }
-    /^[A-Za-z0-9+/=]*[[:space:]]*$/{
-      x
-      /./{
-        x
-        s/[[:space:]]*$//
-        H
-        d
-      }
-      x
-      s/.*//
-      x
-      d
-    }
-    x
-    /./s/.*/-----BEGIN CERTIFICATE-----/p
-    s/.*//
-    x
-  ' | exact
-}
-
-# Keep certificates that are as long as they say themselves: a key may follow one that lost its end.
-exact() {
-  begin='-----BEGIN CERTIFICATE-----' end='-----END CERTIFICATE-----'
-  is_open=
-  while IFS= read -r line; do
-    case $is_open$line in
-      "yes$end")
-        is_open=
-        printf '%s\n' "$begin"
-        is_exact "$text" "$size" && printf '%s%s\n' "$text" "$end"
-        ;;
-      yes-*)
-        printf '%s\n' "$begin"
-        text= size=0
-        [ "$line" = "$begin" ] && continue
-        is_open=
-        printf '%s\n' "$line"
-        ;;
-      yes*)
-        size=$((size + ${#line}))
-        [ "$size" -gt "$longest" ] || text="$text$line
-"
-        ;;
-      "$begin") is_open=yes text= size=0 ;;
-      *) printf '%s\n' "$line" ;;
-    esac
-  done
-  [ -z "$is_open" ] || printf '%s\n' "$begin"
-}
-longest=21852 # digits of base64, as MII says that a certificate has less than 16 KiB
-
-# Whether base64 is as long as its first bytes say, 30 82 and the length of the rest: is_exact TEXT SIZE
-is_exact() {
-  [ "$2" -le "$longest" ] || return 1
-  rest=${1#MII}
-  first=$(digit "$rest")
-  rest=${rest#?}
-  second=$(digit "$rest")
-  rest=${rest#?}
-  third=$(digit "$rest")
-  [ "$2" -eq "$(((first * 256 + second * 4 + third / 16 + 6) / 3 * 4))" ]
-}
-
-# The value of the first digit of base64: digit TEXT
-digit() {
-  before=ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/
-  before=${before%%"${1%"${1#?}"}"*}
-  printf '%s' "${#before}"
 }
 
 # Of a kubeconfig as kubectl and kubeadm write it, print clusters and users with the names, the
@@ -259,13 +148,13 @@ entry() {
         ''|\"\"|null) return 1 ;;
       esac
       plain "$value" || return 2
-      data=$(printf %s "$plain" | base64 -d 2>/dev/null | certificates | encoded)
+      data=$(printf %s "$plain" | base64 -d 2>/dev/null | without_keys | encoded)
       printf '%s%s: "%s"\n' "$margin" "$key" "$data"
       ;;
     client-key-data)
       half=
       plain "$value" && half=$(printf %s "$plain" | base64 -d 2>/dev/null | public_half)
-      data=$(printf '%s\n' '-----BEGIN PRIVATE KEY-----' | certificates "$half" | encoded)
+      data=$(printf '%s\n' '-----BEGIN PRIVATE KEY-----' | without_keys "$half" | encoded)
       printf '%s%s: "%s"\n' "$margin" "$key" "$data"
       ;;
     clusters|users|cluster|user) return 2 ;;

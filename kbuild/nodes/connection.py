@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 CHUNK = 4 << 20  # bytes of a file that are sent at once: a cut connection loses no more
 # In seconds. CONNECT is for each host; STEP is for a function that does not wait for anything.
 CONNECT, STEP = 20, 300
+_PIECE = 1 << 16  # bytes that are given to ssh at once
 _MOST = 16 << 20  # bytes that a function may print
 _PROHIBITED = 1  # SSH_OPEN_ADMINISTRATIVELY_PROHIBITED, RFC 4254 section 5.1
 _PAUSES = (1, 2, 4)  # seconds before a lost connection is made again
@@ -242,9 +243,9 @@ class Connection:
         from pyinfra.api.command import StringCommand
         from pyinfra.connectors.util import make_unix_command
 
-        if self._gives_password:
+        if self._gives_password or not self.host.sudo:
             return command
-        made = make_unix_command(StringCommand(command), _sudo=self.host.sudo)
+        made = make_unix_command(StringCommand(command), _sudo=True)
         return str(made.get_raw_value())
 
 
@@ -271,9 +272,12 @@ def _unlocked(sudo: Sudo, channel: "Channel") -> tuple[bytes, bytes]:
 
 def _talk(channel: "Channel", text: bytes, until: float) -> tuple[int, str, str]:
     """Send text to a command, and return its exit code, or -1 if it has none, and its output."""
-    channel.settimeout(_left(until))
     try:
-        channel.sendall(text)
+        # Channel.sendall copies the rest after each packet (paramiko/channel.py, 4.0), which is
+        # most of the time for a file.
+        for start in range(0, len(text), _PIECE):
+            channel.settimeout(_left(until))
+            channel.sendall(text[start : start + _PIECE])
     except TimeoutError:
         raise
     except (OSError, EOFError):  # the command has ended without reading it all: its output says why

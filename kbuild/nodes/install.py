@@ -144,7 +144,8 @@ def _plan(facts: HostFacts, wishes: Wishes) -> HostPlan:
     kind, _, package = facts.package.partition(" ")
     if wishes.hold and _can_hold(facts) and not facts.is_held:
         steps.append(_hold(kind, package))
-    return HostPlan(host=facts.host, steps=tuple(steps), notes=tuple(_notes(facts, wishes)))
+    notes = tuple(_notes(facts, wishes))
+    return HostPlan(host=facts.host, steps=tuple(steps), notes=notes, is_independent=True)
 
 
 def _can_hold(facts: HostFacts) -> bool:
@@ -292,7 +293,8 @@ def _replace(facts: HostFacts, kubeadm: Kubeadm) -> Step:
         why="kubeadm is replaced at once, so nobody sees half of it",
         check=call("runs_as", facts.target, kubeadm.sha256, kubeadm.version),
         do=call("swap", temporary, facts.target, facts.sha256, kubeadm.sha256),
-        confirm=call("runs_as", facts.target, kubeadm.sha256, kubeadm.version),
+        # swap has just compared the sha256.
+        confirm=call("says", facts.target, kubeadm.version),
         undo=call("bring_back", facts.sha256, facts.target, kubeadm.sha256)
         if facts.sha256
         else call("take_away", facts.target, kubeadm.sha256),

@@ -101,11 +101,15 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostPlan:
-    """The steps of one host, in their order; ``notes`` are for people."""
+    """The steps of one host, in their order; ``notes`` are for people.
+
+    Other hosts may be changed at the same time only if ``is_independent`` is set, for them too.
+    """
 
     host: Host
     steps: tuple[Step, ...]
     notes: tuple[str, ...] = ()
+    is_independent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,13 +93,26 @@ processes_of() {
 certificates() {
   for each in "$kubernetes"/pki/*.crt "$kubernetes"/pki/etcd/*.crt; do
     [ -f "$each" ] || continue
-    printf 'certificate=%s %s %s\n' "${each#"$kubernetes"/}" "$(stat -c %Y "$each")" "$(base64 -w 0 <"$each")"
+    printf 'certificate=%s %s %s\n' "${each#"$kubernetes"/}" "$(stat -c %Y "$each")" "$(certificates_in "$each")"
   done
   for each in "$kubernetes"/*.conf; do
-    data=$(grep -s '^ *client-certificate-data: ' "$each" | head -n 1)
-    [ -n "$data" ] || continue
-    printf 'certificate=%s %s %s\n' "${each#"$kubernetes"/}" "$(stat -c %Y "$each")" "${data##* }"
+    has_client "$each" || continue
+    printf 'certificate=%s %s %s\n' "${each#"$kubernetes"/}" "$(stat -c %Y "$each")" "$(client_in "$each")"
   done
+}
+
+# The certificates in a file that may have keys, too.
+certificates_in() {
+  without_keys <"$1" | base64 -w 0
+}
+
+has_client() {
+  [ -n "$(value_of client-certificate-data "$1")" ]
+}
+
+# The certificates in the client-certificate-data of a kubeconfig, which may have keys, too.
+client_in() {
+  value_of client-certificate-data "$1" | base64 -d 2>/dev/null | without_keys | base64 -w 0
 }
 
 # The client certificates with which kubelet may start, without their keys: the one that it has
@@ -113,10 +126,10 @@ kubelet_clients() {
   [ "$named" = "$current" ] && named=
   for each in "$current" "$named"; do
     [ -n "$each" ] && [ -f "$each" ] || continue
-    printf 'kubelet_client=%s %s\n' "$(stat -L -c %Y "$each")" "$(certificate_in "$each" | base64 -w 0)"
+    printf 'kubelet_client=%s %s\n' "$(stat -L -c %Y "$each")" "$(certificates_in "$each")"
   done
-  data=$(value_of client-certificate-data "$conf")
-  [ -z "$data" ] || printf 'kubelet_client=%s %s\n' "$(stat -c %Y "$conf")" "$data"
+  has_client "$conf" && printf 'kubelet_client=%s %s\n' "$(stat -c %Y "$conf")" "$(client_in "$conf")"
+  return 0
 }
 
 # The first value of a key in a kubeconfig: value_of KEY FILE
@@ -125,16 +138,6 @@ value_of() {
   line=${line#*: }
   line=${line#[\"\']}
   printf '%s' "${line%[\"\']}"
-}
-
-# The first certificate in a file that may have a key, too.
-certificate_in() {
-  inside=
-  while read -r line; do
-    case $line in *'BEGIN CERTIFICATE'*) inside=yes ;; esac
-    [ -n "$inside" ] && printf '%s\n' "$line"
-    case $line in *'END CERTIFICATE'*) return 0 ;; esac
-  done <"$1"
 }
 
 # Whether kubelet.conf names the file to which kubelet writes each new certificate.
@@ -244,7 +247,7 @@ list_backups() {
     done
     missing=$(tr ' \n' '_,' 2>/dev/null <"$folder/missing")
     one kept "${folder##*/} ${made:--} ${run_of:--} $(size_of "$folder") $whole $parts -,$missing \
--$(base64 -w 0 2>/dev/null <"$folder/kubernetes/pki/apiserver.crt")"
+-$(certificates_in "$folder/kubernetes/pki/apiserver.crt" 2>/dev/null)"
   done
 }
 

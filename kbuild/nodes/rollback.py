@@ -36,7 +36,7 @@ def plan_rollback(
         else:
             steps = tuple(_steps(each, chosen, at))
             notes = (*general_notes(each), *_stays(each, chosen))
-            plans.append(HostPlan(host=each.host, steps=steps, notes=notes))
+            plans.append(HostPlan(host=each.host, steps=steps, notes=notes, is_independent=True))
     if plans:  # an installation that stopped has not changed the others
         plans += [_idle(each, at) for each in idle]
     else:
@@ -56,7 +56,8 @@ def _idle(facts: HostFacts, at: str) -> HostPlan:
     """Return the plan of a host that has nothing to bring back: it only ends an earlier run."""
     here = Generation(name="", sha256=facts.sha256, version=facts.version, path=facts.target)
     notes = (*general_notes(facts), f"{_NONE}, so kubeadm stays as it is")
-    return HostPlan(host=facts.host, steps=tuple(_steps(facts, here, at)), notes=notes)
+    steps = tuple(_steps(facts, here, at))
+    return HostPlan(host=facts.host, steps=steps, notes=notes, is_independent=True)
 
 
 def _choose(facts: HostFacts, to: str) -> Generation | None:

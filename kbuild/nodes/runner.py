@@ -3,10 +3,11 @@
 import gzip
 import hashlib
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -116,9 +117,11 @@ def carry_out(
     watcher: Watcher,
     prove: Prove = _no_proofs,
 ) -> tuple[Outcome, ...]:
-    """Carry out plans, the first host alone, then several at a time; return what became of each.
+    """Carry out plans in their order, and return what became of each host.
 
-    If only one host is changed at a time, it may have several plans, with others between them.
+    The first plan is carried out alone, and so is each that is not independent. The others that
+    follow each other are carried out several at a time. A host may have several plans, of which
+    only the last may be independent.
     Raises HostsLocked before anything is changed. An interrupted run ends the steps that go on,
     and gives the locks back.
     """
@@ -133,13 +136,21 @@ def carry_out(
     with_lock = [connections[name] for name in locked]
     try:
         lock_hosts(with_lock, progress)
-        for batch in (busy[:1], busy[1:]):
+        for batch in _batches(busy):
             _at_once(batch, lambda plan: _host(plan, connections, progress), progress)
     finally:
         at_once(
             with_lock, lambda each: release_lock(each, run.name), run.parallel, progress.interrupt
         )
     return tuple(progress.outcomes[name] for name in names)
+
+
+def _batches(plans: Sequence[HostPlan]) -> Iterator[list[HostPlan]]:
+    """Yield plans that may be carried out at the same time."""
+    yield from ([plan] for plan in plans[:1])
+    for is_independent, batch in groupby(plans[1:], lambda plan: plan.is_independent):
+        together = list(batch)
+        yield from [together] if is_independent else ([plan] for plan in together)
 
 
 def _at_once(items: Sequence[T], do: Callable[[T], None], progress: _Progress) -> None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from kbuild.base.values import day, rfc3339
-from kbuild.base.words import counted
 from kbuild.pki.durations import hours
 from kbuild.pki.errors import (
     BadCertificateFile,
@@ -302,7 +301,7 @@ def names_changed(spec: Spec, facts: CertificateFacts) -> str:
 
 def _some(names: list[str]) -> str:
     shown = ", ".join(each.partition(":")[2] for each in names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {counted(len(names) - _SHOWN, 'more')}"
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 
 def _login_differs(login: Login, found: Held, ca: Held) -> str:

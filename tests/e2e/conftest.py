@@ -194,12 +194,25 @@ def cluster(downloads: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture
 def on_nodes(cluster: Cluster, tmp_path: Path, warm_cache: Path) -> Kbuild:
     """Give kbuild in the network of the cluster, with its hosts in the environment."""
+    return on_nodes_of(cluster, tmp_path, warm_cache)
+
+
+def on_nodes_of(cluster: Cluster, tmp_path: Path, warm_cache: Path) -> Kbuild:
+    """Return kbuild in the network of a cluster, with its hosts in the environment."""
     environment = {
         "KBUILD_SSH_CONFIG": str(cluster.ssh_config),
         "KBUILD_KNOWN_HOSTS": str(cluster.known_hosts),
         "XDG_STATE_HOME": str(tmp_path / "state"),
     }
     return Kbuild(tmp_path, warm_cache, environment, cluster.lab.inside)
+
+
+@pytest.fixture
+def with_ours(on_nodes: Kbuild, cluster: Cluster, local_release: Released) -> None:
+    """Have a kubeadm of a century on all nodes, so that a story can be run without the others."""
+    hosts = ("--hosts", ",".join(cluster.names), "--yes")
+    done = on_nodes("nodes", "install", local_release.folder, *hosts)
+    assert done.code == 0, done.stderr
 
 
 @pytest.fixture(scope="session")

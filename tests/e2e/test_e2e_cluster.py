@@ -59,9 +59,6 @@ def test_install_again_roll_back_and_install(
     assert cluster.ready() == set(NODES)
 
 
-# The story of `kbuild nodes renew` begins here: every node has the kubeadm of `local_release`.
-
-
 def test_a_node_comes_back_after_a_reboot_and_a_power_cut(cluster: Cluster) -> None:
     node = cluster.nodes["n3"]
     before = sums(cluster)

@@ -1,7 +1,6 @@
 """Faults on a real cluster while ``kbuild nodes renew`` runs, and how the next run goes on.
 
-It begins and ends where the story of test_e2e_cluster.py has got to: all nodes have a kubeadm of a
-century, and certificates of a year.
+It begins and ends with a kubeadm of a century on all nodes, and certificates of a year.
 """
 
 import json
@@ -40,7 +39,10 @@ BACKUPS = "/var/lib/kbuild/backups"
 
 
 @pytest.fixture(autouse=True)
-def guarded(cluster: Cluster) -> Iterator[None]:
+def guarded(
+    cluster: Cluster,
+    with_ours: None,  # noqa: ARG001  # before anything is looked at
+) -> Iterator[None]:
     """See that two control planes are never down at once, and that the cluster is left healthy."""
     with guard(cluster) as down_at_once:
         yield

@@ -1,7 +1,4 @@
-"""The story of ``kbuild nodes renew`` and ``undo`` on a real cluster.
-
-It begins where the story of test_e2e_cluster.py has got to: all nodes have a kubeadm of a century.
-"""
+"""The story of ``kbuild nodes renew`` and ``undo`` on a real cluster."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -12,7 +9,10 @@ from tests.e2e.command import Kbuild
 from tests.e2e.released import CENTURY
 from tests.support.cluster.cluster import Cluster, Polled
 
-pytestmark = [pytest.mark.e2e, pytest.mark.cluster, pytest.mark.timeout(1800)]
+pytestmark = [
+    *(pytest.mark.e2e, pytest.mark.cluster, pytest.mark.usefixtures("with_ours")),
+    pytest.mark.timeout(1800),
+]
 
 PORTS = (6443, 2379, 2380)
 DAY = timedelta(days=1)

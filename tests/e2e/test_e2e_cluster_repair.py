@@ -13,13 +13,14 @@ import pytest
 
 from kbuild.x509.api import read_certificate
 from tests.e2e.command import Kbuild
-from tests.e2e.released import CENTURY, Released
+from tests.e2e.released import CENTURY
 from tests.support.cluster.cluster import Cluster, CommandFailed, Node
 from tests.support.cluster.expire import KUBELET, expire, expire_worker
 from tests.support.cluster.files import NODES
 
 pytestmark = [
     *(pytest.mark.e2e, pytest.mark.cluster, pytest.mark.long),
+    pytest.mark.usefixtures("with_ours"),
     pytest.mark.timeout(1800),
 ]
 
@@ -28,12 +29,9 @@ TOKEN = "[a-z0-9]{6}[.][a-z0-9]{16}"
 PORTS = (6443, 2379, 2380)
 
 
-def test_an_expired_cluster_is_repaired(
-    cluster: Cluster, local_release: Released, on_nodes: Kbuild
-) -> None:
+def test_an_expired_cluster_is_repaired(cluster: Cluster, on_nodes: Kbuild) -> None:
     names = [node.name for node in cluster.control_planes]
     hosts = ("--hosts", ",".join(names), "--yes", "--json")
-    assert on_nodes("nodes", "install", local_release.folder, *hosts).code == 0
     with ThreadPoolExecutor() as pool:
         list(pool.map(expire, cluster.control_planes))
     with pytest.raises(CommandFailed):

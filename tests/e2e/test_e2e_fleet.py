@@ -30,7 +30,7 @@ FIFTY = [f"n{number}" for number in range(1, 51)]
 STEPS = ("copy", "back-up", "record", "replace")
 # As much as a real kubeadm when it is compressed: three of the pieces in which it is sent.
 SIZE = 12 << 20
-NOISE = 2
+NOISE = 1.5
 ROOT = Path(__file__).parents[2]
 ANSIBLE = Path(sys.executable).with_name("ansible")
 
@@ -148,8 +148,9 @@ def test_fifty_hosts_take_not_ten_times_as_long_as_five_and_about_as_long_as_wit
         assert lines == [f"{name}: {n} of 4: {step}" for n, step in enumerate(STEPS, 1)]
         assert said.count(f"{name}: changed") == 1
     figures = f"five {five:.1f} s, fifty {fifty:.1f} s, Ansible {ansible:.1f} s"
-    # All hosts share the processors of this machine with kbuild, which hosts elsewhere do not.
-    assert fifty < 8 * five, figures
+    # All hosts share the processors of this machine with kbuild, which hosts elsewhere do not: with
+    # those it is 3.5 times (tests/unit/nodes/test_fleet_rounds.py).
+    assert fifty < 6 * five, figures
     # On an idle machine kbuild is quicker. Other work there may slow down only one of the two.
     assert fifty < NOISE * ansible, figures
 

@@ -4,6 +4,7 @@ import base64
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def issue(
     usages: Iterable[x509.ObjectIdentifier] = (SERVER,),
     ca: bool = False,
     key: Key | None = None,
+    names: Iterable[str] = ("kubernetes",),
 ) -> Issued:
     """Return a certificate that is born a day before NOW, signed by a CA or by itself."""
     key = key or new_key()
@@ -92,10 +94,17 @@ def issue(
         x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
     )
     if not ca:
-        names = x509.SubjectAlternativeName([x509.DNSName("kubernetes")])
-        builder = builder.add_extension(names, critical=False)
+        alternatives = x509.SubjectAlternativeName([_alternative(name) for name in names])
+        builder = builder.add_extension(alternatives, critical=False)
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
     return Issued(builder.sign(signer, hashes.SHA256()), key)
+
+
+def _alternative(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def kubeconfig(user: str, issued: Issued, ca: Issued, **instead: str) -> bytes:

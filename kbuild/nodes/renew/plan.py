@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from packaging.version import Version
 
+from kbuild.base.words import listed
 from kbuild.kubernetes.configuration import configuration_of
 from kbuild.nodes.install import MAX_SKEW, unsafe
 from kbuild.nodes.model import Call, HostPlan, Proof, Refusal, Step
@@ -187,8 +188,8 @@ def plan_rolling(
     if waiting or begun:
         generation = begun or f"{wishes.at}{RENEWAL}"
         steps += [
-            healthy_step([each.name for each in planes]),
-            keep_step(plane, generation, plane.etcdctl),
+            healthy_step([each.name for each in planes], is_alone=len(planes) == 1),
+            keep_step(plane, generation, plane.etcdctl if "etcd" in plane.manifests else ""),
         ]
         if stale:
             steps.append(_renew_step(plane, generation))
@@ -196,7 +197,7 @@ def plan_rolling(
         steps += drained(plane, planes, restarts, is_wanted=wishes.drain)
     steps += [copy_step(user, wishes.at) for user in wishes.users]
     if waiting or begun:
-        steps.append(settled_step([each.name for each in planes]))
+        steps.append(settled_step([each.name for each in planes], is_alone=len(planes) == 1))
     return HostPlan(
         host=plane.facts.host, steps=tuple(steps), notes=tuple(_notes(plane, planes, wishes, steps))
     )
@@ -215,13 +216,18 @@ def needs_restart(plane: ControlPlane, component: str) -> bool:
     return not running or running[0].started < max(times, default=0)
 
 
-def healthy_step(names: Sequence[str]) -> Step:
-    """Return the step that sees that control planes are healthy before one is changed."""
+def healthy_step(names: Sequence[str], *, is_alone: bool) -> Step:
+    """Return the step that sees that control planes are healthy before one is changed.
+
+    ``is_alone`` tells whether there is no other one than that.
+    """
     nothing = call("nothing")
     return Step(
         name="healthy",
-        what=f"see that {', '.join(names) or 'no other'} is healthy, with all members of etcd",
-        why="only then the others carry on while this one restarts",
+        what=_seen_healthy(names),
+        why="what is not healthy now may not come back"
+        if is_alone
+        else "only then the others carry on while this one restarts",
         check=nothing,
         do=nothing,
         confirm=nothing,
@@ -230,12 +236,20 @@ def healthy_step(names: Sequence[str]) -> Step:
     )
 
 
-def settled_step(names: Sequence[str]) -> Step:
+def _seen_healthy(names: Sequence[str]) -> str:
+    if not names:
+        return "ask no control plane whether it is healthy: none is expected to be"
+    return f"see that each component on {listed(names)} is healthy"
+
+
+def settled_step(names: Sequence[str], *, is_alone: bool) -> Step:
     """Return the step that sees that control planes are healthy after one was changed."""
     return Step(
         name="settled",
-        what=f"see that {', '.join(names) or 'no other'} is healthy, with all members of etcd",
-        why="the next control plane is changed only then",
+        what=_seen_healthy(names),
+        why="only then it has ended well"
+        if is_alone
+        else "the next control plane is changed only then",
         check=call("unfinished_base"),
         do=call("finish"),
         confirm=call("unfinished_base"),
@@ -409,12 +423,45 @@ def _notes(
     steps: Sequence[Step],
 ) -> Iterator[str]:
     if "etcd" not in plane.manifests:
-        yield "its etcd is not of kubeadm: renew the certificates of etcd and its client yourself"
-    if steps and wishes.drain and (why := why_not_drained(plane, planes)):
-        yield f"requests may fail while the API server restarts: {why}"
-    if not plane.kubectl:
+        yield external_etcd_note(plane)
+    yield from outage_notes(plane, planes, steps, is_drain_wanted=wishes.drain)
+    if steps and not plane.kubectl:
         yield "the backup has no kubeadm-config and no kubelet-config: the node has no kubectl"
-    if "etcd" in plane.manifests and not plane.etcdctl:
+    if steps and "etcd" not in plane.manifests:
+        yield "the backup has no snapshot of etcd: make one where it runs"
+    elif steps and not plane.etcdctl:
         yield "the backup has no snapshot of etcd: there is no etcdctl on the node or in its etcd"
     if of_renewal(plane.base):
         yield f"an earlier renewal did not end: it goes on, with the backup {plane.base}"
+
+
+def external_etcd_note(plane: ControlPlane) -> str:
+    """Return a note that names what kubeadm does not renew, and when that ends, if it is known."""
+    apiserver = plane.manifests["kube-apiserver"]
+    file = apiserver.flag("etcd-certfile")
+    stored = plane.certificates.get(file.removeprefix("/etc/kubernetes/"))
+    ends = f" (it ends {stored.facts.not_after:%Y-%m-%d})" if stored else ""
+    client = f", and {file} of the API server{ends}" if file else ""
+    return (
+        f"its etcd is not of kubeadm ({apiserver.flag('etcd-servers')}): renew the certificates of"
+        f" etcd yourself{client}"
+    )
+
+
+def outage_notes(
+    plane: ControlPlane,
+    planes: Sequence[ControlPlane],
+    steps: Sequence[Step],
+    *,
+    is_drain_wanted: bool,
+) -> Iterator[str]:
+    """Yield that requests will fail, or may fail, while a control plane restarts."""
+    if not any(step.name.startswith("restart-") for step in steps):
+        return
+    if len(planes) == 1:
+        yield (
+            "there is no other control plane: the API server does not answer for some seconds"
+            " while etcd and the API server restart; pods carry on"
+        )
+    elif is_drain_wanted and (why := why_not_drained(plane, planes)):
+        yield f"requests may fail while the API server restarts: {why}"

@@ -20,6 +20,7 @@ from kbuild.nodes.renew.plan import (
     accept_again,
     copy_step,
     days,
+    external_etcd_note,
     keep_step,
     plan_rolling,
     restart_step,
@@ -79,6 +80,11 @@ def _refusals(
     yield from unready(plane, may_be_down=True, is_expired=plane.needs_repair)
     yield from unrenewable(plane, wishes)
     yield from skewed(plane, planes)
+    for file in plane.ended:
+        if file.endswith(".crt") and file not in plane.renewed:
+            reason = f"/etc/kubernetes/{file} has ended, and kubeadm does not renew that of an etcd"
+            todo = "renew it at the CA of that etcd, then run the same command again"
+            yield plane.refusal(f"{reason} that it has not made", todo)
     for file in plane.ended_cas:
         reason = f"the CA /etc/kubernetes/{file} has ended, and kubeadm never renews a CA"
         yield plane.refusal(reason, "see docs/lifetimes.md for a longer CA with the same key")
@@ -224,7 +230,7 @@ def _end(planes: Sequence[ControlPlane], wishes: RenewWishes) -> Iterator[Step]:
     for user in wishes.users:
         yield copy_step(user, wishes.at)
     names = tuple(plane.name for plane in planes)
-    step = settled_step(names)
+    step = settled_step(names, is_alone=len(planes) == 1)
     proofs = (Proof(kind="recovered", arguments=names),)
     yield replace(step, why="then the repair has ended", proofs=proofs)
 
@@ -251,6 +257,8 @@ def _own_notes(plane: ControlPlane) -> Iterator[str]:
         yield f"ended: {', '.join(texts)}"
     else:
         yield f"an earlier repair did not end: it goes on, with the backup {plane.base}"
+    if "etcd" not in plane.manifests:
+        yield external_etcd_note(plane)
     lacks = "kubeadm-config and kubelet-config, which only the API server has"
     if "etcd" in plane.manifests:
         lacks += "; nor a snapshot of etcd, and its data only if etcd does not run"

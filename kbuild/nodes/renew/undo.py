@@ -25,6 +25,7 @@ from kbuild.nodes.renew.plan import (
     keep_step,
     needs_restart,
     of_renewal,
+    outage_notes,
     restart_step,
     settled_step,
     unready,
@@ -120,10 +121,12 @@ def plan_undo(
             continue
         steps = _steps(plane, planes, backup, wishes)
         if steps:
-            seen = healthy_step(others), settled_step(sorted(healthy))
-            steps = (seen[0], *steps, seen[1])
+            is_alone = len(planes) == 1
+            first = healthy_step(others, is_alone=is_alone)
+            steps = (first, *steps, settled_step(sorted(healthy), is_alone=is_alone))
         steps = (*accept_again(plane), *steps)
-        plans.append(HostPlan(host=plane.facts.host, steps=steps))
+        notes = tuple(outage_notes(plane, planes, steps, is_drain_wanted=wishes.drain))
+        plans.append(HostPlan(host=plane.facts.host, steps=steps, notes=notes))
     return plans, []
 
 
@@ -133,7 +136,9 @@ def _files_only(plane: ControlPlane, backup: Backup, wishes: UndoWishes) -> Host
     if not _differs(plane, backup) and not begun:
         return HostPlan(host=plane.facts.host, steps=())
     own = begun or f"{wishes.at}{UNDO}{backup.name}"
-    end = replace(settled_step(()), what="end the undo", why="nothing is restarted", proofs=())
+    end = replace(
+        settled_step((), is_alone=True), what="end the undo", why="nothing is restarted", proofs=()
+    )
     steps = (keep_step(plane, own, etcdctl=""), _restore_step(backup.name, own), end)
     note = (
         f"certificates of the backup {backup.name} have ended: nothing is restarted with them, and"

@@ -131,7 +131,7 @@ def plan_workers(
     The first one makes the token, so it must come when the control planes have been renewed.
     """
     joined = [
-        HostPlan(host=each.facts.host, steps=(_settled_step(),))
+        HostPlan(host=each.facts.host, steps=(_settled_step(),), is_independent=True)
         for each in workers
         if each.is_joined
     ]
@@ -222,7 +222,7 @@ def _plan(worker: Worker, token: Token, at: str) -> HostPlan:
         ),
         _settled_step(),
     )
-    return HostPlan(host=worker.facts.host, steps=steps)
+    return HostPlan(host=worker.facts.host, steps=steps, is_independent=True)
 
 
 def _settled_step() -> Step:

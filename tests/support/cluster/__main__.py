@@ -1,9 +1,10 @@
 """Build, start and stop a cluster on this machine; needs root on a Debian, and no engine that runs.
 
     python -m tests.support.cluster build CACHE
-    python -m tests.support.cluster up CACHE STATE
+    python -m tests.support.cluster up CACHE STATE [--single | --with-external-etcd]
     python -m tests.support.cluster down STATE
 
+Both options start n1, the only control plane, and w1, which may also run an etcd for it.
 ``up`` prints the words to put before a command that shall reach the nodes n1, n2, n3 and w1. STATE
 has ssh_config, known_hosts, inventory.ini and admin.conf, and a folder a node.
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 from tests.support.cluster.build import BuildError, build
 from tests.support.cluster.cluster import CommandFailed, down, up
 from tests.support.cluster.lab import LabError
+from tests.support.cluster.single import SINGLE, single, with_external_etcd
 from tests.support.debian import DebianError
 
 
@@ -27,13 +29,18 @@ def main() -> None:
         command = commands.add_parser(name)
         for folder in folders:
             command.add_argument(folder, type=lambda text: Path(text).resolve())
+        if name == "up":
+            for init in (single, with_external_etcd):
+                option = f"--{init.__name__.replace('_', '-')}"
+                command.add_argument(option, dest="init", action="store_const", const=init)
     asked = parser.parse_args()
     began = time.monotonic()
     try:
         if asked.what == "build":
             build(asked.cache)
         elif asked.what == "up":
-            cluster = up(asked.cache, asked.state)
+            shape = (SINGLE, asked.init) if asked.init else ()
+            cluster = up(asked.cache, asked.state, *shape)
             sys.stdout.write(f"{' '.join(cluster.lab.inside)}\n")
         else:
             down(asked.state)

@@ -1,4 +1,4 @@
-"""A cluster of three control planes, a worker and a load balancer, made by stock kubeadm."""
+"""A cluster made by stock kubeadm: mostly three control planes, a worker and a load balancer."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -128,10 +128,10 @@ class Polled:
 
 
 class Poller:
-    """Asks through the balancer 20 times a second, each time on a new connection."""
+    """Asks an address 20 times a second, each time on a new connection."""
 
-    def __init__(self, lab: Lab) -> None:
-        command = (sys.executable, CLIENT, "poll", lab.state / "admin.conf", ADDRESSES["balancer"])
+    def __init__(self, lab: Lab, address: str) -> None:
+        command = (sys.executable, CLIENT, "poll", lab.state / "admin.conf", address)
         self._process = subprocess.Popen(
             (*lab.inside, *command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -155,14 +155,15 @@ class Cluster:
     """A cluster that runs; everything about it is in the lab's ``state`` folder."""
 
     lab: Lab
+    names: tuple[str, ...] = NODES
 
     @property
     def nodes(self) -> dict[str, Node]:
-        return {name: Node(name, self.lab) for name in NODES}
+        return {name: Node(name, self.lab) for name in self.names}
 
     @property
     def control_planes(self) -> list[Node]:
-        return [self.nodes[name] for name in CONTROL_PLANES]
+        return [self.nodes[name] for name in CONTROL_PLANES if name in self.names]
 
     @property
     def ssh_config(self) -> Path:
@@ -206,7 +207,8 @@ class Cluster:
 
         def whole() -> bool:
             with suppress(CommandFailed):
-                return self.healthy() == set(CONTROL_PLANES) and self.ready() == set(NODES)
+                is_healthy = len(self.healthy()) == len(self.control_planes)
+                return is_healthy and self.ready() == set(self.names)
             return False
 
         wait(whole, READY_SECONDS, "all nodes and API servers ready")
@@ -216,13 +218,21 @@ class Cluster:
         command = (sys.executable, CLIENT, "not-after", ADDRESSES[name], str(port))
         return datetime.fromisoformat(json.loads(run((*self.lab.inside, *command))))
 
-    def poller(self) -> Poller:
-        return Poller(self.lab)
+    def poller(self, name: str = "balancer") -> Poller:
+        return Poller(self.lab, ADDRESSES[name])
 
 
-def up(cache: Path, state: Path) -> Cluster:
+Init = Callable[[Cluster], str]
+
+
+def _plain(_cluster: Cluster) -> str:
+    return INIT
+
+
+def up(cache: Path, state: Path, names: tuple[str, ...] = NODES, init: Init = _plain) -> Cluster:
     """Start a cluster that keeps its files in ``state``, a folder that is empty or not there.
 
+    ``init`` prepares nodes that have started, and returns the configuration for `kubeadm init`.
     Raises BuildError, CommandFailed, DebianError, TimeoutError.
     """
     built = build(cache)
@@ -231,7 +241,7 @@ def up(cache: Path, state: Path) -> Cluster:
         msg = f"{state} is not empty: `down` removes what another cluster has left there"
         raise BuildError(msg)
     lab = Lab(state.resolve())
-    cluster = Cluster(lab)
+    cluster = Cluster(lab, names)
     began = time.monotonic()
 
     def tell(what: str) -> None:
@@ -239,13 +249,13 @@ def up(cache: Path, state: Path) -> Cluster:
 
     _write_access(lab)
     lab.create(built)
-    for name in NODES:
+    for name in names:
         _prepare(lab, name)
         lab.boot(name)
     for node in cluster.nodes.values():
         wait(node.answers, BOOT_SECONDS, f"boot {node.name}")
     tell("nodes have started")
-    _init(cluster)
+    _init(cluster, init(cluster))
     tell("the first control plane is there")
     _join(cluster)
     tell("all have joined")
@@ -268,10 +278,12 @@ def down(state: Path) -> None:
 
 
 @contextmanager
-def running(cache: Path, state: Path) -> Iterator[Cluster]:
-    """Have a cluster for a while."""
+def running(
+    cache: Path, state: Path, names: tuple[str, ...] = NODES, init: Init = _plain
+) -> Iterator[Cluster]:
+    """Have a cluster for a while, as ``up`` makes it."""
     try:
-        yield up(cache, state)
+        yield up(cache, state, names, init)
     finally:
         down(state)
 
@@ -310,11 +322,11 @@ def _prepare(lab: Lab, name: str) -> None:
     shutil.copy2(lab.state / "id_ed25519.pub", upper / "root/.ssh/authorized_keys")
 
 
-def _init(cluster: Cluster) -> None:
+def _init(cluster: Cluster, configuration: str) -> None:
     first = cluster.nodes["n1"]
     phases = "--upload-certs --skip-phases=addon/coredns,addon/kube-proxy"
     command = f"cat >/root/init.yaml && kubeadm init --config /root/init.yaml {IGNORED} {phases}"
-    first.ssh(command, stdin=INIT)
+    first.ssh(command, stdin=configuration)
     admin = cluster.lab.state / "admin.conf"
     admin.touch(mode=0o600)
     admin.write_text(first.ssh("cat /etc/kubernetes/admin.conf"))
@@ -323,10 +335,13 @@ def _init(cluster: Cluster) -> None:
 def _join(cluster: Cluster) -> None:
     nodes = cluster.nodes
     trust = f"--token {TOKEN} --discovery-token-unsafe-skip-ca-verification"
-    join = f"kubeadm join balancer:6443 {trust} {IGNORED}"
+    server = cluster.kubectl("config", "view")["clusters"][0]["cluster"]["server"]
+    join = f"kubeadm join {server.removeprefix('https://')} {trust} {IGNORED}"
+    planes = [node.name for node in cluster.control_planes]
     with ThreadPoolExecutor(1) as pool:
-        worker = pool.submit(nodes["w1"].ssh, join)
-        for name in CONTROL_PLANES[1:]:  # one after the other, for each becomes a member of etcd
+        workers = [pool.submit(nodes[name].ssh, join) for name in nodes if name not in planes]
+        for name in planes[1:]:  # one after the other, for each becomes a member of etcd
             plane = f"--control-plane --certificate-key {CERTIFICATE_KEY}"
             nodes[name].ssh(f"{join} {plane} --apiserver-advertise-address {ADDRESSES[name]}")
-        worker.result()
+        for worker in workers:
+            worker.result()

@@ -153,9 +153,9 @@ def _start(command: tuple[str, ...], log: str) -> None:
 def _processes(cgroups: list[Path]) -> set[int]:
     found = set()
     for top in cgroups:
-        for folder in (top, *top.rglob("*/")):
-            with suppress(OSError):  # it may be gone already
-                found |= {int(pid) for pid in (folder / "cgroup.procs").read_text().split()}
+        for folder, _, _ in os.walk(top):  # it passes over what is gone already
+            with suppress(OSError):
+                found |= {int(pid) for pid in Path(folder, "cgroup.procs").read_text().split()}
     return found
 
 

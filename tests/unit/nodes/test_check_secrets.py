@@ -124,11 +124,11 @@ def contents(draw: st.DrawFn) -> str:
 def test_what_follows_a_certificate_that_lost_its_end_is_withheld() -> None:
     lines = [*ADMIN.pem.decode().splitlines()[:-1], *BODY, "-----END CERTIFICATE-----"]
     content = "\n".join([*lines, CA.pem.decode()])
-    printed = run_function("certificates", root=Path("/"), stdin=content.encode())
+    printed = run_function("without_keys", root=Path("/"), stdin=content.encode())
     assert [line for line in BODY if line in printed] == []
     assert read_content(printed.encode()).certificates == read_content(CA.pem).certificates
     longest = "\n".join([lines[0], "MIIAAAC", *["A" * 64] * 20_000, "-----END CERTIFICATE-----"])
-    printed = run_function("certificates", root=Path("/"), stdin=longest.encode())
+    printed = run_function("without_keys", root=Path("/"), stdin=longest.encode())
     assert printed.strip() == lines[0]
 
 
@@ -136,7 +136,7 @@ def test_what_follows_a_certificate_that_lost_its_end_is_withheld() -> None:
 @MANY
 @given(contents())
 def test_no_line_of_a_private_key_is_printed(content: str) -> None:
-    printed = run_function("certificates", root=Path("/"), stdin=content.encode())
+    printed = run_function("without_keys", root=Path("/"), stdin=content.encode())
     assert [line for line in BODY if line in printed] == []
 
 
@@ -154,7 +154,7 @@ def test_what_kubectl_writes_is_printed_without_the_key() -> None:
 
 def test_certificates_and_the_place_of_a_key_are_printed() -> None:
     content = b"a text\n" + ADMIN.pem + ADMIN.key_pem + CA.pem
-    printed = run_function("certificates", root=Path("/"), stdin=content).encode()
+    printed = run_function("without_keys", root=Path("/"), stdin=content).encode()
     taken = read_content(printed)
     assert [each.der for each in taken.certificates] == [ADMIN.der, CA.der]
     assert len(taken.keys) == 1
@@ -163,7 +163,7 @@ def test_certificates_and_the_place_of_a_key_are_printed() -> None:
 
 def test_a_truncated_certificate_is_told_without_its_content() -> None:
     for cut in (ADMIN.pem[:300], ADMIN.pem[:300] + b"\n" + CA.key_pem, ADMIN.pem[:300] + CA.pem):
-        printed = run_function("certificates", root=Path("/"), stdin=cut).encode()
+        printed = run_function("without_keys", root=Path("/"), stdin=cut).encode()
         assert ADMIN.pem[100:150] not in printed
         assert any("truncated" in each for each in read_content(printed).problems), cut
 

@@ -1,13 +1,16 @@
 """Connections to this machine, which need no ssh, and connections that are cut."""
 
+import random
 import socket
+import threading
+import time
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from kbuild.nodes.connection import CallFailed, Connection, PortClosed, connections
+from kbuild.nodes.connection import CallFailed, Connection, PortClosed, _talk, connections
 from kbuild.nodes.model import Host, call
 
 HERE = Host(name="@local")
@@ -67,3 +70,40 @@ def test_a_port_is_opened_after_the_connection_was_cut() -> None:
     peer.is_alive = False
     assert str(connection.open_port("127.0.0.1", 6443)) == "a channel"
     assert peer.connected == 2
+
+
+class Channel:
+    """A channel of ssh that remembers how much it was given at once."""
+
+    def __init__(self, most: int = 1 << 30) -> None:
+        self.got, self.sizes, self._most = bytearray(), list[int](), most
+        self.exit_status, self.status_event = 0, threading.Event()
+        self.status_event.set()
+
+    def settimeout(self, _: float) -> None:
+        pass
+
+    def sendall(self, content: bytes) -> None:
+        if len(self.got) >= self._most:
+            message = "Socket is closed"
+            raise OSError(message)
+        self.got += content
+        self.sizes.append(len(content))
+
+    def shutdown_write(self) -> None:
+        pass
+
+    def recv(self, _: int) -> bytes:
+        return b""
+
+    recv_stderr = recv
+
+
+def test_a_file_is_given_to_ssh_in_pieces_which_costs_no_copies() -> None:
+    content = random.Random(1).randbytes((1 << 20) + 7)
+    whole, cut = Channel(), Channel(most=1 << 18)
+    for channel in (whole, cut):
+        assert _talk(cast("Any", channel), content, time.monotonic() + 60) == (0, "", "")
+    assert bytes(whole.got) == content
+    assert max(whole.sizes) <= 1 << 16
+    assert bytes(cut.got) == content[: 1 << 18]

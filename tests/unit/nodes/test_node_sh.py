@@ -52,6 +52,21 @@ def refused(node: LocalNode, function: Call) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize("openssl", ["", "exit 1", "echo 0 unknown", f"echo {64 * 'x'}", "echo"])
+def test_the_sha256_of_a_file_needs_no_openssl(node: LocalNode, openssl: str) -> None:
+    if openssl:
+        node.stub("openssl", openssl)
+    file = node.root / "-a file"
+    file.write_bytes(b"content")
+    assert node.call(call("sha_of", str(file))).strip() == digest(file)
+    for other in (node.root, node.root / "none"):
+        done = node.run(f"sha_of '{other}'")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    file.chmod(0)
+    node.call(call("has_sha", str(file), digest(file)))
+    assert "does not have" in refused(node, call("has_sha", str(file), "0" * 64))
+
+
 def test_what_a_kubeadm_issues_is_told_only_of_the_one_that_is_there(node: LocalNode) -> None:
     kubeadm = node.put_kubeadm()
     words = (digest(kubeadm), "100", "50", "v1.20.2", str(kubeadm))

@@ -291,14 +291,42 @@ def test_shorter_certificates_are_allowed_if_asked_for() -> None:
 
 def test_an_external_etcd_is_named_and_left_alone() -> None:
     plane = control_plane()
-    manifests = {name: each for name, each in plane.manifests.items() if name != "etcd"}
+    file = "/etc/kubernetes/pki/apiserver-etcd-client.crt"
+    flags = (
+        b"    - --etcd-certfile=%s\n    - --etcd-servers=https://192.0.2.9:2379\n" % file.encode()
+    )
+    content = APISERVER.replace(b"    - kube-apiserver\n", b"    - kube-apiserver\n" + flags, 1)
+    manifests = {
+        **{name: each for name, each in plane.manifests.items() if name != "etcd"},
+        "kube-apiserver": Manifest(content=content),
+    }
     external = replace(plane, manifests=manifests, missing=("pki/etcd/ca.key",))
     (plan,), refused = plan_renewal([external], RenewWishes(at=AT))
     assert not refused
     steps = {step.name: step for step in plan.steps}
     assert "restart-etcd" not in steps
     assert not any("etcd" in file for file in steps["renew"].proofs[0].arguments)
-    assert any("not of kubeadm" in note for note in plan.notes)
+    assert "snapshot" not in steps["back-up"].what
+    assert "the backup has no snapshot of etcd: make one where it runs" in plan.notes
+    (named,) = [note for note in plan.notes if "not of kubeadm" in note]
+    ends = plane.certificates["pki/apiserver-etcd-client.crt"].facts.not_after
+    assert "(https://192.0.2.9:2379)" in named
+    assert named.endswith(f"and {file} of the API server (it ends {ends:%Y-%m-%d})")
+
+
+@pytest.mark.parametrize("drain", [True, False])
+def test_a_single_control_plane_has_an_outage_that_is_said_before_and_no_drain(
+    drain: bool,
+) -> None:
+    wishes = RenewWishes(at=AT, drain=drain)
+    (plan,), _ = plan_renewal([control_plane()], wishes)
+    assert "drain" not in {step.name for step in plan.steps}
+    assert any("does not answer for some seconds" in note for note in plan.notes)
+    said = " ".join(step.why for step in plan.steps)
+    assert "others" not in said
+    assert "next control plane" not in said
+    plans, _ = plan_renewal(three(), wishes)
+    assert not any("does not answer" in note for plan in plans for note in plan.notes)
 
 
 def test_a_damaged_certificate_is_a_fact_and_no_failure_of_the_survey() -> None:

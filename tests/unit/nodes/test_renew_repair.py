@@ -170,6 +170,25 @@ spec:
     assert cluster["etcd"] == {"external": {"endpoints": endpoints, "caFile": "/e/ca"}}
 
 
+def test_what_an_external_etcd_has_issued_is_not_repaired_but_named() -> None:
+    plane = expired()
+    manifests = {name: each for name, each in plane.manifests.items() if name != "etcd"}
+    external = replace(plane, manifests=manifests)
+    plans, (refused,) = plan_repair([external], RenewWishes(at=AT))
+    assert plans == []
+    assert "pki/apiserver-etcd-client.crt has ended, and kubeadm does not renew" in refused.reason
+    good = {
+        **plane.certificates,
+        "pki/apiserver-etcd-client.crt": Stored(changed=0, facts=certificate(NOW + LEAF)),
+    }
+    # What an etcd of kubeadm has left there ends nothing.
+    assert "pki/etcd/server.crt" in good
+    plans, refused_now = plan_repair([replace(external, certificates=good)], RenewWishes(at=AT))
+    assert refused_now == []
+    assert any("not of kubeadm" in note for note in plans[0].notes)
+    assert not any(step.name == "restart-etcd" for plan in plans for step in plan.steps)
+
+
 def test_kubeconfigs_that_an_old_kubeadm_does_not_renew_are_made() -> None:
     (first, *_) = planned([of_version(expired(), "v1.14.10")])
     assert [step.name for step in first.steps] == [
@@ -343,6 +362,7 @@ def test_workers_get_a_certificate_with_one_token_that_no_plan_shows() -> None:
         ("w1", ["back-up", "join-again", "settled"]),
         ("w2", ["back-up", "join-again", "settled"]),
     ]
+    assert [plan.is_independent for plan in plans] == [False, True, True]
     secret = f"{token.id}.{token.secret}"
     assert re.fullmatch(r"[a-z0-9]{6}\.[a-z0-9]{16}", secret)
     make, join = plans[0].steps[0].do, plans[1].steps[1].do

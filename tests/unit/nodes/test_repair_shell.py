@@ -2,12 +2,14 @@
 
 import base64
 import os
+import re
 import time
 from pathlib import Path
 
 import pytest
 import yaml
 
+from kbuild.x509.api import read_content
 from tests.support import authority
 from tests.unit.nodes.test_renew_shell import NAME, Shell, component, shell
 
@@ -17,6 +19,7 @@ pytestmark = pytest.mark.slow  # it runs shells
 OLD = authority.issue("system:node:n1")
 NEW = authority.issue("system:node:n1", years=100)
 CONFIGURATION = "kind: InitConfiguration\n"
+KINDS = re.compile("(certificate|kubelet_client)=")
 
 
 @pytest.fixture
@@ -109,14 +112,45 @@ def test_clients_of_kubelet_are_shown_without_their_keys(expired: Shell) -> None
     said = expired("kubelet_clients")
     assert "kubelet_conf=rotated" in said
     (line,) = [line for line in said.splitlines() if line.startswith("kubelet_client=")]
-    assert base64.b64decode(line.split(" ")[1]) == OLD.pem
+    assert shown(line) == [OLD.der]
     file = expired.kubernetes / "kubelet.conf"
     authority.write_kubeconfig(file, authority.kubeconfig("system:node:n1", NEW, OLD))
     said = expired("kubelet_clients")
     assert "rotated" not in said
     lines = [line for line in said.splitlines() if line.startswith("kubelet_client=")]
-    assert [base64.b64decode(line.split(" ")[1]) for line in lines] == [OLD.pem, NEW.pem]
-    assert base64.b64encode(OLD.key_pem).decode()[:64] not in said
+    assert [shown(line) for line in lines] == [[OLD.der], [NEW.der]]
+
+
+def shown(line: str) -> list[bytes]:
+    """Return the certificates in a line, and see that it has nothing of a key."""
+    content = base64.b64decode(line.rpartition(" ")[2])
+    assert secret_lines(content) == []
+    return [each.der for each in read_content(content).certificates]
+
+
+def secret_lines(content: bytes) -> list[bytes]:
+    keys = [line for each in (OLD, NEW) for line in each.key_pem.splitlines()[1:-1]]
+    return [line for line in keys if line in content]
+
+
+@pytest.mark.parametrize("lost", ["the end", "the begin of the key"])
+def test_of_a_certificate_that_is_damaged_no_key_leaves_the_node(expired: Shell, lost: str) -> None:
+    lines = [*OLD.pem.splitlines()[:-1], *OLD.key_pem.splitlines()]
+    if lost == "the end":
+        lines.append(b"-----END CERTIFICATE-----")
+    else:
+        lines.remove(b"-----BEGIN PRIVATE KEY-----")
+        lines[-1] = b"-----END CERTIFICATE-----"
+    damaged = b"\n".join([*lines, b""])
+    (pki(expired) / "kubelet-client-current.pem").write_bytes(damaged)
+    (expired.kubernetes / "pki/apiserver.crt").write_bytes(damaged)
+    conf = authority.kubeconfig("system:node:n1", NEW, OLD).decode()
+    text = base64.b64encode(NEW.pem).decode(), base64.b64encode(damaged).decode()
+    for name in ("admin.conf", "kubelet.conf"):
+        (expired.kubernetes / name).write_text(conf.replace(*text))
+    for function, count in (("kubelet_clients", 2), ("certificates", 3)):
+        said = [line for line in expired(function).splitlines() if KINDS.match(line)]
+        assert sum(not shown(line) for line in said) == count, said
 
 
 def test_the_server_is_known_without_a_kubelet_conf(expired: Shell) -> None:

@@ -362,10 +362,11 @@ def test_so_many_at_once() -> None:
         at_once([1, 0, 2], lambda each: print(1 // each), 2)  # noqa: T201
 
 
-def phase(fleet: Fleet, number: int, name: str, do: str = "nothing") -> HostPlan:
-    step = Step(
-        name=name, what="", why="", check=call("false"), do=call(do), confirm=call("nothing")
-    )
+NOTHING = call("nothing")
+
+
+def phase(fleet: Fleet, number: int, name: str, do: Call = NOTHING) -> HostPlan:
+    step = Step(name=name, what="", why="", check=call("false"), do=do, confirm=NOTHING)
     host = fleet.nodes[number].host
     return HostPlan(host=host, steps=(replace(step, is_fatal=True),))
 
@@ -373,20 +374,40 @@ def phase(fleet: Fleet, number: int, name: str, do: str = "nothing") -> HostPlan
 def test_a_host_may_have_several_plans_with_others_between_them(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, 2)
     plans = [phase(fleet, n, name) for name in ("files", "etcd") for n in (0, 1)]
-    assert fleet.install(plans, parallel=1) == ["changed", "changed"]
+    assert fleet.install(plans) == ["changed", "changed"]
     assert fleet.watcher.said == [
         *("n1: 1 of 1: files", "n2: 1 of 1: files"),
         *("n1: 1 of 1: etcd", "n1: changed", "n2: 1 of 1: etcd", "n2: changed"),
     ]
 
 
+def test_only_independent_plans_are_carried_out_at_the_same_time(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, 7)
+    alone, begun = tmp_path / "alone", tmp_path / "begun"
+    begun.mkdir()
+    by_itself = f'mkdir "{alone}" && sleep 0.2 && rmdir "{alone}" && [ -z "$(ls "{begun}")" ]'
+    with_two_others = f"""
+        touch "{begun}/$$"
+        for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+          [ "$(ls "{begun}" | wc -l)" -lt 3 ] || exit 0
+          sleep 0.5
+        done
+        exit 1
+    """
+    plans = [phase(fleet, n, "plane", call("eval", by_itself)) for n in (0, 1, 2, 1)]
+    workers = [phase(fleet, n, "worker", call("eval", with_two_others)) for n in (3, 4, 5)]
+    plans += [replace(plan, is_independent=True) for plan in workers]
+    plans += [phase(fleet, 6, "plane", call("eval", f'[ "$(ls "{begun}" | wc -l)" -eq 3 ]'))]
+    assert fleet.install(plans, parallel=3) == ["changed"] * 7
+
+
 def test_a_failed_plan_stops_all_later_plans_and_tells_where_each_host_stopped(
     tmp_path: Path,
 ) -> None:
     fleet = Fleet(tmp_path, 3)
-    plans = [phase(fleet, n, "files", "false" if n == 1 else "nothing") for n in (0, 1, 2)]
+    plans = [phase(fleet, n, "files", call("false") if n == 1 else NOTHING) for n in (0, 1, 2)]
     plans += [phase(fleet, n, "etcd") for n in (0, 1, 2)]
-    assert fleet.install(plans, parallel=1) == ["failed", "failed", "not-started"]
+    assert fleet.install(plans) == ["failed", "failed", "not-started"]
     assert [each.step for each in fleet.outcomes] == ["etcd", "files", ""]
     assert fleet.outcomes[0].reason == "the run stopped before this step"
     assert not any("etcd" in line for line in fleet.watcher.said)

@@ -71,6 +71,14 @@ def test_only_what_changed_is_issued_with_the_key_that_it_has(recipe: Recipe) ->
     assert (kept / "server.pem").read_bytes() == before["server.pem"]
 
 
+def test_a_reason_with_many_names_says_how_many_it_leaves_out(recipe: Recipe) -> None:
+    issue(recipe.folder)
+    names = [f"192.0.2.{number}" for number in range(1, 12)]
+    recipe.change("server", hosts=["127.0.0.1", "n1", *names])
+    [decision] = [d for d in decide(plan_of(recipe.folder), NOW) if not d.is_kept]
+    assert decision.reasons == (f"it lacks {', '.join(names[:5])} and 6 more",)
+
+
 def test_every_generation_is_kept(recipe: Recipe) -> None:
     issue(recipe.folder)
     for _ in range(3):
