@@ -38,6 +38,7 @@ from kbuild.x509.api import (
 )
 
 _SHOWN = 5  # names in a reason
+_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,12 +280,17 @@ def _differences(
         yield "it is a CA" if facts.is_ca else "it is no CA"
     if facts.key != spec.key_kind.shown:
         yield f"its key is {facts.key}, planned is {spec.key_kind.shown}"
-    lifetime, is_capped = facts.not_after - facts.not_before, ca and facts.not_after == ca.not_after
+    lifetime, planned = facts.not_after - facts.not_before, spec.term.lifetime
+    # One that was issued minutes after its CA ended with it, and the CA may have been extended since.
+    ends_with_ca = ca is not None and facts.not_after == ca.not_after
+    is_capped = lifetime < planned and (
+        ends_with_ca or planned - lifetime <= min(_DAY, planned / 100)
+    )
     if spec.term.not_after is not None:
         if facts.not_after != spec.term.not_after:
             yield f"it ends on {day(facts.not_after)}, planned is {day(spec.term.not_after)}"
-    elif lifetime != spec.term.lifetime and not (is_capped and lifetime < spec.term.lifetime):
-        yield f"it is valid for {hours(lifetime)}, planned are {hours(spec.term.lifetime)}"
+    elif lifetime != planned and not is_capped:
+        yield f"it is valid for {hours(lifetime)}, planned are {hours(planned)}"
 
 
 def names_changed(spec: Spec, facts: CertificateFacts) -> str:

@@ -282,15 +282,6 @@ def test_who_reads_the_certificates_of_cfssl_is_not_guessed(recipe: Recipe) -> N
     assert "1. whoever uses them: restart what reads them\n" in shown
 
 
-def test_progress_counts_what_is_issued_only(recipe: Recipe) -> None:
-    run_here("pki", "issue", "--dir", recipe.folder)
-    (recipe.folder / "server.pem").unlink()
-    done = run_here("pki", "issue", "--dir", recipe.folder)
-    assert "certificates: 1 of 1\n" in done.stderr
-    assert "of 3" not in done.stderr
-    assert " of " not in run_here("pki", "issue", "--dir", recipe.folder).stderr
-
-
 # --- hosts ---------------------------------------------------------------------------------------
 
 

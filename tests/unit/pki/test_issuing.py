@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from kbuild.base.errors import KbuildError
 from kbuild.pki.api import Renewal, carry_out, decide, extension, locked, plan_of
 from kbuild.x509.api import read_content, read_kubeconfig, signed_by
+from tests.support.recorder import Recorder
 from tests.unit.pki.conftest import CONFIG, KEY, NOW, Quiet, Recipe, facts, issue, snapshot
 
 ALL = {"ca": "missing", "client": "missing", "server": "missing"}
@@ -41,6 +42,15 @@ def test_all_is_issued_once(recipe: Recipe) -> None:
     before = snapshot(recipe.folder)
     assert issue(recipe.folder, NOW + DAY) == {}
     assert snapshot(recipe.folder) == before
+
+
+def test_progress_counts_what_is_issued_only(recipe: Recipe) -> None:
+    issue(recipe.folder)
+    (recipe.folder / "server.pem").unlink()
+    plan, recorder = plan_of(recipe.folder), Recorder()
+    with locked(plan.output):
+        carry_out(plan, decide(plan, NOW), NOW, recorder)
+    assert [each[1:] for each in recorder.advances if each[0] == "certificates"] == [(1, 1)]
 
 
 def test_modes_are_those_that_keys_need(recipe: Recipe) -> None:
@@ -152,6 +162,22 @@ def test_a_leaf_that_loses_less_than_a_tenth_ends_with_its_ca(recipe: Recipe) ->
     config["signing"]["profiles"]["server"]["expiry"] = "43801h"  # more than the CA is planned for
     recipe.config(config)
     assert_refused("leaf-outlasts-its-ca", "--cap", recipe.folder, NOW + DAY)
+
+
+@pytest.mark.parametrize(
+    ("later", "state"), [(timedelta(minutes=5), "kept"), (2 * DAY, "changed")], ids=str
+)
+def test_a_leaf_that_ended_with_its_ca_is_as_planned_when_the_ca_is_extended(
+    recipe: Recipe, later: timedelta, state: str
+) -> None:
+    issue(recipe.folder)
+    (recipe.folder / "server.pem").unlink()
+    issue(recipe.folder, NOW + later)
+    plan = plan_of(recipe.folder)
+    with locked(plan.output):
+        carry_out(plan, extension(plan, ()), NOW + 3 * DAY, Quiet())
+    states = {each.spec.name: each.state for each in decide(plan, NOW + 3 * DAY)}
+    assert states["server"] == state
 
 
 def test_a_ca_that_is_not_valid_yet_signs_nothing(recipe: Recipe) -> None:
