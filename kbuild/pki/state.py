@@ -281,7 +281,7 @@ def _differences(
     if facts.key != spec.key_kind.shown:
         yield f"its key is {facts.key}, planned is {spec.key_kind.shown}"
     lifetime, planned = facts.not_after - facts.not_before, spec.term.lifetime
-    # One that was issued minutes after its CA ended with it, and the CA may have been extended since.
+    # Issued minutes after its CA, it ended with that one, which may have been extended since.
     ends_with_ca = ca is not None and facts.not_after == ca.not_after
     is_capped = lifetime < planned and (
         ends_with_ca or planned - lifetime <= min(_DAY, planned / 100)
