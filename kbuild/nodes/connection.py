@@ -213,7 +213,7 @@ class Connection:
                 before = _unlocked(sudo, channel)
             else:
                 channel.exec_command(command)
-            code, *printed = _talk(channel, text, time.monotonic() + timeout)
+            code, *printed = talk(channel, text, time.monotonic() + timeout)
             output, reason = (
                 early.decode(errors="backslashreplace") + late
                 for early, late in zip(before, printed, strict=True)
@@ -270,7 +270,7 @@ def _unlocked(sudo: Sudo, channel: "Channel") -> tuple[bytes, bytes]:
         raise CallFailed(str(error), "") from error
 
 
-def _talk(channel: "Channel", text: bytes, until: float) -> tuple[int, str, str]:
+def talk(channel: "Channel", text: bytes, until: float) -> tuple[int, str, str]:
     """Send text to a command, and return its exit code, or -1 if it has none, and its output."""
     try:
         # Channel.sendall copies the rest after each packet (paramiko/channel.py, 4.0), which is

@@ -136,8 +136,9 @@ KILLED = {
     "between the upload and its use": ("gzip", 1),
     "in the back-up": ("cp", 1),
     "between the back-up and the replacement": ("mv", 1),
-    "before the rename": ("mv", 2),
-    "before the confirmation": ("sha256sum", 10),
+    "before the record": ("mv", 2),
+    "before the rename": ("mv", 3),
+    "before the confirmation": ("sync", 6),
 }
 
 
@@ -153,6 +154,7 @@ def test_the_run_after_a_killed_one_goes_on(
     node.hold(program, call)
     with in_the_background(node, releases, tmp_path) as pid:
         node.is_held(program)
+        assert has(node, releases.new) is (program == "sync")
         os.kill(pid, signal.SIGKILL)
     node.hold("dd", 99)
     node.let_go(program)

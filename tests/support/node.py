@@ -30,7 +30,7 @@ fi
 cd - >/dev/null
 exec {real} "$@"
 """
-_STUBBED = ("cp", "dd", "gzip", "ls", "mv", "sha256sum", "uname", "wc")
+_STUBBED = ("cp", "dd", "gzip", "ls", "mv", "sync", "uname", "wc")
 _BEGIN = """\
 set -e
 mount -t tmpfs -o {run_options} run /run

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from kbuild.nodes.connection import CallFailed, Connection, PortClosed, _talk, connections
+from kbuild.nodes.connection import CallFailed, Connection, PortClosed, connections, talk
 from kbuild.nodes.model import Host, call
 
 HERE = Host(name="@local")
@@ -103,7 +103,7 @@ def test_a_file_is_given_to_ssh_in_pieces_which_costs_no_copies() -> None:
     content = random.Random(1).randbytes((1 << 20) + 7)
     whole, cut = Channel(), Channel(most=1 << 18)
     for channel in (whole, cut):
-        assert _talk(cast("Any", channel), content, time.monotonic() + 60) == (0, "", "")
+        assert talk(cast("Any", channel), content, time.monotonic() + 60) == (0, "", "")
     assert bytes(whole.got) == content
     assert max(whole.sizes) <= 1 << 16
     assert bytes(cut.got) == content[: 1 << 18]
