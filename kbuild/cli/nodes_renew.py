@@ -82,7 +82,7 @@ def obeying_stored(
     stored = read_stored(planes, connected)
     if stored is None:
         return planes
-    found, refused = obeying(planes, stored, settings.stored_values)
+    found, refused = obeying(planes, stored, settings.stored_values, connected)
     _demand(refused, len(planes))
     return found
 
@@ -112,7 +112,8 @@ def _with_stored(
         after = change_lifetimes(stored.text, tag, as_go(built_for(planes[0])), ca)
         change = Change(before=stored, after=after)
         plans = with_change(plans, planes, change)
-    return with_notes(plans, stored, change)
+    is_ignored = any(each.ignores_stored for each in planes)
+    return with_notes(plans, stored, change, is_ignored=is_ignored)
 
 
 def undo_of(settings: NodesUndoSettings) -> ControlPlanner:

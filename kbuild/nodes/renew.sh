@@ -166,11 +166,14 @@ etcdctl_path() {
   done
 }
 
-# The server that kubeconfigs of this node use, and whether it is an address of the node itself.
+# The server that clients of this cluster use, and whether it is an address of the node itself.
 endpoint() {
-  server=$(value_of server "$kubernetes/kubelet.conf")
-  # Somebody may have moved it away to repair an expired node.
-  [ -n "$server" ] || server=$(value_of server "$kubernetes/admin.conf")
+  # Since v1.31, kubelet of a control plane asks its own API server: ControlPlaneKubeletLocalMode
+  # (cmd/kubeadm/app/features/features.go, v1.33.3).
+  for each in admin super-admin kubelet; do
+    server=$(value_of server "$kubernetes/$each.conf")
+    [ -z "$server" ] || break  # somebody may have moved a file away
+  done
   printf 'server=%s\n' "$server"
   name=${server#*://}
   name=${name%/*}

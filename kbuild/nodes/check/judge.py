@@ -22,6 +22,7 @@ _KUBELET_CONFIG = "/var/lib/kubelet/config.yaml"
 _JOURNAL = "journalctl -u kubelet -n 50"
 _CRITICAL, _WARNING = timedelta(days=30), timedelta(days=90)  # as `kbuild certs` has them
 _MAX_SKEW = 60  # seconds
+_STOCK_LEAF = timedelta(days=365)
 # The start of a process is known to a second only.
 _SAME_TIME = timedelta(seconds=3)
 # Flags with files of certificates, keys and kubeconfigs.
@@ -206,13 +207,19 @@ def _stored(seen: NodeSeen, inventory: Inventory, issues: Issues | None) -> Iter
     leaf = duration(stored.leaf)
     if issues and leaf is not None and leaf >= timedelta(days=issues.leaf_years * 365):
         return
+    is_default = leaf == _STOCK_LEAF
+    but = (
+        "except one of `--stored-defaults override`, which takes stock's defaults as not set"
+        if is_default
+        else "whatever it was built for"
+    )
     reason = (
         f"certificateValidityPeriod is {stored.leaf} in it, and caCertificateValidityPeriod"
-        f" {stored.ca or 'not set'}; kubeadm renews for that time, whatever it was built for"
+        f" {stored.ca or 'not set'}; kubeadm renews for that time, {but}"
     )
     if issues:
         reason += f"; this one was built for {counted(issues.leaf_years, 'year')}"
-    severity: Severity = "warning" if issues else "info"
+    severity: Severity = "warning" if issues and not is_default else "info"
     command = config_command(seen.facts.version, inventory, issues)
     yield _finding(severity, "stored-lifetimes", path, reason, command)
 

@@ -53,7 +53,7 @@ kubernetesVersion: {version}
 """
 SOCKET = "/run/kbuild/none.sock"
 _STARTING = 30  # seconds that kubelet may need to start a component
-_ASK_AGAIN = "see what is wrong there; the same command asks again"
+ASK_AGAIN = "see what is wrong there; the same command asks again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,8 @@ class ControlPlane:
     ``base`` is the backup of a renewal that was begun and has no end. ``drained`` is the port to
     which a run that did not end still rejects connections. ``unreadable`` are certificates that
     cannot be read, and why. ``is_stored`` tells whether the cluster stores that lifetime, and the
-    kubeadm was built for another. ``kubelet`` are the client certificates of kubelet,
+    kubeadm was built for another; ``ignores_stored`` that it stores a shorter one, which this
+    kubeadm takes as not set. ``kubelet`` are the client certificates of kubelet,
     ``is_rotated`` tells whether kubelet.conf names the file of those that kubelet rotates.
     ``node`` is the name of the node in the cluster. ``twins`` are other files with manifests of the
     same components: ``etcd etcd.yaml.bak``.
@@ -106,6 +107,7 @@ class ControlPlane:
     drained: str = ""
     unreadable: Mapping[str, str] = field(default_factory=dict)
     is_stored: bool = False
+    ignores_stored: bool = False
     kubelet: tuple[Stored, ...] = ()
     is_rotated: bool = True
     node: str = ""
@@ -175,7 +177,7 @@ def survey_control_planes(
         try:
             found.append(_once_started(each, connections[each.host.name]))
         except (CallFailed, ConnectionFailed, LookupError, ValueError) as error:
-            refused.append(each.refusal(str(error), _ASK_AGAIN))
+            refused.append(each.refusal(str(error), ASK_AGAIN))
 
     at_once(facts, ask, parallel)
     return sorted(found, key=lambda each: each.name), sorted(refused, key=lambda each: each.host)
@@ -248,7 +250,7 @@ def _control_plane(facts: HostFacts, connection: Connection) -> ControlPlane:
         certificates=certificates,
         processes=_processes(values),
         missing=tuple(values.get("missing", ())),
-        lifetime=_lifetime(facts, connection),
+        lifetime=issued_for_trial(facts, connection),
         pods=one("pods").partition(":")[2].strip().strip("\"'"),
         size=int(one("size")),
         kubectl=one("kubectl"),
@@ -306,8 +308,11 @@ def _as_stored(plane: ControlPlane, text: str) -> ControlPlane:
     return replace(plane, lifetime=max(plane.lifetime, stored))
 
 
-def _lifetime(facts: HostFacts, connection: Connection) -> timedelta:
+def issued_for_trial(facts: HostFacts, connection: Connection, stored_leaf: str = "") -> timedelta:
     """Return how long the certificates are valid that the kubeadm of a node issues.
+
+    ``stored_leaf`` is what its configuration stores for certificates, as Go writes durations.
+    Raises CallFailed, ConnectionFailed, or ValueError if the kubeadm has no version.
 
     kubeadm takes the begin of the CA as that of a certificate, and counts from now
     (cmd/kubeadm/app/util/pkiutil/pki_helpers.go, NewSignedCert, v1.20.2).
@@ -318,6 +323,7 @@ def _lifetime(facts: HostFacts, connection: Connection) -> timedelta:
         message = "its kubeadm does not say which version it is"
         raise ValueError(message) from error
     text = _TRIAL.format(api=api, socket=SOCKET, version=facts.version)
+    text += f"certificateValidityPeriod: {stored_leaf}\n" if stored_leaf else ""
     values = values_of(connection.call(call("trial", facts.target, text), timeout=120))
     issued = read_certificate(base64.b64decode(values["issued"][0]))
     return issued.not_after - datetime.fromtimestamp(facts.clock, tz=issued.not_after.tzinfo)

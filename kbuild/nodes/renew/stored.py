@@ -21,7 +21,7 @@ from kbuild.nodes.connection import (
 )
 from kbuild.nodes.model import HostPlan, Refusal, Step
 from kbuild.nodes.renew.calls import call
-from kbuild.nodes.renew.facts import ControlPlane
+from kbuild.nodes.renew.facts import ASK_AGAIN, ControlPlane, issued_for_trial
 from kbuild.nodes.renew.health import TOLERANCE
 from kbuild.nodes.renew.undo import Backup
 
@@ -88,30 +88,55 @@ def built_for(plane: ControlPlane) -> timedelta:
 
 
 def obeying(
-    planes: Sequence[ControlPlane], stored: StoredConfiguration, wish: Wish | None
+    planes: Sequence[ControlPlane],
+    stored: StoredConfiguration,
+    wish: Wish | None,
+    connections: Mapping[str, Connection],
 ) -> tuple[list[ControlPlane], list[Refusal]]:
     """Return control planes with the lifetimes that their kubeadm will issue.
 
-    If those that are stored are shorter than those that it was built for, only the user can tell
-    which are right: without a wish there is a refusal.
+    Each kubeadm issues for trial with the stored lifetime, because one that was built with
+    ``--stored-defaults override`` takes stock's defaults as not set. If what it then issues is
+    shorter than what it was built for, only the user can tell which is right: without a wish there
+    is a refusal.
     """
     leaf = duration(stored.leaf)
     if leaf is None:
         return list(planes), []
-    first, is_short = planes[0], _is_short(planes, leaf)
-    if is_short and wish is None:
+    if not _is_short(planes, leaf):
+        return [replace(each, lifetime=leaf, is_stored=True) for each in planes], []
+    issued, refused = _issued(planes, stored.leaf, connections)
+    if not refused and all(each >= built_for(planes[0]) - TOLERANCE for each in issued):
+        return [replace(each, ignores_stored=True) for each in planes], []
+    if not refused and wish is None:
         reason = (
             f"{MAP} stores {_shown(stored.leaf)} for certificates, which kubeadm obeys since v1.31;"
-            f" this one was built for {_days(built_for(first))}"
+            f" this one was built for {_days(built_for(planes[0]))}"
         )
         todo = (
             "give --stored-values change, which stores what kubeadm was built for, or"
             " --stored-values keep, to renew for what is stored"
         )
-        return [], [first.refusal(reason, todo)]
-    if is_short and wish == "change":
-        return list(planes), []
-    return [replace(each, lifetime=leaf, is_stored=True) for each in planes], []
+        refused = [planes[0].refusal(reason, todo)]
+    if refused:
+        return [], refused
+    if wish == "keep":
+        pairs = zip(planes, issued, strict=True)
+        return [replace(each, lifetime=lifetime, is_stored=True) for each, lifetime in pairs], []
+    return list(planes), []
+
+
+def _issued(
+    planes: Sequence[ControlPlane], leaf: str, connections: Mapping[str, Connection]
+) -> tuple[list[timedelta], list[Refusal]]:
+    """Return what kubeadm issues on each control plane if this lifetime is stored."""
+    issued, refused = [], []
+    for each in planes:
+        try:
+            issued.append(issued_for_trial(each.facts, connections[each.name], leaf))
+        except (CallFailed, ConnectionFailed, LookupError, ValueError) as error:
+            refused.append(each.refusal(str(error), ASK_AGAIN))
+    return issued, refused
 
 
 def is_changed(planes: Sequence[ControlPlane], stored: StoredConfiguration, wish: str) -> bool:
@@ -142,10 +167,16 @@ def with_change(
 
 
 def with_notes(
-    plans: Sequence[HostPlan], stored: StoredConfiguration | None, change: Change | None
+    plans: Sequence[HostPlan],
+    stored: StoredConfiguration | None,
+    change: Change | None,
+    *,
+    is_ignored: bool,
 ) -> list[HostPlan]:
     """Return plans of which the first says what is stored, and what becomes of it."""
     becomes = "and kubeadm obeys it"
+    if is_ignored:
+        becomes = "stock's defaults, which this kubeadm takes as not set"
     if change:
         is_there = any(step.name == _STORE for plan in plans for step in plan.steps)
         becomes = "and is changed first" if is_there else "and stays, because nothing is renewed"

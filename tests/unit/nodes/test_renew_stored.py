@@ -4,20 +4,21 @@ import base64
 import hashlib
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from kbuild.config.api import BadStoredConfiguration, change_lifetimes
-from kbuild.nodes.connection import Connection, values_of
-from kbuild.nodes.model import Issues
+from kbuild.nodes.connection import CallFailed, Connection, values_of
+from kbuild.nodes.model import Call, Issues
 from kbuild.nodes.renew.facts import ControlPlane
 from kbuild.nodes.renew.plan import RenewWishes, plan_renewal
 from kbuild.nodes.renew.stored import (
     Change,
     StoredConfiguration,
+    Wish,
     is_changed,
     obeying,
     read_stored,
@@ -26,6 +27,7 @@ from kbuild.nodes.renew.stored import (
     with_restored,
 )
 from kbuild.nodes.renew.undo import UndoWishes, plan_undo
+from tests.support.authority import issue
 from tests.unit.nodes.test_renew_plan import AT, backup, control_plane, three
 from tests.unit.nodes.test_renew_shell import Shell
 
@@ -74,7 +76,7 @@ def test_a_configuration_that_cannot_be_changed_is_refused(text: str) -> None:
 
 
 def test_shorter_ones_are_refused_without_a_wish() -> None:
-    planes, (refusal,) = obeying(PLANES, STORED, None)
+    planes, (refusal,) = obeying(PLANES, STORED, None, kubeadms(1))
     assert planes == []
     assert "stores 8760h0m0s (365 days) for certificates" in refusal.reason
     assert "this one was built for 18250 days" in refusal.reason
@@ -82,7 +84,7 @@ def test_shorter_ones_are_refused_without_a_wish() -> None:
 
 
 def test_kept_ones_are_what_is_renewed_for() -> None:
-    planes, refused = obeying(PLANES, STORED, "keep")
+    planes, refused = obeying(PLANES, STORED, "keep", kubeadms(1))
     assert not refused
     assert {each.lifetime for each in planes} == {timedelta(days=365)}
     plans, refused = plan_renewal(planes, RenewWishes(at=AT))
@@ -90,24 +92,81 @@ def test_kept_ones_are_what_is_renewed_for() -> None:
     assert "certificates of 365 days" in str(plans[0].steps)
 
 
+@pytest.mark.parametrize("wish", [None, "keep", "change"])
+def test_a_kubeadm_that_takes_them_as_not_set_needs_no_wish(wish: Wish | None) -> None:
+    planes, refused = obeying(PLANES, STORED, wish, kubeadms(50))
+    assert not refused
+    assert planes == [replace(each, ignores_stored=True) for each in PLANES]
+    plans, refused = plan_renewal(planes, RenewWishes(at=AT))
+    assert not refused
+    assert "certificates of 18250 days" in str(plans[0].steps)
+    (note, *_) = with_notes(plans, STORED, None, is_ignored=True)[0].notes[-1:]
+    assert note.endswith("for CAs, stock's defaults, which this kubeadm takes as not set")
+
+
+def test_one_kubeadm_that_obeys_them_is_enough_to_ask() -> None:
+    mixed = kubeadms(50) | {"n2": kubeadms(1)["n2"]}
+    planes, (refusal,) = obeying(PLANES, STORED, None, mixed)
+    assert planes == []
+    assert "--stored-values keep" in refusal.todo
+    planes, refused = obeying(PLANES, STORED, "keep", mixed)
+    assert not refused
+    assert [each.lifetime.days // 365 for each in planes] == [50, 1, 50]
+
+
+def test_a_kubeadm_that_issues_nothing_is_a_refusal() -> None:
+    mute = {name: cast("Connection", Mute()) for name in ("n1", "n2", "n3")}
+    planes, refused = obeying(PLANES, STORED, None, mute)
+    assert planes == []
+    assert [each.host for each in refused] == ["n1", "n2", "n3"]
+    assert "cannot issue" in refused[0].reason
+
+
+class Kubeadm:
+    """A connection to a node whose kubeadm issues for so many years, whatever is stored."""
+
+    def __init__(self, years: int, clock: int) -> None:
+        self._years, self._clock = years, clock
+
+    def call(self, function: Call, **_: float) -> str:
+        kubeadm, configuration = function.arguments
+        assert kubeadm == "/usr/bin/kubeadm"
+        assert configuration.endswith("\ncertificateValidityPeriod: 8760h0m0s\n")
+        begin = datetime.fromtimestamp(self._clock, tz=UTC)
+        issued = issue("x", born=begin, years=self._years)
+        return f"issued={base64.b64encode(issued.pem).decode()}\n"
+
+
+class Mute:
+    """A connection to a node whose kubeadm fails."""
+
+    def call(self, function: Call, **_: float) -> str:
+        msg = f"kubeadm cannot issue a certificate for {function.function}"
+        raise CallFailed(msg, "")
+
+
+def kubeadms(years: int) -> dict[str, Connection]:
+    return {each.name: cast("Connection", Kubeadm(years, each.facts.clock)) for each in PLANES}
+
+
 def test_longer_ones_need_no_wish() -> None:
     stock = [of_1_31(each, issues=None) for each in three()]
     stock = [replace(each, lifetime=timedelta(days=365)) for each in stock]
     long = StoredConfiguration(text=AFTER, revision="1")
     for wish in (None, "change"):
-        planes, refused = obeying(stock, long, wish)
+        planes, refused = obeying(stock, long, wish, {})
         assert not refused
         assert {each.lifetime for each in planes} == {timedelta(days=365 * 50)}
         assert not is_changed(stock, long, wish or "")
 
 
 def test_changed_ones_are_stored_after_the_first_backup() -> None:
-    planes, refused = obeying(PLANES, STORED, "change")
+    planes, refused = obeying(PLANES, STORED, "change", kubeadms(1))
     assert (planes, refused) == (PLANES, [])
     assert is_changed(planes, STORED, "change")
     plans, _ = plan_renewal(planes, RenewWishes(at=AT))
     change = Change(before=STORED, after=AFTER)
-    plans = with_notes(with_change(plans, planes, change), STORED, change)
+    plans = with_notes(with_change(plans, planes, change), STORED, change, is_ignored=False)
     assert [step.name for step in plans[0].steps][1:4] == ["back-up", "store-lifetimes", "renew"]
     assert "store-lifetimes" not in str([plan.steps for plan in plans[1:]])
     assert "and is changed first" in plans[0].notes[-1]
@@ -120,7 +179,10 @@ def test_changed_ones_are_stored_after_the_first_backup() -> None:
     assert step.undo is not None
     assert json.loads(step.undo.arguments[3])["data"] == {"ClusterConfiguration": TEXT}
     idle = with_change([replace(plans[0], steps=())], planes, change)
-    assert "stays, because nothing is renewed" in with_notes(idle, STORED, change)[0].notes[-1]
+    assert (
+        "stays, because nothing is renewed"
+        in with_notes(idle, STORED, change, is_ignored=False)[0].notes[-1]
+    )
 
 
 def test_an_undo_stores_what_there_was_unless_somebody_changed_it() -> None:

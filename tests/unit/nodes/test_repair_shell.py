@@ -158,6 +158,16 @@ def test_the_server_is_known_without_a_kubelet_conf(expired: Shell) -> None:
     assert "server=https://192.0.2.1:6443" in expired("control_plane")
 
 
+def test_the_server_is_that_of_clients_and_not_that_of_kubelet(expired: Shell) -> None:
+    """Since v1.31, kubelet of a control plane asks its own API server."""
+    balancer = b"    server: https://balancer:6443\n"
+    (expired.kubernetes / "super-admin.conf").write_bytes(balancer)
+    (expired.kubernetes / "admin.conf").unlink()
+    assert "server=https://balancer:6443\n" in expired("control_plane")
+    (expired.kubernetes / "admin.conf").write_bytes(balancer.replace(b"balancer", b"other"))
+    assert "server=https://other:6443\n" in expired("control_plane")
+
+
 def test_the_stored_lifetime_is_that_of_the_newest_backup(expired: Shell) -> None:
     assert expired("stored_leaf") == ""
     for name, hours in (("1", "24h"), ("2", "876000h")):
