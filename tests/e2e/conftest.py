@@ -42,11 +42,6 @@ class GitServer:
     commit: str
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests of the cluster last: by then, what they need has been built."""
-    items.sort(key=lambda item: item.get_closest_marker("cluster") is not None)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def stopped_by_signal() -> None:
     """Make a terminated run stop its servers, as Ctrl-C does.

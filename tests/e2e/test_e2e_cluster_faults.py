@@ -21,10 +21,7 @@ from tests.e2e.released import CENTURY
 from tests.support.cluster.cluster import Cluster, CommandFailed, Node
 from tests.support.cluster.files import CONTROL_PLANES
 
-pytestmark = [
-    *(pytest.mark.e2e, pytest.mark.cluster, pytest.mark.long),
-    pytest.mark.timeout(1800),
-]
+pytestmark = [pytest.mark.e2e, pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 RENEW = ("nodes", "renew", "--hosts", ",".join(CONTROL_PLANES), "--yes", "--json")
 UNDO = ("nodes", "undo", *RENEW[2:])

@@ -19,7 +19,7 @@ from tests.support.cluster.expire import KUBELET, expire, expire_worker
 from tests.support.cluster.files import NODES
 
 pytestmark = [
-    *(pytest.mark.e2e, pytest.mark.cluster, pytest.mark.long),
+    *(pytest.mark.e2e, pytest.mark.cluster),
     pytest.mark.usefixtures("with_ours"),
     pytest.mark.timeout(1800),
 ]

@@ -17,10 +17,7 @@ from tests.support.cluster.expire import KUBELET, expire, expire_worker
 from tests.support.cluster.lab import left
 from tests.support.cluster.single import CLIENT_OF_ETCD, SINGLE, single, with_external_etcd
 
-pytestmark = [
-    *(pytest.mark.e2e, pytest.mark.cluster, pytest.mark.long),
-    pytest.mark.timeout(1800),
-]
+pytestmark = [pytest.mark.e2e, pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 HOSTS = ("--hosts", ",".join(SINGLE), "--yes", "--json")
 DAY = timedelta(days=1)
