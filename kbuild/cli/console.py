@@ -284,11 +284,15 @@ class _MayBeLost:
 
 
 class _Console(Console):
-    """A console that raises an error for a broken pipe instead of exiting with 1."""
+    """A console that raises an error for a broken pipe, and that never hides the cursor."""
 
     def on_broken_pipe(self) -> None:
         """Raise BrokenPipeError."""
         raise BrokenPipeError
+
+    def show_cursor(self, show: bool = True) -> bool:  # noqa: ARG002  # rich's own
+        """Leave the cursor alone: after Ctrl-Z, the shell would have none."""
+        return False
 
 
 def _console(stream: TextIO | None, *, may_be_lost: bool = False) -> Console:

@@ -116,6 +116,7 @@ def test_each_of_several_has_a_bar_until_it_ends(monkeypatch: pytest.MonkeyPatch
     last = terminal.getvalue()
     screen.close()
     assert "a: copy" in both[: both.index("b: copy")]
+    assert "\x1b[?25l" not in both  # the cursor is not hidden: Ctrl-Z would leave it so
     assert ("a: copy" in last, "3 of 4" in last, "b: copy" in last) == (True, True, False)
 
 
@@ -131,7 +132,7 @@ def test_a_terminal_that_is_lost_takes_no_result_with_it(
         screen = Screen(verbose=False, quiet=False, as_json=True)
         screen.stage("issue")
         screen.follow("a", "copy", 1, 4)
-        drawing = screen._steps  # noqa: SLF001
+        drawing = screen._steps
         os.close(ours)
         with pytest.raises(OSError, match="Input/output error"):
             os.write(theirs, b"x")
