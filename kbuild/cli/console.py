@@ -8,7 +8,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterable, Mapping
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -37,7 +37,7 @@ class Screen:
 
     def __init__(self, *, verbose: bool, quiet: bool, as_json: bool) -> None:
         self._out = _console(sys.stdout)
-        self._err = _console(sys.stderr)
+        self._err = _console(sys.stderr, may_be_lost=True)
         self._verbose, self._quiet, self._json = verbose, quiet, as_json
         # Not rich's is_terminal: CI sets FORCE_COLOR, and its logs are no terminal.
         self._err_is_live = self._err.file.isatty() and not self._err.is_dumb_terminal
@@ -191,9 +191,7 @@ class Screen:
             self._out.file.write(f"{line.rstrip()}\n")
 
     def _print_err(self, text: Text, *, soft_wrap: bool = False) -> None:
-        # A closed standard error must not end a run.
-        with contextlib.suppress(OSError):
-            self._err.print(text, soft_wrap=soft_wrap)
+        self._err.print(text, soft_wrap=soft_wrap)
         if isinstance(self._steps, Beats):
             self._steps.heard()
 
@@ -261,18 +259,48 @@ def _without_secrets(value: object) -> Any:  # noqa: ANN401  # returns the type 
             return value
 
 
+class _MayBeLost:
+    """A text stream that drops what cannot be written: a lost terminal must not end a run.
+
+    Here, and not around the calls of rich: it also draws in a thread, which would show a traceback.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # of any attribute of the stream
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write text, if that is possible."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream, if that is possible."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+
 class _Console(Console):
-    """A console that raises an error for a broken pipe instead of exiting with 1."""
+    """A console that raises an error for a broken pipe, and that never hides the cursor."""
 
     def on_broken_pipe(self) -> None:
         """Raise BrokenPipeError."""
         raise BrokenPipeError
 
+    def show_cursor(self, show: bool = True) -> bool:  # noqa: ARG002  # rich's own
+        """Leave the cursor alone: after Ctrl-Z, the shell would have none."""
+        return False
 
-def _console(stream: TextIO | None) -> Console:
+
+def _console(stream: TextIO | None, *, may_be_lost: bool = False) -> Console:
     # A stream that was closed at the start is None; its output is dropped.
     file = stream or io.StringIO()
     if isinstance(file, io.TextIOWrapper):
         file.reconfigure(errors="backslashreplace")  # the locale may lack a character
+    if may_be_lost:
+        file = cast("TextIO", _MayBeLost(file))
     # A pipe has no width, and rich would wrap tables at 80 columns.
     return _Console(file=file, highlight=False, width=None if file.isatty() else _WIDE)

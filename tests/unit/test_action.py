@@ -98,6 +98,11 @@ def test_every_input_and_output_is_used_and_told() -> None:
     [
         {"version": "v1.31.2,v1.31.3"},
         {"output": "a\nkbuild=b"},
+        {"output": "-delete"},  # an expression of find
+        {"output": "(x"},
+        {"output": ")"},
+        {"output": "!"},
+        {"output": ","},
         {"signing": "gpg"},
         {"signing": "key\nnone"},
         {"signing": "key", "key": ""},
@@ -120,6 +125,18 @@ def test_a_key_is_in_a_private_file_and_gone_afterwards(tmp_path: Path) -> None:
     assert list(done.temporary.glob("key-*")) == []
     assert "secret" not in done.printed
     assert "the key" not in done.printed
+
+
+@pytest.mark.parametrize("output", ["./-delete", "a (b)", "./!/x"])
+def test_an_output_keeps_its_name(tmp_path: Path, output: str) -> None:
+    done = run(tmp_path, version="v1.31.2", output=output)
+    assert done.failed == ""
+    assert done.action_outputs["sums"] == f"{output}/SHA256SUMS"
+
+
+def test_an_absolute_output_keeps_its_name(tmp_path: Path) -> None:
+    done = run(tmp_path, version="v1.31.2", output=str(tmp_path / "x"))
+    assert done.action_outputs["folder"] == str(tmp_path / "x")
 
 
 def test_keyless_needs_no_key(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
+import pty
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -113,7 +116,36 @@ def test_each_of_several_has_a_bar_until_it_ends(monkeypatch: pytest.MonkeyPatch
     last = terminal.getvalue()
     screen.close()
     assert "a: copy" in both[: both.index("b: copy")]
+    assert "\x1b[?25l" not in both  # the cursor is not hidden: Ctrl-Z would leave it so
     assert ("a: copy" in last, "3 of 4" in last, "b: copy" in last) == (True, True, False)
+
+
+def test_a_terminal_that_is_lost_takes_no_result_with_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs = pty.openpty()
+    broken: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", broken.append)
+    monkeypatch.setenv("TERM", "xterm")
+    with open(theirs, "w") as terminal:  # noqa: PTH123  # of a number
+        monkeypatch.setattr(sys, "stderr", terminal)
+        screen = Screen(verbose=False, quiet=False, as_json=True)
+        screen.stage("issue")
+        screen.follow("a", "copy", 1, 4)
+        drawing = screen._steps
+        os.close(ours)
+        with pytest.raises(OSError, match="Input/output error"):
+            os.write(theirs, b"x")
+        time.sleep(0.6)  # in which the bars are drawn
+        screen.advance("issue", 1, 2)
+        screen.leave("a")
+        screen.stage("prove")
+        screen.result({"is": "there"}, [])
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  # else it cannot be closed
+            os.dup2(nowhere.fileno(), theirs)
+    assert isinstance(drawing, live.Bars)
+    assert json.loads(capsys.readouterr().out) == {"is": "there"}
+    assert broken == []
 
 
 def test_a_terminal_shows_how_far_how_long_and_how_much_longer(
