@@ -273,13 +273,13 @@ class _MayBeLost:
 
     def write(self, text: str) -> int:
         """Write text, if that is possible."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
         """Flush the stream, if that is possible."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             self._stream.flush()
 
 

@@ -120,6 +120,18 @@ def test_each_of_several_has_a_bar_until_it_ends(monkeypatch: pytest.MonkeyPatch
     assert ("a: copy" in last, "3 of 4" in last, "b: copy" in last) == (True, True, False)
 
 
+def test_a_closed_standard_error_ends_no_thread_that_tells_how_far_a_step_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    screen = Screen(verbose=False, quiet=False, as_json=False)
+    screen.say("heard")
+    assert stream.getvalue() == "    heard\n"
+    stream.close()
+    screen.say("lost")
+
+
 def test_a_terminal_that_is_lost_takes_no_result_with_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
