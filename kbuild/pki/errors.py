@@ -530,7 +530,7 @@ class ModuleNotNamed(UsageError):
 
 
 class ModuleNotLoaded(HostError):
-    """A PKCS#11 module cannot be loaded, or a URI names one that is not root's."""
+    """A PKCS#11 module cannot be loaded, or a URI names one that others than root can change."""
 
     path: Path | str
     reason: str

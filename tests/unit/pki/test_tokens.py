@@ -1,8 +1,10 @@
 """Keys of CAs on tokens. tests/e2e has the same with a real one."""
 
 import copy
+import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pkcs11
@@ -493,9 +495,47 @@ def test_a_module_must_be_named_and_loadable(token: FakeToken, tmp_path: Path) -
     own = tmp_path / "own.so"
     own.touch(mode=0o666)
     own.chmod(0o666)
-    with pytest.raises(ModuleNotLoaded, match="does not belong to root alone"):
+    with pytest.raises(ModuleNotLoaded, match="it does not belong to root alone"):
         Tokens().key(key_uri(f"{URI}?module-path={own}", "the test"))
     assert token.tries == []
+
+
+def test_a_module_that_a_uri_names_is_loaded_from_where_only_root_writes(
+    token: FakeToken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through links too; what is loaded is the file that was looked at, by its real name."""
+    modes = {"/": 0o755, "/tmp": 0o1777, "/lib": 0o755, "/mine": 0o755, "/group": 0o775}
+    owners = {"/mine": 1000}
+    real = {"/etc/a.so": "/lib/a.so", "/lib/b.so": "/tmp/b.so"}
+    stat_of = Path.stat
+
+    def stat(path: Path, **more: Any) -> Any:
+        mode = modes.get(str(path)) or (0o644 if path.suffix == ".so" else None)
+        if mode is None:
+            return stat_of(path, **more)
+        return SimpleNamespace(st_uid=owners.get(str(path), 0), st_mode=mode)
+
+    loaded: list[str] = []
+
+    def lib(path: str) -> None:
+        loaded.append(path)
+        raise pkcs11.PKCS11Error
+
+    monkeypatch.setattr(os.path, "realpath", lambda path: real.get(str(path), str(path)))
+    monkeypatch.setattr(Path, "stat", stat)
+    monkeypatch.setattr(pkcs11, "lib", lib)
+    for module, said in {
+        "/tmp/a.so": "the directory /tmp does",
+        "/lib/b.so": "the directory /tmp does",
+        "/mine/a.so": "the directory /mine does",
+        "/group/a.so": "the directory /group does",
+    }.items():
+        with pytest.raises(ModuleNotLoaded, match=said):
+            Tokens().key(key_uri(f"{URI}?module-path={module}", "the test"))
+    assert loaded == []
+    with pytest.raises(ModuleNotLoaded, match="PKCS11Error"):
+        Tokens().key(key_uri(f"{URI}?module-path=/etc/a.so", "the test"))
+    assert loaded == ["/lib/a.so"]
 
 
 def test_without_the_library_the_hint_names_the_extra(
