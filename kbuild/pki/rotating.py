@@ -76,7 +76,7 @@ _STEPS: dict[tuple[str, Step], After] = {
 class Turned:
     """A CA that is being replaced, and what it is after a step.
 
-    ``old_key`` is the URI of the old key, empty if it is in a file.
+    ``old_key`` and ``new_key`` are the URIs of the keys, empty if they are in files.
     """
 
     spec: Spec
@@ -84,11 +84,18 @@ class Turned:
     old: CertificateFacts
     new: CertificateFacts
     old_key: str = ""
+    new_key: str = ""
 
     @property
     def is_on(self) -> bool:
         """Tell whether both CAs are trusted after the step."""
         return self.after in ("begin", "leaves")
+
+    @property
+    def old_key_file(self) -> Path:
+        """Return where the key of the old CA is during the rotation, if it is in a file."""
+        assert self.spec.key is not None
+        return _waiting(self.spec)[1] if self.after == "leaves" else self.spec.key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +151,7 @@ class _Change:
             old=self.old.facts,
             new=self.new.facts,
             old_key=self.rotation.old_key,
+            new_key=self.rotation.new_key,
         )
 
     @property
@@ -210,7 +218,14 @@ def rotated(plan: Plan) -> tuple[Turned, ...]:
         both = bundle_of(spec, rotation, content_of(spec.place))
         old, new = both[rotation.old], both[rotation.new]
         found.append(
-            Turned(spec=spec, after=rotation.stage, old=old, new=new, old_key=rotation.old_key)
+            Turned(
+                spec=spec,
+                after=rotation.stage,
+                old=old,
+                new=new,
+                old_key=rotation.old_key,
+                new_key=rotation.new_key,
+            )
         )
     return tuple(found)
 

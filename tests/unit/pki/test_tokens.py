@@ -234,7 +234,13 @@ def test_a_ca_with_its_key_in_a_file_is_replaced_by_one_on_a_token(
         assert key.exists() == there
         if step == "leaves":  # nothing of the old key is lost, and it cannot sign for Kubernetes
             assert key.with_name("ca-old-key.pem").read_bytes() == content
-            assert "--cluster-signing-key-file" not in done.stdout
+            assert "Remove --cluster-signing-cert-file, --cluster-signing-key-file" in done.stdout
+            assert "Let every kubelet get a new one" not in done.stdout
+            assert "ca-signing.pem" not in done.stdout.partition("Distribute these")[2]
+            shown = run_here("pki", "rotate-ca", *given).stdout
+            assert "Remove --cluster-signing-cert-file" in shown
+        else:
+            assert "the controller manager cannot sign certificates of kubelets" in done.stdout
     done = run_here("pki", "rotate-ca", "--step", "end", *given)
     assert "The key of the old CA is still in" in done.stdout
     assert not list(recipe.folder.glob("ca*key.pem"))
@@ -501,7 +507,7 @@ def test_a_module_must_be_named_and_loadable(token: FakeToken, tmp_path: Path) -
 
 
 def test_a_module_that_a_uri_names_is_loaded_from_where_only_root_writes(
-    token: FakeToken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Through links too; what is loaded is the file that was looked at, by its real name."""
     modes = {"/": 0o755, "/tmp": 0o1777, "/lib": 0o755, "/mine": 0o755, "/group": 0o775}
