@@ -177,15 +177,31 @@ def _demand_no_override(path: Path, name: str, table: dict[str, Any]) -> None:
 
 
 def _without_table(text: str, start: re.Match[str] | None) -> str:
-    """Return a text without a table; comments before the next table belong to that one."""
+    """Return a text without a table, and without the comments that stand at it.
+
+    What stands after a blank line, or directly above the next table, belongs to what follows.
+    """
     if start is None:
         return text
+    above = text[: start.start()].splitlines(keepends=True)
+    while above and _is_comment(above[-1]):
+        above.pop()
     after = TABLE.search(text, start.end())
     lines = text[start.start() : after.start() if after else len(text)].splitlines(keepends=True)
-    while lines and after and (not lines[-1].strip() or lines[-1].lstrip().startswith("#")):
-        lines.pop()
-    rest = text[start.start() + len("".join(lines)) :]
-    return text[: start.start()] + rest.removeprefix("\n")
+    end = len(lines)
+    while not lines[end - 1].strip() or _is_comment(lines[end - 1]):
+        end -= 1
+    rest = lines[end:]
+    own = next((at for at, line in enumerate(rest) if not line.strip()), 0 if after else len(rest))
+    kept = "".join(rest[own:]) + (text[after.start() :] if after else "")
+    head = "".join(above)
+    if not kept.strip():
+        return f"{head.rstrip()}\n"
+    return head + kept.removeprefix("\n")
+
+
+def _is_comment(line: str) -> bool:
+    return line.lstrip().startswith("#")
 
 
 def _without_items(text: str, key: str, gone: set[str], at: int) -> str:
