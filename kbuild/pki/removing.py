@@ -12,7 +12,7 @@ from kbuild.base.files import read_file
 from kbuild.base.values import day, did_you_mean
 from kbuild.pki.adding import MAX_FILE, TABLE, header_of, leaves_of, list_of, parsed, with_hosts
 from kbuild.pki.cfssl import SUFFIX, host_names
-from kbuild.pki.cluster import FILE
+from kbuild.pki.cluster import FILE, read_cluster
 from kbuild.pki.errors import HostNotRemoved, UnknownHost
 from kbuild.pki.hosts import alternative_name
 from kbuild.pki.model import Plan, Spec
@@ -61,7 +61,8 @@ def without_host(
         for p in (*each.files, *((each.request,) if each.request else ()))
         if p.exists()
     ]
-    notes = (*new.notes, *_notes(plan, gone, name))
+    left = _still_named(new, name, addresses) if path.name == FILE else ()
+    notes = (*new.notes, *left, *_notes(plan, gone, name))
     return replace(new, notes=notes), tuple(files)
 
 
@@ -78,6 +79,21 @@ def _notes(plan: Plan, gone: Iterable[Spec], name: str) -> Iterator[str]:
         for each in plan.specs:
             if node_of(each) == name:
                 yield f"{each.name} is the certificate of {name}, and stays. Move its files away."
+
+
+def _still_named(new: Plan, name: str, addresses: tuple[str, ...]) -> Iterator[str]:
+    """Yield which certificates of the new plan name what leaves pki.toml, which is there yet."""
+    nodes = {node.name: node for node in read_cluster(new.inputs[0]).nodes}
+    given = addresses if name in nodes else (name, *addresses)
+    whole = nodes[name].hosts if name in nodes and not addresses else ()
+    gone = {each.lower() for each in (*whole, *map(alternative_name, given))}
+    for each in new.specs:
+        if left := [host for host in each.wanted.names if host.lower() in gone]:
+            shown = ", ".join(host.partition(":")[2] for host in left)
+            yield (
+                f"{each.name} still names {shown}: its extra-hosts, vips or another node have it."
+                " Remove it there as well if nobody else uses it."
+            )
 
 
 def _from_requests(

@@ -465,6 +465,22 @@ def test_a_node_leaves_with_its_own_comments_only(cluster: Path, own: str, rest:
     assert path.read_text() == f"{before}{between}{rest}"
 
 
+def test_who_keeps_a_host_is_told(cluster: Path) -> None:
+    path = cluster / "pki.toml"
+    nodes = "[nodes.w9]\naddresses = ['192.0.2.29', '192.0.2.30']\n"
+    own = "[certificates.kubernetes]\nextra-hosts = ['W9', '192.0.2.30', 'other']\n"
+    path.write_text(f"{path.read_text()}\n{nodes}\n{own}")
+    said = "its extra-hosts, vips or another node have it. Remove it there as well"
+    notes = document("remove-host", cluster, "w9", "192.0.2.30", "--cap")["notes"]
+    assert [each for each in notes if said in each] == [
+        f"kubernetes still names 192.0.2.30: {said} if nobody else uses it."
+    ]
+    notes = document("remove-host", cluster, "w9", "--cap")["notes"]
+    assert [each.partition(":")[0] for each in notes if said in each] == [
+        "kubernetes still names W9"
+    ]
+
+
 def test_addresses_leave_a_node_and_the_api_server(cluster: Path) -> None:
     before = (cluster / "pki.toml").read_text()
     document("add-host", cluster, "m1", "2001:db8::1", "--cap")
