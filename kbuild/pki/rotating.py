@@ -11,6 +11,7 @@ pkg/controller/certificates/signer/ca_provider.go, v1.20.2).
 
 import json
 import os
+import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -192,6 +193,7 @@ def turn_of(
     opened = tokens or Tokens()
     chosen = _chosen(plan, step, names)
     changes = list(_changes(plan, step, chosen, now, dict(new_ca_keys or {}), opened))
+    _demand_own_keys(plan, changes)
     for each in changes:
         _demand_unused(plan, each)
         _demand_signer(each, now, opened)
@@ -356,6 +358,23 @@ def _key_on(spec: Spec, old: CertificateFacts, uri: KeyUri, tokens: Tokens) -> P
     return key
 
 
+def _demand_own_keys(plan: Plan, changes: list[_Change]) -> None:
+    """Check that no new CA gets the key of another CA; raises RotationRefused."""
+    users: dict[bytes, str] = {}
+    for spec in plan.specs:
+        if not spec.issuer:
+            with quiet():
+                found = read_content(content_of(spec.place)).certificates
+            users.update((each.public_key, spec.name) for each in found)
+    for change in (each for each in changes if not each.stage and each.new.key_uri):
+        name = change.spec.name
+        other = users.setdefault(change.new.facts.public_key, name)
+        if other != name:
+            reason = f"cannot get the key {change.new.key_uri}, which is that of the CA {other}"
+            hint = f"make a key for it alone, and name that with --new-ca-key {name}=pkcs11:…"
+            raise RotationRefused(path=change.spec.place, reason=reason, hint=hint)
+
+
 def _new_key_pem(plan: Plan, spec: Spec, held: Held, key: PrivateKey) -> bytes:
     """Return a new key as PEM, encrypted as the old one is, or as the plan says."""
     keys = read_content(held.key).keys
@@ -514,7 +533,7 @@ def _notes_of_tokens(change: _Change) -> Iterator[str]:
         yield (
             f"From now on the plan must name the key of the new CA: key-uri = {key} in"
             f" [certificates.{json.dumps(spec.name)}] of pki.toml, or --ca-key"
-            f" {spec.name}={change.new.key_uri}."
+            f" {shlex.quote(f'{spec.name}={change.new.key_uri}')}."
         )
     if change.old.key_uri is not None:
         yield (

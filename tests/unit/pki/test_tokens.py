@@ -193,11 +193,39 @@ def test_a_ca_is_replaced_by_one_with_another_key_on_the_token(
         assert kbuild(recipe, "renew", "server").returncode == 0
     done = kbuild(recipe, "rotate-ca", "--step", "end")
     assert "From now on the plan must name the key of the new CA" in done.stdout
+    assert f"or --ca-key 'ca={other}'." in done.stdout  # a shell would end the command at ;
     assert f"The key of the old CA is still on its token, {URI}." in done.stdout
     assert "generations" not in done.stdout
     assert "error[token-key-differs]" in kbuild(recipe, "renew").stderr
     assert kbuild(recipe, "renew", uri=other).returncode == 0
     assert not list(recipe.folder.rglob("*-key.pem.*")) + list(recipe.folder.glob("ca-*key.pem"))
+
+
+def test_two_cas_never_have_one_key(token: FakeToken, tmp_path: Path) -> None:
+    """Neither by one URI in two ways of writing, nor by two URIs for one key."""
+    toml = "cas = 3\nkey = 'ecdsa-p256'\nleaf-years = 5\n[nodes.n1]\naddresses = ['192.0.2.1']\n"
+    (tmp_path / "pki.toml").write_text(f"{toml}roles = ['control-plane', 'etcd']\n")
+    token.hold("ca", new_key(P256))
+    token.hold("ca-2", new_key(P256), b"\2")
+    given = ("--dir", tmp_path, "--pkcs11-module", MODULE)
+    ca = ("--ca-key", f"ca={URI}")
+    done = run_here("pki", "issue", *given, *ca, "--ca-key", "etcd-ca=pkcs11:object=%63a;token=kb")
+    assert "error[bad-key-uri]" in done.stderr
+    assert "it names the key of ca, and each CA needs" in done.stderr
+    assert run_here("pki", "issue", *given, *ca).returncode == 0
+    before = snapshot(tmp_path)
+    begin = ("pki", "rotate-ca", "--step", "begin", *given, *ca)
+    second = "pkcs11:token=kb;object=ca-2"
+    for keys, said in (
+        (("etcd-ca=pkcs11:token=kb;id=%01",), "which is that of the CA ca\n"),
+        ((f"ca={second}", f"etcd-ca={second}"), "which is that of the CA ca\n"),
+    ):
+        names = [each.partition("=")[0] for each in keys]
+        more = [word for each in keys for word in ("--new-ca-key", each)]
+        done = run_here(*begin, *names, *more)
+        assert "error[rotation-refused]" in done.stderr
+        assert said in done.stderr
+    assert snapshot(tmp_path) == before
 
 
 def test_a_rotation_does_not_need_the_old_key(token: FakeToken, recipe: Recipe) -> None:
