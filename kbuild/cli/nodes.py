@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from kbuild.base.errors import BadSetting, NotWritable
 from kbuild.base.files import reason_of
 from kbuild.base.values import compact, rfc3339
 from kbuild.base.words import counted
+from kbuild.cli.asking import answer
 from kbuild.cli.boundary import begin
 from kbuild.cli.check import demand_whole
 from kbuild.cli.console import Screen, plain_table, visible
@@ -181,11 +181,12 @@ def _sudo_password(settings: OnNodes, screen: Screen) -> str:
     """Return the password of sudo, or an empty text; raises NoPassword or BadSetting."""
     if not settings.ask_sudo_password:
         password = os.environ.get(SUDO_PASSWORD, "")
-    elif not (sys.stdin and sys.stdin.isatty()):
-        raise NoPassword(variable=SUDO_PASSWORD)
     else:
-        screen.close()  # nothing may be drawn over the question
-        password = str(typer.prompt("password of sudo on the hosts", hide_input=True, err=True))
+        what = "password of sudo on the hosts"
+        given = answer(screen, lambda: str(typer.prompt(what, hide_input=True, err=True)))
+        if given is None:
+            raise NoPassword(variable=SUDO_PASSWORD)
+        password = given
     if not password.isprintable():  # what follows a line break would be run as a command
         reason, hint = "it has a control character", "give it without a line break at its end"
         raise BadSetting(name=SUDO_PASSWORD, value="…", reason=reason, hint=hint)
@@ -369,16 +370,7 @@ def _confirm(settings: ChangesNodes, screen: Screen, plans: list[HostPlan]) -> N
     if not changed or settings.yes:
         return
     count = counted(len({plan.host.name for plan in changed}), "host")
-    if not (sys.stdin and sys.stdin.isatty()) or settings.json:
-        raise NotConfirmed(count=count)
-    screen.close()  # a bar must not be drawn over the question
-    try:
-        is_confirmed = typer.confirm(f"Change {count}?", err=True)
-    except typer.Abort as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        is_confirmed = False  # the end of standard input
-    if not is_confirmed:
+    if settings.json or not answer(screen, lambda: typer.confirm(f"Change {count}?", err=True)):
         raise NotConfirmed(count=count)
 
 

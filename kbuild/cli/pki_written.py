@@ -1,7 +1,6 @@
 """What a run of ``kbuild pki`` has written, as it is shown."""
 
 import contextlib
-import sys
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -11,6 +10,7 @@ import typer
 from rich.table import Table
 
 from kbuild.base.values import day, rfc3339
+from kbuild.cli.asking import answer
 from kbuild.cli.console import Screen, plain_table
 from kbuild.pki.api import Delivery, Tokens, locked, places_of
 from kbuild.pki.model import Plan, Written
@@ -31,13 +31,11 @@ def holding(folder: Path, screen: Screen) -> Iterator[None]:
 
 def tokens_of(settings: Planned, screen: Screen) -> Tokens:
     """Return the tokens of a run; a person is asked for a PIN only on a terminal."""
-    return Tokens(settings.pkcs11_module, _ask, screen.say)
 
+    def ask(what: str) -> str | None:
+        return answer(screen, lambda: str(typer.prompt(what, hide_input=True, err=True)))
 
-def _ask(what: str) -> str | None:
-    if not (sys.stdin and sys.stdin.isatty()):
-        return None
-    return str(typer.prompt(what, hide_input=True, err=True))
+    return Tokens(settings.pkcs11_module, ask, screen.say)
 
 
 def written_table(output: Path, written: tuple[Written, ...]) -> Iterator[Table]:

@@ -22,11 +22,11 @@ class NoHosts(UsageError):
 
 
 class NoPassword(UsageError):
-    """The password of sudo cannot be asked for, because nobody can answer."""
+    """The password of sudo was asked for, and nobody can answer, or nobody did."""
 
     variable: str
 
-    what = "--ask-sudo-password needs a terminal"
+    what = "--ask-sudo-password needs a terminal, and somebody who enters the password"
     todo = "give the password in the environment variable {variable}, with --sudo"
 
 

@@ -139,6 +139,7 @@ def facts_to_know(plan: Plan, cas: Iterable[Turned]) -> Iterator[str]:
             if each.after in note["after"]
             and _purposes_of(each.spec) & set(note["purposes"])
             and not (note.get("signs") and signing_problem(plan, each.spec))
+            and note.get("loses") in (None, _loses_signer(plan, each))
             and not (each.old_key and "{keys}" in note["text"])  # it was in no file
         ]
         if found:
@@ -149,6 +150,16 @@ def facts_to_know(plan: Plan, cas: Iterable[Turned]) -> Iterator[str]:
                 signing=_some(signing_file(each.spec).name for each in found),
                 keys=_some(f"{each}/.kbuild-pki/generations" for each in outside or [plan.output]),
             )
+
+
+def _loses_signer(plan: Plan, turned: Turned) -> bool:
+    """Tell whether the controller manager can sign with the old CA, and not with the new one."""
+    old = replace(turned.spec, key_uri=None, key=turned.old_key_file)
+    if not turned.is_on or turned.old_key or signing_problem(plan, old):
+        return False
+    if turned.after == "begin":  # what is there is the key of the old CA
+        return bool(turned.new_key) or plan.encrypts_ca_keys
+    return bool(signing_problem(plan, turned.spec))
 
 
 def _some(names: Iterable[str]) -> str:

@@ -530,7 +530,7 @@ class ModuleNotNamed(UsageError):
 
 
 class ModuleNotLoaded(HostError):
-    """A PKCS#11 module cannot be loaded, or a URI names one that is not root's."""
+    """A PKCS#11 module cannot be loaded, or a URI names one that others than root can change."""
 
     path: Path | str
     reason: str
@@ -611,12 +611,12 @@ class TokenKeyDiffers(ClusterError):
 
 
 class NoPin(UsageError):
-    """The PIN of a token is not known, and nobody can be asked."""
+    """The PIN of a token is not known, and nobody can be asked, or nobody answered."""
 
     token: str
     variable: str
 
-    what = "the PIN of the token {token} is not known, and there is no terminal to ask for it"
+    what = "the PIN of the token {token} is not known, and nobody entered it at a terminal"
     todo = (
         "put it into a file for pin-source in the URI, or into the environment variable {variable}"
     )

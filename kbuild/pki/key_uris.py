@@ -44,6 +44,11 @@ class KeyUri:
     def __str__(self) -> str:
         return self.text
 
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Return what tells which key it is, however the URI is written."""
+        return self.token, self.label, self.id, self.module
+
 
 def key_uri(text: str, where: str) -> KeyUri:
     """Parse the PKCS#11 URI of a private key; ``where`` tells who wrote it. Raises BadKeyUri.

@@ -13,6 +13,7 @@ from kbuild.pki.cfssl import CONFIG, SUFFIX, Config, Profile, Request, read_conf
 from kbuild.pki.cluster import FILE, KEYS, Cluster, Node, read_cluster
 from kbuild.pki.components import Component, authorities_of, certificates_of, pairs_of
 from kbuild.pki.errors import (
+    BadKeyUri,
     BadPkiFile,
     DuplicateName,
     NothingPlanned,
@@ -69,6 +70,7 @@ def plan_of(
     signing = {each.ca: each.signing_key for each in rotations}
     on_tokens = key_uris({ca: text for ca, text in signing.items() if text}, ROTATION)
     plan = _with_key_uris(plan, {ca: on_tokens.get(ca) for ca in signing})
+    _demand_own_keys(plan)
     return replace(plan, notes=(*plan.notes, *notes_of(plan)))
 
 
@@ -85,6 +87,18 @@ def _with_key_uris(plan: Plan, given: Mapping[str, KeyUri | None]) -> Plan:
             raise UnknownCertificate(name=name, known=", ".join(roots))
     specs = (replace(s, key_uri=given[s.name]) if s.name in given else s for s in plan.specs)
     return replace(plan, specs=tuple(specs))
+
+
+def _demand_own_keys(plan: Plan) -> None:
+    """Check that no two CAs have one key on a token; raises BadKeyUri."""
+    users: dict[object, str] = {}
+    for each in plan.specs:
+        if each.key_uri is not None:
+            other = users.setdefault(each.key_uri.key, each.name)
+            if other != each.name:
+                reason = f"it names the key of {other}, and each CA needs a key of its own"
+                hint = "make another key on the token, and name that"
+                raise BadKeyUri(where=each.name, reason=reason, hint=hint)
 
 
 def places_of(folder: Path) -> tuple[Path, frozenset[Path]]:

@@ -12,7 +12,7 @@ from kbuild.base.files import read_file
 from kbuild.base.values import day, did_you_mean
 from kbuild.pki.adding import MAX_FILE, TABLE, header_of, leaves_of, list_of, parsed, with_hosts
 from kbuild.pki.cfssl import SUFFIX, host_names
-from kbuild.pki.cluster import FILE
+from kbuild.pki.cluster import FILE, read_cluster
 from kbuild.pki.errors import HostNotRemoved, UnknownHost
 from kbuild.pki.hosts import alternative_name
 from kbuild.pki.model import Plan, Spec
@@ -61,7 +61,8 @@ def without_host(
         for p in (*each.files, *((each.request,) if each.request else ()))
         if p.exists()
     ]
-    notes = (*new.notes, *_notes(plan, gone, name))
+    left = _still_named(new, name, addresses) if path.name == FILE else ()
+    notes = (*new.notes, *left, *_notes(plan, gone, name))
     return replace(new, notes=notes), tuple(files)
 
 
@@ -78,6 +79,21 @@ def _notes(plan: Plan, gone: Iterable[Spec], name: str) -> Iterator[str]:
         for each in plan.specs:
             if node_of(each) == name:
                 yield f"{each.name} is the certificate of {name}, and stays. Move its files away."
+
+
+def _still_named(new: Plan, name: str, addresses: tuple[str, ...]) -> Iterator[str]:
+    """Yield which certificates of the new plan name what leaves pki.toml, which is there yet."""
+    nodes = {node.name: node for node in read_cluster(new.inputs[0]).nodes}
+    given = addresses if name in nodes else (name, *addresses)
+    whole = nodes[name].hosts if name in nodes and not addresses else ()
+    gone = {each.lower() for each in (*whole, *map(alternative_name, given))}
+    for each in new.specs:
+        if left := [host for host in each.wanted.names if host.lower() in gone]:
+            shown = ", ".join(host.partition(":")[2] for host in left)
+            yield (
+                f"{each.name} still names {shown}: its extra-hosts, vips or another node have it."
+                " Remove it there as well if nobody else uses it."
+            )
 
 
 def _from_requests(
@@ -177,15 +193,31 @@ def _demand_no_override(path: Path, name: str, table: dict[str, Any]) -> None:
 
 
 def _without_table(text: str, start: re.Match[str] | None) -> str:
-    """Return a text without a table; comments before the next table belong to that one."""
+    """Return a text without a table, and without the comments that stand at it.
+
+    What stands after a blank line, or directly above the next table, belongs to what follows.
+    """
     if start is None:
         return text
+    above = text[: start.start()].splitlines(keepends=True)
+    while above and _is_comment(above[-1]):
+        above.pop()
     after = TABLE.search(text, start.end())
     lines = text[start.start() : after.start() if after else len(text)].splitlines(keepends=True)
-    while lines and after and (not lines[-1].strip() or lines[-1].lstrip().startswith("#")):
-        lines.pop()
-    rest = text[start.start() + len("".join(lines)) :]
-    return text[: start.start()] + rest.removeprefix("\n")
+    end = len(lines)
+    while not lines[end - 1].strip() or _is_comment(lines[end - 1]):
+        end -= 1
+    rest = lines[end:]
+    own = next((at for at, line in enumerate(rest) if not line.strip()), 0 if after else len(rest))
+    kept = "".join(rest[own:]) + (text[after.start() :] if after else "")
+    head = "".join(above)
+    if not kept.strip():
+        return f"{head.rstrip()}\n"
+    return head + kept.removeprefix("\n")
+
+
+def _is_comment(line: str) -> bool:
+    return line.lstrip().startswith("#")
 
 
 def _without_items(text: str, key: str, gone: set[str], at: int) -> str:

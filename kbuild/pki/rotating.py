@@ -11,6 +11,7 @@ pkg/controller/certificates/signer/ca_provider.go, v1.20.2).
 
 import json
 import os
+import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -76,7 +77,7 @@ _STEPS: dict[tuple[str, Step], After] = {
 class Turned:
     """A CA that is being replaced, and what it is after a step.
 
-    ``old_key`` is the URI of the old key, empty if it is in a file.
+    ``old_key`` and ``new_key`` are the URIs of the keys, empty if they are in files.
     """
 
     spec: Spec
@@ -84,11 +85,18 @@ class Turned:
     old: CertificateFacts
     new: CertificateFacts
     old_key: str = ""
+    new_key: str = ""
 
     @property
     def is_on(self) -> bool:
         """Tell whether both CAs are trusted after the step."""
         return self.after in ("begin", "leaves")
+
+    @property
+    def old_key_file(self) -> Path:
+        """Return where the key of the old CA is during the rotation, if it is in a file."""
+        assert self.spec.key is not None
+        return _waiting(self.spec)[1] if self.after == "leaves" else self.spec.key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +152,7 @@ class _Change:
             old=self.old.facts,
             new=self.new.facts,
             old_key=self.rotation.old_key,
+            new_key=self.rotation.new_key,
         )
 
     @property
@@ -184,6 +193,7 @@ def turn_of(
     opened = tokens or Tokens()
     chosen = _chosen(plan, step, names)
     changes = list(_changes(plan, step, chosen, now, dict(new_ca_keys or {}), opened))
+    _demand_own_keys(plan, changes)
     for each in changes:
         _demand_unused(plan, each)
         _demand_signer(each, now, opened)
@@ -210,7 +220,14 @@ def rotated(plan: Plan) -> tuple[Turned, ...]:
         both = bundle_of(spec, rotation, content_of(spec.place))
         old, new = both[rotation.old], both[rotation.new]
         found.append(
-            Turned(spec=spec, after=rotation.stage, old=old, new=new, old_key=rotation.old_key)
+            Turned(
+                spec=spec,
+                after=rotation.stage,
+                old=old,
+                new=new,
+                old_key=rotation.old_key,
+                new_key=rotation.new_key,
+            )
         )
     return tuple(found)
 
@@ -339,6 +356,23 @@ def _key_on(spec: Spec, old: CertificateFacts, uri: KeyUri, tokens: Tokens) -> P
         hint = "make a new key on the token; to keep the key, use `kbuild pki extend-ca`"
         raise RotationRefused(path=spec.place, reason=reason, hint=hint)
     return key
+
+
+def _demand_own_keys(plan: Plan, changes: list[_Change]) -> None:
+    """Check that no new CA gets the key of another CA; raises RotationRefused."""
+    users: dict[bytes, str] = {}
+    for spec in plan.specs:
+        if not spec.issuer:
+            with quiet():
+                found = read_content(content_of(spec.place)).certificates
+            users.update((each.public_key, spec.name) for each in found)
+    for change in (each for each in changes if not each.stage and each.new.key_uri):
+        name = change.spec.name
+        other = users.setdefault(change.new.facts.public_key, name)
+        if other != name:
+            reason = f"cannot get the key {change.new.key_uri}, which is that of the CA {other}"
+            hint = f"make a key for it alone, and name that with --new-ca-key {name}=pkcs11:…"
+            raise RotationRefused(path=change.spec.place, reason=reason, hint=hint)
 
 
 def _new_key_pem(plan: Plan, spec: Spec, held: Held, key: PrivateKey) -> bytes:
@@ -499,7 +533,7 @@ def _notes_of_tokens(change: _Change) -> Iterator[str]:
         yield (
             f"From now on the plan must name the key of the new CA: key-uri = {key} in"
             f" [certificates.{json.dumps(spec.name)}] of pki.toml, or --ca-key"
-            f" {spec.name}={change.new.key_uri}."
+            f" {shlex.quote(f'{spec.name}={change.new.key_uri}')}."
         )
     if change.old.key_uri is not None:
         yield (

@@ -182,7 +182,7 @@ class Tokens:
         if path is None:
             raise ModuleNotNamed(uri=uri)
         if path != self._module:
-            _demand_trusted(path)
+            path = _trusted(path)
         try:
             return pkcs11.lib(str(path))
         except pkcs11.PKCS11Error as error:
@@ -236,15 +236,23 @@ def _is_that(module: Any, token: "pkcs11.Token", uri: KeyUri) -> bool:  # noqa: 
     return all(str(_PARTS[name](module, token)) == value for name, value in uri.token)
 
 
-def _demand_trusted(path: Path) -> None:
-    """Check that a module that a file names belongs to this machine: kbuild runs its code."""
+def _trusted(path: Path) -> Path:
+    """Return the file of a module that a URI names, without links: kbuild runs its code.
+
+    Raises ModuleNotLoaded if others than root can change it or put another one in its place. A
+    sticky directory does not help: others can still make the name before root does.
+    """
+    real = Path(os.path.realpath(path))
     try:
-        found = path.stat()
+        found = [(each, each.stat()) for each in (real, *real.parents)]
     except OSError as error:
         raise ModuleNotLoaded(path=path, reason=reason_of(error)) from error
-    if found.st_uid != 0 or found.st_mode & _WRITABLE:
-        reason = "it does not belong to root alone, and a URI named it"
-        raise ModuleNotLoaded(path=path, reason=reason)
+    for each, status in found:
+        if status.st_uid != 0 or status.st_mode & _WRITABLE:
+            which = "it" if each == real else f"the directory {each}"
+            reason = f"a URI named it, and {which} does not belong to root alone"
+            raise ModuleNotLoaded(path=path, reason=reason)
+    return real
 
 
 def _pin_of(path: Path) -> str:

@@ -445,6 +445,42 @@ def test_a_node_leaves_what_held_it(cluster: Path) -> None:
     assert document("issue", cluster, "--cap")["written"] == []
 
 
+@pytest.mark.parametrize(
+    ("own", "rest"),
+    [
+        ("{node}", ""),
+        ("# Of w9\n# too\n{node}# roles = []\n", ""),
+        ("# Of w9\n{node}", "\n# To do: more workers\n\n# The end\n"),
+        ("{node}# Of w9\n", "\n# Of x1\n[nodes.x1]\naddresses = ['192.0.2.31']\n"),
+        ("# Of w9\n{node}", "# Of x1\n[nodes.x1]\naddresses = ['192.0.2.31']\n"),
+    ],
+)
+def test_a_node_leaves_with_its_own_comments_only(cluster: Path, own: str, rest: str) -> None:
+    path = cluster / "pki.toml"
+    before = f"{path.read_text().rstrip()}\n\n# All nodes are here\n"
+    node = "[nodes.w9]\naddresses = [\n  '192.0.2.29',  # eth0\n]\n"
+    path.write_text(f"{before}\n{own.format(node=node)}{rest}")
+    document("remove-host", cluster, "w9", "--cap")
+    between = "\n" if rest and not rest.startswith("\n") else ""
+    assert path.read_text() == f"{before}{between}{rest}"
+
+
+def test_who_keeps_a_host_is_told(cluster: Path) -> None:
+    path = cluster / "pki.toml"
+    nodes = "[nodes.w9]\naddresses = ['192.0.2.29', '192.0.2.30']\n"
+    own = "[certificates.kubernetes]\nextra-hosts = ['W9', '192.0.2.30', 'other']\n"
+    path.write_text(f"{path.read_text()}\n{nodes}\n{own}")
+    said = "its extra-hosts, vips or another node have it. Remove it there as well"
+    notes = document("remove-host", cluster, "w9", "192.0.2.30", "--cap")["notes"]
+    assert [each for each in notes if said in each] == [
+        f"kubernetes still names 192.0.2.30: {said} if nobody else uses it."
+    ]
+    notes = document("remove-host", cluster, "w9", "--cap")["notes"]
+    assert [each.partition(":")[0] for each in notes if said in each] == [
+        "kubernetes still names W9"
+    ]
+
+
 def test_addresses_leave_a_node_and_the_api_server(cluster: Path) -> None:
     before = (cluster / "pki.toml").read_text()
     document("add-host", cluster, "m1", "2001:db8::1", "--cap")

@@ -24,6 +24,7 @@ from kbuild.pki.api import (
     facts_to_know,
     locked,
     plan_of,
+    rotated,
     turn_of,
 )
 from kbuild.pki.errors import RotationRefused
@@ -666,6 +667,30 @@ def test_the_controller_manager_gets_only_a_key_that_it_may_have_and_can_read(
         facts_told = " ".join(facts_to_know(plan, cas))
         assert ("--cluster-signing-cert-file" in facts_told) is not bool(why)
         rotate(tmp_path, step, "ca")
+
+
+@pytest.mark.parametrize("encrypts", [False, True])
+def test_a_signer_that_the_controller_manager_loses_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, encrypts: bool
+) -> None:
+    monkeypatch.setenv("CFSSL_CA_PK_PASSWORD", "secret")
+    text = CLUSTER.format(layout="cfssl", cas=3, more="{more}")
+    (tmp_path / "pki.toml").write_text(text.format(more=""))
+    issue(tmp_path)
+    more = "encrypt-ca-keys = true" if encrypts else ""
+    (tmp_path / "pki.toml").write_text(text.format(more=more))
+    said = {
+        "begin": "After the step leaves, the controller manager cannot sign",
+        "leaves": "The controller manager cannot sign with the new CA.",
+        "back": "After the step leaves, the controller manager cannot sign",
+    }
+    steps: tuple[Step, ...] = ("begin", "leaves", "back")
+    for step in steps:
+        rotate(tmp_path, step)
+        plan = plan_of(tmp_path)
+        told = " ".join(facts_to_know(plan, rotated(plan)))
+        assert (said[step] in told) is encrypts
+        assert ("Let every kubelet get a new one" in told) is (step == "leaves" and not encrypts)
 
 
 def test_the_key_of_a_ca_that_is_a_link_is_not_rotated(

@@ -1,8 +1,10 @@
 """Keys of CAs on tokens. tests/e2e has the same with a real one."""
 
 import copy
+import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pkcs11
@@ -191,11 +193,39 @@ def test_a_ca_is_replaced_by_one_with_another_key_on_the_token(
         assert kbuild(recipe, "renew", "server").returncode == 0
     done = kbuild(recipe, "rotate-ca", "--step", "end")
     assert "From now on the plan must name the key of the new CA" in done.stdout
+    assert f"or --ca-key 'ca={other}'." in done.stdout  # a shell would end the command at ;
     assert f"The key of the old CA is still on its token, {URI}." in done.stdout
     assert "generations" not in done.stdout
     assert "error[token-key-differs]" in kbuild(recipe, "renew").stderr
     assert kbuild(recipe, "renew", uri=other).returncode == 0
     assert not list(recipe.folder.rglob("*-key.pem.*")) + list(recipe.folder.glob("ca-*key.pem"))
+
+
+def test_two_cas_never_have_one_key(token: FakeToken, tmp_path: Path) -> None:
+    """Neither by one URI in two ways of writing, nor by two URIs for one key."""
+    toml = "cas = 3\nkey = 'ecdsa-p256'\nleaf-years = 5\n[nodes.n1]\naddresses = ['192.0.2.1']\n"
+    (tmp_path / "pki.toml").write_text(f"{toml}roles = ['control-plane', 'etcd']\n")
+    token.hold("ca", new_key(P256))
+    token.hold("ca-2", new_key(P256), b"\2")
+    given = ("--dir", tmp_path, "--pkcs11-module", MODULE)
+    ca = ("--ca-key", f"ca={URI}")
+    done = run_here("pki", "issue", *given, *ca, "--ca-key", "etcd-ca=pkcs11:object=%63a;token=kb")
+    assert "error[bad-key-uri]" in done.stderr
+    assert "it names the key of ca, and each CA needs" in done.stderr
+    assert run_here("pki", "issue", *given, *ca).returncode == 0
+    before = snapshot(tmp_path)
+    begin = ("pki", "rotate-ca", "--step", "begin", *given, *ca)
+    second = "pkcs11:token=kb;object=ca-2"
+    for keys, said in (
+        (("etcd-ca=pkcs11:token=kb;id=%01",), "which is that of the CA ca\n"),
+        ((f"ca={second}", f"etcd-ca={second}"), "which is that of the CA ca\n"),
+    ):
+        names = [each.partition("=")[0] for each in keys]
+        more = [word for each in keys for word in ("--new-ca-key", each)]
+        done = run_here(*begin, *names, *more)
+        assert "error[rotation-refused]" in done.stderr
+        assert said in done.stderr
+    assert snapshot(tmp_path) == before
 
 
 def test_a_rotation_does_not_need_the_old_key(token: FakeToken, recipe: Recipe) -> None:
@@ -232,7 +262,13 @@ def test_a_ca_with_its_key_in_a_file_is_replaced_by_one_on_a_token(
         assert key.exists() == there
         if step == "leaves":  # nothing of the old key is lost, and it cannot sign for Kubernetes
             assert key.with_name("ca-old-key.pem").read_bytes() == content
-            assert "--cluster-signing-key-file" not in done.stdout
+            assert "Remove --cluster-signing-cert-file, --cluster-signing-key-file" in done.stdout
+            assert "Let every kubelet get a new one" not in done.stdout
+            assert "ca-signing.pem" not in done.stdout.partition("Distribute these")[2]
+            shown = run_here("pki", "rotate-ca", *given).stdout
+            assert "Remove --cluster-signing-cert-file" in shown
+        else:
+            assert "the controller manager cannot sign certificates of kubelets" in done.stdout
     done = run_here("pki", "rotate-ca", "--step", "end", *given)
     assert "The key of the old CA is still in" in done.stdout
     assert not list(recipe.folder.glob("ca*key.pem"))
@@ -493,9 +529,47 @@ def test_a_module_must_be_named_and_loadable(token: FakeToken, tmp_path: Path) -
     own = tmp_path / "own.so"
     own.touch(mode=0o666)
     own.chmod(0o666)
-    with pytest.raises(ModuleNotLoaded, match="does not belong to root alone"):
+    with pytest.raises(ModuleNotLoaded, match="it does not belong to root alone"):
         Tokens().key(key_uri(f"{URI}?module-path={own}", "the test"))
     assert token.tries == []
+
+
+def test_a_module_that_a_uri_names_is_loaded_from_where_only_root_writes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Through links too; what is loaded is the file that was looked at, by its real name."""
+    modes = {"/": 0o755, "/tmp": 0o1777, "/lib": 0o755, "/mine": 0o755, "/group": 0o775}
+    owners = {"/mine": 1000}
+    real = {"/etc/a.so": "/lib/a.so", "/lib/b.so": "/tmp/b.so"}
+    stat_of = Path.stat
+
+    def stat(path: Path, **more: Any) -> Any:
+        mode = modes.get(str(path)) or (0o644 if path.suffix == ".so" else None)
+        if mode is None:
+            return stat_of(path, **more)
+        return SimpleNamespace(st_uid=owners.get(str(path), 0), st_mode=mode)
+
+    loaded: list[str] = []
+
+    def lib(path: str) -> None:
+        loaded.append(path)
+        raise pkcs11.PKCS11Error
+
+    monkeypatch.setattr(os.path, "realpath", lambda path: real.get(str(path), str(path)))
+    monkeypatch.setattr(Path, "stat", stat)
+    monkeypatch.setattr(pkcs11, "lib", lib)
+    for module, said in {
+        "/tmp/a.so": "the directory /tmp does",
+        "/lib/b.so": "the directory /tmp does",
+        "/mine/a.so": "the directory /mine does",
+        "/group/a.so": "the directory /group does",
+    }.items():
+        with pytest.raises(ModuleNotLoaded, match=said):
+            Tokens().key(key_uri(f"{URI}?module-path={module}", "the test"))
+    assert loaded == []
+    with pytest.raises(ModuleNotLoaded, match="PKCS11Error"):
+        Tokens().key(key_uri(f"{URI}?module-path=/etc/a.so", "the test"))
+    assert loaded == ["/lib/a.so"]
 
 
 def test_without_the_library_the_hint_names_the_extra(
