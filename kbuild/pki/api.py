@@ -9,6 +9,7 @@ from kbuild.pki.checking import TokenKey, demand_as_planned, inventory_of_plan, 
 from kbuild.pki.distributing import Delivery, deliveries, deliveries_of, facts_to_know
 from kbuild.pki.durations import hours
 from kbuild.pki.errors import UnknownCertificate
+from kbuild.pki.hosting import HostChange
 from kbuild.pki.importing import Derived, derive
 from kbuild.pki.importing import write as write_derived
 from kbuild.pki.issuing import carry_out
@@ -28,6 +29,7 @@ __all__ = [
     "Delivery",
     "Derived",
     "File",
+    "HostChange",
     "KeyUri",
     "Renewal",
     "Step",

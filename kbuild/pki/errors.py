@@ -393,12 +393,12 @@ class StillSigned(ClusterError):
 
 
 class NamesDiffer(ClusterError):
-    """A renewal would change the names in a certificate."""
+    """A renewal, or another host, would change names in a certificate."""
 
     name: str
     reason: str
 
-    what = "{name} is not renewed, because its names would change: {reason}"
+    what = "{name} is not issued again, because its names would change: {reason}"
     todo = "correct the plan, or accept its names with `kbuild pki issue`"
 
 
