@@ -15,7 +15,14 @@ from kbuild.pki.importing import write as write_derived
 from kbuild.pki.issuing import carry_out
 from kbuild.pki.key_uris import KeyUri
 from kbuild.pki.nodes import gaps, read_nodes
-from kbuild.pki.planning import UNFINISHED, key_uris, places_of, plan_of, telling_unfinished
+from kbuild.pki.planning import (
+    UNFINISHED,
+    UNKNOWN_FINISH,
+    key_uris,
+    places_of,
+    plan_of,
+    telling_unfinished,
+)
 from kbuild.pki.removing import without_host
 from kbuild.pki.rotating import Step, Turn, Turned, rotated, turn_of
 from kbuild.pki.rotations import notes_of
@@ -26,6 +33,7 @@ from kbuild.pki.units import Units, make_units
 
 __all__ = [
     "UNFINISHED",
+    "UNKNOWN_FINISH",
     "Delivery",
     "Derived",
     "File",

@@ -1,7 +1,9 @@
 """``kbuild pki`` on the command line."""
 
+import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +157,27 @@ def test_a_ca_is_extended_for_as_long_as_the_plan_says(recipe: Recipe) -> None:
     assert facts(recipe.folder / "ca.pem").not_after.year > 2100
     assert pki("check", recipe.folder).returncode == 0
     assert "choose among ca" in pki("extend-ca", recipe.folder, "server").stderr
+
+
+def test_who_may_not_read_the_journal_still_sees_the_plan(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pki("issue", recipe.folder)
+    assert document("plan", recipe.folder)["unfinished"] is False
+    told, original = "It cannot be told whether an earlier run is unfinished", Path.lstat
+
+    def lstat(path: Path) -> os.stat_result:
+        if path.name == "journal.json":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return original(path)
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    for command in ("plan", "check"):
+        done = pki(command, recipe.folder)
+        assert (done.returncode, done.stdout.count(told)) == (0, 1), done.stderr
+    assert document("plan", recipe.folder)["unfinished"] is None
+    (recipe.folder / "ca-config.json").write_text("{")
+    assert "error[bad-pki-file]" in pki("plan", recipe.folder).stderr
 
 
 # --- rotation -------------------------------------------------------------------------------------
