@@ -21,6 +21,7 @@ from kbuild.cli.pki_written import (
     delivery_document,
     delivery_lines,
     holding,
+    reasons,
     summary,
     tokens_of,
     written_document,
@@ -29,6 +30,7 @@ from kbuild.cli.pki_written import (
 from kbuild.pki.api import (
     Derived,
     File,
+    HostChange,
     Renewal,
     UnknownCertificate,
     carry_out,
@@ -68,6 +70,9 @@ Names = Annotated[
     list[str] | None,
     typer.Argument(metavar="NAME", help="Certificates, by their names in the plan. Default: all."),
 ]
+
+# A plan, what is done about it, and the files of the plan that are changed with it.
+_Run = tuple[Plan, tuple[Decision, ...], tuple[File, ...]]
 
 app = command_app("Issue and renew the certificates of a cluster without kubeadm.")
 
@@ -118,10 +123,11 @@ def issue(ctx: typer.Context) -> None:
     settings, screen = begin(ctx, PkiIssueSettings)
     encrypts = settings.encrypt_ca_keys
 
-    def made() -> tuple[Plan, tuple[File, ...]]:
-        return _plan(settings, cap=settings.cap, encrypts_ca_keys=encrypts), ()
+    def made(now: datetime) -> _Run:
+        planned = _plan(settings, cap=settings.cap, encrypts_ca_keys=encrypts)
+        return planned, decide(planned, now), ()
 
-    _carry_out(screen, settings, made, decide)
+    _carry_out(screen, settings, made)
 
 
 @app.command()
@@ -132,14 +138,16 @@ def renew(ctx: typer.Context, names: Names = None) -> None:
     before = timedelta(seconds=settings.before) if settings.before is not None else None
     renewal = Renewal(names=names or (), before=before, new_keys=settings.new_keys)
 
-    def chosen(planned: Plan, now: datetime) -> tuple[Decision, ...]:
+    def made(now: datetime) -> _Run:
+        planned = _plan(settings, cap=settings.cap)
         leaves = [each.name for each in planned.specs if not each.wanted.is_ca]
         for name in renewal.names:
             if name not in leaves:
                 raise UnknownCertificate(name=name, known=", ".join(leaves))
-        return tuple(each for each in decide(planned, now, renewal) if _is_renewed(each))
+        decisions = decide(planned, now, renewal)
+        return planned, tuple(each for each in decisions if _is_renewed(each)), ()
 
-    _carry_out(screen, settings, lambda: (_plan(settings, cap=settings.cap), ()), chosen)
+    _carry_out(screen, settings, made)
 
 
 @app.command(name="add-host")
@@ -152,7 +160,7 @@ def add_host(
     """Write a host into the plan, and issue only the certificates that must hold it."""
     settings, screen = begin(ctx, PkiAddHostSettings)
 
-    def made() -> tuple[Plan, tuple[File, ...]]:
+    def changed() -> HostChange:
         return with_host(
             settings.dir,
             name,
@@ -165,7 +173,7 @@ def add_host(
             cap=settings.cap,
         )
 
-    _carry_out(screen, settings, made, decide)
+    _carry_out(screen, settings, partial(_of_host, settings, changed))
 
 
 @app.command(name="remove-host")
@@ -184,7 +192,7 @@ def remove_host(
     """Take a host out of the plan, and issue the certificates that held it without it."""
     settings, screen = begin(ctx, PkiRemoveHostSettings)
 
-    def made() -> tuple[Plan, tuple[File, ...]]:
+    def changed() -> HostChange:
         return without_host(
             settings.dir,
             name,
@@ -196,7 +204,7 @@ def remove_host(
             cap=settings.cap,
         )
 
-    _carry_out(screen, settings, made, decide)
+    _carry_out(screen, settings, partial(_of_host, settings, changed))
 
 
 @app.command(name="extend-ca")
@@ -204,12 +212,12 @@ def remove_host(
 def extend_ca(ctx: typer.Context, names: Names = None) -> None:
     """Issue CAs again with the same keys and names and new dates."""
     settings, screen = begin(ctx, PkiExtendCaSettings)
-    _carry_out(
-        screen,
-        settings,
-        lambda: (_plan(settings), ()),
-        lambda planned, _: extension(planned, names or ()),
-    )
+
+    def made(_: datetime) -> _Run:
+        planned = _plan(settings)
+        return planned, extension(planned, names or ()), ()
+
+    _carry_out(screen, settings, made)
     screen.say("what the old CAs signed stays valid with the new ones")
 
 
@@ -265,17 +273,23 @@ def _plan(settings: Planned, *, cap: bool = False, encrypts_ca_keys: bool = Fals
     )
 
 
-def _carry_out(
-    screen: Screen,
-    settings: Planned,
-    made: Callable[[], tuple[Plan, tuple[File, ...]]],
-    chosen: Callable[[Plan, datetime], tuple[Decision, ...]],
-) -> None:
-    """Make the plan under its lock, and do what is chosen."""
+def _of_host(settings: Planned, changed: Callable[[], HostChange], now: datetime) -> _Run:
+    """Return what a host changes, with notes on what else is not as planned."""
+    change = changed()
+    decisions, others = change.decide(now)
+    notes = [*change.plan.notes]
+    if others:
+        verb = "is" if others == 1 else "are"
+        see = command("plan", settings.dir)
+        notes.append(f"{counted(others, 'other')} {verb} not as planned; see {see}.")
+    return replace(change.plan, notes=tuple(notes)), decisions, change.files
+
+
+def _carry_out(screen: Screen, settings: Planned, made: Callable[[datetime], _Run]) -> None:
+    """Make the plan under its lock, and do what is chosen of it."""
     with tokens_of(settings, screen) as tokens, holding(settings.dir, screen):
-        planned, files = made()
         now = datetime.now(UTC).replace(microsecond=0)
-        decisions = chosen(planned, now)
+        planned, decisions, files = made(now)
         written = carry_out(planned, decisions, now, screen, files, tokens=tokens)
         for file in files:
             screen.say(f"{file.path}: {'changed' if file.content is not None else 'removed'}")
@@ -291,6 +305,7 @@ def _carry_out(
     }
     lines: list[str | Table] = [
         *written_table(planned.output, written),
+        *reasons(written),
         *planned.notes,
         summary(planned.output, written, kept),
         *delivery_lines(planned, todo),

@@ -13,7 +13,7 @@ from kbuild.certs.model import SEVERITIES, Inventory
 from kbuild.cli.certs import inventory_lines
 from kbuild.cli.console import Screen, plain_table
 from kbuild.cli.pki_rotation import rotation_document
-from kbuild.pki.api import UNFINISHED, TokenKey, hours, is_unfinished, notes_of
+from kbuild.pki.api import UNFINISHED, UNKNOWN_FINISH, TokenKey, hours, is_unfinished, notes_of
 from kbuild.pki.model import Decision, Pair, Plan, Spec
 
 _WIDE = 200  # columns; with fewer, the last columns are too narrow to be read
@@ -70,7 +70,10 @@ def check_lines(
 
 
 def _end(planned: Plan, decisions: tuple[Decision, ...]) -> Iterator[str]:
-    if is_unfinished(planned.output):
+    is_known_unfinished = is_unfinished(planned.output)
+    if is_known_unfinished is None:
+        yield UNKNOWN_FINISH
+    elif is_known_unfinished:
         yield UNFINISHED
     todo = sum(not each.is_kept for each in decisions)
     kept = len(decisions) - todo

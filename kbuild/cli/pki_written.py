@@ -54,6 +54,13 @@ def written_table(output: Path, written: tuple[Written, ...]) -> Iterator[Table]
     yield table
 
 
+def reasons(written: tuple[Written, ...]) -> Iterator[str]:
+    """Yield why certificates that were there are other ones now."""
+    for each in written:
+        if each.state == "changed" and each.reasons:
+            yield f"{each.name}: {'; '.join(each.reasons)}"
+
+
 def summary(output: Path, written: tuple[Written, ...], kept: int) -> str:
     """Return the line that tells how much was written, and how much was as planned."""
     verb = "is" if kept == 1 else "are"

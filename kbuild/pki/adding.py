@@ -13,6 +13,7 @@ from kbuild.base.files import read_file
 from kbuild.pki.cfssl import host_names
 from kbuild.pki.cluster import FILE, ROLES, read_cluster
 from kbuild.pki.errors import HostNotAdded, UnknownCertificate
+from kbuild.pki.hosting import HostChange
 from kbuild.pki.model import Plan, Spec
 from kbuild.pki.planning import plan_of
 from kbuild.pki.store import PUBLIC, File
@@ -35,8 +36,8 @@ def with_host(
     signers: Mapping[str, str] | None = None,
     cap: bool = False,
     ca_keys: Mapping[str, str] | None = None,
-) -> tuple[Plan, tuple[File, ...]]:
-    """Return the plan with a host, and the changed files of the plan.
+) -> HostChange:
+    """Return the plan without and with a host, and the changed files of the plan.
 
     With pki.toml the host is a node with these roles, or an address of the API server. With the
     files of cfssl it is written into the requests of these certificates, else of all servers.
@@ -63,7 +64,8 @@ def with_host(
     changed_plan = made(contents=changed)
     hosts = host_names(changed_plan.inputs[0], name, [name, *addresses])
     notes = (*changed_plan.notes, *_not_held(changed_plan, hosts, changed))
-    return replace(changed_plan, notes=notes), files
+    new = replace(changed_plan, notes=notes)
+    return HostChange(before=plan, plan=new, files=files, added=hosts)
 
 
 def _not_held(plan: Plan, hosts: tuple[str, ...], contents: Mapping[Path, bytes]) -> Iterator[str]:

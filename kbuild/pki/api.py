@@ -9,12 +9,20 @@ from kbuild.pki.checking import TokenKey, demand_as_planned, inventory_of_plan, 
 from kbuild.pki.distributing import Delivery, deliveries, deliveries_of, facts_to_know
 from kbuild.pki.durations import hours
 from kbuild.pki.errors import UnknownCertificate
+from kbuild.pki.hosting import HostChange
 from kbuild.pki.importing import Derived, derive
 from kbuild.pki.importing import write as write_derived
 from kbuild.pki.issuing import carry_out
 from kbuild.pki.key_uris import KeyUri
 from kbuild.pki.nodes import gaps, read_nodes
-from kbuild.pki.planning import UNFINISHED, key_uris, places_of, plan_of, telling_unfinished
+from kbuild.pki.planning import (
+    UNFINISHED,
+    UNKNOWN_FINISH,
+    key_uris,
+    places_of,
+    plan_of,
+    telling_unfinished,
+)
 from kbuild.pki.removing import without_host
 from kbuild.pki.rotating import Step, Turn, Turned, rotated, turn_of
 from kbuild.pki.rotations import notes_of
@@ -25,9 +33,11 @@ from kbuild.pki.units import Units, make_units
 
 __all__ = [
     "UNFINISHED",
+    "UNKNOWN_FINISH",
     "Delivery",
     "Derived",
     "File",
+    "HostChange",
     "KeyUri",
     "Renewal",
     "Step",

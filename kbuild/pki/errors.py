@@ -303,7 +303,20 @@ class BadKeyFile(ClusterError):
     reason: str
 
     what = "the key {path} cannot be used: {reason}"
-    todo = "replace it; the password of an encrypted key is read from CFSSL_CA_PK_PASSWORD"
+    todo = "put the right key there, or restore it from a backup"
+
+
+class WrongKeyPassword(ClusterError):
+    """The key of a CA is or shall be encrypted, and the password is wrong, or there is none."""
+
+    path: Path | str
+    reason: str
+
+    what = "the key {path} needs the right password: {reason}"
+    todo = (
+        "put the right password into the environment variable CFSSL_CA_PK_PASSWORD, and keep the"
+        " key; nothing was changed"
+    )
 
 
 class BadCertificateFile(ClusterError):
@@ -393,12 +406,12 @@ class StillSigned(ClusterError):
 
 
 class NamesDiffer(ClusterError):
-    """A renewal would change the names in a certificate."""
+    """A renewal, or another host, would change names in a certificate."""
 
     name: str
     reason: str
 
-    what = "{name} is not renewed, because its names would change: {reason}"
+    what = "{name} is not issued again, because its names would change: {reason}"
     todo = "correct the plan, or accept its names with `kbuild pki issue`"
 
 

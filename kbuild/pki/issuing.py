@@ -21,6 +21,7 @@ from kbuild.pki.errors import (
     NoKeyPassword,
     TokenKeyDiffers,
     TooManyHosts,
+    WrongKeyPassword,
 )
 from kbuild.pki.key_uris import KeyUri
 from kbuild.pki.model import Decision, Pair, Plan, Spec, Written
@@ -32,6 +33,7 @@ from kbuild.x509.api import (
     CertificateFacts,
     PrivateKey,
     Signer,
+    WrongPassword,
     extend,
     is_usable,
     issue,
@@ -152,9 +154,14 @@ def self_signed(plan: Plan, spec: Spec, key: PrivateKey, now: datetime) -> bytes
 
 
 def key_of(path: Path, pem: bytes) -> PrivateKey:
-    """Return a private key, with the password from the environment; raises BadKeyFile."""
+    """Return a private key, with the password from the environment.
+
+    Raises WrongKeyPassword or BadKeyFile.
+    """
     try:
         return load_key(pem, lambda: os.environ.get(PASSWORD, ""))
+    except WrongPassword as error:
+        raise WrongKeyPassword(path=path, reason=str(error)) from error
     except BadPrivateKey as error:
         raise BadKeyFile(path=path, reason=str(error)) from error
 
@@ -172,12 +179,12 @@ def demand_own(spec: Spec, facts: CertificateFacts, key: PrivateKey, where: Path
 
 
 def new_password(names: Iterable[str]) -> str:
-    """Return the password for the new keys of CAs; raises NoKeyPassword or BadKeyFile."""
-    password = os.environ.get(PASSWORD, "")
+    """Return the password for the new keys of CAs; raises NoKeyPassword or WrongKeyPassword."""
+    password, shown = os.environ.get(PASSWORD, ""), ", ".join(names)
     if not password:
-        raise NoKeyPassword(names=", ".join(names))
+        raise NoKeyPassword(names=shown)
     if not is_usable(password):
-        raise BadKeyFile(path=PASSWORD, reason="the password is not UTF-8, or over 1023 bytes")
+        raise WrongKeyPassword(path=shown, reason="it is not UTF-8, or over 1023 bytes")
     return password
 
 

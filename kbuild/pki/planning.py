@@ -31,6 +31,9 @@ from kbuild.pki.store import MANIFEST, is_unfinished
 from kbuild.x509.api import Subject, Wanted, name_of
 
 UNFINISHED = "An earlier run was killed while it replaced files. `kbuild pki issue` finishes it."
+UNKNOWN_FINISH = (
+    "It cannot be told whether an earlier run is unfinished: .kbuild-pki is not readable for you."
+)
 _CA_USAGES = ("cert sign", "crl sign")  # of cfssl's initca
 _KUBEADM_CA_USAGES = ("digital signature", "key encipherment", "cert sign")
 _LEAF_USAGES = ("digital signature", "key encipherment")

@@ -14,6 +14,7 @@ from kbuild.pki.adding import MAX_FILE, TABLE, header_of, leaves_of, list_of, pa
 from kbuild.pki.cfssl import SUFFIX, host_names
 from kbuild.pki.cluster import FILE, read_cluster
 from kbuild.pki.errors import HostNotRemoved, UnknownHost
+from kbuild.pki.hosting import HostChange
 from kbuild.pki.hosts import alternative_name
 from kbuild.pki.model import Plan, Spec
 from kbuild.pki.planning import plan_of
@@ -34,8 +35,8 @@ def without_host(
     signers: Mapping[str, str] | None = None,
     cap: bool = False,
     ca_keys: Mapping[str, str] | None = None,
-) -> tuple[Plan, tuple[File, ...]]:
-    """Return the plan without a host, and the files that are changed or removed.
+) -> HostChange:
+    """Return the plan with and without a host, and the files that are changed or removed.
 
     With pki.toml the host is a node, with addresses only those of it; or one of the ``vips``. With
     the files of cfssl its name and the addresses are taken out of all requests, or those of these
@@ -63,7 +64,7 @@ def without_host(
     ]
     left = _still_named(new, name, addresses) if path.name == FILE else ()
     notes = (*new.notes, *left, *_notes(plan, gone, name))
-    return replace(new, notes=notes), tuple(files)
+    return HostChange(before=plan, plan=replace(new, notes=notes), files=tuple(files))
 
 
 def _notes(plan: Plan, gone: Iterable[Spec], name: str) -> Iterator[str]:

@@ -298,14 +298,15 @@ def names_changed(spec: Spec, facts: CertificateFacts) -> str:
     planned, there = set(spec.wanted.names), set(facts.names)
     parts = []
     if added := [each for each in spec.wanted.names if each not in there]:
-        parts.append(f"it lacks {_some(added)}")
+        parts.append(f"it lacks {some(added)}")
     # An empty DNS name, which cfssl writes for the host "", matches nothing.
     if gone := [each for each in facts.names if each not in planned and each != "DNS:"]:
-        parts.append(f"it has {_some(gone)}, not planned")
+        parts.append(f"it has {some(gone)}, not planned")
     return " and ".join(parts)
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """Return the first names, which are in the words of CertificateFacts.names, as a text."""
     shown = ", ".join(each.partition(":")[2] for each in names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 

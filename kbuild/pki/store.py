@@ -146,9 +146,18 @@ def content_of(path: Path) -> bytes:
         raise BadCertificateFile(path=path, reason=reason_of(error)) from error
 
 
-def is_unfinished(output: Path) -> bool:
-    """Tell whether a run was killed while it replaced files."""
-    return (output / EARLIER / _JOURNAL).exists()
+def is_unfinished(output: Path) -> bool | None:
+    """Tell whether a run was killed while it replaced files; None if the journal is not readable.
+
+    Who may read the certificates need not be allowed to read what kbuild keeps.
+    """
+    try:
+        (output / EARLIER / _JOURNAL).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError:
+        return None
+    return True
 
 
 def _roots(output: Path, others: Iterable[Path]) -> list[Path]:

@@ -24,6 +24,10 @@ class BadPrivateKey(ValueError):
     """A private key cannot be read, or is of a kind that signs no certificates here."""
 
 
+class WrongPassword(BadPrivateKey):
+    """A private key is encrypted, and the password is wrong, or there is none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyKind:
     """The kind of a key: ``rsa`` with its bits, ``ecdsa`` with those of its curve, ``ed25519``."""
@@ -79,7 +83,7 @@ def public_pem(key: PrivateKey) -> bytes:
 
 
 def load_key(pem: bytes, password: Callable[[], str]) -> PrivateKey:
-    """Return the private key of a PEM file; raises BadPrivateKey.
+    """Return the private key of a PEM file; raises BadPrivateKey, or WrongPassword.
 
     ``password`` is asked for only if the key is encrypted, and may return empty text.
     """
@@ -107,15 +111,15 @@ def is_usable(password: str) -> bool:
 def _decrypted(pem: bytes, password: str) -> PrivateKeyTypes:
     if not password:
         message = "it is encrypted, and there is no password"
-        raise BadPrivateKey(message)
+        raise WrongPassword(message)
     if not is_usable(password):
         message = "it is encrypted, and the password is wrong"
-        raise BadPrivateKey(message)
+        raise WrongPassword(message)
     try:
         return serialization.load_pem_private_key(pem, password.encode())
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         message = "it is encrypted, and the password is wrong"
-        raise BadPrivateKey(message) from error
+        raise WrongPassword(message) from error
 
 
 def public_der(key: PrivateKey) -> bytes:

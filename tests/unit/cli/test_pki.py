@@ -1,7 +1,9 @@
 """``kbuild pki`` on the command line."""
 
+import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +157,27 @@ def test_a_ca_is_extended_for_as_long_as_the_plan_says(recipe: Recipe) -> None:
     assert facts(recipe.folder / "ca.pem").not_after.year > 2100
     assert pki("check", recipe.folder).returncode == 0
     assert "choose among ca" in pki("extend-ca", recipe.folder, "server").stderr
+
+
+def test_who_may_not_read_the_journal_still_sees_the_plan(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pki("issue", recipe.folder)
+    assert document("plan", recipe.folder)["unfinished"] is False
+    told, original = "It cannot be told whether an earlier run is unfinished", Path.lstat
+
+    def lstat(path: Path) -> os.stat_result:
+        if path.name == "journal.json":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return original(path)
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    for command in ("plan", "check"):
+        done = pki(command, recipe.folder)
+        assert (done.returncode, done.stdout.count(told)) == (0, 1), done.stderr
+    assert document("plan", recipe.folder)["unfinished"] is None
+    (recipe.folder / "ca-config.json").write_text("{")
+    assert "error[bad-pki-file]" in pki("plan", recipe.folder).stderr
 
 
 # --- rotation -------------------------------------------------------------------------------------
@@ -374,7 +397,52 @@ def test_a_host_is_added_to_what_a_killed_run_has_written(cluster: Path) -> None
     changes = [[0, "../pki.toml", staged.name, hashlib.sha256(content).hexdigest()]]
     (state / "journal.json").write_text(json.dumps(changes))
     found = document("add-host", cluster, "m3", "192.0.2.13", "--cap")
-    assert written(found) == {"kubernetes", "kubelet-m2", "kubelet-m3"}
+    assert written(found) == {"kubernetes", "kubelet-m3"}
+    assert "[nodes.m2]" in (cluster / "pki.toml").read_text()
+
+
+def test_what_a_host_does_not_need_stays_as_it_is(cluster: Path) -> None:
+    path = cluster / "pki.toml"
+    text = path.read_text()
+    path.write_text(text.replace('"192.0.2.11",', '"192.0.2.77",'))
+    before = snapshot(cluster)
+    done = pki("add-host", cluster, "m2", "192.0.2.12", "--cap")
+    assert (done.returncode, "error[names-differ]" in done.stderr) == (100, True), done.stderr
+    assert "kubernetes is not issued again" in done.stderr
+    assert "it has 192.0.2.11, not planned" in done.stderr
+    assert snapshot(cluster) == before
+    words = ("w1", "192.0.2.21", "--role", "worker", "--cap")
+    assert pki("add-host", cluster, *words).stdout.count("not as planned; see") == 1
+    after = snapshot(cluster)
+    new = {name for name in after if after[name] != before.get(name)}
+    ends = (".csr", ".kubeconfig", ".pem", "-key.pem")
+    assert new == {"pki.toml", "pki/kbuild-pki.json", *(f"pki/kubelet-w1{end}" for end in ends)}
+    found = document("remove-host", cluster, "w1")
+    assert found["notes"][-1] == (
+        f"3 others are not as planned; see `kbuild pki plan --dir {cluster}`."
+    )
+    assert written(found) == set()
+    path.write_text(text)
+    shown = pki("add-host", cluster, "m2", "192.0.2.12", "--cap").stdout
+    assert "kubernetes: it lacks m2, 192.0.2.12\n" in shown
+    assert "not as planned; see" not in shown
+
+
+def test_a_host_issues_the_cas_that_must_sign_and_what_lacked_it(cluster: Path) -> None:
+    text = (cluster / "pki.toml").read_text()
+    (cluster / "pki.toml").write_text(f'{text}\n[nodes.m2]\naddresses = ["192.0.2.12"]\n')
+    for path in (cluster / "pki").glob("front-proxy*"):
+        path.unlink()
+    # It is in the plan already, and not issued.
+    assert written(document("add-host", cluster, "m2", "192.0.2.12", "--cap")) == {"kubelet-m2"}
+    for path in (cluster / "pki").glob("[!.]*"):
+        path.unlink()
+    assert written(document("add-host", cluster, "e2", "192.0.2.13", "--role", "etcd")) == {
+        "ca",
+        "etcd-ca",
+        "etcd",
+        "kubelet-e2",
+    }
 
 
 def test_where_a_host_belongs_is_not_guessed(cluster: Path) -> None:
@@ -411,6 +479,7 @@ def test_who_does_not_get_a_host_is_told(cluster: Path) -> None:
     text = (cluster / "pki.toml").read_text()
     own = '[certificates.kubernetes]\nwithout-hosts = ["192.0.2.12", "localhost"]\n'
     (cluster / "pki.toml").write_text(f"{text}\n{own}")
+    pki("issue", cluster, "--cap")
     found = document("add-host", cluster, "m2", "192.0.2.12", "--cap")
     assert "IP:192.0.2.12" not in facts(cluster / "pki/kubernetes.pem").names
     assert found["notes"] == [

@@ -73,7 +73,8 @@ def test_without_the_right_password_nothing_is_written(
         monkeypatch.setenv(PASSWORD, password)
         with pytest.raises(KbuildError, match=reason) as caught:
             issue(folder)
-        assert caught.value.kind == "bad-key-file"
+        assert caught.value.kind == "wrong-key-password"
+        assert "right password into the environment variable" in caught.value.hint
         assert snapshot(folder) == before
 
 
@@ -152,7 +153,7 @@ def test_a_password_that_the_library_does_not_take_is_told(
     monkeypatch.setattr("os.environ", {**os.environ, PASSWORD: password})
     with pytest.raises(KbuildError) as caught:
         issue(tmp_path)
-    assert caught.value.kind == "bad-key-file"
+    assert caught.value.kind == "wrong-key-password"
     load_key(encrypted_key(), lambda: SECRET)
     with pytest.raises(BadPrivateKey, match="wrong"):
         load_key(encrypted_key(), lambda: password)

@@ -267,9 +267,9 @@ def test_an_encrypted_key_of_a_ca_needs_its_password(
     formats = serialization.PrivateFormat
     path.write_bytes(key.private_bytes(serialization.Encoding.PEM, formats.PKCS8, encryption))
     (recipe.folder / "client.pem").unlink()
-    assert_refused("bad-key-file", "CFSSL_CA_PK_PASSWORD", recipe.folder)
+    assert_refused("wrong-key-password", "CFSSL_CA_PK_PASSWORD", recipe.folder)
     monkeypatch.setenv("CFSSL_CA_PK_PASSWORD", "wrong")
-    assert_refused("bad-key-file", "password is wrong", recipe.folder)
+    assert_refused("wrong-key-password", "password is wrong", recipe.folder)
     monkeypatch.setenv("CFSSL_CA_PK_PASSWORD", "secret")
     assert issue(recipe.folder) == {"client": "missing"}
 

@@ -535,9 +535,9 @@ def test_the_key_of_a_new_ca_is_encrypted_as_the_old_one(
     path.write_bytes(key.private_bytes(serialization.Encoding.PEM, formats, encryption))
     head = path.read_bytes().splitlines()[0]
     monkeypatch.delenv("CFSSL_CA_PK_PASSWORD", raising=False)
-    assert_refused("bad-key-file", "CFSSL_CA_PK_PASSWORD", issued.folder, "begin")
+    assert_refused("wrong-key-password", "CFSSL_CA_PK_PASSWORD", issued.folder, "begin")
     monkeypatch.setenv("CFSSL_CA_PK_PASSWORD", "wrong")
-    assert_refused("bad-key-file", "password is wrong", issued.folder, "begin")
+    assert_refused("wrong-key-password", "password is wrong", issued.folder, "begin")
     monkeypatch.setenv("CFSSL_CA_PK_PASSWORD", "secret")
     for step in ("begin", "leaves", "back", "leaves", "end"):
         rotate(issued.folder, step)
