@@ -221,6 +221,22 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         lambda data: _edited(data, "local:kubernetes", "https://host/a b"),
         "broken-bundle",
     ),
+    "a source out of its folder": (
+        lambda data: _edited(data, "local:kubernetes", "local:../kuberne"),
+        "broken-bundle",
+    ),
+    "a source with half a bracket": (
+        lambda data: _edited(data, "local:kubernetes", "http://[::1/kube"),
+        "broken-bundle",
+    ),
+    "a source at no port": (
+        lambda data: _edited(data, "local:kubernetes", "https://a:99999/"),
+        "broken-bundle",
+    ),
+    "a site at no port": (
+        lambda data: _edited(data, '"https://go.dev/dl"', '"https://a:99999/d"'),
+        "broken-bundle",
+    ),
     "a site that is none": (
         lambda data: _edited(data, '"https://go.dev/dl"', '"httpx://go.dev/dl"'),
         "broken-bundle",
