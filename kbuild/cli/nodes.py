@@ -55,7 +55,6 @@ from kbuild.nodes.api import (
     not_root,
     plan_install,
     plan_rollback,
-    plan_workers,
     read_hosts,
     remove_token,
     run_name,
@@ -317,8 +316,7 @@ def _change_control_planes(
                 planes = obeying_stored(planes, connected, settings)
             workers = [each for each in facts if not each.is_control_plane]
             expired = expired_workers(workers, connected, settings.parallel, screen.say)
-        again, token = plan_workers(planes[0], expired, compact(datetime.now(UTC)))
-        plans = [*planned(planes, connected, planner), *again]
+        plans, token = planned(planes, expired, connected, planner)
         # No plan of a control plane is independent, so never two at once, and none after one has
         # failed.
         run = Run(

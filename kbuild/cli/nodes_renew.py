@@ -21,7 +21,9 @@ from kbuild.nodes.api import (
     KeptBackup,
     NoControlPlane,
     RenewWishes,
+    Token,
     UndoWishes,
+    Worker,
     built_for,
     choose_backup,
     is_changed,
@@ -31,6 +33,7 @@ from kbuild.nodes.api import (
     plan_renewal,
     plan_repair,
     plan_undo,
+    plan_workers,
     read_stored,
     survey_control_planes,
     unhealthy,
@@ -182,13 +185,20 @@ def control_planes(
 
 
 def planned(
-    planes: Sequence[ControlPlane], connected: Mapping[str, Connection], planner: ControlPlanner
-) -> list[HostPlan]:
-    """Return the plans for control planes; raises HostsRefused."""
-    now = datetime.now(UTC)
-    plans, refused = planner(leader_last(planes, connected), connected, compact(now))
-    _demand(refused, len(planes))
-    return plans
+    planes: Sequence[ControlPlane],
+    expired: Sequence[Worker],
+    connected: Mapping[str, Connection],
+    planner: ControlPlanner,
+) -> tuple[list[HostPlan], Token | None]:
+    """Return the plans for control planes and expired workers, and the token for these.
+
+    Raises HostsRefused.
+    """
+    at = compact(datetime.now(UTC))
+    plans, refused = planner(leader_last(planes, connected), connected, at)
+    _demand(refused, len(planes))  # before the workers: their plans need each manifest
+    again, token = plan_workers(planes[0], expired, at)
+    return [*plans, *again], token
 
 
 def _demand(refused: Sequence[Refusal], count: int) -> None:

@@ -8,7 +8,7 @@ from kbuild.kubeadm.build import Job
 from kbuild.kubeadm.model import Builder, GoPin, SourceRequest, Toolchain
 from kbuild.kubeadm.patching.apply import leave_stock, patch_tree
 from kbuild.kubeadm.source.fetch import fetch
-from kbuild.kubeadm.toolchain.archives import demanded_version
+from kbuild.kubeadm.toolchain.archives import bundled_archive, demanded_version
 from kbuild.kubeadm.toolchain.choose import wanted_go
 
 
@@ -45,7 +45,9 @@ def examine(job: Job, builder: Builder, progress: Progress) -> Examined:
         )
     tree = fetch(request, job.tag, job.workspace, progress)
     pin, go_version = wanted_go(tree, request.go.version)
-    found = _root(job, go_version)
+    found, archives = _root(job, go_version), request.go.archives
+    if found is None and archives is not None:
+        bundled_archive(go_version, archives)
     toolchain = Toolchain(builder=builder, pin=pin, go_version=go_version)
     patched = (
         leave_stock(tree, toolchain)
@@ -57,7 +59,7 @@ def examine(job: Job, builder: Builder, progress: Progress) -> Examined:
         go=go_version,
         go_root=found,
         patches=tuple(patch.name for patch in patched.patches),
-        left_out=() if found else (f"Go {go_version} itself",),
+        left_out=() if found or archives else (f"Go {go_version} itself",),
     )
 
 

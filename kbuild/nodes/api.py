@@ -40,6 +40,7 @@ from kbuild.nodes.renew.stored import (
 )
 from kbuild.nodes.renew.undo import Backup, UndoWishes, choose_backup, plan_undo
 from kbuild.nodes.renew.workers import (
+    Token,
     Worker,
     expired_workers,
     plan_workers,
@@ -74,6 +75,7 @@ __all__ = [
     "RunFailed",
     "RunInterrupted",
     "StoredConfiguration",
+    "Token",
     "UndoWishes",
     "Wanted",
     "Watcher",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from kbuild import __version__
 from kbuild.base.addresses import LOCAL, shown
@@ -141,16 +142,26 @@ def _source(value: object) -> str:
     found = _text("source", value)
     name = found.removeprefix(LOCAL)
     is_local = name != found and "/" not in name
-    is_remote = ":" in found and not found.startswith("-") and not re.search(r"[\s\\]", found)
-    _demand("source", shown(found), (is_local or is_remote) and shown(found) == found)
+    is_remote = name == found and ":" in found and not re.search(r"^-|[\s\\]", found)
+    is_right = is_local or (is_remote and _can_be_parsed(found))
+    _demand("source", shown(found), is_right and shown(found) == found)
     return found
 
 
 def _site(name: str, value: object) -> str:
     found = _text(name, value)
     is_address = re.fullmatch(r"https?://[^\s\\/@]+(/[^\s\\]*)?", found, re.ASCII) is not None
-    _demand(name, shown(found), is_address and shown(found) == found)
+    _demand(name, shown(found), is_address and _can_be_parsed(found) and shown(found) == found)
     return found
+
+
+def _can_be_parsed(found: str) -> bool:
+    """Tell whether an address has no brackets without an end, and a port that can be one."""
+    try:
+        _ = urlsplit(found).port if "://" in found else None
+    except ValueError:
+        return False
+    return True
 
 
 def _text(name: str, value: object) -> str:

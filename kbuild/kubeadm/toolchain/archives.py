@@ -7,7 +7,7 @@ import posixpath
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
@@ -43,12 +43,20 @@ def find_go(go_version: str, request: GoRequest, workspace: Workspace, progress:
     if request.root is not None:
         return _demanded(go_version, request.root, workspace.work)
     if request.archives is not None:
-        if go_version not in request.archives:
-            raise _unusable(go_version, "the bundle has none")
-        return _downloaded(go_version, request.archives[go_version], workspace, progress)
+        archive = bundled_archive(go_version, request.archives)
+        return _downloaded(go_version, archive, workspace, progress)
     if (found := _on_path(go_version, workspace.work, progress)) is not None:
         return found
     return _downloaded(go_version, request.site, workspace, progress)
+
+
+def bundled_archive(go_version: str, archives: Mapping[str, Path]) -> Path:
+    """Return the archive of a Go version in a bundle; raises GoNotFound or GoChecksumMismatch."""
+    if go_version not in archives:
+        raise _unusable(go_version, "the bundle has none")
+    archive = archives[go_version]
+    _demand_sum(str(archive), archive, shipped_sum(go_version)[1])
+    return archive
 
 
 def version_of(go_root: Path, scratch: Path) -> str | None:

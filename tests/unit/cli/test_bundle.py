@@ -13,8 +13,9 @@ import pytest
 
 from kbuild.base import sandbox
 from kbuild.base.sandbox import host_arch
-from kbuild.kubeadm.bundle import container
+from kbuild.kubeadm.bundle import container, read
 from kbuild.kubeadm.bundle.errors import BrokenBundle
+from kbuild.kubeadm.toolchain import archives
 from tests.support.command import Done, run_here
 from tests.support.fake_go import DATE, prove_with_fake, write_go_root
 from tests.support.fake_kubeadm import FakeKubeadm
@@ -220,6 +221,22 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         lambda data: _edited(data, "local:kubernetes", "https://host/a b"),
         "broken-bundle",
     ),
+    "a source out of its folder": (
+        lambda data: _edited(data, "local:kubernetes", "local:../kuberne"),
+        "broken-bundle",
+    ),
+    "a source with half a bracket": (
+        lambda data: _edited(data, "local:kubernetes", "http://[::1/kube"),
+        "broken-bundle",
+    ),
+    "a source at no port": (
+        lambda data: _edited(data, "local:kubernetes", "https://a:99999/"),
+        "broken-bundle",
+    ),
+    "a site at no port": (
+        lambda data: _edited(data, '"https://go.dev/dl"', '"https://a:99999/d"'),
+        "broken-bundle",
+    ),
     "a site that is none": (
         lambda data: _edited(data, '"https://go.dev/dl"', '"httpx://go.dev/dl"'),
         "broken-bundle",
@@ -325,6 +342,42 @@ def test_a_bundle_for_a_go_version_builds_with_it(
     other = build(tmp_path, *words, "--go-version", "1.15.6")
     assert error_of(other) == "wrong-go"
     assert "the bundle b.tar is Go 1.15.5, but 1.15.6 is asked for" in other.stderr
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    ("version", "kind", "words"),
+    [
+        ("1.16.1", "go-not-found", "the bundle has none"),
+        ("1.15.5", "go-checksum-mismatch", "go.tar.gz"),
+    ],
+)
+def test_a_dry_run_refuses_the_go_of_a_bundle_as_a_build_does(
+    version: str,
+    kind: str,
+    words: str,
+    more: tuple[str, ...],
+    made: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "go.tar.gz").write_text("no Go")
+    monkeypatch.setattr(read, "_go", lambda *_: ({"1.15.5": tmp_path / "go.tar.gz"}, None))
+    done = build(tmp_path, "--bundle", made, "--go-version", version, *more)
+    assert error_of(done) == kind
+    assert words in done.stderr
+
+
+def test_a_dry_run_examines_the_go_of_a_bundle(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "go.tar.gz").write_text("a Go")
+    expected = hashlib.sha256(b"a Go").hexdigest()
+    monkeypatch.setattr(read, "_go", lambda *_: ({"1.15.5": tmp_path / "go.tar.gz"}, None))
+    monkeypatch.setattr(archives, "shipped_sum", lambda _: ("go.tar.gz", expected))
+    done = build(tmp_path, "--bundle", made, "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["not_examined"] == []
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import SimpleNamespace
@@ -11,8 +11,10 @@ from typing import cast
 import pytest
 import yaml
 
+from kbuild.cli import nodes_renew
+from kbuild.nodes.api import HostsRefused
 from kbuild.nodes.connection import CallFailed, Connection, ConnectionFailed, values_of
-from kbuild.nodes.model import Call, HostPlan, Proof
+from kbuild.nodes.model import Call, HostPlan, Proof, Refusal
 from kbuild.nodes.renew.facts import (
     READS,
     REPAIR,
@@ -23,7 +25,7 @@ from kbuild.nodes.renew.facts import (
 )
 from kbuild.nodes.renew.health import Prover
 from kbuild.nodes.renew.manifest import Manifest
-from kbuild.nodes.renew.plan import RenewWishes, of_renewal
+from kbuild.nodes.renew.plan import RenewWishes, of_renewal, plan_renewal
 from kbuild.nodes.renew.repair import documents, plan_repair
 from kbuild.nodes.renew.undo import Backup, UndoWishes, plan_undo
 from kbuild.nodes.renew.workers import (
@@ -376,6 +378,19 @@ def test_workers_get_a_certificate_with_one_token_that_no_plan_shows() -> None:
     [line] = [line for line in worker_advice(plane, workers) if "does not repair" in line]
     assert line.startswith("w3: kbuild does not repair it: its kubelet has no --bootstrap")
     assert plan_workers(plane, workers, AT)[1] != token
+
+
+def test_a_lost_manifest_is_refused_before_workers_are_planned() -> None:
+    plane = fine("n1")
+    manifests = {name: each for name, each in plane.manifests.items() if name != "kube-apiserver"}
+    lost = replace(plane, manifests=manifests)
+
+    def plan(planes: Sequence[ControlPlane], *_: object) -> tuple[list[HostPlan], list[Refusal]]:
+        return plan_renewal(planes, RenewWishes(at=AT))
+
+    with pytest.raises(HostsRefused) as caught:
+        nodes_renew.planned([lost], [worker("w1", JOINS)], {}, plan)
+    assert "kube-apiserver.yaml is not there" in caught.value.details
 
 
 def test_workers_are_not_repaired_without_what_they_need() -> None:
