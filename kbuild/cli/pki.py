@@ -37,6 +37,7 @@ from kbuild.pki.api import (
     decide,
     deliveries_of,
     demand_as_planned,
+    demand_ends,
     derive,
     extension,
     gaps,
@@ -108,8 +109,9 @@ def plan(ctx: typer.Context) -> None:
     """Show what would be issued, from what and why, and change nothing."""
     settings, screen = begin(ctx, PkiPlanSettings)
     with telling_unfinished(settings.dir):
-        planned = _plan(settings, cap=settings.cap)
-        decisions = decide(planned, datetime.now(UTC))
+        planned, now = _plan(settings, cap=settings.cap), datetime.now(UTC)
+        decisions = decide(planned, now)
+        demand_ends(planned, decisions, now)
     if settings.node_list is not None:
         found = tuple(gaps(planned, read_nodes(settings.node_list)))
         planned = replace(planned, notes=(*planned.notes, *found))

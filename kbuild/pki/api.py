@@ -12,7 +12,7 @@ from kbuild.pki.errors import UnknownCertificate
 from kbuild.pki.hosting import HostChange
 from kbuild.pki.importing import Derived, derive
 from kbuild.pki.importing import write as write_derived
-from kbuild.pki.issuing import carry_out
+from kbuild.pki.issuing import carry_out, demand_ends
 from kbuild.pki.key_uris import KeyUri
 from kbuild.pki.nodes import gaps, read_nodes
 from kbuild.pki.planning import (
@@ -52,6 +52,7 @@ __all__ = [
     "deliveries",
     "deliveries_of",
     "demand_as_planned",
+    "demand_ends",
     "derive",
     "extension",
     "facts_to_know",

@@ -82,6 +82,14 @@ def test_a_plan_says_what_it_is_made_from_and_why(recipe: Recipe) -> None:
     assert "1 certificate to issue, 2 as planned." in done.stdout
 
 
+def test_a_plan_fails_where_its_run_would(tmp_path: Path) -> None:
+    (tmp_path / "pki.toml").write_text(f"ca-years = 5\nleaf-years = 10\n{NODES}")
+    for command in ("plan", "issue"):
+        done = pki(command, tmp_path)
+        assert (done.returncode, "error[leaf-outlasts-its-ca]" in done.stderr) == (2, True)
+    assert pki("plan", tmp_path, "--cap").returncode == 0
+
+
 def node(name: str, **addresses: str) -> dict[str, Any]:
     status = [{"type": kind, "address": address} for kind, address in addresses.items()]
     return {"metadata": {"name": name}, "status": {"addresses": status}}
