@@ -32,12 +32,12 @@ from kbuild.pki.api import (
     File,
     HostChange,
     Renewal,
-    UnknownCertificate,
     carry_out,
     decide,
     deliveries_of,
     demand_as_planned,
     demand_ends,
+    demand_renewable,
     derive,
     extension,
     gaps,
@@ -142,10 +142,7 @@ def renew(ctx: typer.Context, names: Names = None) -> None:
 
     def made(now: datetime) -> _Run:
         planned = _plan(settings, cap=settings.cap)
-        leaves = [each.name for each in planned.specs if not each.wanted.is_ca]
-        for name in renewal.names:
-            if name not in leaves:
-                raise UnknownCertificate(name=name, known=", ".join(leaves))
+        demand_renewable(planned, renewal.names)
         decisions = decide(planned, now, renewal)
         return planned, tuple(each for each in decisions if _is_renewed(each)), ()
 

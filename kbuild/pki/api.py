@@ -5,7 +5,13 @@ Other packages import from here, and from ``kbuild.pki.model`` the values of a p
 
 from kbuild.pki.adding import with_host
 from kbuild.pki.beginning import write_template
-from kbuild.pki.checking import TokenKey, demand_as_planned, inventory_of_plan, token_keys
+from kbuild.pki.checking import (
+    TokenKey,
+    demand_as_planned,
+    demand_renewable,
+    inventory_of_plan,
+    token_keys,
+)
 from kbuild.pki.distributing import Delivery, deliveries, deliveries_of, facts_to_know
 from kbuild.pki.durations import hours
 from kbuild.pki.errors import UnknownCertificate
@@ -53,6 +59,7 @@ __all__ = [
     "deliveries_of",
     "demand_as_planned",
     "demand_ends",
+    "demand_renewable",
     "derive",
     "extension",
     "facts_to_know",

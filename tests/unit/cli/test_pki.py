@@ -143,6 +143,21 @@ def test_a_renewal_is_of_those_that_are_named(recipe: Recipe) -> None:
     assert (done.returncode, "choose among client, server" in done.stderr) == (2, True)
 
 
+def test_what_is_not_renewed_is_told_from_what_is_not_planned(tmp_path: Path) -> None:
+    text = NODES.replace('"admin"]', '"admin", "service-account"]')
+    (tmp_path / "pki.toml").write_text(text)
+    pki("issue", tmp_path)
+    for name, said in (
+        ("ca", "`kbuild pki extend-ca ca`"),
+        ("service-account", "it is a key pair without certificate"),
+        ("admin.kubeconfig", "it is a file of admin"),
+    ):
+        done = pki("renew", tmp_path, name)
+        assert (done.returncode, "error[not-renewable]" in done.stderr) == (2, True)
+        assert said in done.stderr
+    assert "error[unknown-certificate]" in pki("renew", tmp_path, "adm").stderr
+
+
 def test_what_was_replaced_is_not_listed(recipe: Recipe) -> None:
     pki("issue", recipe.folder)
     document("renew", recipe.folder, "--cap", "--new-keys")
