@@ -32,11 +32,12 @@ from kbuild.pki.api import (
     File,
     HostChange,
     Renewal,
-    UnknownCertificate,
     carry_out,
     decide,
     deliveries_of,
     demand_as_planned,
+    demand_ends,
+    demand_renewable,
     derive,
     extension,
     gaps,
@@ -108,8 +109,9 @@ def plan(ctx: typer.Context) -> None:
     """Show what would be issued, from what and why, and change nothing."""
     settings, screen = begin(ctx, PkiPlanSettings)
     with telling_unfinished(settings.dir):
-        planned = _plan(settings, cap=settings.cap)
-        decisions = decide(planned, datetime.now(UTC))
+        planned, now = _plan(settings, cap=settings.cap), datetime.now(UTC)
+        decisions = decide(planned, now)
+        demand_ends(planned, decisions, now)
     if settings.node_list is not None:
         found = tuple(gaps(planned, read_nodes(settings.node_list)))
         planned = replace(planned, notes=(*planned.notes, *found))
@@ -140,10 +142,7 @@ def renew(ctx: typer.Context, names: Names = None) -> None:
 
     def made(now: datetime) -> _Run:
         planned = _plan(settings, cap=settings.cap)
-        leaves = [each.name for each in planned.specs if not each.wanted.is_ca]
-        for name in renewal.names:
-            if name not in leaves:
-                raise UnknownCertificate(name=name, known=", ".join(leaves))
+        demand_renewable(planned, renewal.names)
         decisions = decide(planned, now, renewal)
         return planned, tuple(each for each in decisions if _is_renewed(each)), ()
 

@@ -5,14 +5,20 @@ Other packages import from here, and from ``kbuild.pki.model`` the values of a p
 
 from kbuild.pki.adding import with_host
 from kbuild.pki.beginning import write_template
-from kbuild.pki.checking import TokenKey, demand_as_planned, inventory_of_plan, token_keys
+from kbuild.pki.checking import (
+    TokenKey,
+    demand_as_planned,
+    demand_renewable,
+    inventory_of_plan,
+    token_keys,
+)
 from kbuild.pki.distributing import Delivery, deliveries, deliveries_of, facts_to_know
 from kbuild.pki.durations import hours
 from kbuild.pki.errors import UnknownCertificate
 from kbuild.pki.hosting import HostChange
 from kbuild.pki.importing import Derived, derive
 from kbuild.pki.importing import write as write_derived
-from kbuild.pki.issuing import carry_out
+from kbuild.pki.issuing import carry_out, demand_ends
 from kbuild.pki.key_uris import KeyUri
 from kbuild.pki.nodes import gaps, read_nodes
 from kbuild.pki.planning import (
@@ -52,6 +58,8 @@ __all__ = [
     "deliveries",
     "deliveries_of",
     "demand_as_planned",
+    "demand_ends",
+    "demand_renewable",
     "derive",
     "extension",
     "facts_to_know",

@@ -1,6 +1,6 @@
 """Compare what is there with the plan."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,10 +12,12 @@ from kbuild.pki.errors import (
     ModuleNotLoaded,
     ModuleNotNamed,
     NotAsPlanned,
+    NotRenewable,
     Pkcs11ExtraMissing,
     PublicKeyNotFound,
     TokenKeyDiffers,
     TokenNotThere,
+    UnknownCertificate,
 )
 from kbuild.pki.model import Decision, Plan
 from kbuild.pki.state import held_of
@@ -57,6 +59,33 @@ def token_keys(plan: Plan, tokens: Tokens) -> Iterator[TokenKey]:
 def inventory_of_plan(plan: Plan, now: datetime, progress: Progress) -> Inventory:
     """Return the certificates in the output of a plan, as ``kbuild certs`` finds them."""
     return take_inventory([plan.output], now, progress, (EARLIER,))
+
+
+def demand_renewable(plan: Plan, names: Iterable[str]) -> None:
+    """Check that names are those of certificates, and of no CA.
+
+    Raises NotRenewable or UnknownCertificate.
+    """
+    leaves = [each.name for each in plan.specs if not each.wanted.is_ca]
+    owners = {path.name: each.name for each in plan.items for path in each.files}
+    for name in names:
+        if name in leaves:
+            continue
+        if any(each.name == name for each in plan.pairs):
+            reason = "it is a key pair without certificate, which has no end"
+            hint = "leave it out; `kbuild pki issue` makes it if it is missing"
+        elif any(each.name == name for each in plan.specs):
+            reason = "it is a CA"
+            hint = (
+                f"`kbuild pki extend-ca {name}` gives it a later end, with the same key;"
+                f" `kbuild pki rotate-ca {name}` replaces it by one with a new key"
+            )
+        elif name in owners:
+            reason = f"it is a file of {owners[name]}"
+            hint = f"give that name instead of {name}"
+        else:
+            raise UnknownCertificate(name=name, known=", ".join(leaves))
+        raise NotRenewable(name=name, reason=reason, hint=hint)
 
 
 def demand_as_planned(decisions: tuple[Decision, ...], inventory: Inventory) -> None:

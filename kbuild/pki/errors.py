@@ -190,6 +190,17 @@ class UnknownCertificate(UsageError):
     todo = "choose among {known}"
 
 
+class NotRenewable(UsageError):
+    """`kbuild pki renew`: a name is that of something in the plan that is not renewed."""
+
+    name: str
+    reason: str
+    hint: str
+
+    what = "{name} is not renewed: {reason}"
+    todo = "{hint}"
+
+
 class HostNotAdded(UsageError):
     """A host cannot be written into the plan."""
 

@@ -298,16 +298,9 @@ def _remember(
 
 def _signed(work: _Work, spec: Spec, key: PrivateKey) -> bytes:
     ca = work.cas[spec.issuer] if spec.issuer else None
-    born, ends = _dates(work, spec)
-    if ca is not None and ends > ca.facts.not_after:
-        if not (work.plan.cap or ends_nearly_with(work.plan, spec, born, ca.facts.not_after)):
-            raise LeafOutlastsItsCA(
-                name=spec.name,
-                leaf_end=rfc3339(ends),
-                ca=spec.issuer,
-                ca_end=rfc3339(ca.facts.not_after),
-            )
-        ends = ca.facts.not_after
+    born, ends = _dates(work.plan, spec, work.now)
+    if ca is not None:
+        ends = _end_with(work.plan, spec, born, ends, ca.facts.not_after)
     try:
         signer = ca.signer(spec.name, work.tokens) if ca else None
         pem = issue(spec.wanted, key, signer, born=born, ends=ends)
@@ -319,6 +312,34 @@ def _signed(work: _Work, spec: Spec, key: PrivateKey) -> bytes:
     if len(pem) * 3 // 4 > _MOST_BYTES:
         raise TooManyHosts(name=spec.name, size=len(pem) * 3 // 4, most=_MOST_BYTES)
     return pem
+
+
+def demand_ends(plan: Plan, decisions: Iterable[Decision], now: datetime) -> None:
+    """Check that what is issued would not outlast its CA; raises LeafOutlastsItsCA or BadPkiFile.
+
+    So a plan fails where its run would.
+    """
+    chosen = [each for each in decisions if isinstance(each.spec, Spec) and not each.only_login]
+    ends = dict[str, datetime]()
+    for each in chosen:
+        spec = each.spec
+        assert isinstance(spec, Spec)
+        if not spec.issuer:
+            facts = held_of(spec).facts
+            ends[spec.name] = facts.not_after if facts else _dates(plan, spec, now)[1]
+        elif not each.is_kept and spec.issuer in ends:
+            _end_with(plan, spec, *_dates(plan, spec, now), ends[spec.issuer])
+
+
+def _end_with(
+    plan: Plan, spec: Spec, born: datetime, ends: datetime, ca_ends: datetime
+) -> datetime:
+    """Return when a leaf ends, at the latest with its CA; raises LeafOutlastsItsCA."""
+    if ends > ca_ends and not (plan.cap or ends_nearly_with(plan, spec, born, ca_ends)):
+        raise LeafOutlastsItsCA(
+            name=spec.name, leaf_end=rfc3339(ends), ca=spec.issuer, ca_end=rfc3339(ca_ends)
+        )
+    return min(ends, ca_ends)
 
 
 def ends_nearly_with(plan: Plan, spec: Spec, born: datetime, ca_ends: datetime) -> bool:
@@ -335,24 +356,24 @@ def _extended(work: _Work, spec: Spec, key: PrivateKey) -> bytes:
     """Return a CA again, with the same key and name and other dates."""
     facts = held_of(spec).facts
     assert facts is not None
-    born, ends = _dates(work, spec)
+    born, ends = _dates(work.plan, spec, work.now)
     if ends < facts.not_after:
         raise CAShortened(path=spec.place, planned=rfc3339(ends), ends=rfc3339(facts.not_after))
     return extend(facts.der, key, born=min(born, facts.not_before), ends=ends)
 
 
-def _dates(work: _Work, spec: Spec) -> tuple[datetime, datetime]:
+def _dates(plan: Plan, spec: Spec, now: datetime) -> tuple[datetime, datetime]:
     """Return begin and end, which cfssl sets back by five minutes; raises BadPkiFile."""
     try:
-        born, ends = spec.term.dates(work.now)
+        born, ends = spec.term.dates(now)
     except OverflowError as error:
         reason = f"{spec.name} would end after the year 9999"
         hint = "give it a shorter lifetime"
-        raise BadPkiFile(path=work.plan.inputs[0], reason=reason, hint=hint) from error
-    if ends <= work.now:
+        raise BadPkiFile(path=plan.inputs[0], reason=reason, hint=hint) from error
+    if ends <= now:
         reason = f"{spec.name} would end on {rfc3339(ends)}, before it is used"
         hint = "give it a longer lifetime, or a later not_after"
-        raise BadPkiFile(path=work.plan.inputs[0], reason=reason, hint=hint)
+        raise BadPkiFile(path=plan.inputs[0], reason=reason, hint=hint)
     return born, ends
 
 

@@ -82,6 +82,14 @@ def test_a_plan_says_what_it_is_made_from_and_why(recipe: Recipe) -> None:
     assert "1 certificate to issue, 2 as planned." in done.stdout
 
 
+def test_a_plan_fails_where_its_run_would(tmp_path: Path) -> None:
+    (tmp_path / "pki.toml").write_text(f"ca-years = 5\nleaf-years = 10\n{NODES}")
+    for command in ("plan", "issue"):
+        done = pki(command, tmp_path)
+        assert (done.returncode, "error[leaf-outlasts-its-ca]" in done.stderr) == (2, True)
+    assert pki("plan", tmp_path, "--cap").returncode == 0
+
+
 def node(name: str, **addresses: str) -> dict[str, Any]:
     status = [{"type": kind, "address": address} for kind, address in addresses.items()]
     return {"metadata": {"name": name}, "status": {"addresses": status}}
@@ -133,6 +141,21 @@ def test_a_renewal_is_of_those_that_are_named(recipe: Recipe) -> None:
     assert (recipe.folder / "server-key.pem").read_bytes() != key
     done = pki("renew", recipe.folder, "serve")
     assert (done.returncode, "choose among client, server" in done.stderr) == (2, True)
+
+
+def test_what_is_not_renewed_is_told_from_what_is_not_planned(tmp_path: Path) -> None:
+    text = NODES.replace('"admin"]', '"admin", "service-account"]')
+    (tmp_path / "pki.toml").write_text(text)
+    pki("issue", tmp_path)
+    for name, said in (
+        ("ca", "`kbuild pki extend-ca ca`"),
+        ("service-account", "it is a key pair without certificate"),
+        ("admin.kubeconfig", "it is a file of admin"),
+    ):
+        done = pki("renew", tmp_path, name)
+        assert (done.returncode, "error[not-renewable]" in done.stderr) == (2, True)
+        assert said in done.stderr
+    assert "error[unknown-certificate]" in pki("renew", tmp_path, "adm").stderr
 
 
 def test_what_was_replaced_is_not_listed(recipe: Recipe) -> None:
