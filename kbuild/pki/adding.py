@@ -50,12 +50,8 @@ def with_host(
         changed = {plan.inputs[0]: _in_cluster(plan.inputs[0], name, addresses, roles)}
     else:
         _refuse(roles, plan.inputs[0], f"--role is for {FILE}", "--certificate")
-        changed = {
-            folder / f"{spec.name}-csr.json": _in_request(
-                folder / f"{spec.name}-csr.json", [name, *addresses]
-            )
-            for spec in _servers(plan, certificates, name)
-        }
+        paths = [folder / f"{spec.name}-csr.json" for spec in _servers(plan, certificates, name)]
+        changed = {path: _in_request(path, [name, *addresses]) for path in paths}
     files = tuple(
         File(path=path, content=content, mode=PUBLIC)
         for path, content in changed.items()
