@@ -53,7 +53,7 @@ def from_bundle(
         _demand_version(unpacked, request.go.version)
     progress.advance("unpack the source and Go", 0, None)
     bundled = _source(unpacked, workspace.work)
-    archives, root = _go(unpacked, workspace.work)
+    archives, root = go_of(unpacked, workspace.work)
     document = unpacked.document
     return tuple(
         replace(
@@ -108,7 +108,7 @@ def _source(unpacked: _Unpacked, work: Path) -> Bundled:
     return Bundled(sha256=unpacked.sha256, tags=document.tags, store=store, archive=archive)
 
 
-def _go(unpacked: _Unpacked, work: Path) -> tuple[dict[str, Path], Path | None]:
+def go_of(unpacked: _Unpacked, work: Path) -> tuple[dict[str, Path], Path | None]:
     """Return the archives for this machine by Go version, and the GOROOT if there is one."""
     every = unpacked.document.go
     mine = [go for go in every if go.arch == host_arch()]

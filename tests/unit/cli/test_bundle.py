@@ -362,7 +362,7 @@ def test_a_dry_run_refuses_the_go_of_a_bundle_as_a_build_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "go.tar.gz").write_text("no Go")
-    monkeypatch.setattr(read, "_go", lambda *_: ({"1.15.5": tmp_path / "go.tar.gz"}, None))
+    monkeypatch.setattr(read, "go_of", lambda *_: ({"1.15.5": tmp_path / "go.tar.gz"}, None))
     done = build(tmp_path, "--bundle", made, "--go-version", version, *more)
     assert error_of(done) == kind
     assert words in done.stderr
@@ -373,7 +373,7 @@ def test_a_dry_run_examines_the_go_of_a_bundle(
 ) -> None:
     (tmp_path / "go.tar.gz").write_text("a Go")
     expected = hashlib.sha256(b"a Go").hexdigest()
-    monkeypatch.setattr(read, "_go", lambda *_: ({"1.15.5": tmp_path / "go.tar.gz"}, None))
+    monkeypatch.setattr(read, "go_of", lambda *_: ({"1.15.5": tmp_path / "go.tar.gz"}, None))
     monkeypatch.setattr(archives, "shipped_sum", lambda _: ("go.tar.gz", expected))
     done = build(tmp_path, "--bundle", made, "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
