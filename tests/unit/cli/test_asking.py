@@ -27,7 +27,10 @@ main()
 CA = ("--ca-key", "ca=pkcs11:token=kb", "--pkcs11-module", "/usr/lib/fake.so")
 PIN = ("pki", "issue", *CA)
 SUDO = ("nodes", "check", "--hosts", "192.0.2.1", "--sudo", "--ask-sudo-password")
-QUESTIONS = {PIN: b"PIN of the token kb:", SUDO: b"password of sudo on the hosts:"}
+QUESTIONS: dict[tuple[str, ...], bytes] = {
+    PIN: b"PIN of the token kb:",
+    SUDO: b"password of sudo on the hosts:",
+}
 
 
 PATIENCE = 100  # seconds, on a machine that is busy

@@ -430,7 +430,7 @@ def test_a_pin_comes_from_its_file_the_variable_the_token_or_a_person(
 
     opened(ask=ask)
     assert asked == ["PIN of the token kb"]
-    with pytest.raises(NoPin, match="no terminal"):
+    with pytest.raises(NoPin, match="at a terminal"):
         opened()
     token.flags |= TokenFlag.PROTECTED_AUTHENTICATION_PATH
     opened()
