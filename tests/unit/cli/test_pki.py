@@ -175,6 +175,11 @@ def test_a_renewal_passes_over_what_is_missing(recipe: Recipe) -> None:
 
 def test_a_ca_is_extended_for_as_long_as_the_plan_says(recipe: Recipe) -> None:
     pki("issue", recipe.folder)
+    before = snapshot(recipe.folder)
+    done = pki("extend-ca", recipe.folder)
+    assert (done.returncode, "error[ca-not-extended]" in done.stderr) == (2, True)
+    assert "already ends on" in done.stderr
+    assert snapshot(recipe.folder) == before
     recipe.change("ca", ca={"expiry": "876000h"})
     assert written(document("extend-ca", recipe.folder)) == {"ca"}
     assert facts(recipe.folder / "ca.pem").not_after.year > 2100
