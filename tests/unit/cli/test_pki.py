@@ -549,8 +549,11 @@ def test_addresses_leave_a_node_and_the_api_server(cluster: Path) -> None:
     found = document("remove-host", cluster, "m1", "2001:DB8::1", "--cap")
     assert written(found) == {"kubernetes", "etcd", "kubelet-m1"}
     found = document("remove-host", cluster, "api.example.org", "192.0.2.9", "--cap")
-    assert written(found) == {"kubernetes"}
+    assert (written(found), found["notes"]) == ({"kubernetes"}, [])
     assert (cluster / "pki.toml").read_text() == before
+    found = document("remove-host", cluster, "192.0.2.100", "--cap")
+    assert written(found) == {"kubernetes", "kubelet-m1", "admin"}
+    assert found["notes"] == ["kubeconfigs now use https://192.0.2.11:6443."]
 
 
 @pytest.mark.parametrize(
