@@ -9,6 +9,7 @@ from kbuild.cli.boundary import begin
 from kbuild.cli.cache import cache_within_limit
 from kbuild.cli.options import command_app, takes
 from kbuild.kubeadm.api import make_bundle
+from kbuild.release.api import claim_note
 from kbuild.settings import BundleSettings
 
 app = command_app()
@@ -33,6 +34,7 @@ def bundle(ctx: typer.Context) -> None:
         }
         lines = [
             *(f"{tag.name} commit {tag.commit}" for tag in made.document.tags),
+            *(f"Note: {note}" for tree in made.trees if (note := claim_note(tree))),
             *(f"Go {go.version} for {go.arch} from {go.origin}" for go in made.document.go),
             f"{made.path} sha256:{made.sha256}",
         ]

@@ -205,5 +205,7 @@ def _plan_lines(planned: Plan) -> Iterator[str]:
         yield f"{name.replace('_', ' '):15} {text}"
     if planned.examined.patches:
         yield "The patches fit."
+    if examined.tree is not None:
+        yield from (f"Note: {note}" for note in commit_notes(examined.tree))
     if examined.left_out:
         yield f"Not examined: {', '.join(examined.left_out)}."

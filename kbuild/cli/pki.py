@@ -276,7 +276,7 @@ def _of_host(settings: Planned, changed: Callable[[], HostChange], now: datetime
     """Return what a host changes, with notes on what else is not as planned."""
     change = changed()
     decisions, others = change.decide(now)
-    notes = [*change.plan.notes]
+    notes = [*change.plan.notes, *change.notes()]
     if others:
         verb = "is" if others == 1 else "are"
         see = command("plan", settings.dir)

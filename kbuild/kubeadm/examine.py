@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kbuild.base.progress import Progress
 from kbuild.kubeadm.build import Job
-from kbuild.kubeadm.model import Builder, GoPin, SourceRequest, Toolchain
+from kbuild.kubeadm.model import Builder, GoPin, SourceRequest, SourceTree, Toolchain
 from kbuild.kubeadm.patching.apply import leave_stock, patch_tree
 from kbuild.kubeadm.source.fetch import fetch
 from kbuild.kubeadm.toolchain.archives import bundled_archive, demanded_version
@@ -18,7 +18,7 @@ class Examined:
 
     ``pin`` is the Go that the tree pins, ``patches`` those that fit it; both are None if the tree
     was not examined. ``go_root`` is the version of the given GOROOT. ``left_out`` names what was
-    not examined.
+    not examined, and ``tree`` is what was.
     """
 
     pin: GoPin | None
@@ -26,6 +26,7 @@ class Examined:
     go_root: str | None
     patches: tuple[str, ...] | None
     left_out: tuple[str, ...]
+    tree: SourceTree | None = None
 
 
 def examine(job: Job, builder: Builder, progress: Progress) -> Examined:
@@ -60,6 +61,7 @@ def examine(job: Job, builder: Builder, progress: Progress) -> Examined:
         go_root=found,
         patches=tuple(patch.name for patch in patched.patches),
         left_out=() if found or archives else (f"Go {go_version} itself",),
+        tree=tree,
     )
 
 

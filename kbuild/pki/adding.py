@@ -57,10 +57,9 @@ def with_host(
         for path, content in changed.items()
         if content != read_file(path, MAX_FILE)
     )
-    changed_plan = made(contents=changed)
-    hosts = host_names(changed_plan.inputs[0], name, [name, *addresses])
-    notes = (*changed_plan.notes, *_not_held(changed_plan, hosts, changed))
-    new = replace(changed_plan, notes=notes)
+    new = made(contents=changed)
+    hosts = host_names(new.inputs[0], name, [name, *addresses])
+    new = replace(new, notes=(*new.notes, *_not_held(new, hosts, changed)))
     return HostChange(before=plan, plan=new, files=files, added=hosts)
 
 

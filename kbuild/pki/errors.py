@@ -157,6 +157,16 @@ class CAShortened(UsageError):
     todo = "plan a longer lifetime for the CA"
 
 
+class CANotExtended(UsageError):
+    """`kbuild pki extend-ca`: the CA ends when it would end after it."""
+
+    path: Path | str
+    ends: str
+
+    what = "{path} already ends on {ends}, so nothing was written"
+    todo = "raise ca-years in pki.toml, or ca.expiry in the request of the CA"
+
+
 class LeafOutlastsItsCA(UsageError):
     """A certificate would be valid for longer than the CA that signs it."""
 

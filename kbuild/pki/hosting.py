@@ -38,6 +38,17 @@ class HostChange:
         chosen = tuple(each for each in decisions if each.is_kept or each.spec.name in needed)
         return chosen, len(decisions) - len(chosen)
 
+    def notes(self) -> Iterator[str]:
+        """Yield to which API server kubeconfigs go from now on, if it is another one."""
+        before = {each.name: each.login.server for each in self.before.specs if each.login}
+        servers = {
+            each.login.server: None
+            for each in self.plan.specs
+            if each.login and before.get(each.name, each.login.server) != each.login.server
+        }
+        for server in servers:
+            yield f"kubeconfigs now use {server}."
+
     def _concerns(self, spec: Spec) -> bool:
         """Tell whether a certificate changes through this host, or lacks it already."""
         before = next((each for each in self.before.specs if each.name == spec.name), None)

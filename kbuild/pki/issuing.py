@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from kbuild.base.progress import Progress
-from kbuild.base.values import rfc3339
+from kbuild.base.values import day, rfc3339
 from kbuild.pki.errors import (
     BadKeyFile,
     BadPkiFile,
+    CANotExtended,
     CAShortened,
     CAWithoutKey,
     KeyOfAnother,
@@ -357,6 +358,8 @@ def _extended(work: _Work, spec: Spec, key: PrivateKey) -> bytes:
     facts = held_of(spec).facts
     assert facts is not None
     born, ends = _dates(work.plan, spec, work.now)
+    if ends.date() == facts.not_after.date():
+        raise CANotExtended(path=spec.place, ends=day(ends))
     if ends < facts.not_after:
         raise CAShortened(path=spec.place, planned=rfc3339(ends), ends=rfc3339(facts.not_after))
     return extend(facts.der, key, born=min(born, facts.not_before), ends=ends)

@@ -6,6 +6,7 @@ Other packages import from here only.
 from kbuild.release.check import Checked, check_folder
 from kbuild.release.demands import Demands
 from kbuild.release.documents import (
+    claim_note,
     commit_notes,
     go_document,
     proof_document,
@@ -46,6 +47,7 @@ __all__ = [
     "artifacts",
     "binary_name",
     "check_folder",
+    "claim_note",
     "commit_notes",
     "demand_free",
     "demand_tools",

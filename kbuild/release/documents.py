@@ -104,6 +104,13 @@ def source_document(tree: PatchedTree) -> dict[str, object]:
     }
 
 
+def claim_note(source: SourceTree) -> str:
+    """Return a note for users if only an archive claims the commit, else empty text."""
+    if source.commit_verified:
+        return ""
+    return f"the archive claims to be commit {source.commit}; this is not verified."
+
+
 def commit_notes(source: SourceTree) -> Iterator[str]:
     """Yield notes for users about what only an archive or a bundle claims."""
     if source.bundle is not None:
@@ -114,10 +121,7 @@ def commit_notes(source: SourceTree) -> Iterator[str]:
         )
     if not source.commit_verified:
         compare = f" To compare each file with git, give --verify-against {UPSTREAM}"
-        yield (
-            f"the archive claims to be commit {source.commit}; this is not verified."
-            f"{'' if source.bundle else compare}"
-        )
+        yield f"{claim_note(source)}{'' if source.bundle else compare}"
         if source.sha256_demanded:
             yield f"the archive has the required sha256, {source.sha256}"
 

@@ -33,12 +33,13 @@ _FIRST = "0"  # the part of the work directory with the source of the first vers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """A bundle that was written."""
+    """A bundle that was written, and the trees of its tags."""
 
     path: Path
     sha256: str
     size: int
     document: Document
+    trees: tuple[SourceTree, ...]
 
 
 def make_bundle(request: BundleRequest, workspace: Workspace, progress: Progress) -> Made:
@@ -76,8 +77,12 @@ def make_bundle(request: BundleRequest, workspace: Workspace, progress: Progress
     text = text_of(document, request.created or datetime.now(UTC))
     progress.stage("bundle")
     _write(request, text, members, progress)
-    path = request.output
-    return Made(path=path, sha256=sha256(path), size=path.stat().st_size, document=document)
+    return _made(request.output, document, trees)
+
+
+def _made(path: Path, document: Document, trees: Sequence[SourceTree]) -> Made:
+    digest, size = sha256(path), path.stat().st_size
+    return Made(path=path, sha256=digest, size=size, document=document, trees=tuple(trees))
 
 
 def _write(

@@ -151,8 +151,13 @@ def test_a_bundle_of_a_source_archive(
     if not version.exists():
         pytest.skip("the small trees have no hack/lib/version.sh")
     git(upstream[0], "archive", "--output", str(archive), "v1.20.2")
-    assert bundle(tmp_path, archive, go_root).returncode == 0
+    claim = f"archive claims to be commit {upstream[1]['v1.20.2']}; this is not verified."
+    shown = build(tmp_path, "--source", archive, "--builder", "local", "--dry-run").stdout
+    assert f"Note: the {claim} To compare" in shown
+    made = bundle(tmp_path, archive, go_root)
+    assert (made.returncode, f"Note: the {claim}\n" in made.stdout) == (0, True)
     archive.unlink()
+    assert f"Note: the {claim}\n" in build(tmp_path, "--bundle", "b.tar", "--dry-run").stdout
     done = build(tmp_path, "--bundle", "b.tar", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["source"]["origin"] == "local:kubernetes.tar.gz"

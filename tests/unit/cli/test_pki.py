@@ -175,6 +175,11 @@ def test_a_renewal_passes_over_what_is_missing(recipe: Recipe) -> None:
 
 def test_a_ca_is_extended_for_as_long_as_the_plan_says(recipe: Recipe) -> None:
     pki("issue", recipe.folder)
+    before = snapshot(recipe.folder)
+    done = pki("extend-ca", recipe.folder)
+    assert (done.returncode, "error[ca-not-extended]" in done.stderr) == (2, True)
+    assert "already ends on" in done.stderr
+    assert snapshot(recipe.folder) == before
     recipe.change("ca", ca={"expiry": "876000h"})
     assert written(document("extend-ca", recipe.folder)) == {"ca"}
     assert facts(recipe.folder / "ca.pem").not_after.year > 2100
@@ -580,8 +585,11 @@ def test_addresses_leave_a_node_and_the_api_server(cluster: Path) -> None:
     found = document("remove-host", cluster, "m1", "2001:DB8::1", "--cap")
     assert written(found) == {"kubernetes", "etcd", "kubelet-m1"}
     found = document("remove-host", cluster, "api.example.org", "192.0.2.9", "--cap")
-    assert written(found) == {"kubernetes"}
+    assert (written(found), found["notes"]) == ({"kubernetes"}, [])
     assert (cluster / "pki.toml").read_text() == before
+    found = document("remove-host", cluster, "192.0.2.100", "--cap")
+    assert written(found) == {"kubernetes", "kubelet-m1", "admin"}
+    assert found["notes"] == ["kubeconfigs now use https://192.0.2.11:6443."]
 
 
 @pytest.mark.parametrize(

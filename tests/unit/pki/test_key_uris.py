@@ -1,5 +1,6 @@
 """PKCS#11 URIs, which name the key of a CA (RFC 7512)."""
 
+import re
 from pathlib import Path
 from urllib.parse import quote
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from kbuild.pki.errors import BadKeyUri
 from kbuild.pki.key_uris import TOKEN_PARTS, KeyUri, key_uri
 
+ROOT = Path(__file__).parents[3]
 WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
 
 
@@ -97,3 +99,10 @@ def test_a_pin_in_a_uri_is_refused_and_not_shown() -> None:
     # A half of one, because the user has not encoded it.
     error = refused("pkcs11:token=a?pin-value=s3cret&r3st")
     assert "r3st" not in error.happened + error.hint
+
+
+def test_each_example_of_the_documentation_names_a_module() -> None:
+    text = (ROOT / "docs/pki.md").read_text().replace("\\\n", " ")
+    examples = re.findall(r"--new-ca-key +'ca=(pkcs11:[^']*)'", text)
+    assert len(examples) == 1
+    assert key_uri(examples[0], "docs/pki.md").module is not None

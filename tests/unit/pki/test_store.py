@@ -99,6 +99,8 @@ def test_each_command_finishes_a_killed_run_of_several_cas(
 ) -> None:
     killed_at(several, 2)
     assert public(several / "client-key.pem") != facts(several / "client.pem").public_key
+    for path in several.glob("*ca-csr.json"):  # else there is nothing to extend today
+        path.write_text(path.read_text().replace("87600h", "96360h"))
     done = pki(command, several, *words)
     assert done.returncode == 0, done.stderr
     assert_pairs(several)
