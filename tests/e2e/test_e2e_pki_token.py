@@ -183,7 +183,8 @@ def test_what_is_wrong_with_a_token_is_told_and_changes_nothing(
     text = cluster.toml.read_text()
     for change, kind in (
         (("object=ca?", "object=other?"), "key-not-on-token"),
-        (("object=ca?", "object=etcd?"), "token-key-differs"),
+        (("object=ca?", "object=etcd?"), "bad-key-uri"),
+        (("object=ca?", "id=%02?"), "token-key-differs"),
         (("token=kb;object=ca", "token=other;object=ca"), "token-not-there"),
         (("pkcs11:token=kb;object=ca?", "pkcs11:token=kb?"), "key-not-certain"),
         ((f"&pin-source=file:{cluster.pin}", ""), "no-pin"),
