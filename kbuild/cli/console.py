@@ -78,7 +78,8 @@ class Screen:
         """Show that a command runs, if it shows nothing else for a second."""
 
         def show() -> None:
-            with self._one_at_a_time:
+            # Of a shortage, the thread of the command tells.
+            with contextlib.suppress(MemoryError, RuntimeError), self._one_at_a_time:
                 if self._patience is not None:  # else it was cancelled while it began
                     self.advance(command, 0, None)
 

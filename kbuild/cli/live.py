@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -180,5 +181,6 @@ class Beats:
                 # The one that has run longest: of several hosts, it is the one that waits.
                 step = min(self._steps.values(), key=lambda each: each.began, default=None)
                 if step is not None:
-                    self._say(f"{step.what}: {step.figures()}")
+                    with suppress(MemoryError):  # the thread of the command tells
+                        self._say(f"{step.what}: {step.figures()}")
                 self.heard()

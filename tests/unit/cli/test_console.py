@@ -120,6 +120,25 @@ def test_each_of_several_has_a_bar_until_it_ends(monkeypatch: pytest.MonkeyPatch
     assert ("a: copy" in last, "3 of 4" in last, "b: copy" in last) == (True, True, False)
 
 
+def test_a_shortage_of_memory_is_not_told_by_the_thread_that_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broken: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", broken.append)
+    screen = Screen(verbose=False, quiet=False, as_json=False)
+    tried = threading.Event()
+
+    def fail(*_: object) -> None:
+        tried.set()
+        raise MemoryError
+
+    monkeypatch.setattr(screen, "advance", fail)
+    screen.wait_for("check")
+    assert tried.wait(60)
+    time.sleep(0.2)  # in which the thread ends
+    assert broken == []
+
+
 def test_a_closed_standard_error_ends_no_thread_that_tells_how_far_a_step_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
