@@ -10,6 +10,7 @@ from importlib.resources import files
 
 from kbuild.base.printable import printable
 from kbuild.base.values import day
+from kbuild.base.words import shortened
 from kbuild.certs.model import SEVERITIES, Certificate, Finding, Inventory, PrivateKey, Severity
 from kbuild.certs.naming import without_copies, worst
 from kbuild.certs.timeline import Scale, Tick, scale_of
@@ -193,7 +194,6 @@ def _table(certificates: Iterable[Certificate]) -> _Html:
 
 
 def _row(certificate: Certificate) -> _Html:
-    names, more = certificate.names[:_MOST_NAMES], len(certificate.names) - _MOST_NAMES
     issuer = certificate.issued_by
     return _element(
         "tr",
@@ -203,7 +203,7 @@ def _row(certificate: Certificate) -> _Html:
             _element("span", certificate.subject, class_="dn"),
             _element("span", f"by {certificate.issuer}", class_="dn quiet"),
         ),
-        _element("td", ", ".join(names) + (f" and {more} more" if more > 0 else "")),
+        _element("td", shortened(certificate.names, _MOST_NAMES)),
         _element("td", certificate.key),
         _element("td", day(certificate.not_before), class_="date"),
         _element("td", day(certificate.not_after), class_="date"),

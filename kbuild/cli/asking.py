@@ -11,6 +11,11 @@ from kbuild.cli.console import Screen
 T = TypeVar("T")
 
 
+def secret(screen: Screen, what: str) -> str | None:
+    """Return what a person types without an echo; see ``answer``."""
+    return answer(screen, lambda: str(typer.prompt(what, hide_input=True, err=True)))
+
+
 def answer(screen: Screen, ask: Callable[[], T]) -> T | None:
     """Return what a person answers, None without a terminal or at the end of standard input.
 

@@ -84,7 +84,7 @@ def _count(done: int, total: int | None, unit: Unit) -> str:
 
 
 class Bars:
-    """A bar for each step on a terminal, drawn several times a second."""
+    """A bar for each step on a terminal, drawn several times a second; for one thread at a time."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -96,35 +96,34 @@ class Bars:
             transient=True,
         )
         self._steps: dict[str, tuple[Step, TaskID]] = {}
-        self._lock = threading.RLock()
 
     def show(self, key: str, what: str, done: int, total: int | None, unit: Unit) -> None:
         """Show a step; what has the same key takes its place."""
-        with self._lock:
-            if key in self._steps and self._steps[key][0].what != what:
-                self.leave(key, redraw=False)
-            if key not in self._steps:
-                step = Step(what)
-                self._steps[key] = step, self._progress.add_task(what, total=total, step=step)
-            step, number = self._steps[key]
-            step.move(done, total, unit)
-            self._progress.update(number, completed=done, total=total)
-            self._progress.start()  # it draws at once, and does nothing if it was started
+        if key in self._steps and self._steps[key][0].what != what:
+            self._remove(key)
+        if key not in self._steps:
+            step = Step(what)
+            self._steps[key] = step, self._progress.add_task(what, total=total, step=step)
+        step, number = self._steps[key]
+        step.move(done, total, unit)
+        self._progress.update(number, completed=done, total=total)
+        self._progress.start()  # it draws at once, and does nothing if it was started
 
-    def leave(self, key: str, *, redraw: bool = True) -> None:
+    def leave(self, key: str) -> None:
         """Remove the bar of a step."""
-        with self._lock:
-            if (found := self._steps.pop(key, None)) is not None:
-                self._progress.remove_task(found[1])
-                if redraw:  # so that the next message is not followed by this bar
-                    self._progress.refresh()
+        if key in self._steps:
+            self._remove(key)
+            self._progress.refresh()  # so that the next message is not followed by this bar
 
     def stop(self) -> None:
         """Remove all bars."""
-        with self._lock:
-            for key in list(self._steps):
-                self.leave(key, redraw=False)
-            self._progress.stop()
+        for key in list(self._steps):
+            self._remove(key)
+        self._progress.stop()
+
+    def _remove(self, key: str) -> None:
+        _, number = self._steps.pop(key)
+        self._progress.remove_task(number)
 
 
 class _What(ProgressColumn):

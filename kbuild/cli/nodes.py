@@ -16,7 +16,7 @@ from kbuild.base.errors import BadSetting, NotWritable
 from kbuild.base.files import reason_of
 from kbuild.base.values import compact, rfc3339
 from kbuild.base.words import counted
-from kbuild.cli.asking import answer
+from kbuild.cli.asking import answer, secret
 from kbuild.cli.boundary import begin
 from kbuild.cli.check import demand_whole
 from kbuild.cli.console import Screen, plain_table, visible
@@ -181,8 +181,7 @@ def _sudo_password(settings: OnNodes, screen: Screen) -> str:
     if not settings.ask_sudo_password:
         password = os.environ.get(SUDO_PASSWORD, "")
     else:
-        what = "password of sudo on the hosts"
-        given = answer(screen, lambda: str(typer.prompt(what, hide_input=True, err=True)))
+        given = secret(screen, "password of sudo on the hosts")
         if given is None:
             raise NoPassword(variable=SUDO_PASSWORD)
         password = given

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from rich.table import Table
 
 from kbuild.base.values import day
-from kbuild.base.words import counted
+from kbuild.base.words import counted, shortened
 from kbuild.certs.model import Certificate, Finding
 from kbuild.cli.console import Screen, plain_table
 from kbuild.nodes.api import (
@@ -140,9 +140,7 @@ def _certificates(checked: Checked) -> Table:
 
 def _named(hosts: list[str]) -> str:
     """Return the names of hosts, of many only the first."""
-    more = len(hosts) - _MANY
-    listed = ", ".join(sorted(hosts)[:_MANY])
-    return f"{listed} and {more} more" if more > 0 else listed
+    return shortened(sorted(hosts), _MANY)
 
 
 def _served(host: HostChecked) -> dict[str, str]:

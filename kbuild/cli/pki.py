@@ -160,17 +160,9 @@ def add_host(
     settings, screen = begin(ctx, PkiAddHostSettings)
 
     def changed() -> HostChange:
-        return with_host(
-            settings.dir,
-            name,
-            tuple(addresses),
-            roles=settings.role,
-            certificates=settings.certificate,
-            profiles=dict(settings.profile),
-            signers=dict(settings.signer),
-            ca_keys=dict(settings.ca_key),
-            cap=settings.cap,
-        )
+        planned = partial(_plan, settings, cap=settings.cap)
+        roles, certificates = settings.role, settings.certificate
+        return with_host(planned, name, tuple(addresses), roles=roles, certificates=certificates)
 
     _carry_out(screen, settings, partial(_of_host, settings, changed))
 
@@ -192,16 +184,9 @@ def remove_host(
     settings, screen = begin(ctx, PkiRemoveHostSettings)
 
     def changed() -> HostChange:
-        return without_host(
-            settings.dir,
-            name,
-            tuple(addresses or ()),
-            certificates=settings.certificate,
-            profiles=dict(settings.profile),
-            signers=dict(settings.signer),
-            ca_keys=dict(settings.ca_key),
-            cap=settings.cap,
-        )
+        planned = partial(_plan, settings, cap=settings.cap)
+        certificates = settings.certificate
+        return without_host(planned, name, tuple(addresses or ()), certificates=certificates)
 
     _carry_out(screen, settings, partial(_of_host, settings, changed))
 
@@ -261,14 +246,13 @@ def check(ctx: typer.Context) -> None:
 app.command()(takes(PkiComponentsSettings)(components))
 
 
-def _plan(settings: Planned, *, cap: bool = False, encrypts_ca_keys: bool = False) -> Plan:
+def _plan(settings: Planned, **more: Any) -> Plan:  # noqa: ANN401  # as plan_of
     return plan_of(
         settings.dir,
         profiles=dict(settings.profile),
         signers=dict(settings.signer),
         ca_keys=dict(settings.ca_key),
-        cap=cap,
-        encrypts_ca_keys=encrypts_ca_keys,
+        **more,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from kbuild.base.words import counted
+from kbuild.base.words import counted, shortened
 from kbuild.certs.model import SEVERITIES, Inventory
 from kbuild.cli.certs import inventory_lines
 from kbuild.cli.console import Screen, plain_table
@@ -113,8 +113,7 @@ def _details(decision: Decision) -> str:
 
 def _names(spec: Spec | Pair) -> str:
     names = [each.partition(":")[2] for each in spec.wanted.names] if isinstance(spec, Spec) else []
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return shortened(names, _SHOWN)
 
 
 def plan_document(planned: Plan, decisions: tuple[Decision, ...]) -> dict[str, Any]:

@@ -2,15 +2,15 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import typer
 from rich.table import Table
 
 from kbuild.base.values import day, rfc3339
-from kbuild.cli.asking import answer
+from kbuild.cli.asking import secret
 from kbuild.cli.console import Screen, plain_table
 from kbuild.pki.api import Delivery, Tokens, locked, places_of
 from kbuild.pki.model import Plan, Written
@@ -31,11 +31,7 @@ def holding(folder: Path, screen: Screen) -> Iterator[None]:
 
 def tokens_of(settings: Planned, screen: Screen) -> Tokens:
     """Return the tokens of a run; a person is asked for a PIN only on a terminal."""
-
-    def ask(what: str) -> str | None:
-        return answer(screen, lambda: str(typer.prompt(what, hide_input=True, err=True)))
-
-    return Tokens(settings.pkcs11_module, ask, screen.say)
+    return Tokens(settings.pkcs11_module, partial(secret, screen), screen.say)
 
 
 def written_table(output: Path, written: tuple[Written, ...]) -> Iterator[Table]:

@@ -5,7 +5,6 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,8 @@ from kbuild.base.files import read_file
 from kbuild.pki.cfssl import host_names
 from kbuild.pki.cluster import FILE, ROLES, read_cluster
 from kbuild.pki.errors import HostNotAdded, UnknownCertificate
-from kbuild.pki.hosting import HostChange
+from kbuild.pki.hosting import HostChange, Planner
 from kbuild.pki.model import Plan, Spec
-from kbuild.pki.planning import plan_of
 from kbuild.pki.store import PUBLIC, File
 from kbuild.pki.uses import node_of
 
@@ -26,16 +24,12 @@ TABLE = re.compile(r"^[ \t]*\[", re.MULTILINE)
 
 
 def with_host(
-    folder: Path,
+    planned: Planner,
     name: str,
     addresses: tuple[str, ...],
     *,
     roles: tuple[str, ...] = (),
     certificates: tuple[str, ...] = (),
-    profiles: Mapping[str, str] | None = None,
-    signers: Mapping[str, str] | None = None,
-    cap: bool = False,
-    ca_keys: Mapping[str, str] | None = None,
 ) -> HostChange:
     """Return the plan without and with a host, and the changed files of the plan.
 
@@ -43,13 +37,13 @@ def with_host(
     files of cfssl it is written into the requests of these certificates, else of all servers.
     Raises an error of kbuild.pki.errors.
     """
-    made = partial(plan_of, folder, profiles=profiles, signers=signers, cap=cap, ca_keys=ca_keys)
-    plan = made()
+    plan = planned()
     if plan.inputs[0].name == FILE:
         _refuse(certificates, plan.inputs[0], "--certificate is for the files of cfssl", "--role")
         changed = {plan.inputs[0]: _in_cluster(plan.inputs[0], name, addresses, roles)}
     else:
         _refuse(roles, plan.inputs[0], f"--role is for {FILE}", "--certificate")
+        folder = plan.inputs[0].parent
         paths = [folder / f"{spec.name}-csr.json" for spec in _servers(plan, certificates, name)]
         changed = {path: _in_request(path, [name, *addresses]) for path in paths}
     files = tuple(
@@ -57,7 +51,7 @@ def with_host(
         for path, content in changed.items()
         if content != read_file(path, MAX_FILE)
     )
-    new = made(contents=changed)
+    new = planned(contents=changed)
     hosts = host_names(new.inputs[0], name, [name, *addresses])
     new = replace(new, notes=(*new.notes, *_not_held(new, hosts, changed)))
     return HostChange(before=plan, plan=new, files=files, added=hosts)

@@ -43,8 +43,7 @@ def token_keys(plan: Plan, tokens: Tokens) -> Iterator[TokenKey]:
     cannot be that of the CA.
     """
     for spec in plan.specs:
-        uri, facts = spec.key_uri, held_of(spec).facts
-        if uri is None or facts is None:
+        if (uri := spec.key_uri) is None or (facts := held_of(spec).facts) is None:
             continue
         try:
             is_same = tokens.public_key(uri) == facts.public_key

@@ -1,6 +1,6 @@
 """What a host that enters or leaves a plan changes: only the certificates that need it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,6 +8,9 @@ from kbuild.pki.errors import NamesDiffer
 from kbuild.pki.model import Decision, Plan, Spec
 from kbuild.pki.state import Held, decide, held_of, some
 from kbuild.pki.store import File
+
+# plan_of for a directory, which takes ``contents``.
+Planner = Callable[..., Plan]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +32,14 @@ class HostChange:
         of kbuild.pki.errors.
         """
         decisions = decide(self.plan, now)
-        names = {each.name for each in self.plan.specs if self._concerns(each)}
+        before = {each.name: each for each in self.before.specs}
+        names = {
+            each.name for each in self.plan.specs if self._concerns(each, before.get(each.name))
+        }
         todo = [each for each in decisions if not each.is_kept]
         for each in todo:
             if isinstance(each.spec, Spec) and each.spec.name in names:
-                self._demand_no_loss(each.spec)
+                _demand_no_loss(each.spec, before.get(each.spec.name, each.spec))
         needed = names | {ca for each in todo if each.spec.name in names for ca in _cas(each)}
         chosen = tuple(each for each in decisions if each.is_kept or each.spec.name in needed)
         return chosen, len(decisions) - len(chosen)
@@ -49,9 +55,8 @@ class HostChange:
         for server in servers:
             yield f"kubeconfigs now use {server}."
 
-    def _concerns(self, spec: Spec) -> bool:
+    def _concerns(self, spec: Spec, before: Spec | None) -> bool:
         """Tell whether a certificate changes through this host, or lacks it already."""
-        before = next((each for each in self.before.specs if each.name == spec.name), None)
         if before is None or set(before.wanted.names) != set(spec.wanted.names):
             return True
         if before.login and spec.login and before.login.server != spec.login.server:
@@ -59,12 +64,12 @@ class HostChange:
         holds = {each for each in self.added if each in spec.wanted.names}
         return bool(holds) and not holds <= _names_there(held_of(spec))
 
-    def _demand_no_loss(self, spec: Spec) -> None:
-        before = next((each for each in self.before.specs if each.name == spec.name), spec)
-        gone = _names_there(held_of(spec)) - {*before.wanted.names, *spec.wanted.names, "DNS:"}
-        if gone:
-            reason = f"it has {some(sorted(gone))}, not planned"
-            raise NamesDiffer(name=spec.name, reason=reason)
+
+def _demand_no_loss(spec: Spec, before: Spec) -> None:
+    gone = _names_there(held_of(spec)) - {*before.wanted.names, *spec.wanted.names, "DNS:"}
+    if gone:
+        reason = f"it has {some(sorted(gone))}, not planned"
+        raise NamesDiffer(name=spec.name, reason=reason)
 
 
 def _names_there(held: Held) -> set[str]:

@@ -2,9 +2,8 @@
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,9 @@ from kbuild.pki.adding import MAX_FILE, TABLE, header_of, leaves_of, list_of, pa
 from kbuild.pki.cfssl import SUFFIX, host_names
 from kbuild.pki.cluster import FILE, read_cluster
 from kbuild.pki.errors import HostNotRemoved, UnknownHost
-from kbuild.pki.hosting import HostChange
+from kbuild.pki.hosting import HostChange, Planner
 from kbuild.pki.hosts import alternative_name
 from kbuild.pki.model import Plan, Spec
-from kbuild.pki.planning import plan_of
 from kbuild.pki.state import held_of
 from kbuild.pki.store import PUBLIC, File
 from kbuild.pki.uses import node_of
@@ -26,15 +24,11 @@ _NEEDED = ("control-plane", "etcd")  # roles without which a cluster has no API 
 
 
 def without_host(
-    folder: Path,
+    planned: Planner,
     name: str,
     addresses: tuple[str, ...],
     *,
     certificates: tuple[str, ...] = (),
-    profiles: Mapping[str, str] | None = None,
-    signers: Mapping[str, str] | None = None,
-    cap: bool = False,
-    ca_keys: Mapping[str, str] | None = None,
 ) -> HostChange:
     """Return the plan with and without a host, and the files that are changed or removed.
 
@@ -42,8 +36,7 @@ def without_host(
     the files of cfssl its name and the addresses are taken out of all requests, or those of these
     certificates. Raises an error of kbuild.pki.errors.
     """
-    made = partial(plan_of, folder, profiles=profiles, signers=signers, cap=cap, ca_keys=ca_keys)
-    plan = made()
+    plan = planned()
     path = plan.inputs[0]
     if path.name == FILE:
         if certificates:
@@ -52,7 +45,7 @@ def without_host(
         changed = {path: _from_cluster(path, name, addresses)}
     else:
         changed = _from_requests(plan, name, addresses, certificates)
-    new = made(contents=changed)
+    new = planned(contents=changed)
     names = {each.name for each in new.specs}
     gone = [each for each in plan.specs if each.name not in names]
     files = [File(path=p, content=content, mode=PUBLIC) for p, content in changed.items()]

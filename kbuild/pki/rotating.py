@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from kbuild.base.values import rfc3339
-from kbuild.base.words import counted
+from kbuild.base.words import counted, shortened
 from kbuild.certs.api import EARLIER
 from kbuild.pki.errors import (
     CAWithoutKey,
@@ -360,13 +360,14 @@ def _key_on(spec: Spec, old: CertificateFacts, uri: KeyUri, tokens: Tokens) -> P
 
 def _demand_own_keys(plan: Plan, changes: list[_Change]) -> None:
     """Check that no new CA gets the key of another CA; raises RotationRefused."""
+    chosen = [each for each in changes if not each.stage and each.new.key_uri]
     users: dict[bytes, str] = {}
-    for spec in plan.specs:
+    for spec in plan.specs if chosen else ():
         if not spec.issuer:
             with quiet():
                 found = read_content(content_of(spec.place)).certificates
             users.update((each.public_key, spec.name) for each in found)
-    for change in (each for each in changes if not each.stage and each.new.key_uri):
+    for change in chosen:
         name = change.spec.name
         other = users.setdefault(change.new.facts.public_key, name)
         if other != name:
@@ -512,7 +513,7 @@ def _notes(plan: Plan, change: _Change, now: datetime) -> Iterator[str]:
     found = {each.name: facts for each in mine if (facts := held_of(each).facts) is not None}
     unclear = [name for name, facts in found.items() if facts.issuer_key_id is None]
     if old.subject == new.subject and (old.own_key_id is None or unclear):
-        which = f"the CA {spec.name}" if old.own_key_id is None else _some(unclear)
+        which = f"the CA {spec.name}" if old.own_key_id is None else shortened(unclear, _SHOWN)
         yield (
             f"Both CAs have the subject {old.subject}, and {which} has no key identifier. Programs"
             " with OpenSSL need it to choose between them: expect errors of theirs until the step"
@@ -521,8 +522,8 @@ def _notes(plan: Plan, change: _Change, now: datetime) -> Iterator[str]:
     long = [each.name for each in mine if _outlasts(plan, each, now, new.not_after)]
     if long and not plan.cap:
         yield (
-            f"{_some(long)} would end later than the new CA. Plan a longer CA before you begin, or"
-            " make the step leaves with --cap."
+            f"{shortened(long, _SHOWN)} would end later than the new CA. Plan a longer CA before"
+            " you begin, or make the step leaves with --cap."
         )
 
 
@@ -545,8 +546,3 @@ def _notes_of_tokens(change: _Change) -> Iterator[str]:
 def _outlasts(plan: Plan, spec: Spec, now: datetime, ca_ends: datetime) -> bool:
     born, ends = spec.term.dates(now)
     return ends > ca_ends and not ends_nearly_with(plan, spec, born, ca_ends)
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"

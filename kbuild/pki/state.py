@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from kbuild.base.values import day, rfc3339
+from kbuild.base.words import shortened
 from kbuild.pki.durations import hours
 from kbuild.pki.errors import (
     BadCertificateFile,
@@ -307,8 +308,7 @@ def names_changed(spec: Spec, facts: CertificateFacts) -> str:
 
 def some(names: list[str]) -> str:
     """Return the first names, which are in the words of CertificateFacts.names, as a text."""
-    shown = ", ".join(each.partition(":")[2] for each in names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+    return shortened([each.partition(":")[2] for each in names], _SHOWN)
 
 
 def _login_differs(login: Login, found: Held, ca: Held) -> str:

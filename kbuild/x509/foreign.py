@@ -100,7 +100,23 @@ def _refuse() -> NoReturn:
     raise TypeError(message)
 
 
-class _RSA(rsa.RSAPrivateKey):
+class _OnlySigns:
+    """What a key that is kept elsewhere refuses, whatever its kind."""
+
+    def private_numbers(self) -> NoReturn:
+        _refuse()
+
+    def private_bytes(self, *_: object) -> NoReturn:
+        _refuse()
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _: dict[Any, Any]) -> Self:
+        return self
+
+
+class _RSA(_OnlySigns, rsa.RSAPrivateKey):
     def __init__(self, foreign: Foreign, public: rsa.RSAPublicKey) -> None:
         self._foreign, self._public = foreign, public
 
@@ -129,20 +145,8 @@ class _RSA(rsa.RSAPrivateKey):
     def decrypt(self, *_: object) -> NoReturn:
         _refuse()
 
-    def private_numbers(self) -> NoReturn:
-        _refuse()
 
-    def private_bytes(self, *_: object) -> NoReturn:
-        _refuse()
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, _: dict[Any, Any]) -> Self:
-        return self
-
-
-class _EC(ec.EllipticCurvePrivateKey):
+class _EC(_OnlySigns, ec.EllipticCurvePrivateKey):
     def __init__(self, foreign: Foreign, public: ec.EllipticCurvePublicKey) -> None:
         self._foreign, self._public = foreign, public
 
@@ -174,15 +178,3 @@ class _EC(ec.EllipticCurvePrivateKey):
 
     def exchange(self, *_: object) -> NoReturn:
         _refuse()
-
-    def private_numbers(self) -> NoReturn:
-        _refuse()
-
-    def private_bytes(self, *_: object) -> NoReturn:
-        _refuse()
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, _: dict[Any, Any]) -> Self:
-        return self

@@ -16,6 +16,7 @@ from packaging.version import Version
 from kbuild.base.files import sha256
 from kbuild.base.network import DownloadFailed, download
 from kbuild.base.progress import Progress
+from kbuild.base.words import shortened
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import BuildRequest, Proof, ProvenBinary, Published, Tag
 from kbuild.kubeadm.prove import signature
@@ -27,7 +28,7 @@ from kbuild.kubeadm.prove.errors import (
     PublisherFailed,
     WrongBinary,
 )
-from kbuild.kubeadm.prove.stock import differing_functions, shortened
+from kbuild.kubeadm.prove.stock import MOST_SHOWN, differing_functions
 
 _SIGNED_SINCE = Version("1.26.0")
 _MOST = 1 << 16  # bytes of a checksum, a signature or a certificate
@@ -127,7 +128,7 @@ def _differences(proof: Proof, published: Published, workspace: Workspace) -> It
         yield error.happened
         return
     if functions:
-        yield f"{len(functions)} functions differ: {shortened(functions)}"
+        yield f"{len(functions)} functions differ: {shortened(functions, MOST_SHOWN)}"
     else:
         yield "every function has the same code, ignoring addresses: compiled at another path?"
 

@@ -10,11 +10,12 @@ has moved is not noticed: that would need a disassembler.)
 import re
 import struct
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
+from kbuild.base.words import shortened
 from kbuild.kubeadm.model import Binary, ProvenBinary, StockDifference
 from kbuild.kubeadm.patching.series import series_for
 from kbuild.kubeadm.prove.errors import StockDiffers
@@ -27,7 +28,7 @@ _BUILD_IDS = (".note.go.buildid", ".note.gnu.build-id")
 # The digest of the FIPS code in binaries of Go 1.24 and later, which covers addresses. Source:
 # cmd/link/internal/ld/fips140.go of go1.24.
 _FIPS_INFO = ".go.fipsinfo"
-_MOST_SHOWN = 5  # symbols that an error names
+MOST_SHOWN = 5  # symbols that an error names
 _DEPTH = 3  # pointers that are followed to compare two places
 _WORD = 8
 _RUN = re.compile(rb"[^\0]+")
@@ -51,7 +52,7 @@ def against_stock(proven: ProvenBinary, stock: Binary) -> ProvenBinary:
     if not moved:
         unexpected += pair.differing_sections()
     if unexpected:
-        raise StockDiffers(arch=patched.arch, symbols=shortened(unexpected))
+        raise StockDiffers(arch=patched.arch, symbols=shortened(unexpected, MOST_SHOWN))
     difference = StockDifference(stock_sha256=stock.sha256, functions=tuple(differing), moved=moved)
     return replace(proven, proof=replace(proven.proof, against_stock=difference))
 
@@ -64,12 +65,6 @@ def differing_functions(ours: Path, theirs: Path, arch: str) -> tuple[str, ...]:
     none: frozenset[int] = frozenset()
     pair = _Pair(arch=arch, ours=_Image.of(ours), theirs=_Image.of(theirs), lifetimes=(none, none))
     return tuple(pair.functions()[0])
-
-
-def shortened(symbols: Sequence[str]) -> str:
-    """Return the first symbols for a message, and the number of the others."""
-    more = f" and {len(symbols) - _MOST_SHOWN} more" if len(symbols) > _MOST_SHOWN else ""
-    return ", ".join(symbols[:_MOST_SHOWN]) + more
 
 
 def _is_holder(name: str, holders: tuple[str, ...]) -> bool:

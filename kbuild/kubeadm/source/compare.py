@@ -15,6 +15,7 @@ from dataclasses import replace
 from kbuild.base.addresses import shown
 from kbuild.base.errors import BadSetting
 from kbuild.base.progress import Progress
+from kbuild.base.words import shortened
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import SourceFile, SourceTree, Tag
 from kbuild.kubeadm.source import archive, closure, tags
@@ -61,9 +62,8 @@ def compare(tree: SourceTree, against: str, workspace: Workspace, progress: Prog
         return tree  # the same commit, so the same files
     files = tree.files
     if differences := _differences(files, tag, against, workspace, progress):
-        several = f" and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
-        text = "; ".join(differences[:_SHOWN])
-        raise _differs(tree, against, f"{text}{several}", "\n".join(differences))
+        text = shortened(differences, _SHOWN, "; ")
+        raise _differs(tree, against, text, "\n".join(differences))
     progress.say(f"{len(files)} files are identical to commit {tag.commit} of {shown(against)}")
     return replace(tree, commit_proof="compared")
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from packaging.version import InvalidVersion, Version
 
 from kbuild.base.values import day
-from kbuild.base.words import counted
+from kbuild.base.words import counted, shortened
 from kbuild.certs.model import Certificate, Finding, Inventory, Severity
 from kbuild.kubernetes.configuration import configuration_of
 from kbuild.kubernetes.durations import duration
@@ -240,6 +240,4 @@ def _moment(utc: datetime) -> str:
 
 
 def _listed(paths: list[str]) -> str:
-    more = len(paths) - _LONGEST_LIST
-    shown = ", ".join(paths[:_LONGEST_LIST])
-    return f"{shown} and {more} more" if more > 0 else shown
+    return shortened(paths, _LONGEST_LIST)
