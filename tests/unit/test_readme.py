@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 import kbuild
 from kbuild.base.errors import KbuildError
-from kbuild.cli.app import app
 from tests.bench import Figure, row
+from tests.support.commands import commands
 
 ROOT = Path(__file__).parents[2]
 CHINESE = ROOT / "README.zh.md"
@@ -55,19 +54,6 @@ KBUILD = [
     line[line.index("kbuild ") :] for _, line in TYPED if re.match(r"(\w+=\S+ )*kbuild ", line)
 ]
 SPANS = sorted({span for page in PAGES for span in code_spans(page.read_text())})
-
-
-@cache
-def commands() -> dict[str, Any]:
-    """Return every command of kbuild, by what is typed to call it."""
-    return dict(walk("kbuild", typer.main.get_command(app), None))
-
-
-def walk(path: str, command: Any, parent: Any) -> Iterator[tuple[str, Any]]:
-    yield path, command
-    context = command.context_class(command, info_name=path, parent=parent)
-    for name in getattr(command, "commands", {}):
-        yield from walk(f"{path} {name}", command.resolve_command(context, [name])[1], context)
 
 
 def skeleton(text: str) -> tuple[list[str], list[str], list[str], set[str]]:
