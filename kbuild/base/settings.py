@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from kbuild.base.errors import BadSetting, BadSettingsFile, MissingSetting, UnknownSetting
 from kbuild.base.files import read_file, reason_of
-from kbuild.base.values import Parse, did_you_mean, several, switch
+from kbuild.base.values import OneOf, Parse, did_you_mean, several, switch
 
 FILE = Path("kbuild.toml")
 PREFIX = "KBUILD_"
@@ -39,7 +39,8 @@ Level = tuple[str, ...]
 class Option:
     """A setting as declared.
 
-    ``metavar`` is empty for a switch. A ``single`` setting is repeatable in other commands, and
+    ``metavar`` is empty for a switch. ``choices`` are the only values, if they are a fixed set. A
+    ``single`` setting is repeatable in other commands, and
     this command takes one value of it. ``default_text`` is the default as the user writes it.
     ``example`` is a value for a setting without a default. An ``own`` setting has another meaning
     than the setting of the same name of other commands, so it is not read from the top level of the
@@ -51,6 +52,7 @@ class Option:
     default: Any
     help: str
     metavar: str = ""
+    choices: tuple[str, ...] = ()
     short: str = ""
     panel: str | None = None
     repeatable: bool = False
@@ -82,8 +84,9 @@ class Option:
 
 def option(parse: Parse, about: str, *, default: Any = None, **more: Any) -> Any:  # noqa: ANN401  # as dataclasses.field
     """Declare a setting: a field of a dataclass; ``more`` are fields of Option."""
+    choices = parse.choices if isinstance(parse, OneOf) else ()
     parse = several(parse) if more.get("repeatable") else parse
-    declared = Option(parse=parse, default=default, help=about, **more)
+    declared = Option(parse=parse, default=default, help=about, choices=choices, **more)
     return field(default=default, metadata={"option": declared})
 
 

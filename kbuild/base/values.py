@@ -7,6 +7,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -157,20 +158,27 @@ def whole_number(unit: str, most: int, hint: str, *, least: int = 1) -> Parse:
     return parse
 
 
-def one_of(choices: Iterable[str], other_names: Mapping[str, str] | None = None) -> Parse:
-    """Return a parser that accepts only these words, and replaces other names of them."""
-    known, others = tuple(choices), other_names or {}
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """A parser that accepts only ``choices``, and replaces other names of them."""
 
-    def parse(name: str, value: object) -> str:
+    choices: tuple[str, ...]
+    other_names: Mapping[str, str]
+
+    def __call__(self, name: str, value: object) -> str:
+        """Parse one of the choices."""
         found = text(name, value)
-        found = others.get(found, found)
-        if found not in known:
-            reason = f"it must be one of {', '.join(known)}"
-            hint = did_you_mean(found, known) or "see --help"
+        found = self.other_names.get(found, found)
+        if found not in self.choices:
+            reason = f"it must be one of {', '.join(self.choices)}"
+            hint = did_you_mean(found, self.choices) or "see --help"
             raise BadSetting(name=name, value=value, reason=reason, hint=hint)
         return found
 
-    return parse
+
+def one_of(choices: Iterable[str], other_names: Mapping[str, str] | None = None) -> OneOf:
+    """Return a parser that accepts only these words, and replaces other names of them."""
+    return OneOf(tuple(choices), other_names or {})
 
 
 def several(parse: Parse) -> Parse:

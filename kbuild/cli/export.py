@@ -8,7 +8,7 @@ import typer
 from kbuild.base.errors import BadSetting
 from kbuild.cli.boundary import begin
 from kbuild.cli.check import demand_whole
-from kbuild.cli.options import Command, ReleaseFolder, command_app, takes
+from kbuild.cli.options import Command, ReleaseFolder, command_app, completion, takes
 from kbuild.release.api import TOOLS, NotARelease, check_folder, snippet
 from kbuild.settings import ExportSettings
 
@@ -39,7 +39,14 @@ class _Export(Command):
 @takes(ExportSettings)
 def export(
     ctx: typer.Context,
-    tool: Annotated[str, typer.Argument(metavar="TOOL", help=f"One of {', '.join(TOOLS)}.")],
+    tool: Annotated[
+        str,
+        typer.Argument(
+            metavar="TOOL",
+            help=f"One of {', '.join(TOOLS)}.",
+            autocompletion=completion(tuple(TOOLS)),
+        ),
+    ],
     folder: ReleaseFolder,
 ) -> None:
     """Print what a tool needs to install this kubeadm on nodes."""

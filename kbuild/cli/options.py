@@ -1,7 +1,7 @@
 """Make the options of commands from their settings, which parse the values."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -49,9 +49,23 @@ def _parameter(name: str, declared: Option) -> inspect.Parameter:
     words = [flag(name), declared.short] if declared.short else [flag(name)]
     kind: Any = bool if declared.is_switch else list[str] if declared.repeatable else str
     shown = typer.Option(
-        *words, metavar=declared.metavar, rich_help_panel=declared.panel, help=declared.full_help
+        *words,
+        metavar=declared.metavar,
+        rich_help_panel=declared.panel,
+        help=declared.full_help,
+        autocompletion=completion(declared.choices) if declared.choices else None,
     )
     return _keyword(name, kind, shown)
+
+
+def completion(choices: Sequence[str]) -> Callable[[str], list[str]]:
+    """Return what offers a shell these values, also after a comma; Typer drops what differs."""
+
+    def offer(incomplete: str) -> list[str]:
+        before, comma, _ = incomplete.rpartition(",")
+        return [f"{before}{comma}{each}" for each in choices if each not in before.split(",")]
+
+    return offer
 
 
 def _keyword(name: str, kind: Any, shown: Any) -> inspect.Parameter:  # noqa: ANN401  # Typer's own
