@@ -20,7 +20,9 @@ Versions = Annotated[
 
 
 @app.callback(invoke_without_command=True)
+@takes(PinsListSettings)
 def _pins(ctx: typer.Context) -> None:
+    """List, check and update the golang image digests."""
     if ctx.invoked_subcommand is None:
         ctx.invoke(list_pins, ctx)
 

@@ -367,6 +367,14 @@ def test_every_failure_with_json_is_one_document(
     assert (error["kind"], error["exit_code"]) == (kind, 2)
 
 
+def test_the_pins_are_one_document_with_and_without_a_subcommand(run: Run) -> None:
+    listed = run("pins", "list", "--json")
+    assert run("pins", "--json").stdout == run("pins", "--json", "list").stdout == listed.stdout
+    pins = json.loads(listed.stdout)["pins"]
+    assert {tuple(pin) for pin in pins} == {("go_version", "repository", "digest", "origin")}
+    assert {pin["origin"] for pin in pins} == {"shipped"}
+
+
 def test_rebuild_takes_addresses_from_the_user_and_not_from_the_provenance(
     run: Run, tmp_path: Path
 ) -> None:
