@@ -24,6 +24,7 @@ PREFIX = "KBUILD_"
 CONFIG = f"{PREFIX}CONFIG"
 _MAX_FILE = 24 * 1024  # bytes; a dotted key takes tomllib the square of its length
 _ALL_OF_THEM = "`kbuild config-file` shows every setting"
+_LONG_PATH = 30  # characters that --help has room for in 80 columns
 _NO_DEFAULT = "  # example; no default"
 _ABOUT = """\
 Every option of kbuild, with its default. Remove the # of an option to change it.
@@ -75,10 +76,9 @@ class Option:
             parts.append("Repeatable.")
         if self.default not in (None, False, ()):
             values = self.default if self.repeatable else [self.default]
-            text = self.default_text or ", ".join(map(_short, values))
-            if self.default == Path():  # two full stops would be the parent directory
-                text = "the current directory"
-            parts.append(f"Default: {text}.")
+            text = self.default_text or ", ".join(map(_in_words, values))
+            # A full stop would look like a part of an address.
+            parts.append(f"Default: {text}" if "://" in text else f"Default: {text}.")
         return " ".join(parts)
 
 
@@ -290,6 +290,15 @@ def _example_of(name: str, declared: Option) -> list[str]:
 def _toml(value: object) -> str:
     # JSON strings, numbers, lists and booleans are valid TOML.
     return json.dumps(value, ensure_ascii=False, default=_short)
+
+
+def _in_words(value: object) -> str:
+    """Return a default for --help, where rich cuts a word that is wider than its column."""
+    if value == Path():  # two full stops would be the parent directory
+        return "the current directory"
+    if isinstance(value, Path) and len(_short(value)) > _LONG_PATH:
+        return f"{value.name} in {_short(value.parent)}"
+    return _short(value)
 
 
 def _short(value: object) -> str:

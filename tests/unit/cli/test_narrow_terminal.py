@@ -5,11 +5,14 @@ from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from kbuild.cli.kubeadm import certificate_table
 from kbuild.kubeadm.model import IssuedCertificate, Moment, Proof
 from kbuild.kubeadm.toolchain import images
+from tests.support.command import run_here
+from tests.support.commands import commands
 from tests.support.terminal import on_terminal
 
 _STYLE = re.compile(r"\x1b\[[\d;]*m")
@@ -66,3 +69,11 @@ def test_a_plan_is_legible(tmp_path: Path) -> None:
     ]
     words = " ".join(" ".join(lines).split())
     assert "kubelet-worker1 for worker1, 192.0.2.21; from kubelet of pki.toml" in words
+
+
+@pytest.mark.parametrize("path", sorted(commands()))
+def test_help_cuts_no_word_in_80_columns(path: str) -> None:
+    shown = run_here(*path.split()[1:], "--help", COLUMNS="80").stdout
+    assert "--help" in shown
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
