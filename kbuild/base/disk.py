@@ -110,7 +110,9 @@ def resolved(path: Path) -> Path:
     except (OSError, RuntimeError, ValueError) as error:  # a loop, or no current directory
         if isinstance(error, OSError) and _is_about_current_directory(error):
             raise
-        reason = getattr(error, "strerror", None) or str(error)
+        # Until Python 3.13, a loop is a RuntimeError.
+        is_loop = isinstance(error, RuntimeError)
+        reason = os.strerror(errno.ELOOP) if is_loop else reason_of(error)
         raise NotWritable(path=path, reason=reason) from error
 
 
@@ -123,14 +125,26 @@ def disk_errors(path: Path) -> Iterator[None]:
         if error.errno in DISK_FULL:
             # For a copy or a rename, the second name is the file to write.
             raise DiskFull(path=error.filename2 or error.filename or path) from error
-        if error.errno in _REFUSED:
-            place = error.filename or path
+        if error.errno in _REFUSED or (error.errno and _is_refused(error, path)):
+            place = Path(os.fsdecode(error.filename or path))
+            place = path if is_beside(place.name) else place
             raise NotWritable(path=place, reason=os.strerror(error.errno)) from error
         if _is_about_current_directory(error):
             raise NotWritable(path="the current directory", reason="it was removed") from error
         if error.errno == errno.ENOENT and error.filename is None:  # from tempfile
             raise NotWritable(path="the temporary directory", reason=reason_of(error)) from error
         raise
+
+
+def _is_refused(error: OSError, path: Path) -> bool:
+    """Tell whether the error is about ``path``, a directory above it, or a file beside it.
+
+    A file system may refuse these with any error: in /proc, where nothing can be made, with ENOENT.
+    """
+    if not isinstance(error.filename, str) or not path.name:  # the current directory is no place
+        return False
+    parent = os.path.realpath(Path(error.filename).parent)
+    return Path(parent) in Path(os.path.realpath(path)).parents
 
 
 def _is_empty(path: Path) -> bool:

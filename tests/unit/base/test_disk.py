@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kbuild.base.disk import disk_errors, make_then_move, remove
+from kbuild.base.disk import disk_errors, make_then_move, remove, resolved
 from kbuild.base.errors import DiskFull, NotWritable
 from tests.support.killed import killed_at_rename
 from tests.support.trees import content_of
@@ -154,6 +154,24 @@ def test_disk_errors_become_ours(number: int, error: type[Exception], tmp_path: 
 def test_other_errors_pass_through(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), disk_errors(tmp_path):
         (tmp_path / "absent").read_text()
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "/proc/1/x", "/proc/999999999/x", "/proc/self/x/y"])
+def test_what_cannot_be_made_in_proc_is_told(place: str) -> None:
+    with (
+        pytest.raises(NotWritable, match=r"/proc/.*cannot be used: No such file") as caught,
+        make_then_move(Path(place)),
+    ):
+        pytest.fail("nothing can be made there")
+    assert "kbuild-new" not in str(caught.value)
+    with pytest.raises(NotWritable, match="cannot be used: No such file"), disk_errors(Path(place)):
+        Path(place).mkdir(parents=True)
+
+
+def test_a_loop_of_links_is_told_in_the_words_of_the_system(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(NotWritable, match=r"cannot be used: Too many levels of symbolic links$"):
+        resolved(tmp_path / "loop/x")
 
 
 def test_remove_takes_read_only_folders_too(tmp_path: Path) -> None:

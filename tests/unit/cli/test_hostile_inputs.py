@@ -215,6 +215,36 @@ def test_what_is_no_folder_is_not_written_to(
     assert str(file) in said
 
 
+NO_PLACES = ("/proc/1/x/y", "/proc/self/x", "/sys/x", "/dev/full/x", "n" * 300)
+
+
+@pytest.mark.parametrize("place", NO_PLACES, ids=lambda place: place[:12])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("config", *YEARS, "--version", "v1.20.2", "--output"),
+        ("pki", "init", "--dir"),
+        ("kubeadm", *YEARS, "--version", "v1.20.2", "--dry-run", "--output"),
+        ("versions", "--cache-dir"),
+        ("certs", "--ics"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_where_nothing_can_be_made_is_told(
+    words: tuple[str, ...], place: str, repository: Path, tmp_path: Path
+) -> None:
+    more = {
+        "kubeadm": ("--source", repository, "--cache-dir", tmp_path / "cache"),
+        "versions": ("--source", repository),
+        "certs": (tmp_path,),
+    }
+    code, said = kbuild(*words, place, *more.get(words[0], ()))
+    is_device_above_cache = words[0] == "versions" and place.startswith("/dev")
+    kind = "unsafe-cache" if is_device_above_cache else "not-writable"
+    assert (code, kind_of(said)) == (80, kind), said
+    assert place.partition("/x")[0].replace("self", "") in said
+
+
 # --- settings ---------------------------------------------------------------------------------
 
 PATHS = ("go_root", "lock", "output", "cache_dir", "source", "verify_against")
