@@ -94,6 +94,16 @@ class _Help:
 class Command(_Help, TyperCommand):
     """A command of kbuild."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401  # Typer's own
+        """Refuse an empty argument: a script's variable that is not set would be the path ``.``."""
+        if "" in args and not ctx.resilient_parsing:
+            given, _, _ = self.make_parser(ctx).parse_args(args=[*args])
+            for each in self.get_params(ctx):
+                is_argument, value = each.param_type_name == "argument", given.get(str(each.name))
+                if is_argument and "" in (value if isinstance(value, tuple | list) else (value,)):
+                    ctx.fail(f"Invalid value for '{each.metavar}': it is empty")
+        return super().parse_args(ctx, args)
+
 
 class Group(_Help, TyperGroup):
     """A group of commands of kbuild."""

@@ -375,6 +375,19 @@ def test_the_pins_are_one_document_with_and_without_a_subcommand(run: Run) -> No
     assert {pin["origin"] for pin in pins} == {"shipped"}
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("certs", ""), ("check", ""), ("verify", ""), ("rebuild", ""), ("certs", "/tmp", "")),
+        ("export", "sealos", "", "--base-url", "https://example.invalid"),
+    ],
+)
+def test_an_empty_argument_is_not_the_current_directory(words: tuple[str, ...], run: Run) -> None:
+    done = run(*words)
+    assert outcome(done) == (2, "usage"), done.stderr
+    assert done.stderr.splitlines()[0].endswith("': it is empty")
+
+
 def test_rebuild_takes_addresses_from_the_user_and_not_from_the_provenance(
     run: Run, tmp_path: Path
 ) -> None:
