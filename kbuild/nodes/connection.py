@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from kbuild.nodes.errors import NodesExtraMissing
 from kbuild.nodes.model import Call, Host
+from kbuild.nodes.reasons import why_lost
 from kbuild.nodes.sudo import NotUnlocked, Sudo
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Connection:
             if error.code != _PROHIBITED:
                 raise PortClosed(error.text or "nothing answers") from error
         except (SSHException, OSError, EOFError) as error:
-            raise ConnectionFailed(str(error) or "the connection was cut") from error
+            raise ConnectionFailed(why_lost(error)) from error
         address = transport.getpeername()[0]
         try:
             return _open_directly(address, port, timeout)
@@ -173,7 +174,7 @@ class Connection:
         try:
             self._peer.connect(raise_exceptions=True, show_errors=False)
         except (PyinfraError, OSError, EOFError, ValueError, LookupError) as error:
-            raise ConnectionFailed(str(error) or type(error).__name__) from error
+            raise ConnectionFailed(_why_not_made(error)) from error
         client = getattr(self._peer.connector, "client", None)
         transport = client.get_transport() if client is not None else None
         if transport is None:
@@ -192,7 +193,7 @@ class Connection:
             message = f"it did not end within {round(timeout)} seconds"
             raise TimedOut(message) from error
         except (SSHException, OSError, EOFError) as error:
-            raise ConnectionFailed(str(error) or "the connection was cut") from error
+            raise ConnectionFailed(why_lost(error)) from error
         if code == -1:
             message = "the connection was cut"
             raise ConnectionFailed(message)
@@ -386,7 +387,14 @@ def _open_directly(address: str, port: int, timeout: float) -> "socket.socket":
     try:
         return socket.create_connection((address, port), timeout)
     except OSError as error:
-        raise PortClosed(str(error)) from error
+        raise PortClosed(why_lost(error)) from error
+
+
+def _why_not_made(error: Exception) -> str:
+    """Return why a connection could not be made; pyinfra's own words tell of keys and logins."""
+    cause = error.__context__
+    is_about_network = isinstance(cause, OSError | EOFError) or "banner" in str(cause)
+    return why_lost(cause if cause is not None and is_about_network else error)
 
 
 @cache

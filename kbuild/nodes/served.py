@@ -1,11 +1,14 @@
 """What ports of a host serve, seen through its connection: certificates, and answers."""
 
 import contextlib
+import re
 import ssl
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
+from kbuild.base.network import why
 from kbuild.nodes.connection import Connection, PortClosed
+from kbuild.nodes.reasons import why_lost
 from kbuild.x509.api import CertificateFacts, quiet, read_certificate
 
 T = TypeVar("T")
@@ -68,7 +71,11 @@ def get(
             stream.sendall(request.encode())
             answer = _all(stream.recv)
         head, _, body = answer.partition(b"\r\n\r\n")
-        return int(head.split(b" ", 2)[1]), body
+        status = re.match(rb"HTTP/\d\.\d (\d{3})\b", head)
+        if status is None:
+            message = "it is not HTTP"
+            raise ValueError(message)
+        return int(status[1]), body
 
 
 @contextlib.contextmanager
@@ -83,7 +90,7 @@ def _stream(connection: Connection, address: str, port: int, what: str) -> Itera
             stream.settimeout(TIMEOUT)
             yield stream
     except (OSError, EOFError, LookupError, ValueError) as error:
-        message = f"{address}:{port} gives no answer to {what}: {str(error) or 'it broke off'}"
+        message = f"{address}:{port} gives no answer to {what}: {why_lost(error, 'it broke off')}"
         raise NotServed(message) from error
 
 
@@ -157,8 +164,7 @@ def certificate_shown_by(stream: Stream) -> bytes:
         except ssl.SSLError as error:
             if der := certificate_in(received):
                 return der
-            message = f"no TLS handshake ({error.reason or error})"
-            raise OSError(message) from error
+            raise OSError(why(error)) from error
         if more := _receive(stream):
             received += more
             incoming.write(more)

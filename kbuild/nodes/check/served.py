@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from kbuild.nodes.check.seen import KUBELET, Component, NodeSeen
 from kbuild.nodes.connection import Connection, PortClosed
+from kbuild.nodes.reasons import why_lost
 from kbuild.nodes.served import TIMEOUT, shown_by
 from kbuild.x509.api import CertificateFacts, Unreadable
 
@@ -100,5 +101,5 @@ def ask_port(port: Port, connection: Connection) -> Served:
         with contextlib.closing(stream):
             facts = shown_by(stream)
     except (OSError, Unreadable) as error:
-        return Served(port=port, certificate=None, problem=str(error) or "it does not answer")
+        return Served(port=port, certificate=None, problem=why_lost(error, "it does not answer"))
     return Served(port=port, certificate=facts)

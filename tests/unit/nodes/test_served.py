@@ -60,7 +60,7 @@ def test_what_is_no_tls_is_an_error(answer: bytes) -> None:
     with mine, theirs:
         theirs.sendall(answer)
         theirs.shutdown(socket.SHUT_WR)
-        with pytest.raises(OSError, match="no TLS handshake"):
+        with pytest.raises(OSError, match=r"^TLS failed: "):
             certificate_shown_by(mine)
 
 
@@ -72,7 +72,7 @@ def test_a_server_that_never_ends_is_an_error() -> None:
         def recv(self, _size: int, /) -> bytes:
             return b"\x16\x03\x03\x40\x00\x02\x00\xff\xff" + bytes(0x4000 - 4)
 
-    with pytest.raises(OSError, match=r"no (certificate|TLS handshake)"):
+    with pytest.raises(OSError, match=r"no certificate|TLS failed"):
         certificate_shown_by(Endless())
 
 
