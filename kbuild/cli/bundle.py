@@ -24,6 +24,7 @@ def bundle(ctx: typer.Context) -> None:
     with cache_within_limit(settings, screen):
         with open_workspace(settings.cache_dir) as workspace:
             made = make_bundle(request, workspace, screen)
+        notes = [note for tree in made.trees if (note := claim_note(tree))]
         document = {
             "bundle": str(made.path),
             "sha256": made.sha256,
@@ -31,10 +32,11 @@ def bundle(ctx: typer.Context) -> None:
             "source": made.document.source,
             "tags": {tag.name: tag.commit for tag in made.document.tags},
             "go": [{"version": go.version, "arch": go.arch} for go in made.document.go],
+            "notes": notes,
         }
         lines = [
             *(f"{tag.name} commit {tag.commit}" for tag in made.document.tags),
-            *(f"Note: {note}" for tree in made.trees if (note := claim_note(tree))),
+            *(f"Note: {note}" for note in notes),
             *(f"Go {go.version} for {go.arch} from {go.origin}" for go in made.document.go),
             f"{made.path} sha256:{made.sha256}",
         ]

@@ -180,8 +180,14 @@ def _plan_document(planned: Plan) -> dict[str, object]:
         "go_root": planned.examined.go_root,
         "patches": planned.examined.patches,
         "output": str(planned.output),
+        "notes": _plan_notes(planned),
         "not_examined": list(planned.examined.left_out),
     }
+
+
+def _plan_notes(planned: Plan) -> list[str]:
+    tree = planned.examined.tree
+    return [] if tree is None else list(commit_notes(tree))
 
 
 def _plan_lines(planned: Plan) -> Iterator[str]:
@@ -191,7 +197,7 @@ def _plan_lines(planned: Plan) -> Iterator[str]:
         is_pinned = examined.go == examined.pin.version
         go += f", pinned in {', '.join(examined.pin.files)}" if is_pinned else " as requested"
     yield "Dry run: nothing is built."
-    for name in ("dry_run", "not_examined"):
+    for name in ("dry_run", "notes", "not_examined"):
         del document[name]
     for name in ("go_root", "patches"):
         if not document[name]:
@@ -205,7 +211,6 @@ def _plan_lines(planned: Plan) -> Iterator[str]:
         yield f"{name.replace('_', ' '):15} {text}"
     if planned.examined.patches:
         yield "The patches fit."
-    if examined.tree is not None:
-        yield from (f"Note: {note}" for note in commit_notes(examined.tree))
+    yield from (f"Note: {note}" for note in _plan_notes(planned))
     if examined.left_out:
         yield f"Not examined: {', '.join(examined.left_out)}."

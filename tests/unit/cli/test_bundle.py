@@ -154,6 +154,11 @@ def test_a_bundle_of_a_source_archive(
     claim = f"archive claims to be commit {upstream[1]['v1.20.2']}; this is not verified."
     shown = build(tmp_path, "--source", archive, "--builder", "local", "--dry-run").stdout
     assert f"Note: the {claim} To compare" in shown
+    as_json = ("--source", archive, "--builder", "local", "--dry-run", "--json")
+    [note] = json.loads(build(tmp_path, *as_json).stdout)["notes"]
+    assert note.startswith(f"the {claim} To compare")
+    told = bundle(tmp_path, archive, go_root, "--json", output="other.tar")
+    assert json.loads(told.stdout)["notes"] == [f"the {claim}"]
     made = bundle(tmp_path, archive, go_root)
     assert (made.returncode, f"Note: the {claim}\n" in made.stdout) == (0, True)
     archive.unlink()

@@ -181,6 +181,7 @@ def test_a_dry_run_tells_and_does_nothing(
         "go_root": None,
         "patches": ["client-go-ca.patch", "kubeadm-leaf-constant.patch"],
         "output": "dist/v1.20.2",
+        "notes": [],
         "not_examined": ["Go 1.15.5 itself"],
     }
     assert not (tmp_path / "home/dist").exists()
