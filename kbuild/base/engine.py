@@ -44,9 +44,12 @@ _DIALLED = re.compile(
 _UNREACHABLE = re.compile(
     r"connection re(?:fused|set)|no such host|timeout|timed out|deadline exceeded|tls handshake"
     r"|temporary failure|unreachable|no route to host|server misbehaving|\beof\b"
-    r"|http status:? 5\d\d|too ?many ?requests",
+    r"|http status:? 5\d\d|too ?many ?requests"
+    r"|error parsing http|malformed http|content-type header",  # a web server, or a proxy's page
     re.IGNORECASE,
 )
+# The words of the SDK and of urllib.parse about DOCKER_HOST.
+_BAD_ADDRESS = re.compile("Invalid bind|Port out of range|only supported on Windows")
 _ABSENT = re.compile(
     r"manifest unknown|name unknown|not found|no such image|pull access denied|invalid reference",
     re.IGNORECASE,
@@ -277,9 +280,17 @@ def _reaching(address: str) -> Iterator[None]:
         details = "its TLS certificates cannot be read: DOCKER_CERT_PATH is their directory"
         raise EngineDown(address=address, details=details) from error
     except (DockerException, RequestException, OSError, ValueError, KeyError, TypeError) as error:
-        # The SDK's own words about DOCKER_HOST begin so.
-        other = "it is not a valid address" if "Invalid bind" in str(error) else str(error)
-        raise EngineDown(address=address, details=why(error, other)) from error
+        raise EngineDown(address=address, details=_why_down(error)) from error
+
+
+def _why_down(error: Exception) -> str:
+    from docker.errors import APIError
+
+    if isinstance(error, APIError) and error.response is not None:
+        return f"HTTP {error.response.status_code} {error.response.reason}"
+    if _BAD_ADDRESS.search(str(error)):
+        return "it is not a valid address"
+    return why(error)
 
 
 def _knock(address: str) -> None:

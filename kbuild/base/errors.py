@@ -438,7 +438,9 @@ class BrokenSource(SourceError):
     source: str
 
     what = "git could not read {tag} from {source}"
-    todo = "git's output is below; the repository may be damaged, or not a repository at all"
+    todo = (
+        "git's output is below; the repository may be damaged, ask for a login, or be none at all"
+    )
 
 
 class NotKubernetes(SourceError):

@@ -202,6 +202,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             seen.add(id(each))
             yield each
             todo += [each.__context__, each.__cause__, getattr(each, "reason", None), *each.args]
+            tried = getattr(each, "errors", None)  # paramiko's, by address
+            todo += tried.values() if isinstance(tried, dict) else ()
 
 
 def _plain(error: BaseException) -> str | None:

@@ -29,6 +29,7 @@ from kbuild.base.errors import (
     RegistryUnreachable,
 )
 from tests.support.fake_engine import Answer, fake_engine
+from tests.support.hostile_servers import answer, hostile_server
 from tests.support.recorder import Recorder
 
 DIGEST = "sha256:" + "a" * 64
@@ -107,6 +108,41 @@ def test_an_engine_that_never_answers(monkeypatch: pytest.MonkeyPatch, folder: P
         monkeypatch.setenv("DOCKER_HOST", f"unix://{folder}/mute.sock")
         with pytest.raises(EngineDown):
             engine.connect()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 1\r\n\r\nx", "HTTP 502 Bad Gateway"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", "the server sent no valid answer"),
+        (b"garbage\n\n", "the server sent no valid answer"),
+    ],
+)
+def test_what_answers_for_an_engine_but_is_none_is_told(
+    said: bytes, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with hostile_server(answer(said)) as server:
+        monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{server.port}")
+        with pytest.raises(EngineDown) as caught:
+            engine.connect()
+    assert caught.value.details == told
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("tcp://127.0.0.1:99999", "it is not a valid address"),
+        ("npipe:////./pipe/x", "it is not a valid address"),
+        ("ssh://127.0.0.1:1", "connection refused"),
+    ],
+)
+def test_an_address_without_an_engine_is_told_in_our_words(
+    address: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", address)
+    with pytest.raises(EngineDown) as caught:
+        engine.connect()
+    assert caught.value.details == told
 
 
 def test_no_permission(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -295,6 +331,7 @@ def test_a_digest_from_the_registry() -> None:
         (500, "dial tcp: lookup nosuch.invalid: no such host", RegistryUnreachable),
         (500, "net/http: request canceled (Client.Timeout exceeded)", RegistryUnreachable),
         (500, "received unexpected HTTP status: 503 Service Unavailable", RegistryUnreachable),
+        (500, "error parsing HTTP 404 response body: invalid character '<'", RegistryUnreachable),
         (500, "a panic", EngineFailed),
     ],
 )
