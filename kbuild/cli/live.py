@@ -20,6 +20,7 @@ _MB = 1e6
 _MINUTE, _HOUR = 60, 3600
 _TENS = 10  # seconds from which an estimate is rounded to tens
 _BAR = 12  # columns
+_NARROW = 60  # columns, below which a bar would take the place of what it is about
 
 
 @dataclass(slots=True)
@@ -31,23 +32,39 @@ class Step:
     total: int | None = None
     unit: Unit = ""
     began: float = field(default_factory=time.monotonic)
+    counted: float | None = None  # when nothing was done yet for the last time
+    moved: float | None = None  # when it got further for the last time
 
     def move(self, done: int, total: int | None, unit: Unit) -> None:
         """Note how far it is; if it is less far than before, it was begun again."""
+        now = time.monotonic()
         if done < self.done:
-            self.began = time.monotonic()
+            self.began = now
+        if done == 0:
+            self.counted = now
+        if done != self.done:
+            self.moved = now
         self.done, self.total, self.unit = done, total, unit
 
-    def figures(self) -> str:
+    def figures(self, *, is_short: bool = False) -> str:
         """Return how far it is, for how long it runs, and about how long it still takes."""
-        seconds = time.monotonic() - self.began
-        left = _left(self.done, self.total, seconds)
+        left, about = self._left(), "~{}" if is_short else "about {} left"
         texts = (
             _count(self.done, self.total, self.unit),
-            duration(seconds),
-            "" if left is None else f"about {_rounded(left)} left",
+            duration(time.monotonic() - self.began),
+            "" if left is None else about.format(_rounded(left)),
         )
         return ", ".join(text for text in texts if text)
+
+    def _left(self) -> float | None:
+        """Return about how many seconds are left, None if nothing has moved for longer than that.
+
+        The wait for the first byte or the first package tells nothing about the others.
+        """
+        now = time.monotonic()
+        left = _left(self.done, self.total, now - (self.counted or self.began))
+        still = now - (self.moved or now)
+        return None if left is None or still > max(left, MEANINGFUL) else left
 
 
 def duration(seconds: float) -> str:
@@ -64,7 +81,7 @@ def _rounded(seconds: float) -> str:
     """Return an estimate without more figures than are true of it."""
     if seconds >= _MINUTE:
         return duration(round(seconds / _MINUTE) * _MINUTE).removesuffix(" 0s")
-    return duration(max(1, seconds if seconds < _TENS else round(seconds, -1)))
+    return duration(max(1, seconds if seconds < _TENS else round(seconds, -1))).removesuffix(" 0s")
 
 
 def _left(done: int, total: int | None, seconds: float) -> float | None:
@@ -87,11 +104,12 @@ class Bars:
     """A bar for each step on a terminal, drawn several times a second; for one thread at a time."""
 
     def __init__(self, console: Console) -> None:
+        is_narrow = console.width < _NARROW
         self._progress = Progress(
             # Only the name of a step is cut in a narrow terminal: rich shrinks what may wrap.
             _What(table_column=Column()),
-            BarColumn(bar_width=_BAR),
-            _Figures(table_column=Column(no_wrap=True)),
+            *([] if is_narrow else [BarColumn(bar_width=_BAR)]),
+            _Figures(is_short=is_narrow),
             console=console,
             transient=True,
         )
@@ -132,8 +150,12 @@ class _What(ProgressColumn):
 
 
 class _Figures(ProgressColumn):
+    def __init__(self, *, is_short: bool) -> None:
+        super().__init__(table_column=Column(no_wrap=True))
+        self._is_short = is_short
+
     def render(self, task: Task) -> Text:
-        return Text(task.fields["step"].figures(), no_wrap=True)
+        return Text(task.fields["step"].figures(is_short=self._is_short), no_wrap=True)
 
 
 class Beats:

@@ -268,6 +268,7 @@ def test_a_pipe_that_got_nothing_for_a_minute_gets_a_line(
         (50, 200, 8, "50 of 200, 8s, about 20s left"),
         (50, 200, 3700, "50 of 200, 1h 1m, about 3h 5m left"),
         (190, 200, 100, "190 of 200, 1m 40s, about 5s left"),
+        (50, 200, 19, "50 of 200, 19s, about 1m left"),
         (200, 200, 100, "200 of 200, 1m 40s"),
         (300, 200, 100, "300 of 200, 1m 40s"),
     ],
@@ -277,6 +278,51 @@ def test_an_estimate_is_told_when_it_means_something(
 ) -> None:
     step = live.Step("x", done, total, began=time.monotonic() - seconds)
     assert step.figures() == figures
+
+
+def test_the_wait_for_the_first_byte_is_not_in_the_estimate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    step = live.Step("download", began=clock[0])
+    clock[0] += 100
+    step.move(0, None, "bytes")
+    clock[0] += 10
+    step.move(50_000_000, 100_000_000, "bytes")
+    assert step.figures() == "50.0 of 100.0 MB, 1m 50s, about 10s left"
+    assert step.figures(is_short=True) == "50.0 of 100.0 MB, 1m 50s, ~10s"
+
+
+def test_what_does_not_move_any_more_has_no_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    step = live.Step("compile amd64", began=clock[0])
+    clock[0] += 90
+    step.move(180, 200, "")
+    assert step.figures() == "180 of 200, 1m 30s, about 10s left"
+    clock[0] += 60
+    step.move(180, 200, "")
+    assert step.figures() == "180 of 200, 2m 30s"
+    clock[0] += 1
+    step.move(190, 200, "")
+    assert step.figures() == "190 of 200, 2m 31s, about 7s left"
+
+
+def test_a_narrow_terminal_shows_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(live, "MEANINGFUL", 0.0)
+    screen = Screen(verbose=False, quiet=False, as_json=False)
+    screen.advance("download go1.15.15.linux-amd64.tar.gz", 0, None)
+    screen.advance("download go1.15.15.linux-amd64.tar.gz", 61_000_000, 122_000_000, "bytes")
+    deadline = time.monotonic() + 10
+    while "    download … 61.0 of 122.0 MB, 0s, ~1s" not in terminal.getvalue():
+        assert time.monotonic() < deadline, terminal.getvalue()
+        time.sleep(0.01)
+    screen.close()
 
 
 def test_what_begins_again_is_timed_again() -> None:
