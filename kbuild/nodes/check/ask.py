@@ -34,7 +34,12 @@ def check(connections: Mapping[str, Connection], wanted: Wanted, progress: Progr
 
     A host that cannot be asked is among ``unreachable``; the others are checked all the same.
     """
-    facts, refused = survey(connections, wanted.parallel, wanted.kubeadm)
+    facts, refused = survey(
+        connections,
+        wanted.parallel,
+        wanted.kubeadm,
+        lambda done, total: progress.advance("hosts asked", done, total),
+    )
     answers: dict[str, tuple[NodeSeen, tuple[Served, ...]]] = {}
     one_at_a_time = Lock()
 
