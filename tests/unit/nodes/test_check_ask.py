@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kbuild.nodes.check import ask
+from kbuild.nodes.check.checked import Wanted
 from tests.support.recorder import Recorder
 
 
@@ -19,5 +20,5 @@ def test_hosts_that_do_not_answer_yet_are_counted(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(ask, "survey", survey)
     progress = Recorder()
-    ask.check({}, ask.Wanted(now=datetime.now(UTC)), progress)
+    ask.check({}, Wanted(now=datetime.now(UTC)), progress)
     assert progress.advances == [("hosts asked", 1, 2)]
