@@ -2,12 +2,12 @@
 
 import errno
 import os
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from kbuild.base.files import read_file
+from kbuild.base.values import Age
 from kbuild.certs import walk
 from kbuild.certs.api import demand_longer
 from kbuild.certs.errors import CertificatesExpire, CertificatesUnread
@@ -36,7 +36,7 @@ def put(path: Path, issued: Issued) -> None:
 
 def fails(read: Read, *paths: Path) -> bool:
     try:
-        demand_longer(read(*paths), timedelta())
+        demand_longer(read(*paths), Age(0, "0d"))
     except CertificatesExpire:
         return True
     return False
@@ -96,7 +96,7 @@ def test_a_file_that_others_may_read_only_is_reported(
     [found] = [each for each in read(pki).findings if each.kind == "unreadable"]
     assert found.path == str(pki / name)
     with pytest.raises(CertificatesUnread):
-        demand_longer(read(pki), timedelta())
+        demand_longer(read(pki), Age(0, "0d"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -139,7 +139,7 @@ def test_a_file_that_has_nothing_to_read_yet(
     read_some = os.read
 
     def wait(number: int, most: int) -> bytes:
-        if os.readlink(f"/proc/self/fd/{number}").endswith("x.crt"):
+        if Path(f"/proc/self/fd/{number}").readlink().name == "x.crt":
             raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
         return read_some(number, most)
 
