@@ -27,6 +27,7 @@ from kbuild.base.settings import (
 )
 from kbuild.base.values import (
     EPOCH,
+    Age,
     address,
     address_or_path,
     age,
@@ -762,7 +763,7 @@ class CheckSettings(Signed):
 class Deadline(Common):
     """What every command has that can fail before certificates expire; ages are in seconds."""
 
-    fail_before: float | None = option(
+    fail_before: Age | None = option(
         age,
         "Fail if a certificate expires within this time or has expired: 12h, 90d, 8w or 2y.",
         metavar="AGE",

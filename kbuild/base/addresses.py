@@ -30,7 +30,7 @@ _HIDDEN = "***"
 
 def shown(text: str) -> str:
     """Return a text without the credentials of the addresses in it."""
-    if not _has_mark(text):
+    if not has_mark(text):
         return text
     return _WORD.sub(_clean_in_its_place, text)
 
@@ -53,7 +53,7 @@ def is_local(source: str) -> bool:
     return source.startswith(LOCAL)
 
 
-def _has_mark(text: str) -> bool:
+def has_mark(text: str) -> bool:
     """Tell whether a text has a character that stands beside each credential of an address."""
     return "@" in text or "?" in text or "#" in text
 
@@ -67,7 +67,7 @@ def _clean_in_its_place(found: re.Match[str]) -> str:
 
 
 def _clean(word: str) -> str:
-    if not _has_mark(word):
+    if not has_mark(word):
         return word
     before, *parts = _SCHEME_END.split(word)
     if not parts:

@@ -40,6 +40,10 @@ def open_file(path: Path | str) -> io.BufferedReader:
     OSError, also for a file that is not regular and for an invalid path; ``strerror`` is the
     reason.
     """
+    return os.fdopen(_open(path), "rb")
+
+
+def _open(path: Path | str) -> int:
     try:
         descriptor = os.open(path, _FLAGS)
     except ValueError as error:  # a NUL in the name, or a character that the locale lacks
@@ -49,7 +53,7 @@ def open_file(path: Path | str) -> io.BufferedReader:
         os.close(descriptor)
         reason = "it is a directory" if stat.S_ISDIR(mode) else "it is not a regular file"
         raise OSError(errno.EINVAL, reason, str(path))
-    return os.fdopen(descriptor, "rb")
+    return descriptor
 
 
 def read_file(path: Path, limit: int) -> bytes:
@@ -57,8 +61,7 @@ def read_file(path: Path, limit: int) -> bytes:
 
     Raises OSError as ``open_file`` does, also for a file that is too large.
     """
-    with open_file(path) as file:
-        content = _some(file, limit + 1)
+    content = read_head(path, limit + 1)
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit} bytes", str(path))
     return content
@@ -66,14 +69,16 @@ def read_file(path: Path, limit: int) -> bytes:
 
 def read_head(path: Path | str, most: int) -> bytes:
     """Return the first bytes of a regular file, ``most`` or fewer; raises OSError."""
-    with open_file(path) as file:
-        return _some(file, most)
-
-
-def _some(file: io.BufferedReader, most: int) -> bytes:
-    content: bytes | None = file.read(most)
-    if content is None:  # it is opened without waiting, and a file of /proc may have nothing yet
-        raise BlockingIOError(errno.EAGAIN, "it has no content to read now", file.name)
+    descriptor = _open(path)  # a file object would take twice as long for a small file
+    try:
+        content = part = os.read(descriptor, most)
+        while part and len(content) < most:
+            part = os.read(descriptor, most - len(content))
+            content += part
+    except BlockingIOError as error:  # a file of /proc may have nothing yet
+        raise OSError(error.errno, "it has no content to read now", str(path)) from error
+    finally:
+        os.close(descriptor)
     return content
 
 

@@ -18,28 +18,31 @@ def write_report(path: Path, content: bytes, *, mark: bytes, mode: int | None = 
     """Write a file under a temporary name next to ``path``, then rename it to ``path``.
 
     An existing file is replaced only if it is a regular file that is empty or has ``mark`` in its
-    first 1024 bytes: so a mistyped path destroys neither a certificate nor a device. ``mode`` is
-    independent of the umask. Raises NotWritable or DiskFull; then ``path`` is unchanged.
+    first 1024 bytes: so a mistyped path destroys neither a certificate nor a device. Without a
+    ``mode``, which is independent of the umask, it keeps its own. Raises NotWritable or DiskFull;
+    then ``path`` is unchanged.
     """
     try:
         with disk_errors(path):
-            _demand_ours(path, mark)
+            mode_before = _demand_ours(path, mark)
             _remove_abandoned(path)
-            _write_then_rename(path, content, mode)
+            _write_then_rename(path, content, mode_before if mode is None else mode)
     except FileNotFoundError as error:
         raise NotWritable(path=path, reason=reason_of(error)) from error
 
 
-def _demand_ours(path: Path, mark: bytes) -> None:
+def _demand_ours(path: Path, mark: bytes) -> int | None:
+    """Check that a file may be replaced; return its mode, None if there is none."""
     try:
         status = path.lstat()
     except FileNotFoundError:
-        return
+        return None
     if not stat.S_ISREG(status.st_mode):
         reason = "it exists and is not a regular file"
         raise NotWritable(path=path, reason=reason)
     if status.st_size and mark not in read_head(path, _HEAD):
         raise NotWritable(path=path, reason="it exists, and this option did not write it")
+    return stat.S_IMODE(status.st_mode)
 
 
 def _remove_abandoned(path: Path) -> None:

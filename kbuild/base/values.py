@@ -123,11 +123,23 @@ def moment(name: str, value: object) -> datetime:
     return found
 
 
-def age(name: str, value: object) -> float:
+class Age(float):
+    """An age in seconds, and as the user wrote it."""
+
+    def __new__(cls, seconds: float, written: str) -> "Age":
+        """Return an age, such as 86400 seconds that were written as ``1d``."""
+        made = super().__new__(cls, seconds)
+        made.written = written
+        return made
+
+    written: str
+
+
+def age(name: str, value: object) -> Age:
     """Parse an age such as ``30d``; the result is in seconds."""
     written = value.strip() if isinstance(value, str) else ""
     if match := re.fullmatch(r"(\d{1,6})([hdwy])", written, re.ASCII):
-        return float(match[1]) * _SECONDS[match[2]]
+        return Age(float(match[1]) * _SECONDS[match[2]], written)
     hint = "write it like 12h, 30d, 8w or 2y"
     raise BadSetting(name=name, value=value, reason="it must be an age", hint=hint)
 

@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from kbuild.base.values import day
+from kbuild.base.values import Age, day
 from kbuild.base.words import counted
 from kbuild.certs.errors import CertificatesExpire, CertificatesUnread
 from kbuild.certs.inventory import UNREAD
@@ -10,11 +10,12 @@ from kbuild.certs.model import Certificate, Inventory
 from kbuild.certs.rotation import will_rotate
 
 
-def demand_longer(inventory: Inventory, within: timedelta) -> None:
-    """Check that no certificate has expired, or expires within a time, and that all were read.
+def demand_longer(inventory: Inventory, age: Age) -> None:
+    """Check that no certificate has expired, or expires within an age, and that all were read.
 
     Those that kubelet has replaced do not count. Raises CertificatesExpire or CertificatesUnread.
     """
+    within = timedelta(seconds=age)
     ending = [
         each
         for each in inventory.certificates
@@ -23,7 +24,7 @@ def demand_longer(inventory: Inventory, within: timedelta) -> None:
         and not will_rotate(each, inventory.read_at)
     ]
     if ending:
-        raise _expire(ending, inventory.read_at, within)
+        raise _expire(ending, inventory.read_at, age.written)
     unread = [each for each in inventory.findings if each.kind in UNREAD]
     if unread:
         count = counted(len(unread), "file")
@@ -35,7 +36,7 @@ def demand_longer(inventory: Inventory, within: timedelta) -> None:
         raise CertificatesUnread(problem=f"there is no certificate in {where}")
 
 
-def _expire(ending: list[Certificate], now: datetime, within: timedelta) -> CertificatesExpire:
+def _expire(ending: list[Certificate], now: datetime, within: str) -> CertificatesExpire:
     expired = sum(each.time_left(now) <= timedelta() for each in ending)
     ahead = len(ending) - expired
     counts = []
@@ -45,7 +46,7 @@ def _expire(ending: list[Certificate], now: datetime, within: timedelta) -> Cert
         )
     if ahead:
         verb = "expires" if ahead == 1 else "expire"
-        counts.append(f"{counted(ahead, 'certificate')} {verb} within {_exactly(within)}")
+        counts.append(f"{counted(ahead, 'certificate')} {verb} within {within}")
     first = ending[0]
     verb = "expired" if expired else "expires"
     return CertificatesExpire(
@@ -53,10 +54,3 @@ def _expire(ending: list[Certificate], now: datetime, within: timedelta) -> Cert
         first=f"{first.path} {first.place}".strip(),
         when=f"{verb} on {day(first.not_after)}",
     )
-
-
-def _exactly(time: timedelta) -> str:
-    """Return a time in days, or in hours if it is no whole number of days."""
-    if time % timedelta(days=1):
-        return f"{time // timedelta(hours=1)}h"
-    return f"{time.days}d"

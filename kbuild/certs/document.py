@@ -1,10 +1,9 @@
 """An inventory as a JSON document; docs/certificates.md explains its fields."""
 
-from dataclasses import asdict
 from typing import Any
 
 from kbuild.base.values import rfc3339
-from kbuild.certs.model import Certificate, Inventory, Owner, PrivateKey
+from kbuild.certs.model import Certificate, Finding, Inventory, Owner, PrivateKey
 
 
 def document(inventory: Inventory) -> dict[str, Any]:
@@ -13,7 +12,7 @@ def document(inventory: Inventory) -> dict[str, Any]:
         "read_at": rfc3339(inventory.read_at),
         "paths": list(inventory.paths),
         "certificates": [_certificate(each, inventory) for each in inventory.certificates],
-        "findings": [asdict(each) for each in inventory.findings],
+        "findings": [_finding(each) for each in inventory.findings],
     }
 
 
@@ -37,6 +36,17 @@ def _certificate(certificate: Certificate, inventory: Inventory) -> dict[str, An
         "issued_by": certificate.issued_by,
         "owner": _owner(certificate.owner),
         "private_key": certificate.private_key and _key(certificate.private_key),
+    }
+
+
+def _finding(finding: Finding) -> dict[str, str]:
+    return {
+        "severity": finding.severity,
+        "kind": finding.kind,
+        "path": finding.path,
+        "place": finding.place,
+        "reason": finding.reason,
+        "command": finding.command,
     }
 
 

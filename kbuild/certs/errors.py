@@ -21,7 +21,7 @@ class CertificatesExpire(ClusterError):
     when: str
 
     what = "{count}; the first, {first}, {when}"
-    todo = "see the commands above, then run the same command again"
+    todo = "renew it: a finding has the command, for what ends within 90 days; then run this again"
 
 
 class CertificatesUnread(ClusterError):

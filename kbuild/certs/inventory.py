@@ -1,7 +1,5 @@
 """From paths to an inventory: read, tell what each is, follow the chains, judge."""
 
-import contextlib
-import gc
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -35,7 +33,6 @@ _JUDGES: tuple[Callable[[Scene], Iterator[Finding]], ...] = (
     *(keys.unfitting, keys.external_cas, keys.readable, keys.unread, keys.weak),
     *(cluster.chains, cluster.kubelets, cluster.embedded, cluster.trusted),
 )
-_BETWEEN_COLLECTIONS = 200_000  # new values
 # What leaves certificates out that may be about to expire.
 UNREAD = (
     *("unreadable", "not-a-certificate", "too-large", "too-many-files"),
@@ -88,7 +85,7 @@ def inventory_of(
 
 
 def _judged(asked: tuple[Path, ...], now: datetime, progress: Progress, files: Files) -> Inventory:
-    with quiet(), _seldom_collected():
+    with quiet():
         tree = read_tree(asked, progress, files)
         scene = make_scene(now, tree, tuple(_seen(tree)))
         findings = [*_problems(tree), *(found for judge in _JUDGES for found in judge(scene))]
@@ -98,17 +95,6 @@ def _judged(asked: tuple[Path, ...], now: datetime, progress: Progress, files: F
         certificates=tuple(sorted((one.shown for one in scene.seen), key=first_to_expire)),
         findings=tuple(sorted(findings, key=worst_first)),
     )
-
-
-@contextlib.contextmanager
-def _seldom_collected() -> Iterator[None]:
-    """Look for garbage less often: all values stay, and looking takes a third of the time."""
-    before = gc.get_threshold()
-    gc.set_threshold(_BETWEEN_COLLECTIONS)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 def _seen(tree: Tree) -> Iterator[Seen]:

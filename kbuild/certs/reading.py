@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from kbuild.base.files import reason_of
 from kbuild.base.progress import Progress
@@ -32,8 +33,7 @@ _TELL = 1000  # files between two reports of progress
 _LONG_DER = (b"\x30\x81", b"\x30\x82", b"\x30\x83")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CertificateEntry:
+class CertificateEntry(NamedTuple):
     """A certificate, and where it stands; ``place`` is as in model.Certificate.
 
     ``part`` is the field of a kubeconfig, or empty; ``number`` counts what stands there, from 1 on.

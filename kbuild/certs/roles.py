@@ -68,7 +68,8 @@ def usual_places() -> tuple[Path, ...]:
 def known_file(path: str) -> KnownFile | None:
     """Return the well-known file that a path is, by its last components; the first that fits."""
     parts = path.rsplit("/", _LONGEST)
-    # Most paths differ from all patterns in the last component already.
+    if not _any_name()(parts[-1]):  # as most paths
+        return None
     named = [(file, folders) for is_name, file, folders in _files() if is_name(parts[-1])]
     return next((file for file, folders in named if _are_below(parts[:-1], folders)), None)
 
@@ -140,6 +141,13 @@ def _files() -> tuple[tuple[Matcher, KnownFile, list[str]], ...]:
     files = (KnownFile(**entry) for entry in _layouts()["file"])
     split = ((file, file.path.split("/")) for file in files)
     return tuple((_matcher(parts[-1]), file, parts[:-1]) for file, parts in split)
+
+
+@cache
+def _any_name() -> Matcher:
+    """Return what matches the name of each well-known file, whatever its folder."""
+    names = {file.path.rpartition("/")[2] for _, file, _ in _files()}
+    return re.compile("|".join(map(fnmatch.translate, sorted(names)))).match
 
 
 @cache

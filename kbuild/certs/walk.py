@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from kbuild.base.files import read_head, reason_of
 from kbuild.certs.model import Owner
@@ -25,8 +25,7 @@ EARLIER = ".kbuild-pki"  # where `kbuild pki` keeps what it has replaced; nobody
 Inode = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(NamedTuple):
     """A regular file; ``named`` if the user asked for it by name."""
 
     path: str
@@ -129,8 +128,7 @@ class Walk:
     def owner(self, found: Found) -> Owner:
         """Return who owns a file, as this machine names its users."""
         status = found.status
-        user, group = _user(status.st_uid), _group(status.st_gid)
-        return Owner(user=user, group=group, mode=stat.S_IMODE(status.st_mode))
+        return _owner(status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
 
     def at(self, path: str) -> Iterator[Found | Unread]:
         """Yield the files at a path that the user names."""
@@ -201,7 +199,7 @@ class Walk:
             yield Unread(path=path, named=True, reason="it is not a regular file")
 
     def _is_excluded(self, entry: "os.DirEntry[str]") -> bool:
-        return any(
+        return bool(self.exclude) and any(
             fnmatchcase(entry.path if "/" in pattern else entry.name, pattern)
             for pattern in self.exclude
         )
@@ -237,6 +235,11 @@ def _files_first(path: str) -> tuple[bool, bool]:
 
 def _links_first(entry: "os.DirEntry[str]") -> tuple[bool, str]:
     return not entry.is_symlink(), entry.name
+
+
+@cache
+def _owner(user: int, group: int, mode: int) -> Owner:
+    return Owner(user=_user(user), group=_group(group), mode=mode)
 
 
 @cache

@@ -107,7 +107,6 @@ def _usage(error: typer.TyperException) -> Usage:
 
 def begin(ctx: typer.Context, kind: type["C"]) -> tuple["C", "Screen"]:
     """Return the resolved settings of a command, and its screen."""
-    from kbuild.base import network
     from kbuild.cli.console import Screen
     from kbuild.settings import Networked, read_settings
 
@@ -121,8 +120,10 @@ def begin(ctx: typer.Context, kind: type["C"]) -> tuple["C", "Screen"]:
     ctx.obj.screen.close()
     ctx.obj.screen = screen
     screen.wait_for(settings.command)
-    if isinstance(settings, Networked):  # global, so that not every function has to pass it on
-        network.stall_timeout = settings.stall_timeout
+    if isinstance(settings, Networked):
+        from kbuild.base import network
+
+        network.stall_timeout = settings.stall_timeout  # so that not every function passes it on
     return settings, screen
 
 

@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -63,7 +63,7 @@ def certs(
         document(inventory), inventory_lines(inventory, screen, as_bars=settings.timeline)
     )
     if settings.fail_before is not None:
-        demand_longer(inventory, timedelta(seconds=settings.fail_before))
+        demand_longer(inventory, settings.fail_before)
 
 
 def inventory_lines(

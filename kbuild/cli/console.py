@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kbuild.base.addresses import shown
+from kbuild.base.addresses import has_mark, shown
 from kbuild.base.errors import KbuildError, NotWritable
 from kbuild.base.files import reason_of
 from kbuild.base.printable import printable
@@ -245,7 +245,11 @@ def _as_json(document: Mapping[str, object]) -> str:
     Indentation takes the encoder three times as long.
     """
     is_long = any(isinstance(value, list) and len(value) > _LONG for value in document.values())
-    return json.dumps(_without_secrets(document), indent=None if is_long else 2) + "\n"
+    indent = None if is_long else 2
+    text = json.dumps(document, indent=indent)
+    if has_mark(text):  # else there is no credential in any of its values
+        text = json.dumps(_without_secrets(document), indent=indent)
+    return f"{text}\n"
 
 
 def _without_secrets(value: object) -> Any:  # noqa: ANN401  # returns the type of its argument

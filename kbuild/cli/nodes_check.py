@@ -1,7 +1,7 @@
 """What ``kbuild nodes check`` shows."""
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from rich.table import Table
 
@@ -55,7 +55,7 @@ def show_check(
     write_reports(reports, for_reports(checked), title, lambda path: screen.say(f"wrote {path}"))
     screen.result(check_document(checked), list(_lines(checked)))
     if settings.fail_before is not None and checked.hosts:
-        demand_longer(whole, timedelta(seconds=settings.fail_before))
+        demand_longer(whole, settings.fail_before)
     if checked.unreachable:
         raise HostsUnchecked(
             count=f"{len(checked.unreachable)} of {counted(len(hosts), 'host')}",

@@ -240,7 +240,7 @@ def check(ctx: typer.Context) -> None:
     screen.result(shown, check_lines(inventory, planned, decisions, keys, screen))
     demand_as_planned(decisions, inventory)
     if settings.fail_before is not None:
-        demand_longer(inventory, timedelta(seconds=settings.fail_before))
+        demand_longer(inventory, settings.fail_before)
 
 
 app.command()(takes(PkiComponentsSettings)(components))

@@ -126,7 +126,7 @@ def change_kubelet_config(path: Path, request: Request) -> Stored:
 def _read(path: Path, kind: str, name: str) -> tuple[str, dict[str, Any], tuple[str, ...]]:
     """Return the document of a kind, its text, and the kinds of the other documents."""
     try:
-        text = read_file(path, _MAX_SIZE).decode().removeprefix("\ufeff")
+        text = read_file(path, _MAX_SIZE).decode()
         parts = [(part, yamltext.load(part)) for part in yamltext.documents(text)]
     except OSError as error:
         raise _bad(path, reason_of(error)) from error

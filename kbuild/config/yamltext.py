@@ -215,6 +215,8 @@ def _fill(text: str, node: yaml.Node, path: Path, value: Value, column: int, *, 
 
 def _replace(text: str, node: yaml.Node, new: str) -> str:
     start, end = node.start_mark.index, node.end_mark.index
+    if isinstance(node, yaml.ScalarNode) and node.style in ("|", ">"):  # it ends in the next line
+        end = start + len(text[start:end].rstrip())
     gap = " " if text[start - 1 : start] == ":" else ""  # of a key without a value
     return f"{text[:start]}{gap}{new}{text[end:]}"
 

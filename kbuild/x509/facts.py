@@ -2,9 +2,8 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -61,9 +60,8 @@ class Extensions:
         return cast("E | None", self._found.get(kind))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CertificateFacts:
-    """A certificate, and what it says.
+class CertificateFacts(NamedTuple):
+    """A certificate, and what it says; a tuple, as a dataclass takes five times as long to make.
 
     ``der`` is the certificate itself: the library's object takes ten times as much memory.
     ``subject`` and ``issuer`` are as in RFC 4514. ``public_key`` is the DER of the
@@ -102,10 +100,11 @@ class CertificateFacts:
         return self.subject == self.issuer
 
 
-def facts_of(certificate: x509.Certificate) -> CertificateFacts:
+def facts_of(der: bytes) -> CertificateFacts:
     """Return what a certificate says; raises an error of reading.BROKEN if a part is malformed."""
-    der, name = certificate.public_bytes(serialization.Encoding.DER), certificate.subject
-    subject, issuer = name.rfc4514_string(), certificate.issuer.rfc4514_string()
+    certificate = x509.load_der_x509_certificate(der)
+    subject, issuer = certificate.subject.rfc4514_string(), certificate.issuer.rfc4514_string()
+    named = [(each.oid, str(each.value)) for each in certificate.subject]
     extensions = Extensions(certificate)
     constraints = extensions.get(x509.BasicConstraints)
     is_ca = constraints is not None and constraints.ca
@@ -116,8 +115,8 @@ def facts_of(certificate: x509.Certificate) -> CertificateFacts:
         der=der,
         subject=subject,
         issuer=issuer,
-        common_name=next(_values(name, NameOID.COMMON_NAME), ""),
-        organizations=tuple(_values(name, NameOID.ORGANIZATION_NAME)),
+        common_name=next((value for oid, value in named if oid == NameOID.COMMON_NAME), ""),
+        organizations=tuple(value for oid, value in named if oid == NameOID.ORGANIZATION_NAME),
         serial=_serial(certificate.serial_number),
         fingerprint=hashlib.sha256(der).hexdigest(),
         not_before=certificate.not_valid_before_utc,
@@ -164,10 +163,6 @@ def _public_key(certificate: x509.Certificate) -> tuple[str, int, bytes, bool]:
             return f"ECDSA {_CURVES.get(key.curve.name, key.curve.name)}", 0, der, False
         case _:
             return type(key).__name__.removesuffix("PublicKey"), 0, der, False
-
-
-def _values(name: x509.Name, oid: x509.ObjectIdentifier) -> Iterator[str]:
-    return (str(each.value) for each in name if each.oid == oid)
 
 
 def _serial(number: int) -> str:

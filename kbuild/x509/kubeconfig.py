@@ -16,7 +16,6 @@ from kbuild.base.files import BROKEN, plain_yaml_events, reason_of
 
 MAX_KUBECONFIG = 256 << 10  # bytes; one with a user of kubeadm has 6 KiB
 _MAX_DEPTH = 16  # a kubeconfig has four levels
-_MARKS = (b"client-certificate", b"certificate-authority", b"current-context")
 _MAX_EVENTS = 50_000  # of the parser; a user, a cluster and a context have about 60
 # All values are text for this loader: YAML's numbers may take quadratic time.
 _Loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
@@ -81,7 +80,11 @@ class Kubeconfig:
 
 def looks_like_kubeconfig(content: bytes) -> bool:
     """Tell whether a content has a word that is in every kubeconfig, and in text about them."""
-    return any(mark in content for mark in _MARKS)
+    return (
+        b"client-certificate" in content
+        or b"certificate-authority" in content
+        or b"current-context" in content
+    )
 
 
 def is_meant_as_kubeconfig(content: bytes) -> bool:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _LINE = re.compile(rb"-----(BEGIN|END) ([A-Z0-9 #.]{1,40})-----")
 # In small letters; the base64 of a certificate begins with MI.
@@ -11,8 +11,7 @@ _LIKE_BEGIN = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
+class Block(NamedTuple):
     """A block of PEM with its two lines; ``text`` is empty if one of them is missing."""
 
     label: str
@@ -34,10 +33,13 @@ def damaged_line(content: bytes) -> int:
 
     Such as one with four dashes or small letters. Programs pass over what it begins.
     """
-    if content.lower().count(b"begin") == content.count(b"-----BEGIN CERTIFICATE-----"):
-        return 0  # which is by far the quickest
+    small = content.lower()
+    if small.count(b"begin") == content.count(b"-----BEGIN CERTIFICATE-----"):
+        return 0
+    if b"certificate" not in small and b"pkcs7" not in small:  # a private key
+        return 0  # which is far quicker than to look at each line, too
     intact = {line.start(1) for line in _LINE.finditer(content)}
-    for line in _LIKE_BEGIN.finditer(content.lower()):
+    for line in _LIKE_BEGIN.finditer(small):
         if line.start() not in intact:
             return content.count(b"\n", 0, line.start()) + 1
     return 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import pkcs7
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from kbuild.base.files import BROKEN as _BROKEN
 from kbuild.x509.facts import CertificateFacts, facts_of
@@ -104,19 +104,19 @@ def _certificate(block: Block) -> CertificateFacts:
         message = "it is truncated"
         raise Unreadable(message)
     try:
-        return facts_of(_load(block.text))
+        return facts_of(_der(block.text))
     except BROKEN as error:
         raise _unreadable(error) from error
 
 
-def _load(text: bytes) -> x509.Certificate:
-    """Parse a block of PEM; base64 of the standard library is ten times as fast as x509's."""
+def _der(text: bytes) -> bytes:
+    """Decode a block of PEM; base64 of the standard library is ten times as fast as x509's."""
     body = text.partition(b"\n")[2].rpartition(b"-----END ")[0]
-    try:
-        der = binascii.a2b_base64(body.translate(None, b"\r\n"), strict_mode=True)
-    except binascii.Error:  # headers, or damage, which x509 describes
-        return x509.load_pem_x509_certificate(text)
-    return x509.load_der_x509_certificate(der) if der else x509.load_pem_x509_certificate(text)
+    with contextlib.suppress(binascii.Error):
+        if der := binascii.a2b_base64(body.translate(None, b"\r\n"), strict_mode=True):
+            return der
+    # Headers, or damage, which x509 describes.
+    return x509.load_pem_x509_certificate(text).public_bytes(Encoding.DER)
 
 
 def _pkcs7_text(block: Block) -> bytes:
@@ -130,7 +130,7 @@ def _bundle(
     load: Callable[[bytes], list[x509.Certificate]], content: bytes
 ) -> list[CertificateFacts]:
     try:
-        return [facts_of(certificate) for certificate in load(content)]
+        return [facts_of(each.public_bytes(Encoding.DER)) for each in load(content)]
     except BROKEN as error:
         raise _unreadable(error) from error
 
@@ -138,7 +138,7 @@ def _bundle(
 def _read_der(content: bytes, found: Content) -> None:
     """Read DER, which does not say what it is: the first of its kinds that can be parsed."""
     with contextlib.suppress(*BROKEN):
-        found.certificates.append(facts_of(x509.load_der_x509_certificate(content)))
+        found.certificates.append(facts_of(content))
         return
     with contextlib.suppress(Unreadable):
         found.certificates += _bundle(pkcs7.load_der_pkcs7_certificates, content)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from kbuild.base.files import read_file, reason_of
+from kbuild.base.files import read_file, read_head, reason_of
 
 
 def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
@@ -45,3 +45,13 @@ def test_a_name_that_cannot_be_is_an_os_error(name: str, tmp_path: Path) -> None
 )
 def test_what_is_wrong_is_told_in_words(error: Exception, reason: str) -> None:
     assert reason_of(error) == reason
+
+
+def test_a_file_that_comes_in_parts_is_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    read_some = os.read
+    monkeypatch.setattr(os, "read", lambda number, most: read_some(number, min(most, 2)))
+    assert read_file(tmp_path / "file", 5) == b"12345"
+    assert read_head(tmp_path / "file", 3) == b"123"

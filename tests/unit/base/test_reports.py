@@ -45,6 +45,17 @@ def test_the_mode_is_as_demanded_whatever_the_umask(tmp_path: Path) -> None:
     assert modes == [0o644, 0o600]
 
 
+def test_a_file_that_is_replaced_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "certs.html"
+    for mode in (0o600, 0o664):
+        path.write_bytes(OLD)
+        path.chmod(mode)
+        write_report(path, NEW, mark=MARK)
+        assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (NEW, mode)
+    write_report(path, NEW, mark=MARK, mode=0o644)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
 def test_what_is_not_ours_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "ca.crt"
     for content in (b"-----BEGIN CERTIFICATE-----\n", b"x" * 5000 + MARK):

@@ -1,13 +1,13 @@
 """Which name of a file is shown, what counts as superseded, and that nothing is left out."""
 
-import io
+import errno
 import os
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from kbuild.base.files import read_file
+from kbuild.base.values import Age
 from kbuild.certs import walk
 from kbuild.certs.api import demand_longer
 from kbuild.certs.errors import CertificatesExpire, CertificatesUnread
@@ -36,7 +36,7 @@ def put(path: Path, issued: Issued) -> None:
 
 def fails(read: Read, *paths: Path) -> bool:
     try:
-        demand_longer(read(*paths), timedelta())
+        demand_longer(read(*paths), Age(0, "0d"))
     except CertificatesExpire:
         return True
     return False
@@ -96,7 +96,7 @@ def test_a_file_that_others_may_read_only_is_reported(
     [found] = [each for each in read(pki).findings if each.kind == "unreadable"]
     assert found.path == str(pki / name)
     with pytest.raises(CertificatesUnread):
-        demand_longer(read(pki), timedelta())
+        demand_longer(read(pki), Age(0, "0d"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -136,25 +136,15 @@ def test_a_file_that_has_nothing_to_read_yet(
     tmp_path: Path, read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(tmp_path / "x.crt", issue("x", usages=(CLIENT,)))
-    fdopen = os.fdopen
-    monkeypatch.setattr(os, "fdopen", lambda number, mode: _Waiting(fdopen(number, mode)))
+    read_some = os.read
+
+    def wait(number: int, most: int) -> bytes:
+        if Path(f"/proc/self/fd/{number}").readlink().name == "x.crt":
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return read_some(number, most)
+
+    monkeypatch.setattr(os, "read", wait)
     with pytest.raises(BlockingIOError):
         read_file(tmp_path / "x.crt", 10)
     [found] = read(tmp_path).findings
     assert (found.kind, found.reason) == ("unreadable", "it has no content to read now")
-
-
-class _Waiting:
-    name = "x"
-
-    def __init__(self, file: io.IOBase) -> None:
-        self._file = file
-
-    def __enter__(self) -> "_Waiting":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def read(self, _size: int) -> None:
-        return None

@@ -222,6 +222,14 @@ def test_the_way_back_stores_what_there_was(tmp_path: Path) -> None:
         assert f"cat {name}.undo.json" in made["README.md"]
 
 
+def test_the_way_back_has_the_byte_order_mark_that_is_stored(tmp_path: Path) -> None:
+    made = living(tmp_path, "v1.20.2", f"\ufeff{STORED}")
+    undo = json.loads(made["kubeadm-config.undo.json"])
+    assert undo == {"data": {"ClusterConfiguration": f"\ufeff{STORED}"}}
+    plain = living(tmp_path, "v1.20.2", STORED)
+    assert made["kubeadm-config.yaml"] == f"\ufeff{plain['kubeadm-config.yaml']}"
+
+
 @pytest.mark.parametrize(("tag", "name"), [("v1.23.0", "-1.23"), ("v1.24.0", "")])
 def test_the_config_map_of_the_kubelet_is_the_one_of_the_version(tag: str, name: str) -> None:
     readme = contents(make_configuration(request(tag, purpose="living")))["README.md"]

@@ -123,6 +123,14 @@ def test_a_list_of_arguments_is_made_or_extended(before: str, after: str) -> Non
     assert put(before, ("c", "m"), Argument(name="x", value="v")) == after
 
 
+@pytest.mark.parametrize("head", ["|", "|-", ">-", "|2-", ">  # of old"])
+@pytest.mark.parametrize("rest", ["", "- name: b\n  value: c\n", "\n# end\nd: 1\n"])
+def test_a_block_of_lines_is_replaced_to_its_end(head: str, rest: str) -> None:
+    text = f"c:\n- name: x\n  value: {head}\n    old\n{rest}"
+    after = put(text, ("c",), Argument(name="x", value="v"))
+    assert after == f"c:\n- name: x\n  value: v\n{rest}"
+
+
 def test_an_option_gets_its_new_name() -> None:
     assert rename("c:\n  old: 1  # why\n", ("c",), "old", "new") == "c:\n  new: 1  # why\n"
     text = "c:\n- name: old\n  value: 1\n"

@@ -53,7 +53,7 @@ class FakeNode:
 
 
 def certificate(end: datetime, name: str = "a") -> CertificateFacts:
-    return replace(_ISSUED, not_after=end, fingerprint=name)
+    return _ISSUED._replace(not_after=end, fingerprint=name)
 
 
 def host_facts(name: str) -> HostFacts:

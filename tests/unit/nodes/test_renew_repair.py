@@ -47,7 +47,7 @@ REST = [
 
 
 def kubelet(end: datetime) -> tuple[Stored, ...]:
-    facts = replace(certificate(PAST), not_after=end, common_name="system:node:n1")
+    facts = certificate(PAST)._replace(not_after=end, common_name="system:node:n1")
     return (Stored(changed=0, facts=facts),)
 
 
