@@ -178,6 +178,7 @@ def _facts(host: Host, asked: tuple[float, float], values: Mapping[str, list[str
         problem=one("problem"),
         leftovers=tuple(values.get("leftover", ())),
         can_lock_versions=one("versionlock") == "yes",
+        is_excluded=one("excluded") == "yes",
         is_restored=_is_restored(values),
         issues=issues,
         is_ours=issues is not None and path == one("target"),
