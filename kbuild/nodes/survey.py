@@ -69,9 +69,9 @@ def survey(
 
 def _advice(reason: str) -> str:
     match reason.lower():
-        case text if "does not match" in text:
+        case text if "does not match" in text or "has changed" in text:
             return _WRONG_KEY
-        case text if "no host key" in text:
+        case text if "no host key" in text or "host key is known" in text:
             return _NEW_KEY
         case text if "sudo" in text:
             return _SUDO
