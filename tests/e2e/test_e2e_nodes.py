@@ -605,18 +605,26 @@ def test_a_login_shell_that_prints_a_banner(
         assert has(node, releases.new)
 
 
-@pytest.mark.parametrize("name", ["bash", "tcsh", "csh", "fish"])
+@pytest.mark.parametrize("name", ["bash", "tcsh", "csh", "fish", "busybox"])
 def test_login_shells(
     name: str, releases: Releases, kbuild: Callable[..., Done], tmp_path: Path
 ) -> None:
     shell = shutil.which(name)
     if shell is None:
         pytest.skip(f"this machine has no {name}")
+    if name == "busybox":  # it is a shell by the name sh
+        (tmp_path / "sh").symlink_to(shell)
+        shell = str(tmp_path / "sh")
     old = (releases.old / BINARY).read_bytes()
-    with running_node(tmp_path / "node", old, shell=shell) as node:
+    # Nothing is written at home: it is full, and of nothing there a program can be made.
+    home = "mount -t tmpfs -o nr_inodes=1,noexec home /root"
+    with running_node(tmp_path / "node", old, shell=shell, mounts=home) as node:
         done = install(kbuild, releases, node, "--json")
         assert states(done) == ["changed"], done.stderr
         assert has(node, releases.new)
+        assert kbuild("rollback", *node.options, "--yes").returncode == 0
+        assert has(node, releases.old)
+        assert nothing_is_left(node)
 
 
 def test_a_host_that_is_down(kbuild: Callable[..., Done], shared: Node, tmp_path: Path) -> None:
