@@ -19,6 +19,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from kbuild.nodes.errors import NodesExtraMissing
+from kbuild.nodes.jump import Jump
 from kbuild.nodes.model import Call, Host
 from kbuild.nodes.reasons import why_lost
 from kbuild.nodes.sudo import NotUnlocked, Sudo
@@ -26,8 +27,9 @@ from kbuild.nodes.sudo import NotUnlocked, Sudo
 if TYPE_CHECKING:
     import socket
 
-    from paramiko import Channel, Transport
+    from paramiko import Channel, SSHConfigDict, Transport
     from pyinfra.api.host import Host as PyinfraHost
+    from pyinfra.connectors.sshuserclient.config import SSHConfig
 
 CHUNK = 4 << 20  # bytes of a file that are sent at once: a cut connection loses no more
 # In seconds. CONNECT is for each host; STEP is for a function that does not wait for anything.
@@ -130,6 +132,13 @@ class Connection:
         with contextlib.suppress(Exception):
             if client is not None:  # which pyinfra leaves open
                 client.close()
+        if self._jump is not None:
+            self._jump.close()
+
+    @property
+    def _jump(self) -> Jump | None:
+        jump = self.host.data.get("ssh_paramiko_connect_kwargs")
+        return jump if isinstance(jump, Jump) else None
 
     def _write(self, path: str, number: int, chunk: bytes) -> str:
         """Write one chunk of a file at its place; the program reads it from standard input."""
@@ -174,7 +183,8 @@ class Connection:
         try:
             self._peer.connect(raise_exceptions=True, show_errors=False)
         except (PyinfraError, OSError, EOFError, ValueError, LookupError) as error:
-            raise ConnectionFailed(_why_not_made(error)) from error
+            reason = self._jump.reason() if self._jump else ""
+            raise ConnectionFailed(reason or _why_not_made(error)) from error
         client = getattr(self._peer.connector, "client", None)
         transport = client.get_transport() if client is not None else None
         if transport is None:
@@ -358,12 +368,24 @@ def prepare() -> None:
         from pyinfra.connectors.sshuserclient import client
     except ImportError as error:
         raise NodesExtraMissing(library="pyinfra") from error
-    # Its lock is gevent's. It asks whether the key of an unknown jump host is accepted.
-    client.HOST_KEYS_LOCK = threading.Lock()
-    client.AskPolicy = client.StrictPolicy  # type: ignore[assignment,misc]
+    client.HOST_KEYS_LOCK = threading.Lock()  # it is gevent's
+    client.SSHConfig = _without_jumps()  # type: ignore[attr-defined]
     for name in ("pyinfra", "paramiko"):  # their messages have tracebacks; our errors say it all
         logging.getLogger(name).addHandler(logging.NullHandler())
         logging.getLogger(name).propagate = False
+
+
+def _without_jumps() -> type["SSHConfig"]:
+    """Return a reader of the configuration of ssh that leaves ProxyJump to kbuild."""
+    from pyinfra.connectors.sshuserclient.config import SSHConfig
+
+    class WithoutJumps(SSHConfig):
+        def lookup(self, hostname: str) -> "SSHConfigDict":
+            found = super().lookup(hostname)
+            found.pop("proxyjump", None)
+            return found
+
+    return WithoutJumps
 
 
 def values_of(output: str) -> dict[str, list[str]]:

@@ -4,6 +4,7 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kbuild.base.errors import BadSetting
 from kbuild.nodes.errors import NoHosts
@@ -11,9 +12,12 @@ from kbuild.nodes.inventory.files import read_tree
 from kbuild.nodes.inventory.python import read_python
 from kbuild.nodes.inventory.tree import Resolver
 from kbuild.nodes.inventory.variables import Found, found_host
-from kbuild.nodes.jump import Jump
+from kbuild.nodes.jump import Jump, read_ssh_config
 from kbuild.nodes.limits import choose
 from kbuild.nodes.model import Host
+
+if TYPE_CHECKING:
+    from pyinfra.connectors.sshuserclient.config import SSHConfig
 
 LOCAL = "@local"  # this machine, as pyinfra calls it
 _SSH = 22
@@ -65,7 +69,8 @@ def read_hosts(
             reason=f"none is left by --limit {','.join(limit)}" if limit else "it is empty"
         )
     _demand_one_name(found)
-    return tuple(_host(each, access) for each in found)
+    config = read_ssh_config(access.ssh_config)
+    return tuple(_host(each, access, config) for each in found)
 
 
 def _of_inventory(path: Path, limit: Sequence[str], access: Access) -> list[Found]:
@@ -154,7 +159,7 @@ def _demand_one_name(found: Sequence[Found]) -> None:
         seen[place] = each.name
 
 
-def _host(found: Found, access: Access) -> Host:
+def _host(found: Found, access: Access, config: "SSHConfig | None") -> Host:
     sudo = found.sudo or access.sudo
     if found.is_local:
         return Host(name=LOCAL, sudo=sudo)
@@ -170,7 +175,7 @@ def _host(found: Found, access: Access) -> Host:
             ("ssh_password", found.password),
             ("ssh_config_file", str(access.ssh_config or "")),
             ("ssh_known_hosts_file", str(access.known_hosts or "")),
-            ("ssh_paramiko_connect_kwargs", _jump(found, access)),
+            ("ssh_paramiko_connect_kwargs", _jump(found, access, config)),
         )
         if value
     }
@@ -178,10 +183,12 @@ def _host(found: Found, access: Access) -> Host:
     return Host(name=found.name, data=data, sudo=sudo, sudo_password=password)
 
 
-def _jump(found: Found, access: Access) -> Jump | None:
-    if not found.jump:
+def _jump(found: Found, access: Access, config: "SSHConfig | None") -> Jump | None:
+    known = config.lookup(found.address or found.name) if config else {}
+    jump = found.jump or known.get("proxyjump", "none")
+    if jump == "none" or ("proxycommand" in known and not found.jump):
         return None
-    address = found.address or found.name
+    address = known.get("hostname", found.address or found.name)
     shown = f"[{address}]" if ":" in address else address
-    target = f"{shown}:{found.port or _SSH}"
-    return Jump(found.jump, target, access.ssh_config, access.known_hosts)
+    target = f"{shown}:{found.port or known.get('port', _SSH)}"
+    return Jump(jump, target, access.ssh_config, access.known_hosts)

@@ -9,6 +9,7 @@ from packaging.version import InvalidVersion, Version
 
 from kbuild.base.arches import ARCHES
 from kbuild.nodes.model import Call, HostFacts, HostPlan, Issues, Refusal, Step, Upload, call
+from kbuild.release.api import PACKAGE
 
 MAX_SKEW = 60  # seconds between the clock of a node and ours
 _KIB = 1024
@@ -141,34 +142,50 @@ def _plan(facts: HostFacts, wishes: Wishes) -> HostPlan:
         steps.append(_replace(facts, kubeadm))
     elif facts.unfinished:
         steps.append(settle(call("runs_as", facts.target, kubeadm.sha256, kubeadm.version)))
-    kind, _, package = facts.package.partition(" ")
     if wishes.hold and _can_hold(facts) and not facts.is_held:
+        kind, _, package = facts.package.partition(" ")
         steps.append(_hold(kind, package))
     notes = tuple(_notes(facts, wishes))
     return HostPlan(host=facts.host, steps=tuple(steps), notes=notes, is_independent=True)
 
 
 def _can_hold(facts: HostFacts) -> bool:
-    kind = facts.package.partition(" ")[0]
-    return kind == "deb" or (kind == "rpm" and facts.can_lock_versions)
+    kind, _, package = facts.package.partition(" ")
+    return package != PACKAGE and (kind == "deb" or (kind == "rpm" and facts.can_lock_versions))
 
 
 def _notes(facts: HostFacts, wishes: Wishes) -> Iterable[str]:
     yield from general_notes(facts)
     if facts.sha256 and not facts.version:
         yield f"{facts.target} does not say which version it is; kubelet is {facts.kubelet}"
+    yield from _of_package(facts, hold=wishes.hold)
+
+
+def _of_package(facts: HostFacts, *, hold: bool) -> Iterable[str]:
+    """Yield whether a package manager may bring back the old kubeadm."""
     kind, _, package = facts.package.partition(" ")
-    if package and not facts.is_held and not (wishes.hold and _can_hold(facts)):
-        manager = _MANAGERS[kind]
-        yield f"{manager} may bring back the old kubeadm: {package} owns the file; {_RESTORED}"
-    if wishes.hold and kind == "rpm" and not _can_hold(facts):
+    owns = f"{package} owns the file"
+    if not package:
+        if hold:
+            yield f"no package owns {facts.target}, so there is nothing to hold"
+    elif package == PACKAGE:
+        if hold:
+            yield f"{owns}, which no repository has, so there is nothing to hold"
+    elif facts.is_held or (hold and _can_hold(facts)):
+        return
+    elif facts.is_excluded:
         yield (
-            f"the package {package} is not held: yum and dnf have no plugin versionlock there;"
-            f" install it (python3-dnf-plugin-versionlock or yum-plugin-versionlock), or set"
-            f" exclude={package} in the repository's file"
+            f"{owns}; yum and dnf leave it as it is because of exclude= in their configuration,"
+            " unless they get --disableexcludes"
         )
-    if wishes.hold and not package:
-        yield f"no package owns {facts.target}, so there is nothing to hold"
+    elif hold:
+        yield (
+            f"the package {package} is not held: yum and dnf have no plugin versionlock there, or"
+            " it is disabled; install it (python3-dnf-plugin-versionlock or"
+            f" yum-plugin-versionlock), or set exclude={package} in the repository's file"
+        )
+    else:
+        yield f"{_MANAGERS[kind]} may bring back the old kubeadm: {owns}; {_RESTORED}"
 
 
 def general_notes(facts: HostFacts) -> Iterable[str]:

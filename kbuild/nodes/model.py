@@ -170,7 +170,8 @@ class HostFacts:
     go, in KiB. ``package`` is what owns it (``deb kubeadm``). ``busy`` are programs that may be
     replacing it. ``unfinished`` is the last entry of the journal if the last run has no end.
     ``problem`` is why the file cannot be used at all, ``leftovers`` are files beside it that runs
-    have left, ``can_lock_versions`` tells whether yum or dnf has its plugin versionlock.
+    have left, ``can_lock_versions`` tells whether yum or dnf has its plugin versionlock, and
+    ``is_excluded`` whether their configuration has exclude= for the package.
     ``is_restored`` tells whether a rollback brought back the kubeadm that is there. ``issues`` is
     what an installation has recorded of exactly that kubeadm, and ``is_ours`` tells whether it put
     it at that place.
@@ -199,6 +200,7 @@ class HostFacts:
     problem: str = ""
     leftovers: tuple[str, ...] = ()
     can_lock_versions: bool = False
+    is_excluded: bool = False
     is_restored: bool = False
     issues: Issues | None = None
     is_ours: bool = False

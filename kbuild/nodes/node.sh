@@ -111,7 +111,7 @@ facts() {
   for each in kube-apiserver kube-controller-manager; do
     [ -e "$root/etc/kubernetes/manifests/$each.yaml" ] && printf 'control_plane=yes\n'
   done
-  can_lock_versions && printf 'versionlock=yes\n'
+  [ -z "$(locker)" ] || printf 'versionlock=yes\n'
   busy
   generations
   unfinished
@@ -163,9 +163,12 @@ owner_of() {
     fi
   fi
   command -v rpm >/dev/null 2>&1 || return 0
-  package=$(rpm -qf --queryformat '%{NAME}' -- "$1" 2>/dev/null) || return 0
+  # rpm waits for ever if its database is damaged. Several packages may own a file.
+  packages=$(within 30 rpm -qf --queryformat '%{NAME}\n' -- "$1" 2>/dev/null) || return 0
+  package=$(printf '%s\n' "$packages" | head -n 1)
   one package "rpm $package"
   (is_held rpm "$package") 2>/dev/null && printf 'held=yes\n'
+  is_excluded "$package" && printf 'excluded=yes\n'
 }
 
 # Programs that may be replacing kubeadm at this moment. Those in containers do not: they have
@@ -182,7 +185,8 @@ busy() {
     [ "$there" = "$here" ] && one busy "$name"
   done
   for each in var/lib/dpkg/lock-frontend var/lib/dpkg/lock var/lib/rpm/.rpm.lock; do
-    [ -f "$root/$each" ] && has_lock "$root/$each"
+    # Fedora and openSUSE keep the database of rpm below /usr, and a link in /var.
+    [ -f "$root/$each" ] && has_lock "$(readlink -f -- "$root/$each")"
   done
 }
 
@@ -686,32 +690,58 @@ nothing() {
 is_held() {
   case $1 in
     deb) apt-mark showhold 2>/dev/null | grep -qx -- "$2" ;;
-    *) cat "$root"/etc/yum/pluginconf.d/versionlock.list "$root"/etc/dnf/plugins/versionlock.list \
+    *) [ -n "$(locker)" ] && cat "$root"/etc/yum/pluginconf.d/versionlock.list "$root"/etc/dnf/plugins/versionlock.list \
       "$root"/etc/dnf/versionlock.toml 2>/dev/null |
       grep -qE "^([0-9]+:)?$2-[0-9]|^name *= *\"$2\"" ;;
   esac || fail "the package $2 is not held"
 }
 
-# Whether yum or dnf has the plugin versionlock.
-can_lock_versions() {
-  [ -e "$root/etc/yum/pluginconf.d/versionlock.conf" ] || [ -e "$root/etc/dnf/plugins/versionlock.conf" ] ||
-    command -v dnf5 >/dev/null 2>&1
+# The program that locks versions, if there is one: dnf or yum with its plugin, or dnf5, which needs none.
+# CentOS 7 may have a dnf without the plugin beside its yum.
+locker() {
+  if has_plugin etc/dnf/plugins; then
+    printf dnf
+  elif command -v dnf5 >/dev/null 2>&1; then
+    printf dnf5
+  elif has_plugin etc/yum/pluginconf.d; then
+    printf yum
+  fi
 }
 
-yum_or_dnf() {
-  if command -v dnf >/dev/null 2>&1; then printf dnf; else printf yum; fi
+# Whether the plugin versionlock is there and not disabled: has_plugin DIRECTORY
+has_plugin() {
+  [ -e "$root/$1/versionlock.conf" ] &&
+    ! grep -Eiq '^enabled *[=:] *(0|no|false|off)' "$root/$1/versionlock.conf"
+}
+
+# Lock or release a version, with the packages that are installed: repositories may not be reachable.
+# lock_version add|delete PACKAGE
+lock_version() {
+  within 120 "$(locker)" -q --disablerepo='*' versionlock "$1" "$2" 2>&1 </dev/null
+}
+
+# Whether yum and dnf leave a package out because of exclude=, which the installation guide of Kubernetes
+# has for its repository.
+is_excluded() {
+  [ -n "$(sed -n 's/^exclude\(pkgs\)\{0,1\}[[:blank:]]*[=:]//p' "$root/etc/yum.conf" \
+    "$root/etc/dnf/dnf.conf" "$root"/etc/yum.repos.d/*.repo 2>/dev/null | tr ',[:blank:]' '\n' |
+    while read -r pattern; do
+      # shellcheck disable=SC2254 # it is a pattern
+      case $1 in $pattern) printf 'yes\n' ;; esac
+    done)" ]
 }
 
 hold() {
   case $1 in
     deb) why=$(within 120 apt-mark hold -- "$2" 2>&1 </dev/null) ;;
-    *) why=$(within 120 "$(yum_or_dnf)" -q versionlock add "$2" 2>&1 </dev/null) ;;
+    *) why=$(lock_version add "$2") ;;
   esac || fail "the package $2 cannot be held: $why"
 }
 
 unhold() {
+  (is_held "$@") 2>/dev/null || return 0 # to hold it has failed
   case $1 in
     deb) why=$(within 120 apt-mark unhold -- "$2" 2>&1 </dev/null) ;;
-    *) why=$(within 120 "$(yum_or_dnf)" -q versionlock delete "$2" 2>&1 </dev/null) ;;
+    *) why=$(lock_version delete "$2") ;;
   esac || fail "the package $2 cannot be released: $why"
 }

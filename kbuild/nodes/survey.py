@@ -69,9 +69,9 @@ def survey(
 
 def _advice(reason: str) -> str:
     match reason.lower():
-        case text if "does not match" in text:
+        case text if "does not match" in text or "has changed" in text:
             return _WRONG_KEY
-        case text if "no host key" in text:
+        case text if "no host key" in text or "host key is known" in text:
             return _NEW_KEY
         case text if "sudo" in text:
             return _SUDO
@@ -178,6 +178,7 @@ def _facts(host: Host, asked: tuple[float, float], values: Mapping[str, list[str
         problem=one("problem"),
         leftovers=tuple(values.get("leftover", ())),
         can_lock_versions=one("versionlock") == "yes",
+        is_excluded=one("excluded") == "yes",
         is_restored=_is_restored(values),
         issues=issues,
         is_ours=issues is not None and path == one("target"),

@@ -22,6 +22,7 @@ from kbuild.release.errors import (
 from kbuild.release.export import TOOLS, snippet
 from kbuild.release.files import Problem
 from kbuild.release.names import BUILD, PROOF, PROVENANCE, SUM_SUFFIX, binary_name
+from kbuild.release.packages import NAME as PACKAGE
 from kbuild.release.packages import demand_tools
 from kbuild.release.provenance import Statement, read_provenance
 from kbuild.release.recorded import artifacts
@@ -30,6 +31,7 @@ from kbuild.release.writer import Release, demand_free, publish, reserve
 
 __all__ = [
     "BUILD",
+    "PACKAGE",
     "PROOF",
     "PROVENANCE",
     "SUM_SUFFIX",

@@ -6,7 +6,6 @@ the process that made it ends, in whatever way.
 """
 
 import contextlib
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -76,11 +75,13 @@ def running_fleet(
     sizes: Mapping[str, str] | None = None,
     foreign: Sequence[str] = (),
     unknown: Sequence[str] = (),
+    inside: Sequence[str] = (),
 ) -> Iterator[Fleet]:
     """Run hosts that have this kubeadm; ``folder`` is for keys and the files of ssh.
 
     ``sizes`` limits the file system of kubeadm, as mount does. The ``foreign`` are of another
-    architecture. The key in known_hosts is not that of the ``unknown``.
+    architecture. The key in known_hosts is not that of the ``unknown``. ``inside`` are words that
+    run the command after them in the network where the hosts are.
     """
     port, hosts = free_port(), dict[str, Host]()
     fleet = Fleet(hosts, folder / "ssh_config", folder / "known_hosts")
@@ -96,10 +97,20 @@ def running_fleet(
             script = (_HOST, name, address, str(port), folder / name)
             size = (sizes or {}).get(name, "50%")
             setarch = ("setarch", "linux32") if name in foreign else ()
-            command = (*DIES_WITH_US, *setarch, *_NAMESPACES, "sh", "-c", *script, size, kubeadm)
+            command = (
+                *DIES_WITH_US,
+                *inside,
+                *setarch,
+                *_NAMESPACES,
+                "sh",
+                "-c",
+                *script,
+                size,
+                kubeadm,
+            )
             hosts[name] = stack.enter_context(_running(address, command, folder / name / "log"))
         for name, host in hosts.items():
-            _wait(host, port, folder / name / "log")
+            _wait(host, folder / name / "log")
         yield fleet
 
 
@@ -130,12 +141,9 @@ def _running(address: str, command: Sequence[str | Path], log: Path) -> Iterator
         host.die()
 
 
-def _wait(host: Host, port: int, log: Path) -> None:
+def _wait(host: Host, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while True:
-        with socket.socket() as client:
-            if client.connect_ex((host.address, port)) == 0:
-                return
+    while f"Server listening on {host.address}" not in log.read_text():
         assert host.process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.05)

@@ -14,9 +14,18 @@ VERSION = "v1.20.2"
 
 
 def make_runnable_release(
-    work: Path, folder: Path, *, seed: int = 1, padding: int = 0, says: str = VERSION
+    work: Path,
+    folder: Path,
+    *,
+    seed: int = 1,
+    padding: int = 0,
+    says: str = VERSION,
+    **changes: Any,
 ) -> Path:
-    """Publish a release of v1.20.2; ``padding`` are bytes that do not compress."""
+    """Publish a release of v1.20.2; ``padding`` are bytes that do not compress.
+
+    ``changes`` are to the request.
+    """
 
     def write(path: Path, **options: Any) -> Path:
         write_go_elf(path, **options)
@@ -28,7 +37,7 @@ def make_runnable_release(
         return path
 
     with mock.patch.object(releases, "write_go_elf", write):
-        return releases.make_release(work, folder)
+        return releases.make_release(work, folder, **changes)
 
 
 def _that_prints(elf: bytes, text: bytes) -> bytes:

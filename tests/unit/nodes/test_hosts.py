@@ -332,6 +332,26 @@ def test_a_bastion_is_a_jump(tmp_path: Path, arguments: str, hops: str) -> None:
     assert command[command.index("-F") + 1] == "c"
 
 
+SSH_CONFIG = """\
+Host n1
+  HostName fe80::1
+  Port 2222
+Host n*
+  ProxyJump outer,inner
+"""
+
+
+def test_jumps_of_the_configuration_of_ssh(tmp_path: Path) -> None:
+    config = write(tmp_path, {"config": SSH_CONFIG}) / "config"
+    hosts = {host.name: host for host in named("n1", "n2:22", "x", ssh_config=config)}
+    jump, plain = (hosts[n].data["ssh_paramiko_connect_kwargs"] for n in ("n1", "n2:22"))
+    assert isinstance(jump, Jump)
+    assert isinstance(plain, Jump)
+    assert (jump.hops, jump.target) == ("outer,inner", "[fe80::1]:2222")
+    assert (plain.hops, plain.target) == ("outer,inner", "n2:22")
+    assert "ssh_paramiko_connect_kwargs" not in hosts["x"].data
+
+
 def test_options_of_ssh_stand_behind_variables(tmp_path: Path) -> None:
     key = write(tmp_path, {"key": ""}) / "key"
     arguments = f"-p 2222 -l me -i {key} -o StrictHostKeyChecking=no -o ControlMaster=auto -C -qv"

@@ -41,6 +41,7 @@ def test_each_connection_has_a_socket_of_its_own(
             assert stream.readline() == b"there and back\n"
     for process in jump._running:
         assert process.wait() == 0
+    jump.close()
 
 
 @pytest.mark.slow

@@ -183,6 +183,15 @@ def test_a_held_lock_of_dpkg_is_told_but_not_a_file_that_is_only_open(one: Local
         assert "busy" not in facts(one)
 
 
+def test_a_held_lock_of_rpm_is_told_wherever_its_database_is(one: LocalNode) -> None:
+    real = one.root / "usr/lib/sysimage/rpm"
+    real.mkdir(parents=True)
+    (one.root / "var/lib/rpm").symlink_to(real)
+    with (real / ".rpm.lock").open("w") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        assert facts(one)["busy"] == [Path("/proc/self/comm").read_text().strip()]
+
+
 def test_packages_of_debian(one: LocalNode) -> None:
     one.put_kubeadm()
     one.stub("dpkg-query", 'echo "kubeadm: $2"')
@@ -206,27 +215,62 @@ def test_packages_of_debian(one: LocalNode) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "line"),
+    ("program", "plugin", "place", "line"),
     [
-        ("etc/yum/pluginconf.d/versionlock.list", "0:kubeadm-1.20.2-0.*"),
-        ("etc/dnf/plugins/versionlock.list", "kubeadm-0:1.20.2-0.*"),
-        ("etc/dnf/versionlock.toml", 'name = "kubeadm"'),
+        (
+            *("yum", "etc/yum/pluginconf.d/versionlock.conf"),
+            *("etc/yum/pluginconf.d/versionlock.list", "0:kubeadm-1.20.2-0.*"),
+        ),
+        (
+            *("dnf", "etc/dnf/plugins/versionlock.conf"),
+            *("etc/dnf/plugins/versionlock.list", "kubeadm-0:1.20.2-0.*"),
+        ),
+        ("dnf5", "etc/dnf/dnf.conf", "etc/dnf/versionlock.toml", 'name = "kubeadm"'),
     ],
 )
-def test_packages_of_rpm(one: LocalNode, place: str, line: str) -> None:
+def test_packages_of_rpm(one: LocalNode, program: str, plugin: str, place: str, line: str) -> None:
     one.put_kubeadm()
     one.stub("dpkg-query", "exit 1")
-    one.stub("rpm", "printf kubeadm")
-    values = facts(one, one.kubeadm)
-    assert values["package"] == ["rpm kubeadm"]
-    assert "held" not in values
-    held = one.root / place
-    held.parent.mkdir(parents=True)
+    one.stub("rpm", "printf 'kubeadm\\nkubeadm-kbuild\\n'")
+    held, conf = one.root / place, one.root / plugin
+    conf.parent.mkdir(parents=True)
+    conf.write_text("[main]\nenabled = 1\n")
     held.write_text("kubeadm-tools-1.0\n# kubeadm-1\n")
-    assert "held" not in facts(one, one.kubeadm)
-    one.stub("dnf", f'[ "$*" = "-q versionlock add kubeadm" ] && echo \'{line}\' >>{held}')
+    one.stub("dnf", "exit 1")  # which has no plugin, unless it is this one
+    one.stub(
+        program,
+        f'[ "$*" = "-q --disablerepo=* versionlock add kubeadm" ] && echo \'{line}\' >>{held}',
+    )
+    values = facts(one, one.kubeadm)
+    assert (values["package"], values["versionlock"]) == (["rpm kubeadm"], ["yes"])
+    assert "held" not in values
     one.call(call("hold", "rpm", "kubeadm"))
     assert facts(one, one.kubeadm)["held"] == ["yes"]
+    if program != "dnf5":
+        conf.write_text("[main]\nenabled=0\n")
+        assert facts(one, one.kubeadm).keys().isdisjoint({"held", "versionlock"})
+
+
+@pytest.mark.parametrize(
+    ("place", "text", "is_excluded"),
+    [
+        ("etc/yum.repos.d/kubernetes.repo", "exclude=kubelet kubeadm kubectl", True),
+        ("etc/yum.repos.d/kubernetes.repo", "exclude = kube*", True),
+        ("etc/dnf/dnf.conf", "excludepkgs=docker*,kubeadm", True),
+        ("etc/yum.conf", "exclude=kubeadm-kbuild kubea kubelet", False),
+        ("etc/yum.conf", "# exclude=kubeadm", False),
+        ("etc/yum.conf", "exclude=", False),
+    ],
+)
+def test_packages_that_yum_leaves_out(
+    one: LocalNode, place: str, text: str, is_excluded: bool
+) -> None:
+    one.put_kubeadm()
+    one.stub("dpkg-query", "exit 1")
+    one.stub("rpm", "echo kubeadm")
+    (one.root / place).parent.mkdir(parents=True)
+    (one.root / place).write_text(f"[main]\n{text}\n")
+    assert ("excluded" in facts(one, one.kubeadm)) == is_excluded
 
 
 # --- locks and steps ------------------------------------------------------------------------------

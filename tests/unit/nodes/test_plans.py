@@ -145,6 +145,25 @@ HOLDS: dict[str, tuple[dict[str, Any], bool, bool, str]] = {
     "rpm": ({"package": "rpm kubeadm", "can_lock_versions": True}, True, True, ""),
     "rpm without plugin": ({"package": "rpm kubeadm"}, True, False, "no plugin versionlock"),
     "rpm, not asked": ({"package": "rpm kubeadm"}, False, False, "yum or dnf may bring back"),
+    "rpm, excluded": (
+        {"package": "rpm kubeadm", "is_excluded": True},
+        True,
+        False,
+        "because of exclude=",
+    ),
+    "rpm, excluded, with plugin": (
+        {"package": "rpm kubeadm", "is_excluded": True, "can_lock_versions": True},
+        True,
+        True,
+        "",
+    ),
+    "ours": ({"package": "rpm kubeadm-kbuild"}, False, False, ""),
+    "ours, held": (
+        {"package": "rpm kubeadm-kbuild", "can_lock_versions": True},
+        True,
+        False,
+        "no repository has",
+    ),
     "no package": ({}, True, False, "there is nothing to hold"),
 }
 
