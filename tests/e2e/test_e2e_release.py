@@ -254,33 +254,33 @@ def test_without_an_identity_keyless_is_refused(shared: Kbuild, copy: Path) -> N
 
 
 @pytest.fixture
-def poisoned(made: Path, engine: DockerClient, golang_image: str) -> Iterator[int]:
-    """Let the docker builder's Go build cache lead to nothing but zeros; give their number.
+def poisoned(made: Path, engine: DockerClient, golang_image: str) -> Iterator[dict[Path, str]]:
+    """Let the docker builder's Go build cache lead to nothing but zeros; give its index.
 
-    Each index entry names an output that has the right size and the sha256 that is its name.
+    Each entry names an output that has the right size and the sha256 that is its name.
     """
     assert made.is_dir()  # this has filled the cache
     volume = engine.volumes.get(cache_volume(golang_image))
     gocache = Path(volume.attrs["Mountpoint"]) / "go"
     kept = gocache.with_name("kept")
     subprocess.run(("cp", "--archive", gocache, kept), check=True)
-    number = 0
+    planted = {}
     for entry in gocache.rglob("*-a"):
         text = entry.read_text()
         _, _, output, size, _ = text.split()
         zeros = bytes(int(size))
-        planted = hashlib.sha256(zeros).hexdigest()
-        (entry.parents[1] / planted[:2] / f"{planted}-d").write_bytes(zeros)
-        entry.write_text(text.replace(output, planted))
-        number += 1
-    yield number
+        digest = hashlib.sha256(zeros).hexdigest()
+        (entry.parents[1] / digest[:2] / f"{digest}-d").write_bytes(zeros)
+        planted[entry] = text.replace(output, digest)
+        entry.write_text(planted[entry])
+    yield planted
     shutil.rmtree(gocache)
     kept.rename(gocache)
 
 
 def test_a_rebuild_from_the_provenance_gives_the_same_bytes_and_uses_no_build_cache(
     made: Path,
-    poisoned: int,
+    poisoned: dict[Path, str],
     git_server: GitServer,
     in_docker: Options,
     tmp_path: Path,
@@ -292,7 +292,7 @@ def test_a_rebuild_from_the_provenance_gives_the_same_bytes_and_uses_no_build_ca
     keep = artifacts(definition["externalParameters"])
     document["subject"] = [each for each in document["subject"] if each["name"] in keep]
     (tmp_path / "provenance.json").write_text(json.dumps(document))
-    assert poisoned > 100
+    assert len(poisoned) > 100
     kbuild = Kbuild(tmp_path, tmp_path / "cache")
     refused = kbuild("rebuild", tmp_path)
     assert (refused.code, kind_of(refused.stderr)) == (90, "address-not-allowed")
@@ -303,6 +303,8 @@ def test_a_rebuild_from_the_provenance_gives_the_same_bytes_and_uses_no_build_ca
     files = json.loads(done.stdout)["files"]
     assert {ARM_DEB, ARM_RPM, "kubeadm-linux-arm64", "kubeadm.patch"} <= set(files)
     assert files["kubeadm-linux-arm64"] == sha256(made / "kubeadm-linux-arm64")
+    # A build that had used this cache would have removed it, and begun again.
+    assert {entry: entry.read_text() for entry in poisoned} == poisoned
 
 
 @pytest.fixture(scope="module")
