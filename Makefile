@@ -60,10 +60,11 @@ test: $(READY) ## set up, then every test that needs no container engine
 
 e2e: $(READY) ## tests with a real Kubernetes, engine, registry and git server; root starts an engine if none answers
 	$(BIN)/python -m pip install --quiet --group ci
-	$(BIN)/python -m tests.support.servers $(BIN)/pytest -p no:xdist -m "(e2e or docker) and not cluster" --durations=40
+	$(BIN)/python -m tests.support.servers $(BIN)/pytest -p no:xdist -m "(e2e or docker or root) and not cluster" --durations=40
 
+# STORIES="FILE FILE::TEST …" runs some of them.
 e2e-cluster: $(READY) ## tests with a real cluster of three control planes and a worker on this machine; needs root and Debian
-	$(BIN)/pytest -p no:xdist -m cluster --durations=15
+	$(BIN)/pytest -p no:xdist -m cluster --durations=15 $(STORIES)
 
 attacks: $(READY) ## tests with hostile programs and sources; needs gcc
 	$(BIN)/pytest -p no:xdist -m attack --durations=5

@@ -15,6 +15,8 @@ import pytest
 from docker import DockerClient
 
 from kbuild.base.containers import CACHE_VOLUME
+from kbuild.base.sandbox import SANDBOX_ID
+from kbuild.base.workspace import open_workspace
 from tests.e2e.command import GO_VERSION, NEXT_VERSION, VERSION, Kbuild
 from tests.e2e.golang_image import containers, imported, push, root_file_system
 from tests.e2e.released import (
@@ -131,7 +133,13 @@ def git_server(
 
 @pytest.fixture(scope="session")
 def warm_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give a cache of kbuild, with the Go build caches in $E2E_GOCACHE, which `make demo` made."""
     folder = tmp_path_factory.mktemp("cache")
+    if filled := os.environ.get("E2E_GOCACHE"):
+        with open_workspace(folder) as workspace:
+            gocache = shutil.copytree(filled, workspace.cache / "gocache", dirs_exist_ok=True)
+        for path in gocache.rglob("*"):
+            os.chown(path, os.geteuid() or SANDBOX_ID, -1)
     yield folder
     shutil.rmtree(folder)
 
