@@ -3,9 +3,10 @@
 #
 #   sh approve-kubelet-serving.sh NODE ADDRESS...
 #
-# ADDRESS... are all host names and IP addresses of the node, from your own inventory: what
-# `kubectl get nodes` shows comes from the kubelet itself. Write IPv6 addresses as openssl prints
-# them. Nothing is approved that names anything else. It needs kubectl and openssl.
+# NODE is the name of the node, which each kubelet asks for. ADDRESS... are its IP addresses and other
+# host names, from your own inventory: what `kubectl get nodes` shows comes from the kubelet itself.
+# Write IPv6 addresses as openssl prints them. Nothing is approved that names anything else. It needs
+# kubectl and openssl.
 set -euf
 
 if [ "$#" -lt 2 ]; then
@@ -56,7 +57,9 @@ examine() {
   sed 's/IP Address:/IP:/g' "$work/names" | tr ',' '\n' | sed 's/^ *//' >"$work/each"
   while IFS= read -r entry; do
     case "$entry" in
-      DNS:* | IP:*) is_given "${entry#*:}" "$@" || refuse "it asks for $entry" ;;
+      DNS:* | IP:*)
+        is_given "${entry#*:}" "$@" || refuse "it asks for $entry, which is not given"
+        ;;
       *) refuse "it asks for $entry" ;;
     esac
   done <"$work/each"
@@ -80,7 +83,7 @@ for name in $(kubectl get certificatesigningrequests -o 'jsonpath={.items[*].met
   set +e
   (
     set -e
-    examine "$@"
+    examine "$node" "$@"
   )
   status=$?
   set -e
