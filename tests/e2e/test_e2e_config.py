@@ -276,7 +276,9 @@ def test_other_requests_are_left_alone(approve: Approver, field: dict[str, str])
 def test_a_refused_request_keeps_no_other_from_being_approved(approve: Approver) -> None:
     code, said = approve({"old": pending(("192.0.2.9",)), "new": pending(("n1",))}, *GIVEN)
     assert code == 1
-    assert said == "old is not approved: it asks for IP:192.0.2.9, which is not given\napproved new\n"
+    assert (
+        said == "old is not approved: it asks for IP:192.0.2.9, which is not given\napproved new\n"
+    )
 
 
 def test_the_addresses_have_to_be_given(approve: Approver) -> None:
