@@ -29,10 +29,11 @@ from kbuild.kubeadm.bundle.errors import (
 
 DOCUMENT = "bundle.json"
 MAX_DOCUMENT = 1 << 20  # bytes
-MAX_MEMBER = 2 << 30  # bytes; a Go archive has 150 MB
+MAX_MEMBER = 2 << 30  # bytes; a Go archive has 150 MB, the largest layer of an image 250 MB
 _BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 1 << 20
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,90}", re.ASCII)
+# The folders are for those who unpack a bundle with tar.
+_NAME = re.compile(r"(blobs/sha256/|wheels/)?[A-Za-z0-9][\w.+-]{0,90}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,3 +90,12 @@ class NoGoInBundle(SourceError):
 
     what = "{path} has no Go for {arch}, only for {known}"
     todo = "make a bundle for this machine: kbuild bundle --arch {arch}"
+
+
+class NoImageInBundle(SourceError):
+    """The bundle has no golang image."""
+
+    path: Path | str
+
+    what = "{path} has no golang image, which the docker builder needs"
+    todo = "make a bundle with one: kbuild bundle --builder docker, or use --builder local"

@@ -55,22 +55,23 @@ class DockerBuild:
     ) -> None:
         image = patched.toolchain.image
         assert image is not None
+        here = patched.toolchain.image_id or image
         self._image, self._out = image, out
         with contextlib.ExitStack() as stack:
             run = stack.enter_context(engine_run(workspace, image))
             source, made = (stack.enter_context(run.volume()) for _ in range(2))
-            if empty_cache:
-                self._gocache = stack.enter_context(run.volume())
-            else:
-                self._gocache = _cache_of(image, workspace)
-            volumes = {source: GOPATH, made: OUT.parent, self._gocache: CACHE.parent}
+            cache = (
+                stack.enter_context(run.volume()) if empty_cache else _cache_of(image, workspace)
+            )
+            self._gocache = cache
+            volumes = {source: GOPATH, made: OUT.parent, cache: CACHE.parent}
             self._limits, environment = _resources(run)
             # The holder exists until the container does, so the volumes are always in use.
-            with run.holder(image, volumes) as holder:
+            with run.holder(here, volumes) as holder:
                 _load(holder, patched.source, tar)
                 self._container = stack.enter_context(
                     run.container(
-                        image,
+                        here,
                         ("sh", "-euc", command.script),
                         volumes,
                         self._limits,
