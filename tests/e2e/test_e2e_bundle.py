@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import docker
 import pytest
@@ -76,6 +77,6 @@ def test_docker_builds_from_a_bundle_with_an_image_that_nobody_serves(
             remove_image(engine, str(loaded))
 
 
-def dependency(provenance: dict[str, dict[str, dict[str, list[object]]]], name: str) -> dict:
+def dependency(provenance: Any, name: str) -> Any:
     found = provenance["predicate"]["buildDefinition"]["resolvedDependencies"]
     return next(each for each in found if each["name"] == name)

@@ -35,7 +35,7 @@ from kbuild.kubeadm.compile.recipe import (
     GoCommand,
     compile_limits,
 )
-from kbuild.kubeadm.model import PatchedTree, SourceTree
+from kbuild.kubeadm.model import PatchedTree, SourceTree, Toolchain
 
 _CHUNK = 1 << 20
 
@@ -53,9 +53,7 @@ class DockerBuild:
         *,
         empty_cache: bool,
     ) -> None:
-        image = patched.toolchain.image
-        assert image is not None
-        here = patched.toolchain.image_id or image
+        image, here = _names(patched.toolchain)
         self._image, self._out = image, out
         with contextlib.ExitStack() as stack:
             run = stack.enter_context(engine_run(workspace, image))
@@ -110,6 +108,12 @@ class DockerBuild:
     def drop_cache(self) -> None:
         """Remove the volume of Go's build cache."""
         remove_volume(self._gocache, force=True)
+
+
+def _names(toolchain: Toolchain) -> tuple[str, str]:
+    """Return the image by its digest, and by the name that the engine has for it."""
+    assert toolchain.image is not None
+    return toolchain.image, toolchain.image_id or toolchain.image
 
 
 def _cache_of(image: str, workspace: Workspace) -> str:
