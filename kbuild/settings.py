@@ -573,6 +573,13 @@ class BundleSettings(Demanding, Images, Limited):
         example="/usr/local/go",
     )
     go_site: str = _go_site()
+    wheels: Path | None = option(
+        path,
+        "Directory with the wheels of kbuild and of what it needs, to put into the bundle.",
+        metavar="DIR",
+        example="wheels",
+        own=True,
+    )
     output: Path | None = option(
         path,
         "File to write.",
@@ -619,6 +626,7 @@ class BundleSettings(Demanding, Images, Limited):
                 site=self.go_site,
                 lock=self.lock,
             ),
+            wheels=self.wheels,
             output=output,
             force=self.force,
             created=_clock(environment),

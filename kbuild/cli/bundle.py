@@ -32,6 +32,7 @@ def bundle(ctx: typer.Context) -> None:
             "source": made.document.source,
             "tags": {tag.name: tag.commit for tag in made.document.tags},
             "go": [{"version": go.version, "arch": go.arch} for go in made.document.go],
+            "wheels": made.wheels,
             "images": [asdict(image) for image in made.document.images],
         }
         lines = [
@@ -42,6 +43,7 @@ def bundle(ctx: typer.Context) -> None:
                 f"Go {image.go_version} for {image.arch} in {image.image}"
                 for image in made.document.images
             ),
+            *([f"kbuild: {len(made.wheels)} wheels"] if made.wheels else []),
             f"{made.path} sha256:{made.sha256}",
         ]
         screen.result(document, lines)

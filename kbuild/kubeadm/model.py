@@ -194,13 +194,15 @@ class BundleRequest:
     """What a bundle is asked to have, all versions of one source.
 
     ``arches`` are those of the machines that will build from it, with one of the ``builders``; the
-    GOROOT in ``go`` is for this machine. ``created`` is the time that is recorded; None is now.
+    GOROOT in ``go`` is for this machine. ``wheels`` is a directory with those of kbuild.
+    ``created`` is the time that is recorded; None is now.
     """
 
     wanted: tuple[Wanted, ...]
     arches: tuple[str, ...]
     builders: tuple[Builder, ...]
     go: GoRequest
+    wheels: Path | None
     output: Path
     force: bool
     created: datetime | None

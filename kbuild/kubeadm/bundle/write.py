@@ -20,6 +20,7 @@ from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.bundle import container
 from kbuild.kubeadm.bundle.container import Listed
 from kbuild.kubeadm.bundle.document import SOURCE, BundledGo, BundledImage, Document, text_of
+from kbuild.kubeadm.bundle.wheels import REQUIREMENTS, WHEELS, collect_wheels
 from kbuild.kubeadm.model import BundleRequest, SourceRequest, SourceTree, Tag
 from kbuild.kubeadm.source import archive
 from kbuild.kubeadm.source.fetch import fetch, is_archive, resolve
@@ -43,16 +44,26 @@ class Made:
     document: Document
     trees: tuple[SourceTree, ...]
 
+    @property
+    def wheels(self) -> list[str]:
+        """Return the file names of the wheels in it."""
+        return sorted(
+            name.removeprefix(WHEELS)
+            for name in self.document.members
+            if name.startswith(WHEELS) and name != REQUIREMENTS
+        )
+
 
 def make_bundle(request: BundleRequest, workspace: Workspace, progress: Progress) -> Made:
     """Fetch everything that builds of the wanted versions need, and write the bundle.
 
-    Raises OutputExists, OutputNotReplaceable, NotWritable, DiskFull, and the errors of a source and
-    of a toolchain.
+    Raises OutputExists, OutputNotReplaceable, WheelsUnusable, NotWritable, DiskFull, and the errors
+    of a source and of a toolchain.
     """
     _demand_free(request.output, force=request.force)
+    wheels = _wheels(request, workspace)
     progress.stage("source")
-    trees, members = _trees(request, workspace, progress), dict[str, Path]()
+    trees, members = _trees(request, workspace, progress), dict(wheels)
     tags = tuple(Tag(name=tree.tag, commit=tree.commit) for tree in trees)
     source = request.wanted[0].source
     members[SOURCE] = _source(source, tags, workspace, progress)
@@ -104,6 +115,12 @@ def _trees(request: BundleRequest, workspace: Workspace, progress: Progress) -> 
         if tag.name not in trees:  # 1.20 and v1.20.2 may be the same
             trees[tag.name] = fetch(wanted, tag, part, progress)
     return sorted(trees.values(), key=lambda tree: tree.version)
+
+
+def _wheels(request: BundleRequest, workspace: Workspace) -> dict[str, Path]:
+    if request.wheels is None:
+        return {}
+    return collect_wheels(request.wheels, workspace.work / "requirements.txt")
 
 
 def _source(
