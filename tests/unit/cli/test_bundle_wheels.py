@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -129,16 +130,23 @@ def test_the_terminal_counts_the_wheels(inputs: tuple[str | Path, ...], tmp_path
     assert "kbuild: 3 wheels\n" in bundle(tmp_path, inputs).stdout
 
 
+def _empty(folder: Path) -> None:
+    for each in folder.iterdir():
+        each.unlink()
+
+
+def _old_typer(folder: Path) -> None:
+    next(folder.glob("typer-*")).unlink()
+    write_wheel(folder, "typer", version="0.9")
+
+
 WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no directory": (lambda w: [each.unlink() for each in w.iterdir()] and w.rmdir(), "No such"),
-    "nothing": (lambda w: [each.unlink() for each in w.iterdir()], "no wheel of kbuild"),
+    "no directory": (shutil.rmtree, "No such file or directory"),
+    "nothing": (_empty, "no wheel of kbuild"),
     "no kbuild": (lambda w: next(w.glob("kbuild-*")).unlink(), "it has no wheel of kbuild"),
     "no typer": (lambda w: next(w.glob("typer-*")).unlink(), "kbuild needs typer>=1, which is not"),
     "no rich": (lambda w: next(w.glob("rich-*")).unlink(), "typer needs rich, which is not there"),
-    "an old typer": (
-        lambda w: (next(w.glob("typer-*")).unlink(), write_wheel(w, "typer", version="0.9")),
-        "kbuild needs typer>=1",
-    ),
+    "an old typer": (_old_typer, "kbuild needs typer>=1"),
     "two versions": (lambda w: write_wheel(w, "rich", version="2.0"), "several versions of rich"),
     "a source archive": (lambda w: (w / "typer-1.0.tar.gz").touch(), "typer-1.0.tar.gz is not a"),
     "no zip": (lambda w: (w / "more-1.0-py3-none-any.whl").write_text("x"), "is not a wheel"),

@@ -139,8 +139,9 @@ def test_an_image_from_a_bundle_is_loaded_and_run_by_its_id(
         path.write_bytes(image.blobs[digest])
     layout = read_layout(IMAGE, "amd64", lambda blob: blobs.get(blob.digest, blobs[image.digest]))
     toolchain = replace(compiled.tree.toolchain, layout=layout)
-    absent, there = (404, {"message": "no such image"}), (200, {"Id": layout.config})
-    engine = {
+    absent: Answer = (404, {"message": "no such image"})
+    there: Answer = (200, {"Id": layout.config})
+    engine: dict[str, list[Answer]] = {
         f"GET /images/{layout.config}/json": [absent, there],
         f"GET /images/{layout.manifest}/json": [absent],
         "POST /images/load": [(200, [{"stream": "Loaded"}])],
