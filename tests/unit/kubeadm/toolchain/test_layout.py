@@ -5,11 +5,14 @@ import io
 import json
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kbuild.base.errors import ImageNotFound
 from kbuild.base.files import BROKEN
@@ -17,6 +20,7 @@ from kbuild.kubeadm.model import ImageLayout
 from kbuild.kubeadm.toolchain import layout
 from kbuild.kubeadm.toolchain.errors import ImageUnusable
 from kbuild.kubeadm.toolchain.layout import Blob, archive_of, fetch_layout, read_layout
+from tests.support.mutations import damaged, restructured
 from tests.support.recorder import Recorder
 from tests.support.registry import OCI, Image, descriptor, digest_of, make_image, registry_of
 
@@ -167,3 +171,25 @@ def test_the_archive_is_one_for_every_engine(tmp_path: Path) -> None:
     assert manifest["digest"] == found.manifest
     assert manifest["size"] == len(files[blobs["manifest"]])
     assert manifest["mediaType"] == f"{OCI}.manifest.v1+json"
+
+
+@pytest.mark.slow
+@given(data=st.data(), part=st.sampled_from(["index", "manifest", "config"]))
+def test_a_document_of_any_shape_is_read_or_refused(data: st.DataObject, part: str) -> None:
+    image = make_image("amd64")
+    digest = image.digest if part == "index" else image.blob("amd64", part)
+    text = image.blobs[digest]
+    changed = data.draw(st.one_of(restructured(text), damaged(text)))
+    with tempfile.TemporaryDirectory() as folder:
+
+        def get(blob: Blob) -> Path:
+            path = Path(folder, blob.digest.removeprefix("sha256:"))
+            path.write_bytes(changed if blob.digest == digest else image.blobs[blob.digest])
+            return path
+
+        try:
+            found = read_layout(f"golang@{image.digest}", "amd64", get)
+        except (OSError, *BROKEN):
+            return
+        assert found.config == image.blob("amd64", "config")
+        assert found.layers == (image.blob("amd64", "layer"),)
