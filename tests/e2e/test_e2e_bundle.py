@@ -10,7 +10,7 @@ import pytest
 import requests
 from docker import DockerClient
 
-from tests.e2e.command import VERSION, Kbuild
+from tests.e2e.command import GO_VERSION, VERSION, Kbuild
 from tests.e2e.conftest import GitServer, remove_image
 from tests.e2e.released import BINARY, GIT_DOCKER, Releases
 
@@ -20,15 +20,15 @@ MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 
 @contextlib.contextmanager
-def gone_from_registry(image: str) -> Iterator[None]:
-    """Have a registry without the manifest of an image, so that nobody can pull it."""
+def gone_from_registry(image: str) -> Iterator[str]:
+    """Have a registry without the manifest of an image, so that nobody can pull it; give its id."""
     host, _, path = image.partition("/")
     name, _, digest = path.partition("@")
     url = f"http://{host}/v2/{name}/manifests/{digest}"
     manifest = requests.get(url, headers={"Accept": MANIFEST}, timeout=5).content
     requests.delete(url, timeout=5).raise_for_status()
     try:
-        yield
+        yield str(json.loads(manifest)["config"]["digest"])
     finally:
         put = requests.put(url, manifest, headers={"Content-Type": MANIFEST}, timeout=5)
         put.raise_for_status()
@@ -44,37 +44,37 @@ def test_docker_builds_from_a_bundle_with_an_image_that_nobody_serves(
     with_registry = releases[GIT_DOCKER]
     made = kbuild(
         *("bundle", "--version", VERSION, "--source", git_server.address, "--builder", "docker"),
-        *("--go-version", "1.15.15", "--image", golang_image, "--output", "b.tar", "--json"),
+        *("--go-version", GO_VERSION, "--image", golang_image, "--output", "b.tar", "--json"),
     )
     assert made.code == 0, made.stderr
     [image] = json.loads(made.stdout)["images"]
-    assert image == {"go_version": "1.15.15", "arch": "amd64", "image": golang_image}
+    assert image == {"go_version": GO_VERSION, "arch": "amd64", "image": golang_image}
     remove_image(engine, golang_image)
     kbuild.forget_built()
-    before = {each.id for each in engine.images.list(all=True)}
-    try:
-        with gone_from_registry(golang_image):
-            with pytest.raises(docker.errors.NotFound):
-                engine.images.pull(golang_image)
+    with gone_from_registry(golang_image) as image_id:
+        with pytest.raises(docker.errors.NotFound):
+            engine.images.pull(golang_image)
+        with pytest.raises(docker.errors.ImageNotFound):
+            engine.images.get(image_id)
+        try:
             done = kbuild.kubeadm(
                 *("--bundle", "b.tar", "--image", golang_image, "--output", "out", "--json")
             )
-        assert done.code == 0, done.stderr
-        assert "the bundle has the golang image" in done.stderr
-        assert "compiled" not in done.stderr
-        out = kbuild.home / "out"
-        assert (out / BINARY).read_bytes() == with_registry.binary.read_bytes()
-        then, now = (
-            json.loads((folder / "provenance.json").read_text())
-            for folder in (with_registry.folder, out)
-        )
-        assert dependency(now, "go") == dependency(then, "go")
-        bundle = dependency(now, "source")["annotations"]["bundle"]
-        assert bundle == json.loads(made.stdout)["sha256"]
-        assert kbuild.work_left == []
-    finally:
-        for loaded in {each.id for each in engine.images.list(all=True)} - before:
-            remove_image(engine, str(loaded))
+        finally:
+            remove_image(engine, image_id)
+    assert done.code == 0, done.stderr
+    assert "the bundle has the golang image" in done.stderr
+    assert "compiled" not in done.stderr
+    out = kbuild.home / "out"
+    assert (out / BINARY).read_bytes() == with_registry.binary.read_bytes()
+    then, now = (
+        json.loads((folder / "provenance.json").read_text())
+        for folder in (with_registry.folder, out)
+    )
+    assert dependency(now, "go") == dependency(then, "go")
+    bundle = dependency(now, "source")["annotations"]["bundle"]
+    assert bundle == json.loads(made.stdout)["sha256"]
+    assert kbuild.work_left == []
 
 
 def dependency(provenance: Any, name: str) -> Any:
