@@ -45,6 +45,7 @@ from kbuild.kubeadm.model import (
     MAX_YEARS,
     STOCK_CA_YEARS,
     STOCK_LEAF_YEARS,
+    Builder,
     BuilderChoice,
     BuildRequest,
     BundleRequest,
@@ -76,7 +77,7 @@ StoredValues = Literal["keep", "change"]  # what becomes of lifetimes that a clu
 STORED_VALUES: tuple[StoredValues, ...] = get_args(StoredValues)
 
 # The bundle has them, or they need a network.
-_NOT_WITH_BUNDLE = ("source", "verify_against", "image", "go_root", "go_site", "stock")
+_NOT_WITH_BUNDLE = ("source", "verify_against", "go_root", "go_site", "stock")
 _LIFETIMES = ("ca_years", "leaf_years")
 _WISHED_YEARS = 100  # in the plans of `kbuild advise`, where nothing is asked for
 # The headings of --help, in this order below.
@@ -113,6 +114,16 @@ def _go_site() -> Any:  # noqa: ANN401  # as option()
         default=GO_SITE,
         metavar="URL",
         panel=_GO,
+    )
+
+
+def _image() -> Any:  # noqa: ANN401  # as option()
+    return option(
+        address,
+        "Build in this image, named by its digest. Default: golang:<pin>.",
+        metavar="REF@DIGEST",
+        panel=_GO,
+        example=f"golang@sha256:{'0' * 64}",
     )
 
 
@@ -270,13 +281,7 @@ class RebuildSettings(Sourced, Images, Limited):
         metavar="|".join(BUILDERS),
         panel=_GO,
     )
-    image: str | None = option(
-        address,
-        "Build in this image, named by its digest. Default: golang:<pin>.",
-        metavar="REF@DIGEST",
-        panel=_GO,
-        example=f"golang@sha256:{'0' * 64}",
-    )
+    image: str | None = _image()
     go_root: Path | None = option(
         path,
         "GOROOT for the local builder. Default: go on PATH, otherwise a download.",
@@ -467,13 +472,11 @@ class Settings(Target, Demanding, RebuildSettings):
                 )
             return
         others = [name for name in _NOT_WITH_BUNDLE if name in self.given and getattr(self, name)]
-        if self.builder == "docker":
-            others.append("builder")
         for name in others:
             raise BadSetting(
                 name=self.origin(name),
                 value=getattr(self, name),
-                reason="a build from a bundle takes source and Go from it, for the local builder",
+                reason="a build from a bundle takes source and Go from it",
                 hint=_without(self.origin(name), name, "--bundle"),
             )
 
@@ -530,7 +533,7 @@ class Settings(Target, Demanding, RebuildSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BundleSettings(Demanding, Limited):
+class BundleSettings(Demanding, Images, Limited):
     """Settings of ``kbuild bundle``."""
 
     command: ClassVar[str] = "bundle"
@@ -552,6 +555,17 @@ class BundleSettings(Demanding, Limited):
         example=["amd64"],
         own=True,
     )
+    builder: tuple[Builder, ...] = option(
+        one_of(get_args(Builder)),
+        "Builder to put Go into the bundle for: an archive for local, the golang image for docker.",
+        default=("local",),
+        metavar="|".join(get_args(Builder)),
+        repeatable=True,
+        example=["docker"],
+        panel=_GO,
+        own=True,
+    )
+    image: str | None = _image()
     go_root: Path | None = option(
         path,
         "GOROOT to put into the bundle. Default: a download.",
@@ -560,6 +574,13 @@ class BundleSettings(Demanding, Limited):
         example="/usr/local/go",
     )
     go_site: str = _go_site()
+    wheels: Path | None = option(
+        path,
+        "Directory with the wheels of kbuild and of what it needs, to put into the bundle.",
+        metavar="DIR",
+        example="wheels",
+        own=True,
+    )
     output: Path | None = option(
         path,
         "File to write.",
@@ -580,7 +601,8 @@ class BundleSettings(Demanding, Limited):
         versions, output = self.required("version", "output")
         one_version = ("commit", "source_sha256") if len(versions) > 1 else ()
         wrong = [name for name in one_version if getattr(self, name) is not None]
-        if self.go_root is not None and self.arch not in ((), (host_arch(),)):
+        has_root = self.go_root is not None and "local" in self.builder
+        if has_root and self.arch not in ((), (host_arch(),)):
             wrong.append("go_root")
         for name in wrong:
             raise BadSetting(
@@ -595,9 +617,17 @@ class BundleSettings(Demanding, Limited):
         return BundleRequest(
             wanted=tuple(Wanted(version=version, source=source) for version in versions),
             arches=self.arch or (host_arch(),),
-            go_version=self.go_version,
-            go_root=self.go_root,
-            go_site=self.go_site,
+            builders=self.builder,
+            go=GoRequest(
+                builder="auto",
+                image=self.image,
+                repository=self.golang_repository,
+                version=self.go_version,
+                root=self.go_root,
+                site=self.go_site,
+                lock=self.lock,
+            ),
+            wheels=self.wheels,
             output=output,
             force=self.force,
             created=_clock(environment),

@@ -7,7 +7,7 @@ import contextlib
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -22,6 +22,7 @@ from kbuild.base.errors import (
     ImageNotFound,
     KbuildError,
     RegistryUnreachable,
+    WrongImageLoaded,
 )
 from kbuild.base.network import LEAST, NetworkError, on_network_errors, watched, why, within
 from kbuild.base.progress import Progress
@@ -163,6 +164,61 @@ def pull(client: "Client", image: str, progress: Progress) -> None:
         on_network_errors(once, progress)
     except NetworkError as error:
         raise RegistryUnreachable(image=image, details=str(error)) from error
+
+
+def load(
+    client: "Client", image: str, ids: Collection[str], archive: Iterable[bytes], progress: Progress
+) -> str:
+    """Load an image from a docker archive, if the engine does not have it; return its id.
+
+    ``ids`` are the digests that its id can be: that of its configuration or, in the image store of
+    containerd, that of its manifest. Raises WrongImageLoaded, DiskFull or EngineFailed.
+    """
+
+    def sent() -> Iterator[bytes]:
+        done = 0
+        for block in archive:
+            yield block
+            done += len(block)
+            progress.advance("load the image", done, None, "bytes")
+
+    with translate(image):
+        if (found := _found(client, ids)) is None:
+            progress.say(f"loading {image} into the engine")
+            for event in client.api.load_image(sent()):  # type: ignore[no-untyped-call]
+                if words := str(event.get("error") or event.get("message") or ""):
+                    raise _failure(words)
+                progress.advance("load the image", 0, None)
+            found = _found(client, ids)
+    if found is None:
+        raise WrongImageLoaded(image=image, expected=" or ".join(ids))
+    return found
+
+
+def _found(client: "Client", ids: Collection[str]) -> str | None:
+    """Return the id of an image that the engine has; None if it has none of these."""
+    from docker.errors import ImageNotFound as NoImage
+
+    for each in ids:
+        with contextlib.suppress(NoImage):
+            # Compared, because a name can look like an id.
+            if (found := str(client.images.get(each).id)) in ids:
+                return found
+    return None
+
+
+def login(host: str) -> tuple[str, str] | None:
+    """Return user and password that ``docker login`` has kept for a registry, None if it has none.
+
+    Raises EngineFailed if a credential helper fails.
+    """
+    from docker import auth
+
+    with translate(host):
+        found = auth.load_config().resolve_authconfig(host) or {}
+    lower = {str(name).lower(): value for name, value in found.items()}
+    name, secret = lower.get("username"), lower.get("password")
+    return (str(name), str(secret)) if name and secret else None
 
 
 def registry_digest(client: "Client", reference: str) -> str:

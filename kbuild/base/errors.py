@@ -285,6 +285,16 @@ class EngineFailed(EngineError):
     todo = "see the engine's own log; then run the same command again"
 
 
+class WrongImageLoaded(EngineError):
+    """The engine has loaded an image, but has none with the id that it must have."""
+
+    image: str
+    expected: str
+
+    what = "the engine loaded {image}, but has no image with the id {expected}"
+    todo = "see the engine's own log; use another engine, or the local builder"
+
+
 class RegistryUnreachable(EngineError):
     """The registry that holds an image does not answer."""
 

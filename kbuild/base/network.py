@@ -12,10 +12,12 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
+from urllib.parse import urlsplit
 
 from kbuild.base.progress import Progress
 
@@ -26,6 +28,7 @@ ATTEMPTS = 4
 FIRST_WAIT = 1.0  # seconds; tests set it to 0
 LEAST = 1000  # bytes per second
 LARGEST = 2 << 30  # bytes of a download
+SMALL = 1 << 20  # bytes of an answer that is not a file
 stall_timeout = 60.0  # seconds; --stall-timeout, for the whole process
 _TICK = 0.25  # seconds between two checks of the queue
 _GRACE = 5.0  # seconds that a socket waits longer, so that a stall is reported as a stall
@@ -244,24 +247,71 @@ def _why_refused(error: Exception) -> str:
     return f"the address {place} is not valid for HTTP".replace("  ", " ")
 
 
-def download(url: str, target: Path, what: str, progress: Progress, limit: int = LARGEST) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A small answer of a server, whatever its status is."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def ask(url: str, progress: Progress, headers: Mapping[str, str] | None = None) -> Answer:
+    """Return the answer to a request, of which at most ``SMALL`` bytes are read.
+
+    Network errors, stalls and server errors are retried. Raises DownloadFailed.
+    """
+    progress.advance(f"ask {urlsplit(url).hostname}", 0, None)
+    try:
+        return on_network_errors(
+            lambda: within(stall_timeout, lambda: _ask(url, headers or {})), progress
+        )
+    except NetworkError as error:
+        raise DownloadFailed(str(error)) from error
+
+
+def _ask(url: str, headers: Mapping[str, str]) -> Answer:
+    with _opened(url, headers) as answer:
+        if _is_temporary(answer.status_code):
+            _check_status(answer.status_code, str(answer.reason))
+        body = answer.raw.read(SMALL, decode_content=False)
+        return Answer(status=answer.status_code, headers=answer.headers, body=body)
+
+
+def download(
+    url: str,
+    target: Path,
+    what: str,
+    progress: Progress,
+    limit: int = LARGEST,
+    headers: Mapping[str, str] | None = None,
+) -> None:
     """Download a file of at most ``limit`` bytes, without decompressing it.
 
     Network errors, stalls and server errors are retried. Raises DownloadFailed.
     """
     try:
-        on_network_errors(lambda: _download(url, target, what, progress, limit), progress)
+        on_network_errors(
+            lambda: _download(url, target, what, progress, limit, headers or {}), progress
+        )
     except NetworkError as error:
         raise DownloadFailed(str(error)) from error
 
 
-def _download(url: str, target: Path, what: str, progress: Progress, limit: int) -> None:
+def _download(
+    url: str,
+    target: Path,
+    what: str,
+    progress: Progress,
+    limit: int,
+    headers: Mapping[str, str],
+) -> None:
     import requests  # noqa: F401  # slow to import, and must not count as waiting for the server
 
     done, total = 0, None
     progress.advance(what, 0, None, "bytes")
     pieces = watched(
-        lambda: _pieces(url, limit),
+        lambda: _pieces(url, limit, headers),
         lambda got: len(got[0]),
         lambda: progress.advance(what, done, total, "bytes"),
     )
@@ -276,26 +326,42 @@ def _download(url: str, target: Path, what: str, progress: Progress, limit: int)
         raise NetworkError(message)
 
 
-def _pieces(url: str, limit: int) -> Generator[tuple[bytes, int | None], None, None]:
+def _pieces(
+    url: str, limit: int, headers: Mapping[str, str]
+) -> Generator[tuple[bytes, int | None], None, None]:
     """Yield each piece that a server sends, with the total length if the server reports it."""
+    # At most the minimum for one window, or a slow transfer would look like a stalled one.
+    chunk = min(_CHUNK, int(LEAST * stall_timeout))
+    with _opened(url, headers) as answer:
+        _check_status(answer.status_code, str(answer.reason))
+        total = _content_length(answer.headers.get("Content-Length"), limit)
+        # Not iter_content: it decompresses what a server compressed without being asked.
+        for piece in answer.raw.stream(chunk, decode_content=False):
+            yield piece, total
+
+
+@contextlib.contextmanager
+def _opened(url: str, headers: Mapping[str, str]) -> Iterator["requests.Response"]:
+    """Request an address; raises NetworkError or DownloadFailed for what happens in the block."""
     import requests
     from urllib3.exceptions import HTTPError
 
-    # At most the minimum for one window, or a slow transfer would look like a stalled one.
-    chunk = min(_CHUNK, int(LEAST * stall_timeout))
+    def authorize(request: "requests.PreparedRequest") -> "requests.PreparedRequest":
+        request.headers.update(headers)
+        return request
+
     try:
         with requests.get(
             url,
             stream=True,
             timeout=stall_timeout + _GRACE,
             headers=_NO_COMPRESSION,
+            # As auth, because ~/.netrc would replace a header. Another host never gets it:
+            # requests removes Authorization when a redirect leaves the host.
+            auth=authorize if headers else None,
             hooks={"response": _close_redirect},
         ) as answer:
-            _check_status(answer.status_code, str(answer.reason))
-            total = _content_length(answer.headers.get("Content-Length"), limit)
-            # Not iter_content: it decompresses what a server compressed without being asked.
-            for piece in answer.raw.stream(chunk, decode_content=False):
-                yield piece, total
+            yield answer
     except (requests.ConnectionError, requests.Timeout, HTTPError) as error:
         raise NetworkError(why(error)) from error
     except (requests.RequestException, ValueError) as error:
@@ -310,10 +376,14 @@ def _close_redirect(answer: "requests.Response", **_: object) -> None:
 
 def _check_status(code: int, reason: str) -> None:
     message = f"HTTP {code} {reason}"
-    if code == _TOO_MANY_REQUESTS or code >= _SERVER_ERRORS:
+    if _is_temporary(code):
         raise NetworkError(message)
     if code != _OK:
         raise DownloadFailed(message)
+
+
+def _is_temporary(code: int) -> bool:
+    return code == _TOO_MANY_REQUESTS or code >= _SERVER_ERRORS
 
 
 def _content_length(header: str | None, limit: int) -> int | None:

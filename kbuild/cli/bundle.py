@@ -1,6 +1,7 @@
 """``kbuild bundle``: everything that builds need on a machine without a network, in one file."""
 
 import os
+from dataclasses import asdict
 
 import typer
 
@@ -32,12 +33,19 @@ def bundle(ctx: typer.Context) -> None:
             "source": made.document.source,
             "tags": {tag.name: tag.commit for tag in made.document.tags},
             "go": [{"version": go.version, "arch": go.arch} for go in made.document.go],
+            "wheels": made.wheels,
+            "images": [asdict(image) for image in made.document.images],
             "notes": notes,
         }
         lines = [
             *(f"{tag.name} commit {tag.commit}" for tag in made.document.tags),
             *(f"Note: {note}" for note in notes),
             *(f"Go {go.version} for {go.arch} from {go.origin}" for go in made.document.go),
+            *(
+                f"Go {image.go_version} for {image.arch} in {image.image}"
+                for image in made.document.images
+            ),
+            *([f"kbuild: {len(made.wheels)} wheels"] if made.wheels else []),
             f"{made.path} sha256:{made.sha256}",
         ]
         screen.result(document, lines)

@@ -85,7 +85,7 @@ def prepare(builder: Builder, job: Job, progress: Progress) -> tuple[SourceTree,
         source = fetch(job.request, job.tag, job.workspace, progress)
     with job.stage("toolchain", progress):
         toolchain = choose_go(source, job.request.go, builder, job.workspace, progress)
-        provide(toolchain, progress)
+        toolchain = provide(toolchain, progress)
     return source, toolchain
 
 

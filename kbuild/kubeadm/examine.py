@@ -10,6 +10,7 @@ from kbuild.kubeadm.patching.apply import leave_stock, patch_tree
 from kbuild.kubeadm.source.fetch import fetch
 from kbuild.kubeadm.toolchain.archives import bundled_archive, demanded_version
 from kbuild.kubeadm.toolchain.choose import wanted_go
+from kbuild.kubeadm.toolchain.images import layout_for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +47,11 @@ def examine(job: Job, builder: Builder, progress: Progress) -> Examined:
         )
     tree = fetch(request, job.tag, job.workspace, progress)
     pin, go_version = wanted_go(tree, request.go.version)
-    found, archives = _root(job, go_version), request.go.archives
+    found, archives, layouts = _root(job, go_version), request.go.archives, request.go.layouts
     if found is None and archives is not None:
         bundled_archive(go_version, archives)
+    if layouts is not None:
+        layout_for(go_version, request.go, layouts)
     toolchain = Toolchain(builder=builder, pin=pin, go_version=go_version)
     patched = (
         leave_stock(tree, toolchain)
@@ -60,7 +63,7 @@ def examine(job: Job, builder: Builder, progress: Progress) -> Examined:
         go=go_version,
         go_root=found,
         patches=tuple(patch.name for patch in patched.patches),
-        left_out=() if found or archives else (f"Go {go_version} itself",),
+        left_out=() if found or archives or layouts else (f"Go {go_version} itself",),
         tree=tree,
     )
 

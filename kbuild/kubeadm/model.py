@@ -118,10 +118,33 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImageLayout:
+    """An image for one architecture, with a file for each of its blobs by digest.
+
+    The digest in ``image`` (``golang@sha256:…``) leads to all others: to that of its ``manifest``,
+    which may be the same, and from there to that of its configuration and of its layers.
+    """
+
+    image: str
+    arch: str
+    manifest: str
+    media_type: str
+    config: str
+    layers: tuple[str, ...]
+    blobs: Mapping[str, Path] = field(repr=False)
+
+    @property
+    def digest(self) -> str:
+        """Return the digest in its name."""
+        return self.image.rpartition("@")[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GoRequest:
     """Which Go to build with, and where to get it; ``version`` overrides the pin of the tree.
 
-    With ``archives``, by Go version, nothing is downloaded and no other Go is looked for.
+    With ``archives``, by Go version, nothing is downloaded and no other Go is looked for. With
+    ``layouts``, no image is pulled.
     """
 
     builder: BuilderChoice
@@ -132,6 +155,7 @@ class GoRequest:
     site: str
     lock: Path
     archives: Mapping[str, Path] | None = None
+    layouts: tuple[ImageLayout, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,15 +193,16 @@ class BuildRequest(Wanted):
 class BundleRequest:
     """What a bundle is asked to have, all versions of one source.
 
-    ``arches`` are those of the machines that will build from it; a ``go_root`` is for this machine.
+    ``arches`` are those of the machines that will build from it, with one of the ``builders``; the
+    GOROOT in ``go`` is for this machine. ``wheels`` is a directory with those of kbuild.
     ``created`` is the time that is recorded; None is now.
     """
 
     wanted: tuple[Wanted, ...]
     arches: tuple[str, ...]
-    go_version: str | None
-    go_root: Path | None
-    go_site: str
+    builders: tuple[Builder, ...]
+    go: GoRequest
+    wheels: Path | None
     output: Path
     force: bool
     created: datetime | None
@@ -251,7 +276,9 @@ class Toolchain:
     """The Go to build with: an image by digest, or a GOROOT on this machine.
 
     ``go_version`` is what ``go version`` must print (``1.15.5``). It differs from the pin only if
-    the user has overridden it.
+    the user has overridden it. An image from a bundle has a ``layout``; once it is loaded,
+    ``image_id`` is its id, because an engine knows only what it has pulled by the digest in
+    ``image``.
     """
 
     builder: Builder
@@ -259,6 +286,8 @@ class Toolchain:
     go_version: str
     image: str | None = None
     go_root: Path | None = None
+    layout: ImageLayout | None = field(default=None, repr=False)
+    image_id: str | None = None
 
     @property
     def overridden(self) -> bool:

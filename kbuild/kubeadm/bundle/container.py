@@ -1,7 +1,8 @@
 """The file of a bundle: a tar of plain files, the first of which lists the others.
 
-It is read by hand, not by tarfile: a bundle needs neither links nor directories nor extended
-headers, so none of these is interpreted, and no name in it becomes a name on this machine.
+It is read by hand, not by tarfile: a bundle needs neither links nor directories, and of extended
+headers only GNU's for the long names that some wheels have. So nothing else is interpreted, and no
+name in it becomes a name on this machine.
 """
 
 import contextlib
@@ -29,10 +30,12 @@ from kbuild.kubeadm.bundle.errors import (
 
 DOCUMENT = "bundle.json"
 MAX_DOCUMENT = 1 << 20  # bytes
-MAX_MEMBER = 2 << 30  # bytes; a Go archive has 150 MB
+MAX_MEMBER = 2 << 30  # bytes; a Go archive has 150 MB, the largest layer of an image 250 MB
+_LONGEST = 256  # characters of a name
 _BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 1 << 20
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,90}", re.ASCII)
+# The folders are for those who unpack a bundle with tar.
+_NAME = re.compile(r"(blobs/sha256/|wheels/)?[A-Za-z0-9][\w.+-]{0,200}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +138,22 @@ class Container:
 
     def _next(self) -> tuple[str, int] | None:
         """Return name and size of the next member, None at the end."""
+        member = self._head()
+        if member is None:
+            return None
+        long_name = None
+        if member.type == tarfile.GNUTYPE_LONGNAME and member.size <= _LONGEST:
+            content = b"".join(self._content(member.size))
+            long_name = content.removesuffix(b"\0").decode(errors="replace")
+            member = self._head()
+        if member is None:
+            raise BrokenBundle(path=self._path, reason="it ends early")
+        name = member.name if long_name is None else long_name
+        if member.type != tarfile.REGTYPE or not is_name(name):
+            raise UnsafeBundle(path=self._path, member=name)
+        return name, member.size
+
+    def _head(self) -> tarfile.TarInfo | None:
         block = self._some(_BLOCK)
         if block == bytes(_BLOCK):
             return None
@@ -144,9 +163,7 @@ class Container:
             raise BrokenBundle(path=self._path, reason="it ends early, or is no tar") from error
         if member.size < 0:  # as an old format of tar can say
             raise BrokenBundle(path=self._path, reason="the size of a member is negative")
-        if member.type != tarfile.REGTYPE or not is_name(member.name):
-            raise UnsafeBundle(path=self._path, member=member.name)
-        return member.name, member.size
+        return member
 
     def _content(self, size: int) -> Iterator[bytes]:
         left = size
@@ -204,7 +221,8 @@ def _demand_sum(path: Path, container: Container, demanded: str | None) -> None:
 def _write_head(file: BinaryIO, name: str, size: int) -> None:
     member = tarfile.TarInfo(name)
     member.size, member.mode = size, 0o644
-    file.write(member.tobuf(tarfile.USTAR_FORMAT))
+    is_long = len(name) > tarfile.LENGTH_NAME
+    file.write(member.tobuf(tarfile.GNU_FORMAT if is_long else tarfile.USTAR_FORMAT))
 
 
 def _padding(size: int) -> bytes:

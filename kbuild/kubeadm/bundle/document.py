@@ -16,13 +16,15 @@ from kbuild.base.values import rfc3339
 from kbuild.kubeadm.bundle.container import Listed, is_name
 from kbuild.kubeadm.model import Tag
 from kbuild.kubeadm.source.versions import is_tag
+from kbuild.kubeadm.toolchain.layout import BLOBS, is_digest
 from kbuild.kubeadm.toolchain.pin import is_go_version
 
 KIND = "kbuild-bundle-v1"
 SOURCE = "source"
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_MOST = 100  # members
+_IMAGE = re.compile(r"[a-zA-Z0-9][\w.:/\[\]-]{0,250}", re.ASCII)
+_MOST = 1000  # members; an image has about ten, kbuild about a hundred wheels
 _LONGEST = 2000  # characters of an address
 
 
@@ -42,6 +44,18 @@ class BundledGo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BundledImage:
+    """A golang image in a bundle, for one architecture; its blobs are members, by their sha256.
+
+    ``image`` is where it is from, with the digest of its index (``golang@sha256:…``).
+    """
+
+    go_version: str
+    arch: str
+    image: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
     """The content of bundle.json.
 
@@ -57,6 +71,7 @@ class Document:
     go_site: str
     go_version: str | None
     go: tuple[BundledGo, ...]
+    images: tuple[BundledImage, ...]
     members: Mapping[str, Listed]
 
 
@@ -74,6 +89,7 @@ def text_of(document: Document, created: datetime) -> bytes:
         "go_site": document.go_site,
         "go_version": document.go_version,
         "go": [asdict(go) for go in document.go],
+        "images": [asdict(image) for image in document.images],
         "members": {name: asdict(listed) for name, listed in sorted(document.members.items())},
     }
     return f"{json.dumps(about, indent=2)}\n".encode()
@@ -94,6 +110,7 @@ def parse(text: bytes) -> Document:
         go_site=_site("go_site", found["go_site"]),
         go_version=_version(found["go_version"]) if found["go_version"] is not None else None,
         go=tuple(_go(each, members) for each in found["go"]),
+        images=tuple(map(_image, found.get("images", []))),
         members=members,
     )
 
@@ -123,11 +140,21 @@ def _go(found: Mapping[str, Any], members: Mapping[str, Listed]) -> BundledGo:
     )
 
 
+def _image(found: Mapping[str, Any]) -> BundledImage:
+    version, arch = _version(found["go_version"]), found["arch"]
+    _demand("architecture of an image", arch, arch in ARCHES)
+    name, _, digest = _text("image", found["image"]).rpartition("@")
+    _demand("image", f"{name}@{digest}", _IMAGE.fullmatch(name) is not None and is_digest(digest))
+    return BundledImage(go_version=version, arch=arch, image=f"{name}@{digest}")
+
+
 def _listed(name: object, found: Mapping[str, Any]) -> Listed:
     _demand("member", name, is_name(name))
     size, digest = found["size"], found["sha256"]
     _demand("size", size, type(size) is int and size >= 0)
     _demand("sha256", digest, isinstance(digest, str) and _SHA256.fullmatch(digest) is not None)
+    is_blob = str(name).startswith(BLOBS)
+    _demand("sha256 of a blob", digest, not is_blob or name == BLOBS + digest)
     return Listed(size=size, sha256=digest)
 
 

@@ -90,3 +90,22 @@ class NoGoInBundle(SourceError):
 
     what = "{path} has no Go for {arch}, only for {known}"
     todo = "make a bundle for this machine: kbuild bundle --arch {arch}"
+
+
+class NoImageInBundle(SourceError):
+    """The bundle has no golang image."""
+
+    path: Path | str
+
+    what = "{path} has no golang image, which the docker builder needs"
+    todo = "make a bundle with one: kbuild bundle --builder docker, or use --builder local"
+
+
+class WheelsUnusable(SourceError):
+    """A directory has something else than the wheels of kbuild and of all that it needs."""
+
+    folder: Path | str
+    reason: str
+
+    what = "the wheels in {folder} cannot be put into a bundle: {reason}"
+    todo = "make a new directory in a checkout of kbuild: pip wheel --wheel-dir DIR ."

@@ -14,11 +14,18 @@ from kbuild.base.unpack import UnsafeMember
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.bundle.container import opened
 from kbuild.kubeadm.bundle.document import SOURCE, BundledGo, Document, parse
-from kbuild.kubeadm.bundle.errors import BrokenBundle, BundleDamaged, NoGoInBundle, UnsafeBundle
-from kbuild.kubeadm.model import BuildRequest, Bundled
+from kbuild.kubeadm.bundle.errors import (
+    BrokenBundle,
+    BundleDamaged,
+    NoGoInBundle,
+    NoImageInBundle,
+    UnsafeBundle,
+)
+from kbuild.kubeadm.model import BuildRequest, Bundled, GoRequest, ImageLayout
 from kbuild.kubeadm.source.store import unpack_tags
 from kbuild.kubeadm.toolchain.archives import unpack_root
 from kbuild.kubeadm.toolchain.errors import WrongGo
+from kbuild.kubeadm.toolchain.layout import BLOBS, Blob, read_layout
 from kbuild.kubeadm.toolchain.pin import parse_go_version
 
 
@@ -43,32 +50,35 @@ def from_bundle(
 
     ``demanded`` is the sha256 that it must have, if any. A Go version that the bundle was made for
     need not be requested again. Raises WrongGo, BundleUnreadable, BrokenBundle,
-    UnsafeBundle, BundleTooLarge, BundleDamaged, BundleChecksumMismatch, MemberMissing or
-    NoGoInBundle.
+    UnsafeBundle, BundleTooLarge, BundleDamaged, BundleChecksumMismatch, MemberMissing,
+    NoGoInBundle or NoImageInBundle.
     """
     progress.stage("bundle")
     unpacked = _unpack(path, demanded, workspace.work, progress)
-    version = unpacked.document.go_version
+    document = unpacked.document
     for request in requests:
         _demand_version(unpacked, request.go.version)
     progress.advance("unpack the source and Go", 0, None)
     bundled = _source(unpacked, workspace.work)
-    archives, root = go_of(unpacked, workspace.work)
-    document = unpacked.document
+    go = _go_request(requests[0].go, unpacked, workspace.work)
     return tuple(
         replace(
             request,
             source=replace(request.source, address=document.source, bundled=bundled),
-            go=replace(
-                request.go,
-                site=document.go_site,
-                root=root,
-                archives=archives,
-                version=version or request.go.version,
-            ),
+            go=go,
         )
         for request in requests
     )
+
+
+def _go_request(asked: GoRequest, unpacked: _Unpacked, work: Path) -> GoRequest:
+    """Return the request, with what the bundle has for the builder in place of addresses."""
+    document = unpacked.document
+    made_for = replace(asked, site=document.go_site, version=document.go_version or asked.version)
+    if _is_for_docker(asked, unpacked):
+        return replace(made_for, layouts=layouts_of(unpacked))
+    archives, root = go_of(unpacked, work)
+    return replace(made_for, archives=archives, root=root)
 
 
 def _demand_version(unpacked: _Unpacked, requested: str | None) -> None:
@@ -106,6 +116,39 @@ def _source(unpacked: _Unpacked, work: Path) -> Bundled:
             reason = "its source is no git pack"
             raise BrokenBundle(path=unpacked.path, reason=reason, details=error.details) from error
     return Bundled(sha256=unpacked.sha256, tags=document.tags, store=store, archive=archive)
+
+
+def _is_for_docker(go: GoRequest, unpacked: _Unpacked) -> bool:
+    """Tell what of the bundle is used; without a wish, Go for the local builder if it has one."""
+    if go.builder != "auto":
+        return go.builder == "docker"
+    has_go = any(each.arch == host_arch() for each in unpacked.document.go)
+    return bool(unpacked.document.images) and not has_go
+
+
+def layouts_of(unpacked: _Unpacked) -> tuple[ImageLayout, ...]:
+    """Return the images; each blob has the digest by which the one before names it.
+
+    Raises NoImageInBundle or BrokenBundle.
+    """
+
+    def get(blob: Blob) -> Path:
+        name = BLOBS + blob.digest.removeprefix("sha256:")
+        if name not in unpacked.members:
+            message = f"it lacks {blob.digest}"
+            raise ValueError(message)
+        return unpacked.members[name]
+
+    if not unpacked.document.images:
+        raise NoImageInBundle(path=unpacked.path)
+    found = []
+    for each in unpacked.document.images:
+        try:
+            found.append(read_layout(each.image, each.arch, get))
+        except (OSError, *BROKEN) as error:
+            reason = f"its image {each.image} for {each.arch} is unusable: {reason_of(error)}"
+            raise BrokenBundle(path=unpacked.path, reason=reason) from error
+    return tuple(found)
 
 
 def go_of(unpacked: _Unpacked, work: Path) -> tuple[dict[str, Path], Path | None]:

@@ -19,13 +19,16 @@ from kbuild.base.sandbox import host_arch
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.bundle import container
 from kbuild.kubeadm.bundle.container import Listed
-from kbuild.kubeadm.bundle.document import SOURCE, BundledGo, Document, text_of
-from kbuild.kubeadm.model import BundleRequest, SourceTree, Tag
+from kbuild.kubeadm.bundle.document import SOURCE, BundledGo, BundledImage, Document, text_of
+from kbuild.kubeadm.bundle.wheels import REQUIREMENTS, WHEELS, collect_wheels
+from kbuild.kubeadm.model import BundleRequest, SourceRequest, SourceTree, Tag
 from kbuild.kubeadm.source import archive
 from kbuild.kubeadm.source.fetch import fetch, is_archive, resolve
 from kbuild.kubeadm.source.store import pack_tags
 from kbuild.kubeadm.toolchain.archives import archive_for, pack_root
 from kbuild.kubeadm.toolchain.choose import wanted_go
+from kbuild.kubeadm.toolchain.images import image_for
+from kbuild.kubeadm.toolchain.layout import BLOBS, fetch_layout
 from kbuild.kubeadm.toolchain.pin import parse_go_version
 
 _FIRST = "0"  # the part of the work directory with the source of the first version
@@ -41,26 +44,31 @@ class Made:
     document: Document
     trees: tuple[SourceTree, ...]
 
+    @property
+    def wheels(self) -> list[str]:
+        """Return the file names of the wheels in it."""
+        return sorted(
+            name.removeprefix(WHEELS)
+            for name in self.document.members
+            if name.startswith(WHEELS) and name != REQUIREMENTS
+        )
+
 
 def make_bundle(request: BundleRequest, workspace: Workspace, progress: Progress) -> Made:
     """Fetch everything that builds of the wanted versions need, and write the bundle.
 
-    Raises OutputExists, OutputNotReplaceable, NotWritable, DiskFull, and the errors of a source and
-    of a toolchain.
+    Raises OutputExists, OutputNotReplaceable, WheelsUnusable, NotWritable, DiskFull, and the errors
+    of a source and of a toolchain.
     """
     _demand_free(request.output, force=request.force)
+    wheels = _wheels(request, workspace)
     progress.stage("source")
-    trees, members = _trees(request, workspace, progress), dict[str, Path]()
+    trees, members = _trees(request, workspace, progress), dict(wheels)
     tags = tuple(Tag(name=tree.tag, commit=tree.commit) for tree in trees)
     source = request.wanted[0].source
-    if is_archive(source):
-        members[SOURCE] = archive.kept_at(source.address, workspace.work / _FIRST)
-    else:
-        members[SOURCE] = workspace.work / "source.pack"
-        progress.advance("pack the source", 0, None)
-        pack_tags(source.address, tags, members[SOURCE], workspace, progress)
+    members[SOURCE] = _source(source, tags, workspace, progress)
     progress.stage("toolchain")
-    go = tuple(_go(trees, request, members, workspace, progress))
+    go, images = _toolchains(trees, request, members, workspace, progress)
     listed = {
         name: Listed(size=path.stat().st_size, sha256=sha256(path))
         for name, path in members.items()
@@ -69,9 +77,10 @@ def make_bundle(request: BundleRequest, workspace: Workspace, progress: Progress
         source=recorded(source.address),
         source_kind="archive" if is_archive(source) else "git",
         tags=tags,
-        go_site=shown(request.go_site),
-        go_version=request.go_version and parse_go_version(request.go_version),
+        go_site=shown(request.go.site),
+        go_version=request.go.version and parse_go_version(request.go.version),
         go=go,
+        images=images,
         members=listed,
     )
     text = text_of(document, request.created or datetime.now(UTC))
@@ -108,21 +117,69 @@ def _trees(request: BundleRequest, workspace: Workspace, progress: Progress) -> 
     return sorted(trees.values(), key=lambda tree: tree.version)
 
 
-def _go(
+def _wheels(request: BundleRequest, workspace: Workspace) -> dict[str, Path]:
+    if request.wheels is None:
+        return {}
+    return collect_wheels(request.wheels, workspace.work / "requirements.txt")
+
+
+def _source(
+    source: SourceRequest, tags: tuple[Tag, ...], workspace: Workspace, progress: Progress
+) -> Path:
+    if is_archive(source):
+        return archive.kept_at(source.address, workspace.work / _FIRST)
+    progress.advance("pack the source", 0, None)
+    pack = workspace.work / "source.pack"
+    pack_tags(source.address, tags, pack, workspace, progress)
+    return pack
+
+
+def _toolchains(
     trees: Sequence[SourceTree],
     request: BundleRequest,
     members: dict[str, Path],
     workspace: Workspace,
     progress: Progress,
-) -> Iterator[BundledGo]:
-    """Yield each Go that the trees need, and add its file to the members."""
-    versions = sorted({wanted_go(tree, request.go_version)[1] for tree in trees})
+) -> tuple[tuple[BundledGo, ...], tuple[BundledImage, ...]]:
+    """Return each Go that the trees need, for each builder, and add its files to the members."""
+    versions = sorted({wanted_go(tree, request.go.version)[1] for tree in trees})
+    inputs = (versions, request, members, workspace, progress)
+    return (
+        tuple(_go(*inputs)) if "local" in request.builders else (),
+        tuple(_images(*inputs)) if "docker" in request.builders else (),
+    )
+
+
+def _images(
+    versions: Sequence[str],
+    request: BundleRequest,
+    members: dict[str, Path],
+    workspace: Workspace,
+    progress: Progress,
+) -> Iterator[BundledImage]:
+    """Yield the image of each Go version, and add its blobs to the members."""
     for version in versions:
-        if request.go_root is not None:
+        image = image_for(version, request.go, progress)
+        for arch in request.arches:
+            layout = fetch_layout(image, arch, workspace.work / "blobs", progress)
+            members |= {BLOBS + path.name: path for path in layout.blobs.values()}
+            yield BundledImage(go_version=version, arch=arch, image=image)
+
+
+def _go(
+    versions: Sequence[str],
+    request: BundleRequest,
+    members: dict[str, Path],
+    workspace: Workspace,
+    progress: Progress,
+) -> Iterator[BundledGo]:
+    """Yield each Go, and add its file to the members."""
+    for version in versions:
+        if request.go.root is not None:
             name = f"go{version}.linux-{host_arch()}.tar"
             members[name] = workspace.work / name
             progress.advance(f"pack Go {version}", 0, None)
-            digest = pack_root(version, request.go_root, members[name], workspace)
+            digest = pack_root(version, request.go.root, members[name], workspace)
             yield BundledGo(
                 version=version,
                 arch=host_arch(),
@@ -133,7 +190,7 @@ def _go(
             )
             continue
         for arch in request.arches:
-            file, url = archive_for(version, arch, request.go_site, workspace, progress)
+            file, url = archive_for(version, arch, request.go.site, workspace, progress)
             members[file.name] = file
             yield BundledGo(
                 version=version,

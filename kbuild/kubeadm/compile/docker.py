@@ -35,7 +35,7 @@ from kbuild.kubeadm.compile.recipe import (
     GoCommand,
     compile_limits,
 )
-from kbuild.kubeadm.model import PatchedTree, SourceTree
+from kbuild.kubeadm.model import PatchedTree, SourceTree, Toolchain
 
 _CHUNK = 1 << 20
 
@@ -53,24 +53,23 @@ class DockerBuild:
         *,
         empty_cache: bool,
     ) -> None:
-        image = patched.toolchain.image
-        assert image is not None
+        image, here = _names(patched.toolchain)
         self._image, self._out = image, out
         with contextlib.ExitStack() as stack:
             run = stack.enter_context(engine_run(workspace, image))
             source, made = (stack.enter_context(run.volume()) for _ in range(2))
-            if empty_cache:
-                self._gocache = stack.enter_context(run.volume())
-            else:
-                self._gocache = _cache_of(image, workspace)
-            volumes = {source: GOPATH, made: OUT.parent, self._gocache: CACHE.parent}
+            cache = (
+                stack.enter_context(run.volume()) if empty_cache else _cache_of(image, workspace)
+            )
+            self._gocache = cache
+            volumes = {source: GOPATH, made: OUT.parent, cache: CACHE.parent}
             self._limits, environment = _resources(run)
             # The holder exists until the container does, so the volumes are always in use.
-            with run.holder(image, volumes) as holder:
+            with run.holder(here, volumes) as holder:
                 _load(holder, patched.source, tar)
                 self._container = stack.enter_context(
                     run.container(
-                        image,
+                        here,
                         ("sh", "-euc", command.script),
                         volumes,
                         self._limits,
@@ -109,6 +108,12 @@ class DockerBuild:
     def drop_cache(self) -> None:
         """Remove the volume of Go's build cache."""
         remove_volume(self._gocache, force=True)
+
+
+def _names(toolchain: Toolchain) -> tuple[str, str]:
+    """Return the image by its digest, and by the name that the engine has for it."""
+    assert toolchain.image is not None
+    return toolchain.image, toolchain.image_id or toolchain.image
 
 
 def _cache_of(image: str, workspace: Workspace) -> str:

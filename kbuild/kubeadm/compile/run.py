@@ -19,6 +19,7 @@ from kbuild.kubeadm.compile.recipe import CACHE, COUNT_MARK, DAMAGED_MARK, GoCom
 from kbuild.kubeadm.model import Binary, Builder, GoRequest, PatchedTree, Stamp, Toolchain
 from kbuild.kubeadm.source.tree import write_tar
 from kbuild.kubeadm.toolchain.errors import WrongGo
+from kbuild.kubeadm.toolchain.layout import archive_of
 
 _LAST_LINES = 15
 _MAIN = "k8s.io/kubernetes/cmd/kubeadm"  # the package that is compiled last
@@ -89,7 +90,7 @@ def choose_builder(request: GoRequest, progress: Progress) -> Builder:
     builder = _builder(request, progress)
     if builder == "local":
         sandbox.demand("the local builder")
-    elif request.builder == "docker":
+    elif request.builder == "docker" or request.layouts is not None:
         engine.connect().close()
     return builder
 
@@ -100,6 +101,9 @@ def _builder(request: GoRequest, progress: Progress) -> Builder:
     if request.archives is not None:
         progress.say("builder: local, because the bundle has Go for it")
         return "local"
+    if request.layouts is not None:
+        progress.say("builder: docker, because the bundle has the golang image")
+        return "docker"
     if request.root is not None:
         progress.say("builder: local, because --go-root was given")
         return "local"
@@ -110,14 +114,21 @@ def _builder(request: GoRequest, progress: Progress) -> Builder:
     return "docker"
 
 
-def provide(toolchain: Toolchain, progress: Progress) -> None:
-    """Pull the image of a toolchain, if it has one.
+def provide(toolchain: Toolchain, progress: Progress) -> Toolchain:
+    """Pull the image of a toolchain, if it has one, or load it from a bundle.
 
     Raises ImageNotFound or an EngineError.
     """
-    if toolchain.image is not None:
-        with contextlib.closing(engine.connect()) as client, engine.translate(toolchain.image):
-            engine.pull(client, toolchain.image, progress)
+    image, layout = toolchain.image, toolchain.layout
+    if image is None:
+        return toolchain
+    with contextlib.closing(engine.connect()) as client, engine.translate(image):
+        if layout is None:
+            engine.pull(client, image, progress)
+            return toolchain
+        ids = (layout.config, layout.manifest)
+        found = engine.load(client, image, ids, archive_of(layout), progress)
+        return replace(toolchain, image_id=found)
 
 
 def _compile(

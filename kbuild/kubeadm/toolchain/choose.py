@@ -22,11 +22,18 @@ def choose_go(
     Raises a ToolchainError, or BadSetting for an invalid --go-version.
     """
     pin, go_version = wanted_go(tree, request.version)
+    image, layout = None, None
+    if builder == "docker" and request.layouts is not None:
+        layout = images.layout_for(go_version, request, request.layouts)
+        image = layout.image
+    elif builder == "docker":
+        image = images.image_for(go_version, request, progress)
     toolchain = Toolchain(
         builder=builder,
         pin=pin,
         go_version=go_version,
-        image=images.image_for(go_version, request, progress) if builder == "docker" else None,
+        image=image,
+        layout=layout,
         go_root=(
             archives.find_go(go_version, request, workspace, progress)
             if builder == "local"

@@ -67,6 +67,43 @@ class ImageWithoutDigest(ToolchainError):
     todo = "add its digest, @sha256:<64 hex digits>; `kbuild pins` lists the known ones"
 
 
+class ImageUnusable(ToolchainError):
+    """An image cannot be put into a bundle: it is for other machines, or its manifest is broken."""
+
+    image: str
+    reason: str
+
+    what = "{image} cannot be put into a bundle: {reason}"
+    todo = "name another with --image, or other machines with --arch"
+
+
+class ImageNotInBundle(ToolchainError):
+    """The bundle has no image with the required digest for the architecture of the engine."""
+
+    go_version: str
+    digest: str
+    arch: str
+    known: str
+
+    what = (
+        "the bundle has no image {digest} for {arch}, which Go {go_version} needs; it has {known}"
+    )
+    todo = (
+        "make the bundle with the same pins and --arch {arch}, or name an image of the bundle that"
+        " you trust with --image"
+    )
+
+
+class ImageNotPinned(ToolchainError):
+    """No digest is known for the image in a bundle, and the bundle may not choose it."""
+
+    go_version: str
+    known: str
+
+    what = "kbuild knows no digest of the golang image for Go {go_version}; the bundle has {known}"
+    todo = "if you trust one of these, name it with --image, or add it to the file in --lock"
+
+
 class GoChecksumMismatch(ToolchainError):
     """A downloaded Go archive differs from its shipped sha256."""
 

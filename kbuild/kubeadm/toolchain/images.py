@@ -8,7 +8,7 @@ separated by tabs; lines that begin with ``#`` are comments.
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -20,8 +20,13 @@ from kbuild.base import engine
 from kbuild.base.disk import disk_errors
 from kbuild.base.files import read_file, reason_of
 from kbuild.base.progress import Progress
-from kbuild.kubeadm.model import GoRequest
-from kbuild.kubeadm.toolchain.errors import BadPinsFile, ImageWithoutDigest
+from kbuild.kubeadm.model import GoRequest, ImageLayout
+from kbuild.kubeadm.toolchain.errors import (
+    BadPinsFile,
+    ImageNotInBundle,
+    ImageNotPinned,
+    ImageWithoutDigest,
+)
 from kbuild.kubeadm.toolchain.pin import go_name, is_go_version
 
 OFFICIAL = "golang"
@@ -63,6 +68,27 @@ def image_for(go_version: str, request: GoRequest, progress: Progress) -> str:
         write_lock(request.lock, [*load_lock(request.lock), pin])
     progress.say(f"{pin.image} was resolved from its tag; {request.lock} requires it from now on")
     return pin.image
+
+
+def layout_for(go_version: str, request: GoRequest, layouts: Sequence[ImageLayout]) -> ImageLayout:
+    """Return the image of a bundle for the engine, with the digest that the user or a pin demands.
+
+    The bundle only names its repository. Raises ImageWithoutDigest, BadPinsFile, ImageNotPinned,
+    ImageNotInBundle or the engine's errors.
+    """
+    with contextlib.closing(engine.connect()) as client, engine.translate("the engine"):
+        arch = engine.arch(client)
+    known = ", ".join(sorted({f"{each.image} for {each.arch}" for each in layouts})) or "none"
+    if request.image is not None:
+        digest = demand_digest(request.image).rpartition("@")[2]
+    elif pin := find_pin(go_version, request.repository, request.lock):
+        digest = pin.digest
+    else:
+        raise ImageNotPinned(go_version=go_version, known=known)
+    for each in layouts:
+        if (each.digest, each.arch) == (digest, arch):
+            return each
+    raise ImageNotInBundle(go_version=go_version, digest=digest, arch=arch, known=known)
 
 
 def demand_digest(image: str) -> str:

@@ -27,6 +27,7 @@ from kbuild.base.errors import (
     ImageNotFound,
     KbuildError,
     RegistryUnreachable,
+    WrongImageLoaded,
 )
 from tests.support.fake_engine import Answer, fake_engine
 from tests.support.hostile_servers import answer, hostile_server
@@ -478,6 +479,59 @@ def test_a_registry_that_gives_the_engine_no_answer_is_told(
             engine.registry_digest(client, "golang:1.21.1")
         assert len(asked) == 2
     assert "no answer in 1 s" in caught.value.details
+
+
+# --- loading -----------------------------------------------------------------------------------
+
+CONFIG, MANIFEST = "sha256:" + "c" * 64, "sha256:" + "d" * 64
+LOAD = "POST /images/load"
+
+
+def known(digest: str, *answers: Answer) -> dict[str, list[Answer]]:
+    return {f"GET /images/{digest}/json": list(answers)}
+
+
+@pytest.mark.parametrize(("digest", "asks"), [(CONFIG, 1), (MANIFEST, 2)])
+def test_an_image_that_is_there_is_not_loaded(digest: str, asks: int) -> None:
+    other = known(CONFIG, *LACKING) | known(digest, (200, {"Id": digest}))
+    with client_of(other) as (client, asked):
+        found = engine.load(client, IMAGE, (CONFIG, MANIFEST), iter([b"a"]), Recorder())
+    assert found == digest
+    assert LOAD not in asked
+    assert len([each for each in asked if each.startswith("GET /images/")]) == asks
+
+
+def test_an_image_is_loaded_and_its_id_returned() -> None:
+    answers = {
+        **known(CONFIG, *LACKING, (200, {"Id": CONFIG})),
+        **known(MANIFEST, *LACKING),
+        LOAD: [(200, [{"stream": "Loaded image ID"}])],
+    }
+    progress = Recorder()
+    with fake_engine(answers) as fake, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", fake.address)
+        with contextlib.closing(engine.connect()) as client:
+            archive = iter([b"first ", b"second"])
+            assert engine.load(client, IMAGE, (CONFIG, MANIFEST), archive, progress) == CONFIG
+    assert fake.sent[LOAD] == [b"first second"]
+    assert ("load the image", 12, None) in progress.advances
+    assert progress.said == [f"loading {IMAGE} into the engine"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "after", "ours"),
+    [
+        ((200, [{"stream": "Loaded"}]), LACKING[0], WrongImageLoaded),
+        ((200, [{"stream": "Loaded"}]), (200, {"Id": DIGEST}), WrongImageLoaded),
+        ((200, [{"errorDetail": {}, "error": "invalid diffID"}]), LACKING[0], EngineFailed),
+        ((500, {"message": "invalid diffID for layer 0"}), LACKING[0], EngineFailed),
+        ((200, [{"error": "write: no space left on device"}]), LACKING[0], DiskFull),
+    ],
+)
+def test_a_load_that_fails(answer: Answer, after: Answer, ours: type[KbuildError]) -> None:
+    answers = {**known(CONFIG, *LACKING, after), **known(MANIFEST, *LACKING), LOAD: [answer]}
+    with client_of(answers) as (client, _), pytest.raises(ours):
+        engine.load(client, IMAGE, (CONFIG, MANIFEST), iter([b"a"]), Recorder())
 
 
 def test_a_removal_that_the_engine_refuses_for_a_while_is_repeated(

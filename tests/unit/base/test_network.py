@@ -58,8 +58,10 @@ def recorder() -> Recorder:
     return Recorder()
 
 
-def get(server: HostileServer, target: Path, recorder: Recorder, **options: int) -> None:
-    download(f"{server.address}/file", target, "download", recorder, **options)
+def get(
+    server: HostileServer, target: Path, recorder: Recorder, limit: int = network.LARGEST
+) -> None:
+    download(f"{server.address}/file", target, "download", recorder, limit)
 
 
 @pytest.mark.slow

@@ -327,7 +327,7 @@ def test_a_bundle_that_lacks_objects_is_refused(
         (("--bundle-sha256", "0" * 64), "bad-setting"),
         (("--bundle", "b.tar", "--source", "x"), "bad-setting"),
         (("--bundle", "b.tar", "--go-root", "x"), "bad-setting"),
-        (("--bundle", "b.tar", "--builder", "docker"), "bad-setting"),
+        (("--bundle", "b.tar", "--builder", "docker"), "no-image-in-bundle"),
         (("--bundle", "b.tar", "--commit", "0000000"), "commit-mismatch"),
     ],
 )

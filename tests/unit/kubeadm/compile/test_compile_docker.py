@@ -14,10 +14,12 @@ import pytest
 from kbuild.base.errors import EngineFailed, ImageNotFound, SandboxUnavailable
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.compile.errors import CompileFailed, NoBinary, OutOfMemory
-from kbuild.kubeadm.compile.run import choose_builder, compile_kubeadm
+from kbuild.kubeadm.compile.run import choose_builder, compile_kubeadm, provide
 from kbuild.kubeadm.model import BuilderChoice, PatchedTree, SourceFile, Stamp
+from kbuild.kubeadm.toolchain.layout import read_layout
 from tests.support.fake_engine import Answer, FakeEngine, fake_engine
 from tests.support.recorder import Recorder
+from tests.support.registry import make_image
 from tests.support.releases import make_request
 from tests.unit.kubeadm.compile.conftest import patched_tree
 
@@ -126,6 +128,33 @@ def test_a_compile_in_a_container_brings_the_binary_and_leaves_nothing(compiled:
     assert made == b"kubeadm"
     demand_nothing_left(engine)
     assert "DELETE /volumes/cache" not in engine.asked
+
+
+def test_an_image_from_a_bundle_is_loaded_and_run_by_its_id(
+    compiled: Compile, tmp_path: Path
+) -> None:
+    image = make_image("amd64")
+    blobs = {digest: tmp_path / digest for digest in image.blobs}
+    for digest, path in blobs.items():
+        path.write_bytes(image.blobs[digest])
+    layout = read_layout(IMAGE, "amd64", lambda blob: blobs.get(blob.digest, blobs[image.digest]))
+    toolchain = replace(compiled.tree.toolchain, layout=layout)
+    absent: Answer = (404, {"message": "no such image"})
+    there: Answer = (200, {"Id": layout.config})
+    engine: dict[str, list[Answer]] = {
+        f"GET /images/{layout.config}/json": [absent, there],
+        f"GET /images/{layout.manifest}/json": [absent],
+        "POST /images/load": [(200, [{"stream": "Loaded"}])],
+    }
+    with fake_engine(engine) as fake, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", fake.address)
+        provided = provide(toolchain, compiled.progress)
+    assert "POST /images/create" not in fake.asked
+    assert (provided.image, provided.image_id) == (IMAGE, layout.config)
+    compiled.tree = replace(compiled.tree, toolchain=provided)
+    fake, _ = compiled(answers())
+    created = [json.loads(body)["Image"] for body in fake.sent["POST /containers/create"]]
+    assert created == [layout.config, layout.config]
 
 
 def test_the_source_with_the_patch_over_it_is_loaded(compiled: Compile) -> None:

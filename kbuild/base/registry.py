@@ -1,0 +1,112 @@
+"""Get manifests and blobs of an image from its registry, by their digests.
+
+An engine cannot give them: most keep no manifests, and layers only unpacked. Sources: the OCI
+distribution specification, v1.1 ("Pulling manifests", "Pulling blobs"), and Docker's registry v2
+specification ("Token authentication").
+"""
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+
+from kbuild.base import engine, network
+from kbuild.base.errors import ImageNotFound, RegistryUnreachable
+from kbuild.base.files import BROKEN, sha256
+from kbuild.base.network import DownloadFailed
+from kbuild.base.progress import Progress
+
+_HUB, _HUB_HOST = "docker.io", "registry-1.docker.io"
+_LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.ASCII)
+_PARAMETER = re.compile(r'(\w+)="([^"]*)"')
+_UNAUTHORIZED = 401
+_REFUSED = re.compile(r"HTTP 40[0-4] ")
+_ACCEPT = ", ".join(
+    (
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+    )
+)
+
+
+class Repository:
+    """The repository of an image (``golang``, ``registry.example.com/mirrors/golang``).
+
+    Its methods raise ImageNotFound, RegistryUnreachable or EngineFailed.
+    """
+
+    def __init__(self, name: str, progress: Progress) -> None:
+        self._name, self._progress = name, progress
+        self._host, self._path = _parted(name)
+        host = _HUB_HOST if self._host == _HUB else self._host
+        self._base = f"{'http' if _LOOPBACK.fullmatch(host) else 'https'}://{host}/v2/"
+        self._challenge: str | None = None
+
+    def manifest(self, digest: str, target: Path, limit: int) -> None:
+        """Download the manifest or the index of this digest, of at most ``limit`` bytes."""
+        self._get(f"manifests/{digest}", digest, target, limit)
+
+    def blob(self, digest: str, target: Path, limit: int = network.LARGEST) -> None:
+        """Download the blob of this digest, of at most ``limit`` bytes."""
+        self._get(f"blobs/{digest}", digest, target, limit)
+
+    def _get(self, path: str, digest: str, target: Path, limit: int) -> None:
+        image = f"{self._name}@{digest}"
+        url = f"{self._base}{self._path}/{path}"
+        try:
+            headers = {"Accept": _ACCEPT, **self._authorization(image)}
+            network.download(url, target, f"download {self._name}", self._progress, limit, headers)
+        except DownloadFailed as error:
+            kind = ImageNotFound if _REFUSED.match(str(error)) else RegistryUnreachable
+            raise kind(image=image, details=str(error)) from error
+        if (actual := f"sha256:{sha256(target)}") != digest:
+            details = f"it sends {actual} instead"
+            raise ImageNotFound(image=image, details=details)
+
+    def _authorization(self, image: str) -> dict[str, str]:
+        """Return the header that the registry asks for; tokens end soon, so each is used once."""
+        if self._challenge is None:
+            answer = network.ask(self._base, self._progress)
+            wanted = answer.status == _UNAUTHORIZED
+            self._challenge = answer.headers.get("WWW-Authenticate", "") if wanted else ""
+        scheme, _, rest = self._challenge.partition(" ")
+        if scheme.lower() == "basic":
+            return self._login()
+        if scheme.lower() != "bearer":
+            return {}
+        return {"Authorization": f"Bearer {self._token(image, dict(_PARAMETER.findall(rest)))}"}
+
+    def _token(self, image: str, asked: Mapping[str, str]) -> str:
+        realm = asked.get("realm", "")
+        place = urlsplit(realm)
+        if place.scheme != "https" and not _LOOPBACK.fullmatch(place.netloc):
+            details = "it asks for a token of an address that is not https"
+            raise RegistryUnreachable(image=image, details=details)
+        scope = {"scope": f"repository:{self._path}:pull"}
+        service = {"service": asked["service"]} if "service" in asked else {}
+        url = f"{realm}{'&' if place.query else '?'}{urlencode(service | scope)}"
+        answer = network.ask(url, self._progress, self._login())
+        try:
+            found = json.loads(answer.body)
+            return str(found.get("token") or found["access_token"])
+        except BROKEN as error:
+            details = f"it gives no token (HTTP {answer.status})"
+            raise ImageNotFound(image=image, details=details) from error
+
+    def _login(self) -> dict[str, str]:
+        login = engine.login(self._host)
+        if login is None:
+            return {}
+        return {"Authorization": f"Basic {base64.b64encode(':'.join(login).encode()).decode()}"}
+
+
+def _parted(name: str) -> tuple[str, str]:
+    """Return host and path of a repository, as Docker does (distribution/reference)."""
+    first, slash, rest = name.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        return first, rest if first != _HUB or "/" in rest else f"library/{rest}"
+    return _HUB, name if slash else f"library/{name}"

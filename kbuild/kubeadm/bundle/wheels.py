@@ -1,0 +1,94 @@
+"""The wheels of kbuild and of what it needs, for a machine that cannot download them."""
+
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.metadata import parse_email
+from packaging.requirements import Requirement
+from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
+from packaging.version import Version
+
+from kbuild.base.files import BROKEN, open_file, reason_of, sha256
+from kbuild.kubeadm.bundle.errors import WheelsUnusable
+
+WHEELS = "wheels/"
+REQUIREMENTS = f"{WHEELS}requirements.txt"
+_OURS = canonicalize_name("kbuild")
+_MAX_METADATA = 4 << 20  # bytes
+# With these lines pip takes nothing from an index, and each file only with its sum. A path is
+# relative to the file: https://pip.pypa.io/en/stable/reference/requirements-file-format/
+_HEAD = "--no-index\n--find-links .\n--require-hashes\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wheel:
+    path: Path
+    project: NormalizedName
+    version: Version
+    needs: tuple[Requirement, ...]
+
+
+def collect_wheels(folder: Path, requirements: Path) -> dict[str, Path]:
+    """Return the wheels in a directory as members, and with them their requirements.txt.
+
+    That is written to ``requirements``. Raises WheelsUnusable if something else is there, or if
+    something is missing that kbuild needs on every machine.
+    """
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise WheelsUnusable(folder=folder, reason=reason_of(error)) from error
+    wheels: dict[NormalizedName, list[_Wheel]] = {}
+    for path in paths:
+        wheel = _read(path, folder)
+        wheels.setdefault(wheel.project, []).append(wheel)
+    for reason in _lacks(wheels):
+        raise WheelsUnusable(folder=folder, reason=reason)
+    lines = [_line(project, same) for project, same in sorted(wheels.items())]
+    requirements.write_text(_HEAD + "".join(lines))
+    return {REQUIREMENTS: requirements, **{WHEELS + path.name: path for path in paths}}
+
+
+def _read(path: Path, folder: Path) -> _Wheel:
+    try:
+        project, version, *_ = parse_wheel_filename(path.name)
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
+            # Other packages may carry wheels of their own, deeper in.
+            [name] = [
+                each
+                for each in archive.namelist()
+                if each.count("/") == 1 and each.endswith(".dist-info/METADATA")
+            ]
+            with archive.open(name) as metadata:
+                about, _ = parse_email(metadata.read(_MAX_METADATA))
+        if canonicalize_name(about["name"]) != project or Version(about["version"]) != version:
+            message = "its metadata is that of another package"
+            raise ValueError(message)
+        needs = tuple(map(Requirement, about.get("requires_dist", [])))
+    except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, *BROKEN) as error:
+        reason = f"{path.name} is not a wheel: {reason_of(error)}"
+        raise WheelsUnusable(folder=folder, reason=reason) from error
+    return _Wheel(path=path, project=project, version=version, needs=needs)
+
+
+def _lacks(wheels: Mapping[NormalizedName, list[_Wheel]]) -> Iterator[str]:
+    """Yield what is wrong with these wheels together.
+
+    A requirement with a marker is left to pip: the other machine may be of another kind.
+    """
+    if _OURS not in wheels:
+        yield "it has no wheel of kbuild"
+    for project, same in wheels.items():
+        if len({wheel.version for wheel in same}) > 1:
+            yield f"it has several versions of {project}"
+        for need in (need for wheel in same for need in wheel.needs if need.marker is None):
+            found = wheels.get(canonicalize_name(need.name), [])
+            if not any(need.specifier.contains(each.version, prereleases=True) for each in found):
+                yield f"{project} needs {need}, which is not there"
+
+
+def _line(project: NormalizedName, wheels: list[_Wheel]) -> str:
+    hashes = " ".join(f"--hash=sha256:{sha256(wheel.path)}" for wheel in wheels)
+    return f"{project}=={wheels[0].version} {hashes}\n"
