@@ -8,9 +8,13 @@ COLLECTED = pytest.StashKey[set[str]]()
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """Run two tests more than there are processors: many only wait for a time-out."""
-    return len(os.sched_getaffinity(0)) + 2
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run two tests more than there are processors: many that are slow only wait for a time-out.
+
+    Without those, more workers only take the time in which each imports and collects everything.
+    """
+    processors = len(os.sched_getaffinity(0))
+    return processors if "not slow" in config.getoption("markexpr") else processors + 2
 
 
 @pytest.hookimpl(tryfirst=True)

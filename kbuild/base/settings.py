@@ -10,8 +10,9 @@ import json
 import os
 import textwrap
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -114,7 +115,7 @@ class CommandSettings:
 
 
 S = TypeVar("S", bound=CommandSettings)
-Kinds = Collection[type[CommandSettings]]
+Kinds = tuple[type[CommandSettings], ...]
 
 
 class _Entry(NamedTuple):
@@ -183,6 +184,7 @@ def _variables(known: Mapping[Level, Mapping[str, Option]]) -> dict[str, tuple[L
     }
 
 
+@cache
 def _known(kinds: Kinds) -> dict[Level, dict[str, Option]]:
     """Return the settings that each level may contain."""
     known: dict[Level, dict[str, Option]] = {(): {}}

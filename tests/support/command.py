@@ -1,6 +1,7 @@
 """Runs kbuild's command line in this process: a real one needs half a second to start."""
 
 import contextlib
+import functools
 import io
 import os
 import signal
@@ -8,11 +9,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
+
+import typer.main
 
 from kbuild.base import network
 from kbuild.cli.main import SIGNALS, main
 
 Done = subprocess.CompletedProcess[str]
+_command_of = functools.cache(typer.main.get_command)
 
 
 def run_here(*words: object, cwd: Path | None = None, **environment: str) -> Done:
@@ -25,7 +30,9 @@ def run_here(*words: object, cwd: Path | None = None, **environment: str) -> Don
     command = ["kbuild", *map(str, words)]
     out, err = _stream(), _stream()
     code: object = 0
-    with _own_state(command, cwd, environment), _streams(out, err):
+    # A process makes the options of a group once, which takes as long as most tests.
+    once = patch("typer.main.get_command", _command_of)
+    with _own_state(command, cwd, environment), _streams(out, err), once:
         try:
             main()
         except SystemExit as end:

@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from kbuild.base.sandbox import Files
 from kbuild.kubeadm.prove.issued import CAS, KUBECONFIGS, LEAVES
+from tests.support.authority import DUMPER
 
 DAY = timedelta(days=1)
 RENEWED_KUBECONFIGS = ("admin.conf", "controller-manager.conf", "scheduler.conf")
@@ -99,7 +100,7 @@ class FakeKubeadm:
         if name.endswith(".conf"):
             data = base64.b64encode(pem).decode()
             user = {"name": "x", "user": {"client-certificate-data": data}}
-            pem = yaml.safe_dump({"users": [user]}).encode()
+            pem = yaml.dump({"users": [user]}, Dumper=DUMPER).encode()
         files[name] = self.instead.get(name, pem)
 
 

@@ -135,15 +135,22 @@ def test_every_option_of_every_command_works_in_the_file_and_in_the_environment(
     # What decides who is trusted is read from a file that somebody named.
     file = Path("kbuild.toml") if options(kind)[name].trust else None
     assert getattr(read_settings(kind, {}, {}, file), name) == wanted
-    for other in KINDS:
-        if other is not kind and not other.command.startswith(f"{kind.command} "):
-            assert name not in read_settings(other, {}, {}, None).given
     if not options(kind)[name].own:
         Path("kbuild.toml").write_text(f"{key(name)} = {json.dumps(value)}\n")
         assert getattr(read_settings(kind, {}, {}, file), name) == wanted
         Path("kbuild.toml").unlink()
         common = {variable_of(kind, name, own=False): text}
         assert getattr(read_settings(kind, {}, common, None), name) == wanted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "name"), EVERY_OPTION, ids=str)
+def test_the_table_of_a_command_sets_nothing_for_others(kind: type[Common], name: str) -> None:
+    value = json.dumps(example_of(kind, name))
+    Path("kbuild.toml").write_text(f"[{table_of(kind)}]\n{key(name)} = {value}\n")
+    for other in KINDS:
+        if other is not kind and not other.command.startswith(f"{kind.command} "):
+            assert name not in read_settings(other, {}, {}, None).given
 
 
 def test_a_flag_beats_the_environment_which_beats_the_table_which_beats_the_top() -> None:

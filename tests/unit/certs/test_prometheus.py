@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -97,6 +98,7 @@ def test_hostile_names_add_no_series_and_come_back_as_text() -> None:
     assert "<script>" in sample.labels["filepath"]
 
 
+@pytest.mark.slow
 @given(text=st.text(max_size=100))
 def test_any_label_comes_back_as_it_was_shown(text: str) -> None:
     path = "".join(c if c.isprintable() else "?" for c in text) or "x"

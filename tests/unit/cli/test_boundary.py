@@ -210,12 +210,14 @@ def test_a_reader_that_goes_away_ends_it_with_141(tmp_path: Path, repository: st
     assert shell(command, tmp_path, REPOSITORY=repository).returncode == 141
 
 
+@pytest.mark.slow
 def test_without_pythons_buffer_no_output_is_lost(tmp_path: Path) -> None:
     (tmp_path / "bundle.crt").write_bytes(issue("ca").pem * 500)
     piped = '"$0" certs bundle.crt --json | head --bytes=100; exit "${PIPESTATUS[0]}"'
     assert shell(piped, tmp_path, PYTHONUNBUFFERED="1").returncode == 141
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["--help", "kubeadm -h", "cache prune --help"])
 def test_help_without_a_reader_ends_with_141(command: str, tmp_path: Path) -> None:
     piped = f'"$0" {command} | true; exit "${{PIPESTATUS[0]}}"'

@@ -59,6 +59,7 @@ def test_pins_are_shown_whole() -> None:
     assert first.split()[2] + rest.strip() == pin.digest
 
 
+@pytest.mark.slow
 def test_a_plan_is_legible(tmp_path: Path) -> None:
     on_terminal("pki", "init", "--dir", tmp_path, width=80)
     shown = on_terminal("pki", "plan", "--dir", tmp_path, width=80)

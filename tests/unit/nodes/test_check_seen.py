@@ -4,6 +4,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from kbuild.certs.api import inventory_of, take_inventory
 from kbuild.certs.model import Inventory
 from kbuild.nodes.check.seen import Stored
@@ -46,6 +48,7 @@ def test_an_inventory_from_afar_is_that_of_the_node(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_keys_that_stay_on_the_node_are_no_findings(tmp_path: Path) -> None:
     write_node(tmp_path)
     (tmp_path / "etc/kubernetes/pki/ca.key").chmod(0o644)
@@ -58,6 +61,7 @@ def test_keys_that_stay_on_the_node_are_no_findings(tmp_path: Path) -> None:
     assert kinds["key-readable"].command == "chmod 600 /etc/kubernetes/pki/ca.key"
 
 
+@pytest.mark.slow
 def test_whether_keys_fit_is_not_known_without_an_openssl_that_works(tmp_path: Path) -> None:
     root, tools = tmp_path / "root", tmp_path / "bin"
     write_node(root)
@@ -84,6 +88,7 @@ def test_a_key_that_does_not_fit_is_a_finding_from_afar(tmp_path: Path) -> None:
     assert [each.kind for each in there(tmp_path).findings].count("key-mismatch") == 2
 
 
+@pytest.mark.slow
 def test_of_several_keys_in_a_file_none_is_compared(tmp_path: Path) -> None:
     ca = write_node(tmp_path)
     one, two = issue("one", ca), issue("two", ca)
@@ -93,12 +98,14 @@ def test_of_several_keys_in_a_file_none_is_compared(tmp_path: Path) -> None:
     assert [each.private_key and each.private_key.fits for each in found] == [None]
 
 
+@pytest.mark.slow
 def test_an_external_ca_is_one_from_afar_too(tmp_path: Path) -> None:
     write_node(tmp_path)
     (tmp_path / "etc/kubernetes/pki/ca.key").unlink()
     assert "ca-key-missing" in {each.kind for each in from_afar(tmp_path).findings}
 
 
+@pytest.mark.slow
 def test_names_of_files_are_kept_whatever_they_are(tmp_path: Path) -> None:
     write_node(tmp_path)
     old = tmp_path / "etc/kubernetes/pki/apiserver.crt"
@@ -107,6 +114,7 @@ def test_names_of_files_are_kept_whatever_they_are(tmp_path: Path) -> None:
     assert str(odd).removeprefix(str(tmp_path)) in {each.path for each in look(tmp_path).copies}
 
 
+@pytest.mark.slow
 def test_what_is_no_certificate_is_a_finding(tmp_path: Path) -> None:
     ca = write_node(tmp_path)
     pki = tmp_path / "etc/kubernetes/pki"
@@ -129,6 +137,7 @@ def test_flags_are_seen_but_not_those_that_may_be_secret(tmp_path: Path) -> None
     assert apiserver.flags["token-auth-file"] == "/etc/t.csv"
 
 
+@pytest.mark.slow
 def test_ports_are_those_of_the_manifests(tmp_path: Path) -> None:
     write_node(tmp_path)
     pki = "/etc/kubernetes/pki"

@@ -40,6 +40,7 @@ RENEWED = (
 )
 _ISSUED_PEM = authority.issue("kube-apiserver", years=1).pem
 _ISSUED = read_certificate(_ISSUED_PEM)
+_MANIFEST = Manifest(content=APISERVER)  # which keeps what it has parsed
 
 
 class FakeNode:
@@ -66,7 +67,7 @@ def control_plane(name: str = "n1", end: datetime = NOW + timedelta(days=90)) ->
     changed = started - 10
     return ControlPlane(
         facts=host_facts(name),
-        manifests={each: Manifest(content=APISERVER) for each in COMPONENTS},
+        manifests=dict.fromkeys(COMPONENTS, _MANIFEST),
         certificates={f: Stored(changed=changed, facts=certificate(end)) for f in RENEWED},
         processes={each: (Process(pid=1, started=started),) for each in (*COMPONENTS, "kubelet")},
         missing=(),

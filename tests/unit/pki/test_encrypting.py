@@ -26,7 +26,7 @@ roles = ["etcd"]
 AUTHORITIES = ("ca", "etcd-ca", "front-proxy-ca")
 
 
-@pytest.fixture(params=["ecdsa-p256", "ed25519", "rsa-2048"])
+@pytest.fixture(params=["ecdsa-p256", "ed25519", pytest.param("rsa-2048", marks=pytest.mark.slow)])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     (tmp_path / "pki.toml").write_text(TOML.format(key=request.param))
     return tmp_path

@@ -179,10 +179,11 @@ def test_a_path_that_systemd_would_change_is_refused(tmp_path: Path, folder: str
 def test_an_encrypted_key_of_a_ca_is_not_given_to_the_controller_manager(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planned = units(tmp_path, more="encrypt-ca-keys = true")
+    key = 'key = "ecdsa-p256"'
+    planned = units(tmp_path, more=f"{key}\nencrypt-ca-keys = true")
     monkeypatch.setenv(PASSWORD, "secret")
     issue(tmp_path)
-    issued = units(tmp_path)  # what counts is the key that is there
+    issued = units(tmp_path, more=key)  # what counts is the key that is there
     for made in (planned, issued):
         assert not [name for name in flags(made, "kube-controller-manager") if "signing" in name]
         assert any("the key of ca is encrypted" in note and NEW in note for note in made.notes)
