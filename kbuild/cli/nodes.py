@@ -50,6 +50,7 @@ from kbuild.nodes.api import (
     carry_out,
     connections,
     demand_idle,
+    demand_readable,
     expired_workers,
     list_backups,
     not_root,
@@ -173,6 +174,7 @@ def _hosts(settings: OnNodes, screen: Screen) -> tuple[Host, ...]:
         ssh_config=settings.ssh_config,
         known_hosts=settings.known_hosts,
     )
+    demand_readable(access)
     return read_hosts(settings.hosts, settings.inventory, settings.limit, access)
 
 

@@ -18,7 +18,7 @@ from kbuild.nodes.errors import (
     RunFailed,
     RunInterrupted,
 )
-from kbuild.nodes.hosts import Access, read_hosts
+from kbuild.nodes.hosts import Access, demand_readable, read_hosts
 from kbuild.nodes.install import Kubeadm, Wishes, not_root, plan_install
 from kbuild.nodes.locks import demand_idle
 from kbuild.nodes.model import Issues
@@ -89,6 +89,7 @@ __all__ = [
     "choose_backup",
     "connections",
     "demand_idle",
+    "demand_readable",
     "expired_workers",
     "for_reports",
     "is_changed",

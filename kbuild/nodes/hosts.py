@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbuild.base.errors import BadSetting
+from kbuild.base.files import reason_of
 from kbuild.nodes.errors import NoHosts
 from kbuild.nodes.inventory.files import read_tree
 from kbuild.nodes.inventory.python import read_python
@@ -40,6 +41,17 @@ class Access:
     sudo_password: str = field(default="", repr=False)
     ssh_config: Path | None = None
     known_hosts: Path | None = None
+
+
+def demand_readable(access: Access) -> None:
+    """Raise BadSetting for a file of ssh that is named and cannot be read, as ``ssh -F`` does."""
+    for name, path in (("--ssh-config", access.ssh_config), ("--known-hosts", access.known_hosts)):
+        try:
+            if path is not None:
+                path.open("rb").close()
+        except OSError as error:
+            reason, hint = f"it cannot be read: {reason_of(error)}", "name a file that is there"
+            raise BadSetting(name=name, value=str(path), reason=reason, hint=hint) from error
 
 
 def read_hosts(

@@ -76,6 +76,18 @@ def test_hosts_that_are_not_named(tmp_path: Path, release: Path) -> None:
     assert "error[bad-setting]: --limit cannot be 'n2'" in done.stderr
 
 
+@pytest.mark.parametrize("option", ["--ssh-config", "--known-hosts"])
+def test_a_file_of_ssh_that_is_not_there_is_told_before_any_connection(
+    tmp_path: Path, option: str
+) -> None:
+    words = ("nodes", "check", "--hosts", "127.0.0.1:1", option, tmp_path / "none")
+    done = run_here(*words, cwd=tmp_path, HOME=str(tmp_path))
+    assert done.returncode == 2
+    assert f"{option} " in done.stderr
+    assert "it cannot be read: No such file or directory" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_a_terminal_and_yes_nothing_is_changed(
     node: LocalNode, kbuild: Callable[..., Done], release: Path
 ) -> None:
