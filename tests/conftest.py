@@ -1,10 +1,21 @@
 """How the tests run."""
 
 import os
+import signal
 
 import pytest
 
 COLLECTED = pytest.StashKey[set[str]]()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stopped_by_signal() -> None:
+    """Make a terminated run stop what it started, as Ctrl-C does.
+
+    A shell starts what it runs in the background with SIGINT ignored, which kbuild would inherit.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -5,7 +5,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,16 +41,6 @@ class GitServer:
 
     address: str
     commit: str
-
-
-@pytest.fixture(scope="session", autouse=True)
-def stopped_by_signal() -> None:
-    """Make a terminated run stop its servers, as Ctrl-C does.
-
-    A shell starts what it runs in the background with SIGINT ignored, which kbuild would inherit.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
