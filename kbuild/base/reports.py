@@ -10,6 +10,7 @@ from kbuild.base.disk import beside, disk_errors, is_beside
 from kbuild.base.errors import NotWritable
 from kbuild.base.files import read_head, reason_of
 
+_READ_AND_WRITE = 0o666
 _HEAD = 1024  # bytes in which the mark must be
 _ABANDONED = 3600.0  # seconds after which no run is still writing its file
 
@@ -19,8 +20,8 @@ def write_report(path: Path, content: bytes, *, mark: bytes, mode: int | None = 
 
     An existing file is replaced only if it is a regular file that is empty or has ``mark`` in its
     first 1024 bytes: so a mistyped path destroys neither a certificate nor a device. Without a
-    ``mode``, which is independent of the umask, it keeps its own. Raises NotWritable or DiskFull;
-    then ``path`` is unchanged.
+    ``mode``, which is independent of the umask, it keeps who may read and write it, if it belongs
+    to this user. Raises NotWritable or DiskFull; then ``path`` is unchanged.
     """
     try:
         with disk_errors(path):
@@ -32,7 +33,7 @@ def write_report(path: Path, content: bytes, *, mark: bytes, mode: int | None = 
 
 
 def _demand_ours(path: Path, mark: bytes) -> int | None:
-    """Check that a file may be replaced; return its mode, None if there is none."""
+    """Check that a file may be replaced; return its mode, None if this user has none there."""
     try:
         status = path.lstat()
     except FileNotFoundError:
@@ -42,7 +43,7 @@ def _demand_ours(path: Path, mark: bytes) -> int | None:
         raise NotWritable(path=path, reason=reason)
     if status.st_size and mark not in read_head(path, _HEAD):
         raise NotWritable(path=path, reason="it exists, and this option did not write it")
-    return stat.S_IMODE(status.st_mode)
+    return status.st_mode & _READ_AND_WRITE if status.st_uid == os.geteuid() else None
 
 
 def _remove_abandoned(path: Path) -> None:

@@ -54,6 +54,24 @@ def test_a_file_that_is_replaced_keeps_its_mode(tmp_path: Path) -> None:
         assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (NEW, mode)
     write_report(path, NEW, mark=MARK, mode=0o644)
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    path.chmod(0o6755)
+    write_report(path, NEW, mark=MARK)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_the_mode_of_another_users_file_is_not_kept(tmp_path: Path) -> None:
+    path = tmp_path / "certs.html"
+    path.touch()
+    os.chown(path, 65534, -1)
+    path.chmod(0o666)
+    before = os.umask(0o077)
+    try:
+        write_report(path, NEW, mark=MARK)
+    finally:
+        os.umask(before)
+    assert (path.stat().st_uid, stat.S_IMODE(path.stat().st_mode)) == (0, 0o600)
 
 
 def test_what_is_not_ours_is_not_replaced(tmp_path: Path) -> None:
