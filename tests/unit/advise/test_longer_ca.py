@@ -2,11 +2,14 @@
 
 import base64
 import re
+import ssl
 import subprocess
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from cryptography import x509
@@ -132,10 +135,17 @@ def machine(etc_kubernetes: Path) -> Path:
     for pod in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"):
         (etc_kubernetes / f"manifests/{pod}.yaml").touch()
     (root / "var/lib/kubelet/pki/kubelet-client-current.pem").touch()
-    for name in ("kbuild", "kubeadm", "kubectl", "systemctl", "curl", "sleep", "sh"):
+    for name in ("kbuild", "kubeadm", "kubectl", "systemctl", "sleep", "sh"):
         program = root / "bin" / name
         program.write_text(f'#!/bin/bash\necho {name} "$@" >>{root}/calls\n')
         program.chmod(0o755)
+    program = root / "bin/openssl"
+    program.write_text(
+        f'#!/bin/bash\necho openssl "$@" >>{root}/calls\nif [[ $1 = s_client ]]; then\n'
+        f"  echo ok; cat {etc_kubernetes}/pki/apiserver.crt\n"
+        'else exec /usr/bin/openssl "$@"; fi\n'
+    )
+    program.chmod(0o755)
     (root / "root/kubeadm-linux-amd64").touch()
     with (root / "bin/kubeadm").open("a") as file:
         # As `kubeadm init phase kubeconfig NAME` does.
@@ -205,7 +215,7 @@ def test_the_way_back_from_expired_certificates_runs(machine: Path) -> None:
     names = ("recover-kubelet", "renew", "restart", "bootstrap", "rejoin")
     told, errors = run_plan(machine, living(cluster), names)
     assert errors == ""
-    assert told == f"{machine}/var\n"
+    assert told == f"ok\n{machine}/var\n"
     calls = (machine / "calls").read_text().splitlines()
     file = f"--config {machine}/root/kubeadm.yaml"
     assert calls[:3] == [
@@ -232,3 +242,64 @@ def test_the_archive_holds_no_key(etc_kubernetes: Path) -> None:
         "./etcd/ca.crt.new",
         "./front-proxy-ca.crt.new",
     ]
+
+
+class ApiServer(BaseHTTPRequestHandler):
+    """Answers as kube-apiserver does: it is ready when it is asked for the second time."""
+
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        """Note the path, and say whether it is ready."""
+        self.asked.append(self.path)
+        ready = len(self.asked) > 1
+        self.send_response(200 if ready else 500)
+        self.end_headers()
+        self.wfile.write(b"ok" if ready else b"[-]etcd failed: reason withheld\n")
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture
+def api_server(etc_kubernetes: Path) -> Iterator[tuple[int, list[str], list[str | None]]]:
+    """Serve at a free port; tell it, what was asked for, and by which names."""
+    asked: list[str] = []
+    names: list[str | None] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    pki = etc_kubernetes / "pki"
+    context.load_cert_chain(pki / "apiserver.crt", pki / "apiserver.key")
+    context.sni_callback = lambda _socket, name, _context: names.append(name)
+    handler = type("Handler", (ApiServer,), {"asked": asked})
+    with HTTPServer(("localhost", 0), handler) as server:
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port, asked, names
+        server.shutdown()
+
+
+def typed(name: str, port: int) -> str:
+    """Return what the last command of a step prints, asked of another port."""
+    [step] = [step for step in living().steps if step.name == name]
+    command = step.commands[-1].replace(":6443", f":{port}")
+    done = subprocess.run(
+        ["bash", "-c", command], check=True, capture_output=True, text=True, timeout=60
+    )
+    return done.stdout
+
+
+def test_the_restart_waits_until_the_api_server_is_ready(
+    api_server: tuple[int, list[str], list[str | None]],
+) -> None:
+    port, asked, _ = api_server
+    assert typed("restart", port) == "ok\n"
+    assert asked == ["/readyz", "/readyz"]
+
+
+def test_the_end_of_the_loopback_certificate_is_shown(
+    api_server: tuple[int, list[str], list[str | None]],
+) -> None:
+    port, _, names = api_server
+    assert typed("look-again", port).startswith("notAfter=")
+    assert names == ["apiserver-loopback-client"]

@@ -131,7 +131,7 @@ def test_etcd_is_asked_in_version_3_of_its_interface(tag: str, etcdctl: str) -> 
 @pytest.mark.parametrize("plan", PLANS)
 def test_the_loopback_certificate_can_be_looked_at(tag: str, plan: Plan) -> None:
     last = advise(tag, plan, LONG).steps[-1]
-    assert "--resolve apiserver-loopback-client:6443:" in last.commands[-1]
+    assert "-servername apiserver-loopback-client " in last.commands[-1]
     assert "The last step of the plan shows its end" in limit(advise(tag, plan, LONG), "loopback")
 
 

@@ -411,3 +411,23 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     with pytest.raises(BadStoredConfiguration, match="UTF-8"):
         make_configuration(request("v1.20.2", purpose="living", kubelet_config=tmp_path / "bytes"))
+
+
+@pytest.mark.parametrize("control_plane", [True, False])
+def test_a_backup_can_be_made_on_every_node(tmp_path: Path, control_plane: bool) -> None:
+    for path in ("kubernetes", "kubelet/pki", "backups"):
+        (tmp_path / path).mkdir(parents=True)
+    if control_plane:  # a worker may lack the folder
+        (tmp_path / "kubernetes/manifests").mkdir()
+    (tmp_path / "kubernetes/kubelet.conf").touch()
+    (tmp_path / "kubelet/config.yaml").touch()
+    readme = contents(make_configuration(request("v1.20.2", purpose="living")))["README.md"]
+    [typed] = [part for part in readme.split("```")[1::2] if "mkdir -m 0700" in part]
+    script = typed.removeprefix("sh\n")
+    for real, here in (("/etc/", ""), ("/var/lib/", ""), ("/var/", "")):
+        script = script.replace(real, f"{tmp_path}/{here}")
+    subprocess.run(["sh", "-c", script], check=True)
+    saved = {path.name for path in (tmp_path / "backups/kbuild-config").iterdir()}
+    assert saved == {"kubelet.conf", "config.yaml", "pki"} | (
+        {"manifests"} if control_plane else set()
+    )
