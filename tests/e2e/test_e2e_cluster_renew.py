@@ -36,13 +36,14 @@ def test_renew_and_undo_without_a_failed_request(cluster: Cluster, on_nodes: Kbu
 
 
 def demand_no_failure(seen: Polled) -> None:
-    """See that no request failed, but for one that etcd refused while its last leader changed.
+    """See that no request failed, but for what etcd refused while its last leader changed.
 
-    An API server passes on this answer of etcd to a read that had begun before.
+    An API server passes on this answer of etcd to the reads that had begun before: on a busy
+    machine, two or three of those of the poller.
     """
     others = [error for error in seen.errors if "etcdserver: leader changed" not in error]
     assert others == []
-    assert seen.failed <= 1, seen.errors
+    assert seen.failed <= 3, seen.errors
     assert seen.total > 500
 
 
