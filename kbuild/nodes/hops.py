@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 _MOST = 8  # each is quoted once more, and the kernel takes 128 KiB for an argument
+# Seconds for the last hop. Each before it has one less, so that what does not answer is told by the
+# ssh that waits for it, and all before paramiko gives up, which waits for 20 (jump.py).
+_CONNECT = 17
 _HOP = re.compile(
     r"(?:(?P<user>\S+)@)?(?P<host>[^\s@:/,[\]-][^\s@:/,[\]]*|\[[^\s@/,[\]-][^\s@/,[\]]*\])"
     r"(?::(?P<port>[0-9]{1,5}))?"
@@ -44,10 +47,12 @@ def command_through(hops: str, target: str, options: Sequence[str]) -> list[str]
     ssh = ["ssh", *options]
     chain, has_command = _chain(hops, ssh)
     proxy = [] if has_command else ["-oProxyJump=none"]
-    for hop in chain[:-1]:
-        before, after = (shlex.join(e).replace("%", "%%") for e in ([*ssh, *proxy], hop.words))
-        proxy = [f"-oProxyCommand={before} -W '[%h]:%p' {after}"]
-    return [*ssh, *proxy, "-W", target, *chain[-1].words]
+    *others, last = chain
+    for after, hop in zip(range(len(others), 0, -1), others, strict=True):
+        command = [*ssh, f"-oConnectTimeout={_CONNECT - after}", *proxy]
+        before, there = (shlex.join(words).replace("%", "%%") for words in (command, hop.words))
+        proxy = [f"-oProxyCommand={before} -W '[%h]:%p' {there}"]
+    return [*ssh, f"-oConnectTimeout={_CONNECT}", *proxy, "-W", target, *last.words]
 
 
 def _chain(hops: str, ssh: Sequence[str]) -> tuple[list[_Hop], bool]:

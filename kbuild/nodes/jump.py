@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from pyinfra.connectors.sshuserclient.config import SSHConfig
 
 _PATIENCE = 2  # seconds in which an ssh whose connection has failed ends
-# In seconds. ssh gives up first, because it says more than paramiko, which would wait for 15 (4.0,
-# transport.py): short for several hops.
-_CONNECT, _BANNER = 17, 20
+_BANNER = 20  # seconds; the 15 of paramiko (4.0, transport.py) are short for several hops
 _VAGUE = ("UNKNOWN port", "during banner exchange", "kex_exchange_identification:")
 
 
@@ -66,7 +64,7 @@ class Jump(dict[str, object]):
             return ""
         lines = [line.strip() for line in _errors(last[0]).splitlines() if line.strip(" @\n")]
         # Of a key that is another, ssh first tells a story. Else the first line is the cause, if it
-        # names a host: each ssh waits equally long, and after the first hop none knows an address.
+        # names a host: after the first hop, no ssh knows an address.
         told = [line for line in lines if "strict checking" in line]
         told = told or [line for line in lines if not any(each in line for each in _VAGUE)] or lines
         return told[0] if told else ""
@@ -86,7 +84,6 @@ class Jump(dict[str, object]):
             "BatchMode": "yes",
             "StrictHostKeyChecking": "yes",
             "LogLevel": "ERROR",
-            "ConnectTimeout": str(_CONNECT),
         }
         if self._known_hosts:
             options["UserKnownHostsFile"] = _as_one_file(self._known_hosts)

@@ -219,7 +219,8 @@ def test_no_ssh_stays_if_the_first_jump_says_nothing(
             assert not running_with(config)
     if number is None:
         assert process.returncode == 100
-        assert f"n1: Connection to 127.0.0.1 port {port} timed out" in " ".join(said.split()), said
+        # It may be the second ssh that gives up first, if the first began later than a second.
+        assert re.search(rf"n1: Connection (to 127.0.0.1 port {port} )?timed out", said), said
 
 
 def running_with(config: Path) -> list[str]:

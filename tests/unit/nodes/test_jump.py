@@ -31,7 +31,7 @@ for each in "$@"; do echo "$each"; done
 echo .
 exec cat
 """
-SAME = ("-oBatchMode=yes", "-oStrictHostKeyChecking=yes", "-oLogLevel=ERROR", "-oConnectTimeout=17")
+SAME = ("-oBatchMode=yes", "-oStrictHostKeyChecking=yes", "-oLogLevel=ERROR")
 
 
 @pytest.fixture
@@ -47,7 +47,8 @@ def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_each_connection_has_a_socket_of_its_own(ssh: Path) -> None:
     jump = Jump("me@[::1]:2222", "[10.0.0.1]:22", None, Path("known"))
     same = (*SAME, '-oUserKnownHostsFile="known"')
-    words = (*same, "-oProxyJump=none", "-W", "[10.0.0.1]:22", "-l", "me", "-p", "2222", "--")
+    more = ("-oConnectTimeout=17", "-oProxyJump=none", "-W", "[10.0.0.1]:22")
+    words = (*same, *more, "-l", "me", "-p", "2222", "--")
     for _ in range(2):
         arguments: dict[str, object] = {}
         arguments.update(jump)
@@ -90,11 +91,23 @@ def test_each_ssh_has_all_options(hops: str, ssh: Path) -> None:
     (ssh / "of-::1").write_text("proxyjump b\n")
     (ssh / "of-a").write_text("proxycommand none\n")
     options = ("-oA=100%", '-oB=it\'s "one" $HOME', "-F", "50% `c`")
-    root = ("-l", "root", "-p", "2222")
+    jump, root = ("-oProxyJump=none",), ("-l", "root", "-p", "2222")
     assert through(hops, *options) == [
-        ["ssh", *options, "-W", "t:22", "-l", "me", "-p", "42211", "--", "::1"],
-        ["ssh", *options, "-W", "[<1>]:<p>", "--", "b"],
-        ["ssh", *options, "-oProxyJump=none", "-W", "[<2>]:<p>", *root, "--", "a"],
+        [
+            "ssh",
+            *options,
+            "-oConnectTimeout=17",
+            "-W",
+            "t:22",
+            "-l",
+            "me",
+            "-p",
+            "42211",
+            "--",
+            "::1",
+        ],
+        ["ssh", *options, "-oConnectTimeout=16", "-W", "[<1>]:<p>", "--", "b"],
+        ["ssh", *options, "-oConnectTimeout=15", *jump, "-W", "[<2>]:<p>", *root, "--", "a"],
     ]
 
 
@@ -102,8 +115,15 @@ def test_a_command_of_the_configuration_reaches_the_first_hop_only(ssh: Path) ->
     for name in "ab":
         (ssh / f"of-{name}").write_text("proxycommand nc %h %p\n")
     last, first = through("a,b")
-    assert last == ["ssh", "-W", "t:22", "--", "b"]  # and the ProxyCommand of kbuild
-    assert first == ["ssh", "-W", "[<1>]:<p>", "--", "a"]
+    assert last == [
+        "ssh",
+        "-oConnectTimeout=17",
+        "-W",
+        "t:22",
+        "--",
+        "b",
+    ]  # and the ProxyCommand of kbuild
+    assert first == ["ssh", "-oConnectTimeout=16", "-W", "[<1>]:<p>", "--", "a"]
 
 
 @pytest.mark.parametrize(
