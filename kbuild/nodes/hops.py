@@ -51,7 +51,8 @@ def command_through(hops: str, target: str, options: Sequence[str]) -> list[str]
     for after, hop in zip(range(len(others), 0, -1), others, strict=True):
         command = [*ssh, f"-oConnectTimeout={_CONNECT - after}", *proxy]
         before, there = (shlex.join(words).replace("%", "%%") for words in (command, hop.words))
-        proxy = [f"-oProxyCommand={before} -W '[%h]:%p' {there}"]
+        # ssh passes no descriptor, whatever the configuration expects of other commands.
+        proxy = ["-oProxyUseFdpass=no", f"-oProxyCommand={before} -W '[%h]:%p' {there}"]
     return [*ssh, f"-oConnectTimeout={_CONNECT}", *proxy, "-W", target, *last.words]
 
 

@@ -173,7 +173,7 @@ def test_no_secret_is_in_what_git_says(monkeypatch: pytest.MonkeyPatch) -> None:
         ("git@github.com:org/repo.git", "git@github.com:org/repo.git"),
         ("`ssh -J ops@gate:22 root@n1`", "`ssh -J ops@gate:22 root@n1`"),
         ("ssh -J a@g1:22,b@[::1]:2222 n1", "ssh -J a@g1:22,b@[::1]:2222 n1"),
-        ("`ssh -J '[::1]:42211,root@[::2]' n1`", "`ssh -J '[::1]:42211,root@[::2]' n1`"),
+        ("`ssh -J '[::1]:4221,root@10.0.0.1:22' n1`", "`ssh -J '[::1]:4221,root@10.0.0.1:22' n1`"),
         ("ssh -J ssh://root@b,c@d n1", "ssh -J ssh://root@b,c@d n1"),
         ("ssh -J ssh://root:secret@b n1", "ssh -J ssh://b n1"),
         ("ssh -J ops:secret@gate:22 n1", "ssh -J gate:22 n1"),

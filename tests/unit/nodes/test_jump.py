@@ -31,6 +31,7 @@ for each in "$@"; do echo "$each"; done
 echo .
 exec cat
 """
+OURS = "-oProxyUseFdpass=no"
 SAME = ("-oBatchMode=yes", "-oStrictHostKeyChecking=yes", "-oLogLevel=ERROR")
 
 
@@ -91,23 +92,12 @@ def test_each_ssh_has_all_options(hops: str, ssh: Path) -> None:
     (ssh / "of-::1").write_text("proxyjump b\n")
     (ssh / "of-a").write_text("proxycommand none\n")
     options = ("-oA=100%", '-oB=it\'s "one" $HOME', "-F", "50% `c`")
-    jump, root = ("-oProxyJump=none",), ("-l", "root", "-p", "2222")
+    root = ("-l", "root", "-p", "2222")
+    last, middle, first = (("ssh", *options, f"-oConnectTimeout={n}") for n in (17, 16, 15))
     assert through(hops, *options) == [
-        [
-            "ssh",
-            *options,
-            "-oConnectTimeout=17",
-            "-W",
-            "t:22",
-            "-l",
-            "me",
-            "-p",
-            "42211",
-            "--",
-            "::1",
-        ],
-        ["ssh", *options, "-oConnectTimeout=16", "-W", "[<1>]:<p>", "--", "b"],
-        ["ssh", *options, "-oConnectTimeout=15", *jump, "-W", "[<2>]:<p>", *root, "--", "a"],
+        [*last, OURS, "-W", "t:22", "-l", "me", "-p", "42211", "--", "::1"],
+        [*middle, OURS, "-W", "[<1>]:<p>", "--", "b"],
+        [*first, "-oProxyJump=none", "-W", "[<2>]:<p>", *root, "--", "a"],
     ]
 
 
@@ -115,14 +105,7 @@ def test_a_command_of_the_configuration_reaches_the_first_hop_only(ssh: Path) ->
     for name in "ab":
         (ssh / f"of-{name}").write_text("proxycommand nc %h %p\n")
     last, first = through("a,b")
-    assert last == [
-        "ssh",
-        "-oConnectTimeout=17",
-        "-W",
-        "t:22",
-        "--",
-        "b",
-    ]  # and the ProxyCommand of kbuild
+    assert last == ["ssh", "-oConnectTimeout=17", OURS, "-W", "t:22", "--", "b"]
     assert first == ["ssh", "-oConnectTimeout=16", "-W", "[<1>]:<p>", "--", "a"]
 
 
