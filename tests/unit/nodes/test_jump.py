@@ -153,6 +153,7 @@ def test_all_processes_of_a_connection_end(is_first_alive: bool, ssh: Path) -> N
     jump = Jump("a", "t:22", None, None)
     ours = jump["sock"]
     assert isinstance(ours, socket.socket)
+    ours.settimeout(30)
     with ours, ours.makefile("r") as stream:
         inner = int(stream.readline())
         assert os.getsid(inner) != os.getsid(0)  # which may have a terminal
