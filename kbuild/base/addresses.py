@@ -22,8 +22,9 @@ _QUERY = re.compile(r"[?#]")
 # An @ before a digest belongs to the name of an image.
 _AT_HOST = re.compile(r"@(?!sha256:[0-9a-f]{64})(?=([\w.-]+|\[[0-9A-Fa-f:.]+\])[:/])")
 # The hops of ssh's -J: users are names without a password.
-_JUMP = r"([a-zA-Z_][\w.-]{0,31}@)?([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?"
+_JUMP = r"(ssh://)?([a-zA-Z_][\w.-]{0,31}@)?([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?"
 _JUMPS = re.compile(rf"{_JUMP}(,{_JUMP}){{0,8}}")
+_AROUND_JUMPS = "'\"`()<>{},.;:"  # without the brackets of an IPv6 address
 _OPENING, _CLOSING = "'\"(<[{", "'\")>]},.;:"
 _HIDDEN = "***"
 
@@ -62,7 +63,7 @@ def _clean_in_its_place(found: re.Match[str]) -> str:
     """Clean a word, but keep the users of the jump hosts in a command of ssh to be typed."""
     word = found[0]
     is_after = found.string.endswith(" -J ", 0, found.start())
-    is_jump = is_after and _JUMPS.fullmatch(word.strip(_OPENING + _CLOSING + "`"))
+    is_jump = is_after and _JUMPS.fullmatch(word.strip(_AROUND_JUMPS))
     return word if is_jump else _clean(word)
 
 

@@ -198,7 +198,7 @@ def _host(found: Found, access: Access, config: "SSHConfig | None") -> Host:
 def _jump(found: Found, access: Access, config: "SSHConfig | None") -> Jump | None:
     known = config.lookup(found.address or found.name) if config else {}
     jump = found.jump or known.get("proxyjump", "none")
-    if jump == "none" or ("proxycommand" in known and not found.jump):
+    if jump.lower() == "none" or ("proxycommand" in known and not found.jump):
         return None
     address = known.get("hostname", found.address or found.name)
     shown = f"[{address}]" if ":" in address else address

@@ -723,12 +723,41 @@ lock_version() {
 # Whether yum and dnf leave a package out because of exclude=, which the installation guide of Kubernetes
 # has for its repository.
 is_excluded() {
-  [ -n "$(sed -n 's/^exclude\(pkgs\)\{0,1\}[[:blank:]]*[=:]//p' "$root/etc/yum.conf" \
-    "$root/etc/dnf/dnf.conf" "$root"/etc/yum.repos.d/*.repo 2>/dev/null | tr ',[:blank:]' '\n' |
+  [ -n "$(excludes | tr ',[:blank:]' '\n' |
     while read -r pattern; do
       # shellcheck disable=SC2254 # it is a pattern
       case $1 in $pattern) printf 'yes\n' ;; esac
     done)" ]
+}
+
+# Print what yum and dnf leave out: of [main], which is in their own files only, and of repositories that
+# are enabled.
+excludes() {
+  for each in "$root/etc/yum.conf" "$root/etc/dnf/dnf.conf" "$root"/etc/yum.repos.d/*.repo; do
+    [ -f "$each" ] || continue
+    # Indented lines go on with the value before them.
+    { sed '/^[#;]/d' "$each" && printf '\n[end]\n'; } |
+      sed -e :more -e '$!N;s/\n[[:blank:]]\{1,\}/ /;t more' -e 'P;D' | excludes_of "$each"
+  done
+}
+
+excludes_of() {
+  found='' enabled=0
+  while IFS= read -r line; do
+    value=${line#*[=:]}
+    case ${line%%[=:[:blank:]]*} in
+      '['*)
+        [ "$enabled" = 0 ] || printf '%s\n' "$found"
+        found='' enabled=1
+        case $line:$1 in '[main]'*.repo) enabled=0 ;; esac
+        ;;
+      exclude|excludepkgs) found="$found $value" ;;
+      enabled) case $(printf '%s' "$value" | tr -d '[:blank:]' | tr '[:upper:]' '[:lower:]') in
+        0|no|false|off) enabled=0 ;;
+        *) enabled=1 ;;
+      esac ;;
+    esac
+  done
 }
 
 hold() {

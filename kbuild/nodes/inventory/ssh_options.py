@@ -44,7 +44,8 @@ _WITHOUT_EFFECT = frozenset(
 _LONE = frozenset("qvACTtxaXYnN")  # letters without a value, and without effect here
 _VALUED = {"J": "proxyjump", "p": "port", "l": "user", "i": "identityfile", "W": "forward"}
 # None begins with a minus, or ssh would take it for an option.
-JUMP = re.compile(r"(?:\w[\w.-]*@)?(?:\w[\w.-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
+_HOST = r"(?:\w[\w.-]*@)?(?:\w[\w.-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+_JUMP = re.compile(rf"(?:ssh://)?{_HOST}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +137,7 @@ _NOT_RUN = (
 def _jump(text: str) -> str:
     if text.lower() in ("", "none"):
         return ""
-    if not all(JUMP.fullmatch(hop) for hop in text.split(",")):
+    if not all(_JUMP.fullmatch(hop) for hop in text.split(",")):
         message = "ProxyJump is not a list of [user@]host[:port]"
         raise ValueError(message)
     return text

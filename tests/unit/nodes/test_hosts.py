@@ -316,6 +316,7 @@ def test_a_local_connection_is_this_machine(tmp_path: Path) -> None:
         ("-J bastion", "bastion"),
         ("-o ProxyJump=root@b:2222,c", "root@b:2222,c"),
         ("-oProxyJump=[fe80::1]:22", "[fe80::1]:22"),
+        ("-J ssh://root@b,ssh://c:2222", "ssh://root@b,ssh://c:2222"),
         ("""-o ProxyCommand="ssh -W %h:%p -q root@b" """, "root@b"),
         ("""-o 'ProxyCommand ssh -p 2222 -l me -o BatchMode=yes b -W [%h]:%p' """, "me@b:2222"),
     ],
@@ -327,9 +328,9 @@ def test_a_bastion_is_a_jump(tmp_path: Path, arguments: str, hops: str) -> None:
     jump = host.data["ssh_paramiko_connect_kwargs"]
     assert isinstance(jump, Jump)
     assert (jump.hops, jump.target) == (hops, "10.0.0.1:22")
-    command = jump.command()
-    assert {"-oStrictHostKeyChecking=yes", "-oBatchMode=yes", "-oUserKnownHostsFile=k"} < {*command}
-    assert command[command.index("-F") + 1] == "c"
+    options = jump.options()
+    assert {"-oStrictHostKeyChecking=yes", '-oUserKnownHostsFile="k"'} < {*options}
+    assert options[options.index("-F") + 1] == "c"
 
 
 SSH_CONFIG = """\
@@ -338,18 +339,20 @@ Host n1
   Port 2222
 Host n*
   ProxyJump outer,inner
+Host y
+  ProxyJump None
 """
 
 
 def test_jumps_of_the_configuration_of_ssh(tmp_path: Path) -> None:
     config = write(tmp_path, {"config": SSH_CONFIG}) / "config"
-    hosts = {host.name: host for host in named("n1", "n2:22", "x", ssh_config=config)}
+    hosts = {host.name: host for host in named("n1", "n2:22", "x", "y", ssh_config=config)}
     jump, plain = (hosts[n].data["ssh_paramiko_connect_kwargs"] for n in ("n1", "n2:22"))
     assert isinstance(jump, Jump)
     assert isinstance(plain, Jump)
     assert (jump.hops, jump.target) == ("outer,inner", "[fe80::1]:2222")
     assert (plain.hops, plain.target) == ("outer,inner", "n2:22")
-    assert "ssh_paramiko_connect_kwargs" not in hosts["x"].data
+    assert not any("ssh_paramiko_connect_kwargs" in hosts[name].data for name in "xy")
 
 
 def test_options_of_ssh_stand_behind_variables(tmp_path: Path) -> None:

@@ -251,15 +251,30 @@ def test_packages_of_rpm(one: LocalNode, program: str, plugin: str, place: str, 
         assert facts(one, one.kubeadm).keys().isdisjoint({"held", "versionlock"})
 
 
+REPO = "etc/yum.repos.d/kubernetes.repo"
+
+
 @pytest.mark.parametrize(
     ("place", "text", "is_excluded"),
     [
-        ("etc/yum.repos.d/kubernetes.repo", "exclude=kubelet kubeadm kubectl", True),
-        ("etc/yum.repos.d/kubernetes.repo", "exclude = kube*", True),
-        ("etc/dnf/dnf.conf", "excludepkgs=docker*,kubeadm", True),
-        ("etc/yum.conf", "exclude=kubeadm-kbuild kubea kubelet", False),
-        ("etc/yum.conf", "# exclude=kubeadm", False),
-        ("etc/yum.conf", "exclude=", False),
+        (REPO, "[k]\nexclude=kubelet kubeadm kubectl", True),
+        (REPO, "[k]\nexclude = kube*\nenabled = 1", True),
+        (REPO, "[k]\nenabled=False\nexclude=kubeadm\n[j]\nexclude=kubelet", False),
+        (REPO, "[k]\nexclude=kubeadm\nenabled : 0\n", False),
+        (REPO, "[j]\nenabled=0\n\n[k]\nexclude=kubeadm", True),
+        (REPO, "[k]\nbaseurl=a\n  exclude=kubeadm\n", False),
+        (REPO, "[main]\nexclude=kubeadm", False),
+        ("etc/dnf/dnf.conf", "[main]\nexcludepkgs=docker*,kubeadm", True),
+        (
+            "etc/dnf/dnf.conf",
+            "[main]\nexclude=\n  docker*\n\tkubelet,\n# all\n  kubeadm\nx=1",
+            True,
+        ),
+        ("etc/dnf/dnf.conf", "[main]\nexclude=docker*\nx=1\n  kubeadm", False),
+        ("etc/dnf/dnf.conf", "[k]\nexclude=kubeadm\nenabled=no", False),
+        ("etc/yum.conf", "[main]\nexclude=kubeadm-kbuild kubea kubelet", False),
+        ("etc/yum.conf", "[main]\n# exclude=kubeadm", False),
+        ("etc/yum.conf", "[main]\nexclude=", False),
     ],
 )
 def test_packages_that_yum_leaves_out(
@@ -269,7 +284,7 @@ def test_packages_that_yum_leaves_out(
     one.stub("dpkg-query", "exit 1")
     one.stub("rpm", "echo kubeadm")
     (one.root / place).parent.mkdir(parents=True)
-    (one.root / place).write_text(f"[main]\n{text}\n")
+    (one.root / place).write_text(text)
     assert ("excluded" in facts(one, one.kubeadm)) == is_excluded
 
 
