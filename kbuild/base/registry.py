@@ -21,8 +21,9 @@ from kbuild.base.progress import Progress
 _HUB, _HUB_HOST = "docker.io", "registry-1.docker.io"
 _LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.ASCII)
 _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
-_UNAUTHORIZED = 401
+_UNAUTHORIZED, _REDIRECTS = 401, range(300, 400)
 _REFUSED = re.compile(r"HTTP 40[0-4] ")
+_LONGEST = 200  # characters of an address in a message
 _ACCEPT = ", ".join(
     (
         "application/vnd.oci.image.index.v1+json",
@@ -58,8 +59,9 @@ class Repository:
         image = f"{self._name}@{digest}"
         url = f"{self._base}{self._path}/{path}"
         try:
-            headers = {"Accept": _ACCEPT, **self._authorization(image)}
-            network.download(url, target, f"download {self._name}", self._progress, limit, headers)
+            if self._challenge is None:
+                self._challenge = self._first_challenge(image)
+            self._download(url, image, target, limit)
         except DownloadFailed as error:
             kind = ImageNotFound if _REFUSED.match(str(error)) else RegistryUnreachable
             raise kind(image=image, details=str(error)) from error
@@ -67,13 +69,37 @@ class Repository:
             details = f"it sends {actual} instead"
             raise ImageNotFound(image=image, details=details)
 
+    def _download(self, url: str, image: str, target: Path, limit: int) -> None:
+        def once() -> None:
+            headers = {"Accept": _ACCEPT, **self._authorization(image)}
+            network.download(url, target, f"download {self._name}", self._progress, limit, headers)
+
+        try:
+            once()
+        except DownloadFailed as error:
+            if self._challenge or not str(error).startswith(f"HTTP {_UNAUTHORIZED} "):
+                raise
+            # Some registries answer /v2/ to everybody, and demand a login for some repositories.
+            self._challenge = _challenge_of(self._ask(url))
+            if not self._challenge:
+                raise
+            once()
+
+    def _first_challenge(self, image: str) -> str:
+        answer = self._ask(self._base)
+        if answer.status in _REDIRECTS:
+            place = answer.headers.get("Location", "")[:_LONGEST]
+            details = f"it redirects {self._base} to {place!r}; name the registry that is there"
+            raise RegistryUnreachable(image=image, details=details)
+        return _challenge_of(answer)
+
+    def _ask(self, url: str) -> network.Answer:
+        """Ask without a login. Only the registry itself may say to whom the login is sent."""
+        return network.ask(url, self._progress, {"Accept": _ACCEPT}, follow=False)
+
     def _authorization(self, image: str) -> dict[str, str]:
         """Return the header that the registry asks for; tokens end soon, so each is used once."""
-        if self._challenge is None:
-            answer = network.ask(self._base, self._progress)
-            wanted = answer.status == _UNAUTHORIZED
-            self._challenge = answer.headers.get("WWW-Authenticate", "") if wanted else ""
-        scheme, _, rest = self._challenge.partition(" ")
+        scheme, _, rest = (self._challenge or "").partition(" ")
         if scheme.lower() == "basic":
             return self._login()
         if scheme.lower() != "bearer":
@@ -102,6 +128,10 @@ class Repository:
         if login is None:
             return {}
         return {"Authorization": f"Basic {base64.b64encode(':'.join(login).encode()).decode()}"}
+
+
+def _challenge_of(answer: network.Answer) -> str:
+    return answer.headers.get("WWW-Authenticate", "") if answer.status == _UNAUTHORIZED else ""
 
 
 def _parted(name: str) -> tuple[str, str]:

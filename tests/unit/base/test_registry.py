@@ -137,6 +137,39 @@ def test_a_login_goes_to_https_only(
     assert "not https" in raised.value.details
 
 
+@pytest.mark.parametrize("path", ["/v2/", "/v2/library/golang/manifests/"])
+def test_who_a_redirect_names_gets_no_login(
+    path: str, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_in(registry, monkeypatch, tmp_path)
+    with registry_of({DIGEST: BLOB}) as other:
+        other.demands = "bearer"
+        registry.redirects[path] = f"http://{other.address}/v2/"
+        with pytest.raises((RegistryUnreachable, ImageNotFound)) as raised:
+            repository(registry).manifest(DIGEST, tmp_path / "got", 1000)
+        assert not any(each.startswith("/token") for each in other.asked)
+        assert other.authorized in ([], [None])
+    told = f"redirects http://{registry.address}/v2/ to" if path == "/v2/" else "HTTP 401 "
+    assert told in raised.value.details
+
+
+@pytest.mark.parametrize(("demands", "last"), [("bearer", f"Bearer {TOKEN}"), ("basic", BASIC)])
+def test_a_registry_may_demand_a_login_for_a_manifest_only(
+    demands: str,
+    last: str,
+    registry: Registry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registry.demands, registry.is_open_at_first = demands, True
+    log_in(registry, monkeypatch, tmp_path)
+    repository(registry).manifest(DIGEST, tmp_path / "got", 1000)
+    assert (tmp_path / "got").read_bytes() == BLOB
+    assert registry.asked[0] == "/v2/"
+    assert registry.authorized[:3] == [None, None, None]
+    assert registry.authorized[-1] == last
+
+
 def test_no_token(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     registry.demands = "bearer"
     monkeypatch.setattr("tests.support.registry.TOKEN", None)
@@ -184,7 +217,7 @@ def test_where_a_repository_is(
 ) -> None:
     asked = []
 
-    def answer(where: str, *_: object) -> network.Answer:
+    def answer(where: str, *_: object, **__: object) -> network.Answer:
         asked.append(where)
         return network.Answer(status=200, headers={}, body=b"")
 
