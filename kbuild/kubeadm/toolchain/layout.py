@@ -20,7 +20,10 @@ from kbuild.base.strictjson import load_json
 from kbuild.kubeadm.model import ImageLayout
 from kbuild.kubeadm.toolchain.errors import ImageUnusable
 
-MAX_DOCUMENT = 4 << 20  # bytes, as registries and engines have it
+# Bytes. The index of the official image has 15 KB, its manifests 3 KB and its configurations 10 KB;
+# a parser takes seconds for some documents of megabytes.
+MAX_DOCUMENT = 256 << 10
+_MAX_MANIFEST = 4 << 20  # bytes of a download, as registries and engines have it
 BLOBS = "blobs/sha256/"
 _OCI, _DOCKER = "application/vnd.oci.image", "application/vnd.docker"
 _INDEX = (f"{_OCI}.index.v1+json", f"{_DOCKER}.distribution.manifest.list.v2+json")
@@ -61,7 +64,10 @@ def read_layout(image: str, arch: str, get: Callable[[Blob], Path]) -> ImageLayo
     found: dict[str, Path] = {}
 
     def document(blob: Blob) -> Any:  # noqa: ANN401  # as load_json
+        too_large = f"{blob.digest} is larger than {MAX_DOCUMENT} bytes"
+        _demand((blob.size or 0) <= MAX_DOCUMENT, too_large)
         path = found[blob.digest] = _sized(get(blob), blob)
+        _demand(path.stat().st_size <= MAX_DOCUMENT, too_large)
         return load_json(read_file(path, MAX_DOCUMENT))
 
     blob = Blob(digest=image.rpartition("@")[2], media_type=_INDEX[0], size=None)
@@ -107,7 +113,7 @@ def fetch_layout(image: str, arch: str, folder: Path, progress: Progress) -> Ima
         if not path.exists():
             part = path.with_suffix(".part")
             if blob.is_manifest:
-                repository.manifest(blob.digest, part, MAX_DOCUMENT)
+                repository.manifest(blob.digest, part, _MAX_MANIFEST)
             else:
                 repository.blob(blob.digest, part)
             part.rename(path)
