@@ -104,7 +104,7 @@ def parse(text: bytes) -> Document:
     source = found["source"]
     _demand("kind of source", source["kind"], source["kind"] in ("git", "archive"))
     members = {name: _listed(name, each) for name, each in found["members"].items()}
-    _demand("members", len(members), SOURCE in members and len(members) <= _MOST)
+    _demand("number of members", len(members), SOURCE in members and len(members) <= _MOST)
     return Document(
         source=_source(source["address"]),
         source_kind=source["kind"],
