@@ -102,7 +102,7 @@ def read_layout(image: str, arch: str, get: Callable[[Blob], Path]) -> ImageLayo
 def fetch_layout(image: str, arch: str, folder: Path, progress: Progress) -> ImageLayout:
     """Download the parts of an image for an architecture; what is in ``folder`` already is kept.
 
-    Raises ImageUnusable, ImageNotFound, RegistryUnreachable or EngineFailed.
+    Raises ImageUnusable, and the errors of a repository.
     """
     name = image.rpartition("@")[0]
     repository = Repository(re.sub(r":[^/:]*$", "", name), progress)
