@@ -34,7 +34,7 @@ def login_for(host: str) -> Login | None:
 
     if (name := find_config_file()) is None:
         return None
-    path = Path(name)
+    path = Path(str(name))
     try:
         logins, helper = _parsed(read_file(path, _MAX_FILE), host)
     except (OSError, *BROKEN) as error:

@@ -25,7 +25,7 @@ SOURCE = "source"
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _IMAGE = re.compile(r"[a-zA-Z0-9][\w.:/\[\]-]{0,250}", re.ASCII)
-_MOST = 1000  # members; an image has about ten, kbuild about a hundred wheels
+MAX_MEMBERS = 1000  # members; an image has about ten, kbuild about a hundred wheels
 _MOST_IMAGES = 200  # thirty Go versions for six architectures
 _LONGEST = 2000  # characters of an address
 
@@ -104,7 +104,7 @@ def parse(text: bytes) -> Document:
     source = found["source"]
     _demand("kind of source", source["kind"], source["kind"] in ("git", "archive"))
     members = {name: _listed(name, each) for name, each in found["members"].items()}
-    _demand("number of members", len(members), SOURCE in members and len(members) <= _MOST)
+    _demand("number of members", len(members), SOURCE in members and len(members) <= MAX_MEMBERS)
     return Document(
         source=_source(source["address"]),
         source_kind=source["kind"],

@@ -247,7 +247,7 @@ def test_a_wheel_that_no_bundle_can_have_is_told(
 @pytest.mark.parametrize(
     ("limit", "where", "words"),
     [
-        ("_MOST", document, "its number of members cannot be '6'"),
+        ("MAX_MEMBERS", document, "its number of members cannot be '6'"),
         ("MAX_MEMBER", container, "bytes, and at most 3 are read"),
         ("MAX_DOCUMENT", container, "bundle.json has "),
     ],
