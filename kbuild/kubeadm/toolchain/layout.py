@@ -64,11 +64,8 @@ def read_layout(image: str, arch: str, get: Callable[[Blob], Path]) -> ImageLayo
     found: dict[str, Path] = {}
 
     def document(blob: Blob) -> Any:  # noqa: ANN401  # as load_json
-        too_large = f"{blob.digest} is larger than {MAX_DOCUMENT} bytes"
-        _demand((blob.size or 0) <= MAX_DOCUMENT, too_large)
-        path = found[blob.digest] = _sized(get(blob), blob)
-        _demand(path.stat().st_size <= MAX_DOCUMENT, too_large)
-        return load_json(read_file(path, MAX_DOCUMENT))
+        found[blob.digest], content = _document(blob, get)
+        return content
 
     blob = Blob(digest=image.rpartition("@")[2], media_type=_INDEX[0], size=None)
     content = document(blob)
@@ -180,6 +177,17 @@ def _sized(path: Path, blob: Blob) -> Path:
     is_right = blob.size is None or path.stat().st_size == blob.size
     _demand(is_right, f"{blob.digest} has not the size that it should have")
     return path
+
+
+def _document(blob: Blob, get: Callable[[Blob], Path]) -> tuple[Path, Any]:
+    _demand_small(blob, blob.size or 0)
+    path = _sized(get(blob), blob)
+    _demand_small(blob, path.stat().st_size)
+    return path, load_json(read_file(path, MAX_DOCUMENT))
+
+
+def _demand_small(blob: Blob, size: int) -> None:
+    _demand(size <= MAX_DOCUMENT, f"{blob.digest} is larger than {MAX_DOCUMENT} bytes")
 
 
 def _demand(right: bool, reason: str) -> None:  # noqa: FBT001
