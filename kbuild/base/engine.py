@@ -207,20 +207,6 @@ def _found(client: "Client", ids: Collection[str]) -> str | None:
     return None
 
 
-def login(host: str) -> tuple[str, str] | None:
-    """Return user and password that ``docker login`` has kept for a registry, None if it has none.
-
-    Raises EngineFailed if a credential helper fails.
-    """
-    from docker import auth
-
-    with translate(host):
-        found = auth.load_config().resolve_authconfig(host) or {}
-    lower = {str(name).lower(): value for name, value in found.items()}
-    name, secret = lower.get("username"), lower.get("password")
-    return (str(name), str(secret)) if name and secret else None
-
-
 def registry_digest(client: "Client", reference: str) -> str:
     """Return the digest that a tag has in its registry now: ``sha256:…``.
 

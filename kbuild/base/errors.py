@@ -304,6 +304,27 @@ class RegistryUnreachable(EngineError):
     todo = "check the network, or name a mirror with --golang-repository"
 
 
+class BadLoginFile(EngineError):
+    """The file in which docker keeps its logins cannot be read."""
+
+    path: Path | str
+    reason: str
+
+    what = "the logins of docker in {path} cannot be read: {reason}"
+    todo = "correct this file, or remove it and run docker login again"
+
+
+class CredentialHelperFailed(EngineError):
+    """The credential helper that docker's file names gives no login."""
+
+    helper: str
+    path: Path | str
+    reason: str
+
+    what = "the credential helper {helper}, which {path} names, failed: {reason}"
+    todo = "install or repair the helper, or remove it from this file"
+
+
 class ImageNotFound(ToolchainError):
     """The registry has no such image or digest."""
 

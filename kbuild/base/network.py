@@ -256,25 +256,28 @@ class Answer:
     body: bytes
 
 
-def ask(url: str, progress: Progress, headers: Mapping[str, str] | None = None) -> Answer:
+def ask(
+    url: str, progress: Progress, headers: Mapping[str, str] | None = None, *, follow: bool = True
+) -> Answer:
     """Return the answer to a request, of which at most ``SMALL`` bytes are read.
 
-    Network errors, stalls and server errors are retried. Raises DownloadFailed.
+    Without ``follow``, a redirect is the answer. Network errors, stalls and server errors are
+    retried. Raises DownloadFailed.
     """
     progress.advance(f"ask {urlsplit(url).hostname}", 0, None)
     try:
         return on_network_errors(
-            lambda: within(stall_timeout, lambda: _ask(url, headers or {})), progress
+            lambda: within(stall_timeout, lambda: _ask(url, headers or {}, follow)), progress
         )
     except NetworkError as error:
         raise DownloadFailed(str(error)) from error
 
 
-def _ask(url: str, headers: Mapping[str, str]) -> Answer:
-    with _opened(url, headers) as answer:
+def _ask(url: str, headers: Mapping[str, str], follow: bool) -> Answer:  # noqa: FBT001
+    with _opened(url, headers, follow=follow) as answer:
         if _is_temporary(answer.status_code):
             _check_status(answer.status_code, str(answer.reason))
-        body = answer.raw.read(SMALL, decode_content=False)
+        body = b"" if answer.is_redirect else answer.raw.read(SMALL, decode_content=False)
         return Answer(status=answer.status_code, headers=answer.headers, body=body)
 
 
@@ -341,7 +344,9 @@ def _pieces(
 
 
 @contextlib.contextmanager
-def _opened(url: str, headers: Mapping[str, str]) -> Iterator["requests.Response"]:
+def _opened(
+    url: str, headers: Mapping[str, str], *, follow: bool = True
+) -> Iterator["requests.Response"]:
     """Request an address; raises NetworkError or DownloadFailed for what happens in the block."""
     import requests
     from urllib3.exceptions import HTTPError
@@ -356,6 +361,7 @@ def _opened(url: str, headers: Mapping[str, str]) -> Iterator["requests.Response
             stream=True,
             timeout=stall_timeout + _GRACE,
             headers=_NO_COMPRESSION,
+            allow_redirects=follow,
             # As auth, because ~/.netrc would replace a header. Another host never gets it:
             # requests removes Authorization when a redirect leaves the host.
             auth=authorize if headers else None,

@@ -47,11 +47,11 @@ def examine(job: Job, builder: Builder, progress: Progress) -> Examined:
         )
     tree = fetch(request, job.tag, job.workspace, progress)
     pin, go_version = wanted_go(tree, request.go.version)
-    found, archives, layouts = _root(job, go_version), request.go.archives, request.go.layouts
+    found, archives, images = _root(job, go_version), request.go.archives, request.go.stored_images
     if found is None and archives is not None:
         bundled_archive(go_version, archives)
-    if layouts is not None:
-        layout_for(go_version, request.go, layouts)
+    if images is not None:
+        layout_for(go_version, request.go, images)
     toolchain = Toolchain(builder=builder, pin=pin, go_version=go_version)
     patched = (
         leave_stock(tree, toolchain)
@@ -63,7 +63,7 @@ def examine(job: Job, builder: Builder, progress: Progress) -> Examined:
         go=go_version,
         go_root=found,
         patches=tuple(patch.name for patch in patched.patches),
-        left_out=() if found or archives or layouts else (f"Go {go_version} itself",),
+        left_out=() if found or archives or images else (f"Go {go_version} itself",),
         tree=tree,
     )
 

@@ -4,7 +4,7 @@ Each stage takes the value that the stage before it makes, so nothing unproven c
 Years are years of 365 days, as kubeadm counts them. Every time is UTC.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -133,6 +133,18 @@ class ImageLayout:
     layers: tuple[str, ...]
     blobs: Mapping[str, Path] = field(repr=False)
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredImage:
+    """An image in a bundle, for one architecture. Nobody has compared it with a pin yet.
+
+    ``read`` reads the documents that its digest leads to.
+    """
+
+    image: str
+    arch: str
+    read: Callable[[], ImageLayout] = field(repr=False)
+
     @property
     def digest(self) -> str:
         """Return the digest in its name."""
@@ -144,7 +156,7 @@ class GoRequest:
     """Which Go to build with, and where to get it; ``version`` overrides the pin of the tree.
 
     With ``archives``, by Go version, nothing is downloaded and no other Go is looked for. With
-    ``layouts``, no image is pulled.
+    ``stored_images``, no image is pulled.
     """
 
     builder: BuilderChoice
@@ -155,7 +167,7 @@ class GoRequest:
     site: str
     lock: Path
     archives: Mapping[str, Path] | None = None
-    layouts: tuple[ImageLayout, ...] | None = None
+    stored_images: tuple[StoredImage, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,13 +83,19 @@ def make_image(
 
 @dataclass
 class Registry:
-    """What a registry serves, how it asks who one is (bearer or basic), and what it was asked."""
+    """What a registry serves, how it asks who one is (bearer or basic), and what it was asked.
+
+    With ``is_open_at_first`` it asks nobody at ``/v2/``. ``redirects`` are by path, or by the path
+    before a digest.
+    """
 
     blobs: dict[str, bytes]
     address: str = ""
     demands: str = ""
     realm: str = ""
     elsewhere: str = ""
+    is_open_at_first: bool = False
+    redirects: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     authorized: list[str | None] = field(default_factory=list)
 
@@ -100,7 +106,9 @@ class Registry:
         realm = self.realm or f"http://{self.address}/token"
         return f'Bearer realm="{realm}",service="the registry"'
 
-    def is_welcome(self, authorization: str | None) -> bool:
+    def is_welcome(self, path: str, authorization: str | None) -> bool:
+        if self.is_open_at_first and path == "/v2/":
+            return True
         wanted = {"": None, "basic": BASIC, "bearer": f"Bearer {TOKEN}"}[self.demands]
         return wanted in (None, authorization)
 
@@ -109,7 +117,10 @@ class Registry:
         self.authorized.append(authorization)
         if path.startswith("/token?"):
             return 200, {}, json.dumps({"token": TOKEN}).encode()
-        if not self.is_welcome(authorization):
+        for start, place in self.redirects.items():
+            if path in (start, start + path.rpartition("/")[2]):
+                return 302, {"Location": place}, b""
+        if not self.is_welcome(path, authorization):
             return 401, {"WWW-Authenticate": self.challenge}, b"{}"
         digest = path.rpartition("/")[2]
         if self.elsewhere and "/blobs/" in path:

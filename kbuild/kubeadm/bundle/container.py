@@ -34,8 +34,9 @@ MAX_MEMBER = 2 << 30  # bytes; a Go archive has 150 MB, the largest layer of an 
 _LONGEST = 256  # characters of a name
 _BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 1 << 20
-# The folders are for those who unpack a bundle with tar.
-_NAME = re.compile(r"(blobs/sha256/|wheels/)?[A-Za-z0-9][\w.+-]{0,200}", re.ASCII)
+# The folders are for those who unpack a bundle with tar. The version of a wheel may have an epoch,
+# as in "foo-1!2.0-py3-none-any.whl".
+_NAME = re.compile(r"(blobs/sha256/|wheels/)?[A-Za-z0-9][\w.+!-]{0,200}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -24,7 +25,8 @@ SOURCE = "source"
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _IMAGE = re.compile(r"[a-zA-Z0-9][\w.:/\[\]-]{0,250}", re.ASCII)
-_MOST = 1000  # members; an image has about ten, kbuild about a hundred wheels
+MAX_MEMBERS = 1000  # members; an image has about ten, kbuild about a hundred wheels
+_MOST_IMAGES = 200  # thirty Go versions for six architectures
 _LONGEST = 2000  # characters of an address
 
 
@@ -102,7 +104,7 @@ def parse(text: bytes) -> Document:
     source = found["source"]
     _demand("kind of source", source["kind"], source["kind"] in ("git", "archive"))
     members = {name: _listed(name, each) for name, each in found["members"].items()}
-    _demand("members", len(members), SOURCE in members and len(members) <= _MOST)
+    _demand("number of members", len(members), SOURCE in members and len(members) <= MAX_MEMBERS)
     return Document(
         source=_source(source["address"]),
         source_kind=source["kind"],
@@ -110,7 +112,7 @@ def parse(text: bytes) -> Document:
         go_site=_site("go_site", found["go_site"]),
         go_version=_version(found["go_version"]) if found["go_version"] is not None else None,
         go=tuple(_go(each, members) for each in found["go"]),
-        images=tuple(map(_image, found.get("images", []))),
+        images=_images(found.get("images", [])),
         members=members,
     )
 
@@ -138,6 +140,15 @@ def _go(found: Mapping[str, Any], members: Mapping[str, Listed]) -> BundledGo:
         file=found["file"],
         digest=digest,
     )
+
+
+def _images(found: Sequence[Mapping[str, Any]]) -> tuple[BundledImage, ...]:
+    _demand("number of images", len(found), len(found) <= _MOST_IMAGES)
+    images = tuple(map(_image, found))
+    kinds = Counter((image.go_version, image.arch) for image in images)
+    for (version, arch), count in kinds.items():
+        _demand("list of images", f"{count} for Go {version} and {arch}", count == 1)
+    return images
 
 
 def _image(found: Mapping[str, Any]) -> BundledImage:

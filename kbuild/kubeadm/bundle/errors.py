@@ -101,6 +101,16 @@ class NoImageInBundle(SourceError):
     todo = "make a bundle with one: kbuild bundle --builder docker, or use --builder local"
 
 
+class BundleNotReadable(SourceError):
+    """A bundle of all that was requested would be one that kbuild does not read."""
+
+    path: Path | str
+    reason: str
+
+    what = "{path} was not written, because no build could read this bundle: {reason}"
+    todo = "make several bundles, each for fewer versions or architectures"
+
+
 class WheelsUnusable(SourceError):
     """A directory has something else than the wheels of kbuild and of all that it needs."""
 

@@ -3,6 +3,7 @@
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from kbuild.base.disk import DISK_FULL
@@ -13,7 +14,7 @@ from kbuild.base.sandbox import host_arch
 from kbuild.base.unpack import UnsafeMember
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.bundle.container import opened
-from kbuild.kubeadm.bundle.document import SOURCE, BundledGo, Document, parse
+from kbuild.kubeadm.bundle.document import SOURCE, BundledGo, BundledImage, Document, parse
 from kbuild.kubeadm.bundle.errors import (
     BrokenBundle,
     BundleDamaged,
@@ -21,7 +22,7 @@ from kbuild.kubeadm.bundle.errors import (
     NoImageInBundle,
     UnsafeBundle,
 )
-from kbuild.kubeadm.model import BuildRequest, Bundled, GoRequest, ImageLayout
+from kbuild.kubeadm.model import BuildRequest, Bundled, GoRequest, ImageLayout, StoredImage
 from kbuild.kubeadm.source.store import unpack_tags
 from kbuild.kubeadm.toolchain.archives import unpack_root
 from kbuild.kubeadm.toolchain.errors import WrongGo
@@ -76,7 +77,7 @@ def _go_request(asked: GoRequest, unpacked: _Unpacked, work: Path) -> GoRequest:
     document = unpacked.document
     made_for = replace(asked, site=document.go_site, version=document.go_version or asked.version)
     if _is_for_docker(asked, unpacked):
-        return replace(made_for, layouts=layouts_of(unpacked))
+        return replace(made_for, stored_images=images_of(unpacked))
     archives, root = go_of(unpacked, work)
     return replace(made_for, archives=archives, root=root)
 
@@ -126,11 +127,18 @@ def _is_for_docker(go: GoRequest, unpacked: _Unpacked) -> bool:
     return bool(unpacked.document.images) and not has_go
 
 
-def layouts_of(unpacked: _Unpacked) -> tuple[ImageLayout, ...]:
-    """Return the images; each blob has the digest by which the one before names it.
+def images_of(unpacked: _Unpacked) -> tuple[StoredImage, ...]:
+    """Return the images, none of which is read yet; raises NoImageInBundle."""
+    if not unpacked.document.images:
+        raise NoImageInBundle(path=unpacked.path)
+    return tuple(
+        StoredImage(image=each.image, arch=each.arch, read=partial(_layout, unpacked, each))
+        for each in unpacked.document.images
+    )
 
-    Raises NoImageInBundle or BrokenBundle.
-    """
+
+def _layout(unpacked: _Unpacked, image: BundledImage) -> ImageLayout:
+    """Read an image; each blob has the digest by which the one before names it."""
 
     def get(blob: Blob) -> Path:
         name = BLOBS + blob.digest.removeprefix("sha256:")
@@ -139,16 +147,11 @@ def layouts_of(unpacked: _Unpacked) -> tuple[ImageLayout, ...]:
             raise ValueError(message)
         return unpacked.members[name]
 
-    if not unpacked.document.images:
-        raise NoImageInBundle(path=unpacked.path)
-    found = []
-    for each in unpacked.document.images:
-        try:
-            found.append(read_layout(each.image, each.arch, get))
-        except (OSError, *BROKEN) as error:
-            reason = f"its image {each.image} for {each.arch} is unusable: {reason_of(error)}"
-            raise BrokenBundle(path=unpacked.path, reason=reason) from error
-    return tuple(found)
+    try:
+        return read_layout(image.image, image.arch, get)
+    except (OSError, *BROKEN) as error:
+        reason = f"its image {image.image} for {image.arch} is unusable: {reason_of(error)}"
+        raise BrokenBundle(path=unpacked.path, reason=reason) from error
 
 
 def go_of(unpacked: _Unpacked, work: Path) -> tuple[dict[str, Path], Path | None]:

@@ -1,6 +1,8 @@
 """The wheels of kbuild and of what it needs, for a machine that cannot download them."""
 
+import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +13,17 @@ from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filen
 from packaging.version import Version
 
 from kbuild.base.files import BROKEN, open_file, reason_of, sha256
+from kbuild.kubeadm.bundle.container import MAX_MEMBER, is_name
 from kbuild.kubeadm.bundle.errors import WheelsUnusable
 
 WHEELS = "wheels/"
 REQUIREMENTS = f"{WHEELS}requirements.txt"
 _OURS = canonicalize_name("kbuild")
+_MOST = 500  # wheels; kbuild needs about a hundred
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # each Python can unpack these
 _MAX_METADATA = 4 << 20  # bytes
+# What zipfile raises for a damaged or an encrypted file; NotImplementedError is a RuntimeError.
+_DAMAGED = (RuntimeError, EOFError, zlib.error, zipfile.BadZipFile, zipfile.LargeZipFile)
 # With these lines pip takes nothing from an index, and each file only with its sum. A path is
 # relative to the file: https://pip.pypa.io/en/stable/reference/requirements-file-format/
 _HEAD = "--no-index\n--find-links .\n--require-hashes\n"
@@ -34,12 +41,14 @@ def collect_wheels(folder: Path, requirements: Path) -> dict[str, Path]:
     """Return the wheels in a directory as members, and with them their requirements.txt.
 
     That is written to ``requirements``. Raises WheelsUnusable if something else is there, or if
-    something is missing that kbuild needs on every machine.
+    something is missing that kbuild needs on every machine, or if no bundle can have a file.
     """
     try:
         paths = sorted(folder.iterdir())
     except OSError as error:
         raise WheelsUnusable(folder=folder, reason=reason_of(error)) from error
+    if len(paths) > _MOST:
+        raise WheelsUnusable(folder=folder, reason=f"it has more than {_MOST} files")
     wheels: dict[NormalizedName, list[_Wheel]] = {}
     for path in paths:
         wheel = _read(path, folder)
@@ -52,25 +61,38 @@ def collect_wheels(folder: Path, requirements: Path) -> dict[str, Path]:
 
 
 def _read(path: Path, folder: Path) -> _Wheel:
+    if not is_name(WHEELS + path.name):
+        reason = f"a bundle can have no file of the name {path.name[:80]!r}"
+        raise WheelsUnusable(folder=folder, reason=reason)
     try:
         project, version, *_ = parse_wheel_filename(path.name)
-        with open_file(path) as file, zipfile.ZipFile(file) as archive:
-            # Other packages may carry wheels of their own, deeper in.
-            [name] = [
-                each
-                for each in archive.namelist()
-                if each.count("/") == 1 and each.endswith(".dist-info/METADATA")
-            ]
-            with archive.open(name) as metadata:
-                about, _ = parse_email(metadata.read(_MAX_METADATA))
+        about, _ = parse_email(_metadata(path))
         if canonicalize_name(about["name"]) != project or Version(about["version"]) != version:
             message = "its metadata is that of another package"
             raise ValueError(message)
         needs = tuple(map(Requirement, about.get("requires_dist", [])))
-    except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, *BROKEN) as error:
+    except (OSError, *_DAMAGED, *BROKEN) as error:
         reason = f"{path.name} is not a wheel: {reason_of(error)}"
         raise WheelsUnusable(folder=folder, reason=reason) from error
     return _Wheel(path=path, project=project, version=version, needs=needs)
+
+
+def _metadata(path: Path) -> bytes:
+    with open_file(path) as file, zipfile.ZipFile(file) as archive:
+        if os.fstat(file.fileno()).st_size > MAX_MEMBER:
+            message = f"it is larger than {MAX_MEMBER} bytes"
+            raise ValueError(message)
+        # Other packages may carry wheels of their own, deeper in.
+        [info] = [
+            each
+            for each in archive.infolist()
+            if each.filename.count("/") == 1 and each.filename.endswith(".dist-info/METADATA")
+        ]
+        if info.compress_type not in _PACKED:
+            message = f"its METADATA is compressed by method {info.compress_type}, not by deflate"
+            raise ValueError(message)
+        with archive.open(info) as metadata:
+            return metadata.read(_MAX_METADATA)
 
 
 def _lacks(wheels: Mapping[NormalizedName, list[_Wheel]]) -> Iterator[str]:

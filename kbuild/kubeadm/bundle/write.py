@@ -13,13 +13,21 @@ from typing import BinaryIO
 from kbuild.base.addresses import recorded, shown
 from kbuild.base.disk import beside, disk_errors, resolved
 from kbuild.base.errors import OutputExists, OutputNotReplaceable
-from kbuild.base.files import reason_of, sha256
+from kbuild.base.files import BROKEN, reason_of, sha256
 from kbuild.base.progress import Progress
 from kbuild.base.sandbox import host_arch
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.bundle import container
-from kbuild.kubeadm.bundle.container import Listed
-from kbuild.kubeadm.bundle.document import SOURCE, BundledGo, BundledImage, Document, text_of
+from kbuild.kubeadm.bundle.container import DOCUMENT, Listed
+from kbuild.kubeadm.bundle.document import (
+    SOURCE,
+    BundledGo,
+    BundledImage,
+    Document,
+    parse,
+    text_of,
+)
+from kbuild.kubeadm.bundle.errors import BundleNotReadable
 from kbuild.kubeadm.bundle.wheels import REQUIREMENTS, WHEELS, collect_wheels
 from kbuild.kubeadm.model import BundleRequest, SourceRequest, SourceTree, Tag
 from kbuild.kubeadm.source import archive
@@ -57,8 +65,8 @@ class Made:
 def make_bundle(request: BundleRequest, workspace: Workspace, progress: Progress) -> Made:
     """Fetch everything that builds of the wanted versions need, and write the bundle.
 
-    Raises OutputExists, OutputNotReplaceable, WheelsUnusable, NotWritable, DiskFull, and the errors
-    of a source and of a toolchain.
+    Raises OutputExists, OutputNotReplaceable, WheelsUnusable, BundleNotReadable, NotWritable,
+    DiskFull, and the errors of a source and of a toolchain.
     """
     _demand_free(request.output, force=request.force)
     wheels = _wheels(request, workspace)
@@ -84,9 +92,24 @@ def make_bundle(request: BundleRequest, workspace: Workspace, progress: Progress
         members=listed,
     )
     text = text_of(document, request.created or datetime.now(UTC))
+    _demand_readable(request.output, text, document)
     progress.stage("bundle")
     _write(request, text, members, progress)
     return _made(request.output, document, trees)
+
+
+def _demand_readable(path: Path, text: bytes, document: Document) -> None:
+    """Raise BundleNotReadable for a bundle that would be refused when it is read."""
+    sizes = {name: listed.size for name, listed in document.members.items()}
+    limits = {DOCUMENT: container.MAX_DOCUMENT}
+    for name, size in {DOCUMENT: len(text), **sizes}.items():
+        if size > (limit := limits.get(name, container.MAX_MEMBER)):
+            reason = f"{name} has {size} bytes, and at most {limit} are read"
+            raise BundleNotReadable(path=path, reason=reason)
+    try:
+        parse(text)
+    except BROKEN as error:
+        raise BundleNotReadable(path=path, reason=reason_of(error)) from error
 
 
 def _made(path: Path, document: Document, trees: Sequence[SourceTree]) -> Made:
@@ -160,7 +183,7 @@ def _images(
     """Yield the image of each Go version, and add its blobs to the members."""
     for version in versions:
         image = image_for(version, request.go, progress)
-        for arch in request.arches:
+        for arch in dict.fromkeys(request.arches):
             layout = fetch_layout(image, arch, workspace.work / "blobs", progress)
             members |= {BLOBS + path.name: path for path in layout.blobs.values()}
             yield BundledImage(go_version=version, arch=arch, image=image)

@@ -90,7 +90,7 @@ def choose_builder(request: GoRequest, progress: Progress) -> Builder:
     builder = _builder(request, progress)
     if builder == "local":
         sandbox.demand("the local builder")
-    elif request.builder == "docker" or request.layouts is not None:
+    elif request.builder == "docker" or request.stored_images is not None:
         engine.connect().close()
     return builder
 
@@ -101,7 +101,7 @@ def _builder(request: GoRequest, progress: Progress) -> Builder:
     if request.archives is not None:
         progress.say("builder: local, because the bundle has Go for it")
         return "local"
-    if request.layouts is not None:
+    if request.stored_images is not None:
         progress.say("builder: docker, because the bundle has the golang image")
         return "docker"
     if request.root is not None:

@@ -23,8 +23,8 @@ def choose_go(
     """
     pin, go_version = wanted_go(tree, request.version)
     image, layout = None, None
-    if builder == "docker" and request.layouts is not None:
-        layout = images.layout_for(go_version, request, request.layouts)
+    if builder == "docker" and request.stored_images is not None:
+        layout = images.layout_for(go_version, request, request.stored_images)
         image = layout.image
     elif builder == "docker":
         image = images.image_for(go_version, request, progress)

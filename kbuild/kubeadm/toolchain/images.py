@@ -20,7 +20,7 @@ from kbuild.base import engine
 from kbuild.base.disk import disk_errors
 from kbuild.base.files import read_file, reason_of
 from kbuild.base.progress import Progress
-from kbuild.kubeadm.model import GoRequest, ImageLayout
+from kbuild.kubeadm.model import GoRequest, ImageLayout, StoredImage
 from kbuild.kubeadm.toolchain.errors import (
     BadPinsFile,
     ImageNotInBundle,
@@ -70,24 +70,25 @@ def image_for(go_version: str, request: GoRequest, progress: Progress) -> str:
     return pin.image
 
 
-def layout_for(go_version: str, request: GoRequest, layouts: Sequence[ImageLayout]) -> ImageLayout:
+def layout_for(go_version: str, request: GoRequest, images: Sequence[StoredImage]) -> ImageLayout:
     """Return the image of a bundle for the engine, with the digest that the user or a pin demands.
 
-    The bundle only names its repository. Raises ImageWithoutDigest, BadPinsFile, ImageNotPinned,
-    ImageNotInBundle or the engine's errors.
+    The bundle only names its repository, and nothing of its other images is read. Raises
+    ImageWithoutDigest, BadPinsFile, ImageNotPinned, ImageNotInBundle, BrokenBundle or the engine's
+    errors.
     """
     with contextlib.closing(engine.connect()) as client, engine.translate("the engine"):
         arch = engine.arch(client)
-    known = ", ".join(sorted({f"{each.image} for {each.arch}" for each in layouts})) or "none"
+    known = ", ".join(sorted({f"{each.image} for {each.arch}" for each in images})) or "none"
     if request.image is not None:
         digest = demand_digest(request.image).rpartition("@")[2]
     elif pin := find_pin(go_version, request.repository, request.lock):
         digest = pin.digest
     else:
         raise ImageNotPinned(go_version=go_version, known=known)
-    for each in layouts:
+    for each in images:
         if (each.digest, each.arch) == (digest, arch):
-            return each
+            return each.read()
     raise ImageNotInBundle(go_version=go_version, digest=digest, arch=arch, known=known)
 
 

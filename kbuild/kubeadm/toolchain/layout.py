@@ -20,7 +20,10 @@ from kbuild.base.strictjson import load_json
 from kbuild.kubeadm.model import ImageLayout
 from kbuild.kubeadm.toolchain.errors import ImageUnusable
 
-MAX_DOCUMENT = 4 << 20  # bytes, as registries and engines have it
+# Bytes. The index of the official image has 15 KB, its manifests 3 KB and its configurations 10 KB;
+# a parser takes seconds for some documents of megabytes.
+MAX_DOCUMENT = 256 << 10
+_MAX_MANIFEST = 4 << 20  # bytes of a download, as registries and engines have it
 BLOBS = "blobs/sha256/"
 _OCI, _DOCKER = "application/vnd.oci.image", "application/vnd.docker"
 _INDEX = (f"{_OCI}.index.v1+json", f"{_DOCKER}.distribution.manifest.list.v2+json")
@@ -61,8 +64,8 @@ def read_layout(image: str, arch: str, get: Callable[[Blob], Path]) -> ImageLayo
     found: dict[str, Path] = {}
 
     def document(blob: Blob) -> Any:  # noqa: ANN401  # as load_json
-        path = found[blob.digest] = _sized(get(blob), blob)
-        return load_json(read_file(path, MAX_DOCUMENT))
+        found[blob.digest], content = _document(blob, get)
+        return content
 
     blob = Blob(digest=image.rpartition("@")[2], media_type=_INDEX[0], size=None)
     content = document(blob)
@@ -96,7 +99,7 @@ def read_layout(image: str, arch: str, get: Callable[[Blob], Path]) -> ImageLayo
 def fetch_layout(image: str, arch: str, folder: Path, progress: Progress) -> ImageLayout:
     """Download the parts of an image for an architecture; what is in ``folder`` already is kept.
 
-    Raises ImageUnusable, ImageNotFound, RegistryUnreachable or EngineFailed.
+    Raises ImageUnusable, and the errors of a repository.
     """
     name = image.rpartition("@")[0]
     repository = Repository(re.sub(r":[^/:]*$", "", name), progress)
@@ -107,7 +110,7 @@ def fetch_layout(image: str, arch: str, folder: Path, progress: Progress) -> Ima
         if not path.exists():
             part = path.with_suffix(".part")
             if blob.is_manifest:
-                repository.manifest(blob.digest, part, MAX_DOCUMENT)
+                repository.manifest(blob.digest, part, _MAX_MANIFEST)
             else:
                 repository.blob(blob.digest, part)
             part.rename(path)
@@ -174,6 +177,17 @@ def _sized(path: Path, blob: Blob) -> Path:
     is_right = blob.size is None or path.stat().st_size == blob.size
     _demand(is_right, f"{blob.digest} has not the size that it should have")
     return path
+
+
+def _document(blob: Blob, get: Callable[[Blob], Path]) -> tuple[Path, Any]:
+    _demand_small(blob, blob.size or 0)
+    path = _sized(get(blob), blob)
+    _demand_small(blob, path.stat().st_size)
+    return path, load_json(read_file(path, MAX_DOCUMENT))
+
+
+def _demand_small(blob: Blob, size: int) -> None:
+    _demand(size <= MAX_DOCUMENT, f"{blob.digest} is larger than {MAX_DOCUMENT} bytes")
 
 
 def _demand(right: bool, reason: str) -> None:  # noqa: FBT001

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from kbuild.base import network
-from kbuild.base.errors import EngineFailed, ImageNotFound, RegistryUnreachable
+from kbuild.base.errors import (
+    BadLoginFile,
+    CredentialHelperFailed,
+    ImageNotFound,
+    RegistryUnreachable,
+)
 from kbuild.base.registry import Repository
 from tests.support.recorder import Recorder
 from tests.support.registry import BASIC, PASSWORD, TOKEN, USER, Registry, digest_of, registry_of
@@ -122,8 +127,77 @@ def test_a_credential_helper_that_fails_is_told(
     (tmp_path / "config.json").write_text(json.dumps({"credsStore": "broken"}))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with pytest.raises(EngineFailed, match="the keyring is locked"):
+    with pytest.raises(CredentialHelperFailed, match=f"{helper.name}, .*the keyring is locked"):
         repository(registry).blob(DIGEST, tmp_path / "got")
+    helper.write_text("#!/bin/sh\necho nonsense\n")
+    with pytest.raises(CredentialHelperFailed, match="it is not JSON"):
+        repository(registry).blob(DIGEST, tmp_path / "got")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_credential_helper_that_is_not_there_is_told(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.demands = "bearer"
+    (tmp_path / "config.json").write_text(json.dumps({"credsStore": "absent"}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with pytest.raises(CredentialHelperFailed, match=r"docker-credential-absent, .*not installed"):
+        repository(registry).blob(DIGEST, tmp_path / "got")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("[]", "it is not an object"),
+        ("null", "it is not an object"),
+        ("{", "it is not JSON"),
+        ('{"credsStore": 5}', "a credential helper cannot be 5"),
+        ('{"credHelpers": [5]}', "not of the right type"),
+        ('{"auths": 5}', "not of the right type"),
+        ('{"auths": {"h": 5}}', "is not the base64"),
+        ('{"auths": {"h": {"auth": "dXNlcg=="}}}', "is not the base64"),
+        ('{"auths": {"h": {"auth": "\u00e4"}}}', "is not the base64"),
+        ('{"auths": {"h": {"auth": 5}}}', "not of the right type"),
+    ],
+)
+def test_a_broken_file_of_logins_is_told(
+    content: str,
+    reason: str,
+    registry: Registry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registry.demands = "bearer"
+    (tmp_path / "config.json").write_text(content)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with pytest.raises(BadLoginFile, match=reason) as raised:
+        repository(registry).blob(DIGEST, tmp_path / "got")
+    assert str(tmp_path / "config.json") in str(raised.value)
+
+
+@pytest.mark.parametrize("content", ["{}", '{"auths": {}}', '{"detachKeys": "x", "proxies": {}}'])
+def test_a_file_without_logins_is_none(
+    content: str, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.demands = "bearer"
+    (tmp_path / "config.json").write_text(content)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    repository(registry).blob(DIGEST, tmp_path / "got")
+    assert registry.authorized == [None, None, f"Bearer {TOKEN}"]
+
+
+@pytest.mark.parametrize("demands", ["basic", "bearer"])
+def test_a_login_that_is_not_used_is_told(
+    demands: str, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.demands = demands
+    login = {"auth": "dXNlcjpw", "identitytoken": "secret"}
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {registry.address: login}}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with pytest.raises(ImageNotFound) as raised:
+        repository(registry).blob(digest_of(b"x"), tmp_path / "got")
+    assert f"only an identity token for {registry.address}" in raised.value.details
+    assert "secret" not in raised.value.details
 
 
 @pytest.mark.parametrize("realm", ["http://192.0.2.1/token", "ftp://h/token", "nonsense"])
@@ -135,6 +209,57 @@ def test_a_login_goes_to_https_only(
     with pytest.raises(RegistryUnreachable) as raised:
         repository(registry).blob(DIGEST, tmp_path / "got")
     assert "not https" in raised.value.details
+
+
+@pytest.mark.parametrize("path", ["/v2/", "/v2/library/golang/manifests/"])
+def test_who_a_redirect_names_gets_no_login(
+    path: str, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_in(registry, monkeypatch, tmp_path)
+    with registry_of({DIGEST: BLOB}) as other:
+        other.demands = "bearer"
+        registry.redirects[path] = f"http://{other.address}/v2/"
+        with pytest.raises((RegistryUnreachable, ImageNotFound)) as raised:
+            repository(registry).manifest(DIGEST, tmp_path / "got", 1000)
+        assert not any(each.startswith("/token") for each in other.asked)
+        assert other.authorized in ([], [None])
+    told = f"redirects http://{registry.address}/v2/ to" if path == "/v2/" else "HTTP 401 "
+    assert told in raised.value.details
+
+
+@pytest.mark.parametrize(("demands", "last"), [("bearer", f"Bearer {TOKEN}"), ("basic", BASIC)])
+def test_a_registry_may_demand_a_login_for_a_manifest_only(
+    demands: str,
+    last: str,
+    registry: Registry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registry.demands, registry.is_open_at_first = demands, True
+    log_in(registry, monkeypatch, tmp_path)
+    repository(registry).manifest(DIGEST, tmp_path / "got", 1000)
+    assert (tmp_path / "got").read_bytes() == BLOB
+    assert registry.asked[0] == "/v2/"
+    assert registry.authorized[:3] == [None, None, None]
+    assert registry.authorized[-1] == last
+
+
+def test_a_realm_that_is_no_address_is_told(registry: Registry, tmp_path: Path) -> None:
+    registry.demands, registry.realm = "bearer", "https://[::1"
+    with pytest.raises(RegistryUnreachable) as raised:
+        repository(registry).blob(DIGEST, tmp_path / "got")
+    assert raised.value.details == "it asks for a token of 'https://[::1', which is not an address"
+
+
+@pytest.mark.parametrize("token", ["a\nHost: x", "\u00e4", 5])
+def test_what_cannot_be_a_token_is_none(
+    token: object, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.demands = "bearer"
+    monkeypatch.setattr("tests.support.registry.TOKEN", token)
+    with pytest.raises(ImageNotFound, match="the registry has no image") as raised:
+        repository(registry).blob(DIGEST, tmp_path / "got")
+    assert raised.value.details == "it gives no token (HTTP 200)"
 
 
 def test_no_token(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +309,7 @@ def test_where_a_repository_is(
 ) -> None:
     asked = []
 
-    def answer(where: str, *_: object) -> network.Answer:
+    def answer(where: str, *_: object, **__: object) -> network.Answer:
         asked.append(where)
         return network.Answer(status=200, headers={}, body=b"")
 

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from kbuild.base import network
+from kbuild.kubeadm.bundle import read
+from kbuild.kubeadm.model import ImageLayout
 from kbuild.kubeadm.toolchain import layout
 from tests.support.command import Done, run_here
 from tests.support.fake_engine import FakeEngine, fake_engine
@@ -245,15 +247,27 @@ def _evil(about: dict[str, Any], files: dict[str, bytes], image: Image) -> None:
     about["images"][0]["image"] = f"golang@{image.digest}"
 
 
+def _mislabelled(about: dict[str, Any], files: dict[str, bytes], image: Image) -> None:
+    """Have only the manifest for another architecture, under a digest that is demanded."""
+    for digest, content in image.blobs.items():
+        files[f"blobs/sha256/{digest[7:]}"] = content
+    about["images"][0]["image"] = f"golang@{image.blob('arm64', 'manifest')}"
+
+
 HOSTILE: dict[str, tuple[Edit, str]] = {
     "changed blob": (_changed, "its sha256 of a blob cannot be"),
     "other image": (_evil, "it lacks sha256:"),
     "no layer": (_without("layer"), "it lacks sha256:"),
     "no manifest": (_without("manifest"), "it lacks sha256:"),
     "no config": (_without("config"), "it lacks sha256:"),
-    "another architecture": (
-        lambda about, *_: about["images"][0].update(arch="s390x"),
-        "it has no image for linux/s390x",
+    "another architecture": (_mislabelled, "it is not for linux/amd64"),
+    "an image twice": (
+        lambda about, *_: about["images"].append(about["images"][0]),
+        f"its list of images cannot be '2 for Go {PINNED} and amd64'",
+    ),
+    "many images": (
+        lambda about, *_: about["images"].extend(about["images"] * 200),
+        "its number of images cannot be '201'",
     ),
     "no architecture": (lambda about, *_: about["images"][0].update(arch="sparc"), "cannot be"),
     "a way out": (lambda _, files, __: files.update({"blobs/sha256/../x": b""}), "cannot be"),
@@ -278,10 +292,42 @@ def test_a_bundle_whose_image_is_not_as_it_says_is_refused(
     about, files = parts(made)
     edit(about, files, image)
     write(tmp_path / "b.tar", about, files)
-    done = build(tmp_path, "--bundle", "b.tar", "--image", f"golang@{image.digest}")
+    demanded = about["images"][0]["image"] if case == "another architecture" else image.digest
+    done = build(tmp_path, "--bundle", "b.tar", "--image", f"golang@{demanded.rpartition('@')[2]}")
     assert error_of(done) == "broken-bundle", done.stderr
     assert words in done.stderr
-    assert engine.asked == []
+    assert set(engine.asked) <= {"GET /version"}
+
+
+def test_only_the_image_that_is_used_is_read(
+    made: Path,
+    image: Image,
+    name: str,
+    engine: FakeEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    about, files = parts(made)
+    mine = about["images"][0]
+    absent = mine["image"].replace(image.digest, f"sha256:{'3' * 64}")
+    about["images"] = [mine | {"image": absent, "go_version": f"1.2.{n}"} for n in range(9)]
+    about["images"] += [mine | {"arch": "arm64"}, mine]
+    write(tmp_path / "b.tar", about, files)
+    seen = []
+
+    def reading(wanted: str, arch: str, get: Callable[[layout.Blob], Path]) -> ImageLayout:
+        seen.append((wanted, arch))
+        return layout.read_layout(wanted, arch, get)
+
+    monkeypatch.setattr(read, "read_layout", reading)
+    assert build(tmp_path, "--bundle", "b.tar", "--image", name).returncode == 0
+    assert set(seen) == {(mine["image"], "amd64")}
+    seen.clear()
+    other = f"golang@sha256:{'4' * 64}"
+    done = build(tmp_path, "--bundle", "b.tar", "--image", other)
+    assert error_of(done) == "image-not-in-bundle"
+    assert seen == []
+    assert engine.asked
 
 
 def test_a_blob_that_was_changed_in_place_is_damaged(

@@ -9,10 +9,12 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from kbuild.base import sandbox
+from kbuild.kubeadm.bundle import container, document, wheels
 from kbuild.kubeadm.bundle.container import Container, Listed
 from kbuild.kubeadm.bundle.errors import UnsafeBundle
 from tests.support.command import Done, run_here
@@ -62,7 +64,7 @@ def write_wheel(
 def write_wheels(folder: Path) -> None:
     write_wheel(folder, "kbuild", "typer >=1", 'colorama; sys_platform == "win32"')
     write_wheel(folder, "typer", "rich")
-    write_wheel(folder, "rich", tags=LONG)
+    write_wheel(folder, "rich", tags=LONG, version="1!2.0")
 
 
 def bundle(home: Path, inputs: tuple[str | Path, ...], *more: str | Path) -> Done:
@@ -140,6 +142,51 @@ def _old_typer(folder: Path) -> None:
     write_wheel(folder, "typer", version="0.9")
 
 
+def _spoiled(old: bytes, new: bytes) -> Callable[[Path], None]:
+    """Return what changes bytes of a wheel, whose METADATA is its last member."""
+
+    def spoil(folder: Path) -> None:
+        path = folder / "more-1.0-py3-none-any.whl"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("more-1.0.dist-info/METADATA", "Metadata-Version: 2.1\n" * 9)
+        data = path.read_bytes()
+        assert old in data
+        path.write_bytes(data.replace(old, new))
+
+    return spoil
+
+
+def _spoiled_data(folder: Path) -> None:
+    _spoiled(b"PK", b"PK")(folder)
+    path = folder / "more-1.0-py3-none-any.whl"
+    data = bytearray(path.read_bytes())
+    data[30 + len("more-1.0.dist-info/METADATA")] = 0xFF  # the first byte of the deflated data
+    path.write_bytes(data)
+
+
+def _too_many(folder: Path) -> None:
+    for number in range(500):
+        (folder / f"more{number}-1.0-py3-none-any.whl").touch()
+
+
+def _named(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).touch()
+
+
+def _of_method(number: int) -> Callable[[Path], None]:
+    local, central = b"PK\x03\x04\x14\0\0\0", b"PK\x01\x02\x14\x03\x14\0\0\0"
+    method = number.to_bytes(2, "little")
+
+    def spoil(folder: Path) -> None:
+        _spoiled(local + b"\x08\0", local + method)(folder)
+        path = folder / "more-1.0-py3-none-any.whl"
+        data = path.read_bytes()
+        assert central + b"\x08\0" in data
+        path.write_bytes(data.replace(central + b"\x08\0", central + method))
+
+    return spoil
+
+
 WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "no directory": (shutil.rmtree, "No such file or directory"),
     "nothing": (_empty, "no wheel of kbuild"),
@@ -155,6 +202,20 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda w: write_wheel(w, "more", metadata="Metadata-Version: 2.1\nName: b\nVersion: 1.0\n"),
         "its metadata is that of another package",
     ),
+    "an encrypted wheel": (
+        _spoiled(b"\x14\x03\x14\0\0\0", b"\x14\x03\x14\0\x01\0"),
+        "more-1.0-py3-none-any.whl is not a wheel: ",
+    ),
+    "an unknown compression": (_of_method(77), "compressed by method 77"),
+    "a version of zip that is too new": (
+        _spoiled(b"\x14\x03\x14\0", b"\x14\x03\xfe\0"),
+        "is not a wheel: zip file version",
+    ),
+    "damaged data": (_spoiled_data, "is not a wheel: Error -3 while decompressing"),
+    "many files": (_too_many, "it has more than 500 files"),
+    "a tag that is not ASCII": (_named("more-1.0-py3-none-\u00e4ny.whl"), "of the name 'more-1.0"),
+    "a line end": (_named("more-1.0-py3-none-any\nx.whl"), "of the name 'more-1.0-py3-none-any\\n"),
+    "a long name": (_named(f"more-1.0-py3-none-{'x' * 190}.whl"), "of the name 'more-1.0-py3"),
     "no metadata": (lambda w: write_wheel(w, "more", metadata="\n"), "it has no 'name'"),
 }
 
@@ -166,8 +227,43 @@ def test_wheels_that_cannot_be_installed_make_no_bundle(
     spoil, words = WRONG[case]
     write_wheels(tmp_path / "w")
     spoil(tmp_path / "w")
+    absent = ("--source", tmp_path / "no-source")  # nothing is fetched before
+    done = bundle(tmp_path, (*inputs, *absent))
+    assert "error[wheels-unusable]" in done.stderr
+    assert words in done.stderr
+    assert not (tmp_path / "b.tar").exists()
+
+
+def test_a_wheel_that_no_bundle_can_have_is_told(
+    inputs: tuple[str | Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_wheels(tmp_path / "w")
+    monkeypatch.setattr(wheels, "MAX_MEMBER", 100)
     done = bundle(tmp_path, inputs)
     assert "error[wheels-unusable]" in done.stderr
+    assert "it is larger than 100 bytes" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("limit", "where", "words"),
+    [
+        ("MAX_MEMBERS", document, "its number of members cannot be '6'"),
+        ("MAX_MEMBER", container, "bytes, and at most 3 are read"),
+        ("MAX_DOCUMENT", container, "bundle.json has "),
+    ],
+)
+def test_a_bundle_that_nobody_could_read_is_not_written(
+    limit: str,
+    where: ModuleType,
+    words: str,
+    inputs: tuple[str | Path, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_wheels(tmp_path / "w")
+    monkeypatch.setattr(where, limit, 3)
+    done = bundle(tmp_path, inputs)
+    assert "error[bundle-not-readable]" in done.stderr
     assert words in done.stderr
     assert not (tmp_path / "b.tar").exists()
 

@@ -42,7 +42,6 @@ def test_the_digest_leads_to_all_parts(index: bool, tmp_path: Path) -> None:
     image = make_image(*arches, index=index)
     found = read(image, tmp_path)
     assert (found.image, found.arch) == (f"golang@{image.digest}", "amd64")
-    assert found.digest == image.digest
     assert found.manifest == image.blob("amd64", "manifest")
     assert found.config == image.blob("amd64", "config")
     assert found.layers == (image.blob("amd64", "layer"),)
@@ -112,8 +111,31 @@ def test_a_document_that_is_too_large_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layout, "MAX_DOCUMENT", 100)
-    with pytest.raises(OSError, match="larger than 100 bytes"):
+    with pytest.raises(ValueError, match="larger than 100 bytes"):
         read(make_image("amd64"), tmp_path)
+
+
+@pytest.mark.parametrize("part", ["manifest", "config"])
+def test_a_part_that_is_listed_as_too_large_is_not_fetched(part: str, tmp_path: Path) -> None:
+    more = {"filler": "x" * layout.MAX_DOCUMENT}
+    image = make_image("amd64", **{part: more})  # type: ignore[arg-type]
+    digest = image.blob("amd64", part)
+    with registry_of(image.blobs) as registry:
+        name = f"{registry.address}/golang@{image.digest}"
+        with pytest.raises(ImageUnusable, match=f"{digest} is larger than"):
+            fetch_layout(name, "amd64", tmp_path / "blobs", Recorder())
+        assert not any(digest in path for path in registry.asked)
+
+
+@pytest.mark.parametrize("part", ["manifest", "index"])
+def test_a_first_document_that_is_too_large_is_told(part: str, tmp_path: Path) -> None:
+    image = make_image("amd64", manifest={"filler": "x" * layout.MAX_DOCUMENT}, index=False)
+    if part == "index":
+        content = json.dumps({"manifests": [], "filler": "x" * layout.MAX_DOCUMENT}).encode()
+        image = Image(digest_of(content), {digest_of(content): content})
+    with registry_of(image.blobs) as registry, pytest.raises(ImageUnusable, match="is larger than"):
+        name = f"{registry.address}/golang@{image.digest}"
+        fetch_layout(name, "amd64", tmp_path / "blobs", Recorder())
 
 
 def test_only_the_parts_for_an_architecture_are_fetched(tmp_path: Path) -> None:
