@@ -74,6 +74,21 @@ def renew(path: str, name: str) -> str:
     return f"kubeadm certs renew {name}{option}"
 
 
+def renew_all(files: Iterable[tuple[str, str]]) -> str:
+    """Return the command that renews files of kubeadm, given as for ``renew``, empty if it cannot.
+
+    Elsewhere than in /etc/kubernetes each is named. With --cert-dir, ``renew all`` would also take
+    the kubeconfigs of /etc/kubernetes, and sign them by the CA of that other folder. Source:
+    newKubeconfigReadWriter in cmd/kubeadm/app/phases/certs/renewal (v1.33.0).
+    """
+    able = [(path, name) for path, name in files if renew(path, name)]
+    folder = next((cert_dir(path) for path, name in able if not name.endswith(".conf")), PKI)
+    if not able or folder == PKI:
+        return RENEW_ALL if able else ""
+    names = " ".join(name for path, name in able if cert_dir(path) == folder)
+    return f'for each in {names}; do kubeadm certs renew "$each" --cert-dir {quote(folder)}; done'
+
+
 def lengthen(path: str, key: str) -> str:
     """Return the command that signs a CA anew with the key that it has, into a file beside it."""
     return (

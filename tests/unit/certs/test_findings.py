@@ -12,6 +12,7 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from kbuild.certs import commands
+from kbuild.certs.api import take_inventory
 from kbuild.certs.model import Certificate, Finding, Inventory
 from tests.support.authority import (
     CLIENT,
@@ -26,8 +27,10 @@ from tests.support.authority import (
     kubeconfig,
     write_kubeconfig,
 )
+from tests.support.recorder import Recorder
 from tests.unit.certs.conftest import Read
 
+ADVISE = 'kbuild advise --version "$(kubeadm version -o short)"'
 SHA1 = Path(__file__).parents[2] / "support/sha1.pem"
 
 
@@ -117,7 +120,63 @@ def test_a_control_plane_that_was_renewed_in_part(etc: Path, read: Read) -> None
     issue("kube-apiserver", ca, years=5).write(etc / "pki/apiserver.crt")
     found = only(read(etc), "peers-differ")
     assert "5 of 6 certificates" in found.reason
-    assert found.command == "kubeadm certs renew all"
+    assert "etcd-server" in found.command
+    assert found.command.startswith("for each in ")
+    assert found.command.endswith(
+        f'; do kubeadm certs renew "$each" --cert-dir {etc / "pki"}; done'
+    )
+
+
+def test_all_is_renewed_at_once_only_where_kubeadm_looks_for_it() -> None:
+    """With --cert-dir, ``renew all`` signs the kubeconfigs of /etc/kubernetes by another CA."""
+    names = ("apiserver", "front-proxy-client")
+    pki = [(f"{commands.PKI}/{name}.crt", name) for name in names]
+    admin = ("/etc/kubernetes/admin.conf", "admin.conf")
+    assert commands.renew_all([*pki, admin]) == "kubeadm certs renew all"
+    assert commands.renew_all([admin]) == "kubeadm certs renew all"
+    other = [("/k/pki/apiserver.crt", "apiserver"), ("/k/admin.conf", "admin.conf")]
+    assert commands.renew_all(other) == (
+        'for each in apiserver; do kubeadm certs renew "$each" --cert-dir /k/pki; done'
+    )
+    assert commands.renew_all(other[1:]) == ""
+
+
+@pytest.mark.parametrize("typed", ["pki", "./pki", "../kubernetes/pki", "link/../pki"])
+def test_a_folder_gets_the_same_advice_however_it_is_typed(
+    typed: str, etc: Path, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control_plane(etc, ca_years=0.1, leaf_years=0.1)
+    (etc / "link").symlink_to(etc / "pki/etcd")
+    expected = read(etc / "pki")
+    assert any(found.command == f"{ADVISE} {etc}" for found in expected.findings)
+    monkeypatch.chdir(etc)
+    # "link/.." is the folder that the link leads into, as for every program that opens it.
+    folder = Path("link/..") if typed.startswith("link") else Path(typed)
+    assert read(folder).findings == expected.findings
+    monkeypatch.chdir(etc / "pki")
+    assert read(Path()).findings == expected.findings
+    assert (
+        read(*map(Path, ("ca.crt", "ca.key"))).findings
+        == read(etc / "pki/ca.crt", etc / "pki/ca.key").findings
+    )
+
+
+def test_a_kubeconfig_is_compared_with_the_ca_beside_it_in_the_current_directory(
+    etc: Path, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control_plane(etc)
+    other = issue("kubernetes", ca=True)
+    write_kubeconfig(etc / "admin.conf", kubeconfig("kubernetes-admin", admin(other), other))
+    monkeypatch.chdir(etc)
+    assert only(read(Path()), "kubeconfig-other-ca").path == str(etc / "admin.conf")
+
+
+def test_a_pattern_for_a_path_may_be_relative(etc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    control_plane(etc)
+    monkeypatch.chdir(etc)
+    for pattern in ("pki/etcd", "./pki/etcd", f"{etc}/pki/etcd", "*/pki/etcd", "etcd"):
+        inventory = take_inventory((Path("pki"),), NOW, Recorder(), (pattern,))
+        assert not [c for c in inventory.certificates if "/etcd/" in c.path], pattern
 
 
 def test_a_key_that_does_not_fit(etc: Path, read: Read) -> None:
