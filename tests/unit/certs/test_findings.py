@@ -523,6 +523,46 @@ def run(command: str, folder: Path) -> None:
     subprocess.run([bash, "-c", command], check=True, cwd=folder, capture_output=True)
 
 
+def as_der(path: Path) -> None:
+    """Convert a file of PEM, whose block is a certificate or a key, to DER."""
+    body = "".join(line for line in path.read_text().splitlines() if "-----" not in line)
+    path.write_bytes(base64.b64decode(body))
+
+
+@pytest.mark.parametrize("keys", ["PEM", "DER"])
+def test_of_der_the_new_certificate_is_der_too(keys: str, tmp_path: Path, read: Read) -> None:
+    ca = issue("a", ca=True, years=0.1)
+    ca.write(tmp_path / "ca.der", tmp_path / "ca.key")
+    issue("x", ca, years=0.09).write(tmp_path / "x.der", tmp_path / "x.key")
+    for name in ("ca.der", "x.der", *(("ca.key", "x.key") if keys == "DER" else ())):
+        as_der(tmp_path / name)
+    found = {Path(each.path).name: each.command for each in of(read(tmp_path), "expires-soon")}
+    assert ("-CAkeyform DER" in found["x.der"]) == (keys == "DER")
+    for name, command in found.items():
+        assert f"-in {tmp_path / name} -inform DER" in command  # OpenSSL 1.1.1 must be told
+        run(command, tmp_path)
+        assert (tmp_path / name).with_stem(f"{name[:-4]}-new").read_bytes()[:1] == b"0"
+    assert len(found) == 2
+    assert at(read(tmp_path), tmp_path / "x-new.der").issued_by == str(tmp_path / "ca-new.der")
+
+
+@pytest.mark.parametrize("form", ["PEM", "DER"])
+def test_the_commands_that_show_and_compare_read_der(form: str, tmp_path: Path, read: Read) -> None:
+    old = issue("x", issue("ca", ca=True), years=0.1)
+    old.write(tmp_path / "x.crt", tmp_path / "x.key")
+    (tmp_path / "x.key").write_bytes(issue("other").key_pem)
+    issue("y", issue("ca", ca=True), years=0.1).write(tmp_path / "y.crt", tmp_path / "y.pem")
+    (tmp_path / "y.pem").unlink()
+    if form == "DER":
+        for name in ("x.crt", "x.key", "y.crt"):
+            as_der(tmp_path / name)
+    found = of(read(tmp_path), "expires-soon")
+    assert len(found) == 2
+    for each in found:
+        assert ("-inform DER" in each.command) == (form == "DER")
+        run(each.command, tmp_path)
+
+
 def test_the_request_keeps_the_names_and_is_signed(etc: Path, read: Read) -> None:
     ca = issue("kubernetes", ca=True, years=10)
     ca.write(etc / "ca.pem", etc / "ca-key.pem")
