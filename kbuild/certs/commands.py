@@ -1,8 +1,12 @@
-"""The commands that a finding suggests, each ready to be typed into a shell."""
+"""The commands that a finding suggests, each ready to be typed into a shell.
+
+``der`` are the paths of files that are DER. OpenSSL reads them without being told since 3.0 only,
+and never writes them so by itself.
+"""
 
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from kbuild.certs.paths import folder_of, name_of, split_extension
 
@@ -54,9 +58,9 @@ def advise(folder: str) -> str:
     return f'kbuild advise --version "$(kubeadm version -o short)" {quote(folder)}'
 
 
-def show(path: str) -> str:
+def show(path: str, der: Collection[str]) -> str:
     """Return the command that prints all of a certificate."""
-    return f"openssl x509 -in {quote(path)} -noout -text"
+    return f"openssl x509 -in {quote(path)}{_form('in', path, der)} -noout -text"
 
 
 def show_all(path: str) -> str:
@@ -74,35 +78,59 @@ def renew(path: str, name: str) -> str:
     return f"kubeadm certs renew {name}{option}"
 
 
-def lengthen(path: str, key: str) -> str:
+def renew_all(files: Iterable[tuple[str, str]]) -> str:
+    """Return the command that renews files of kubeadm, given as for ``renew``, empty if it cannot.
+
+    Elsewhere than in /etc/kubernetes each is named. With --cert-dir, ``renew all`` would also take
+    the kubeconfigs of /etc/kubernetes, and sign them by the CA of that other folder. Source:
+    newKubeconfigReadWriter in cmd/kubeadm/app/phases/certs/renewal (v1.33.0).
+    """
+    able = [(path, name) for path, name in files if renew(path, name)]
+    folder = next((cert_dir(path) for path, name in able if not name.endswith(".conf")), PKI)
+    if not able or folder == PKI:
+        return RENEW_ALL if able else ""
+    names = " ".join(name for path, name in able if cert_dir(path) == folder)
+    return f'for each in {names}; do kubeadm certs renew "$each" --cert-dir {quote(folder)}; done'
+
+
+def lengthen(path: str, key: str, der: Collection[str]) -> str:
     """Return the command that signs a CA anew with the key that it has, into a file beside it."""
     return (
-        f"openssl x509 -in {quote(path)} -signkey {quote(key)} -days {LONG}"
-        f" -out {quote(_new(path))}"
+        f"openssl x509 -in {quote(path)}{_form('in', path, der)}"
+        f" -signkey {quote(key)}{_form('key', key, der)} -days {LONG}"
+        f" -out {quote(_new(path))}{_form('out', path, der)}"
     )
 
 
-def compare(path: str, key: str) -> str:
+def compare(path: str, key: str, der: Collection[str]) -> str:
     """Return the commands that print the same digest if a key belongs to a certificate."""
     return (
-        f"openssl x509 -in {quote(path)} -noout -pubkey | openssl sha256;"
-        f" openssl pkey -in {quote(key)} -pubout | openssl sha256"
+        f"openssl x509 -in {quote(path)}{_form('in', path, der)} -noout -pubkey | openssl sha256;"
+        f" {show_key(key, der)} | openssl sha256"
     )
 
 
-def request(path: str, key: str) -> str:
+def show_key(key: str, der: Collection[str]) -> str:
+    """Return the command that prints the public half of a private key."""
+    return f"openssl pkey -in {quote(key)}{_form('in', key, der)} -pubout"
+
+
+def request(path: str, key: str, der: Collection[str]) -> str:
     """Return the command that makes a request for a certificate like this one, with its names."""
     return (
         f"openssl x509 -x509toreq -copy_extensions copyall -in {quote(path)}"
-        f" -signkey {quote(key)} -out {quote(_request(path))}"
+        f"{_form('in', path, der)} -signkey {quote(key)}{_form('key', key, der)}"
+        f" -out {quote(_request(path))}"
     )
 
 
-def sign(path: str, ca: str, ca_key: str, days: int) -> str:
+def sign(path: str, ca: str, ca_key: str, days: int, der: Collection[str]) -> str:
     """Return the command that signs what ``request`` made, into a new file."""
     return (
-        f"openssl x509 -req -in {quote(_request(path))} -CA {quote(ca)} -CAkey {quote(ca_key)}"
-        f" -copy_extensions copyall -days {days} -out {quote(_new(path))}"
+        f"openssl x509 -req -in {quote(_request(path))} -CA {quote(ca)}{_form('CA', ca, der)}"
+        f" -CAkey {quote(ca_key)}{_form('CAkey', ca_key, der)}"
+        f" -copy_extensions copyall -days {days}"
+        f" -out {quote(_new(path))}{_form('out', path, der)}"
     )
 
 
@@ -118,13 +146,14 @@ def new_cas() -> str:
     return 'kubeadm init phase certs ca --cert-dir "$HOME/new-pki"'
 
 
-def new_ca(path: str) -> str:
+def new_ca(path: str, der: Collection[str]) -> str:
     """Return the command that makes a CA with a new key, for a CA that kubeadm did not make."""
     root = split_extension(path)[0]
     return (
         f"openssl req -x509 -newkey rsa:2048 -noenc -keyout {quote(f'{root}-new.key')}"
-        f" -out {quote(_new(path))} -days {LONG} -subj"
-        f' "$(openssl x509 -in {quote(path)} -noout -subject -nameopt compat'
+        f" -out {quote(_new(path))}{_form('out', path, der)} -days {LONG} -subj"
+        f' "$(openssl x509 -in {quote(path)}{_form("in", path, der)} -noout -subject'
+        " -nameopt compat"
         " | sed 's/^subject= *//')\""
     )
 
@@ -173,6 +202,10 @@ def show_embedded(kubeconfig: str, cluster: str) -> str:
         f"kubectl config view --raw --kubeconfig={quote(kubeconfig)} -o {quote(f'jsonpath={data}')}"
         " | base64 -d | openssl x509 -noout -text"
     )
+
+
+def _form(option: str, path: str, der: Collection[str]) -> str:
+    return f" -{option}form DER" if path in der else ""
 
 
 def _new(path: str) -> str:

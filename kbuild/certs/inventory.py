@@ -23,6 +23,7 @@ from kbuild.certs.model import (
     worst_first,
 )
 from kbuild.certs.pairs import Keys
+from kbuild.certs.paths import absolute, absolute_pattern
 from kbuild.certs.reading import CertificateEntry, Problem, Tree, current_of, read_tree
 from kbuild.certs.roles import role_of, usual_places
 from kbuild.certs.walk import Files, Walk
@@ -69,9 +70,12 @@ def take_inventory(
 ) -> Inventory:
     """Return what is below paths, judged by the moment ``now``, which is UTC.
 
-    What cannot be read becomes a finding. ``exclude`` is as in walk.Walk.
+    What cannot be read becomes a finding. ``exclude`` is as in walk.Walk. All paths become
+    absolute: folders tell what a file is, kubeadm takes no other --cert-dir, and commands may be
+    typed elsewhere.
     """
-    return _judged(tuple(paths), now, progress, Walk(exclude=exclude))
+    walk = Walk(exclude=tuple(map(absolute_pattern, exclude)))
+    return _judged(tuple(Path(absolute(str(path))) for path in paths), now, progress, walk)
 
 
 def inventory_of(

@@ -80,7 +80,8 @@ class Problem:
 class Tree:
     """All that was found below the paths; ``files`` knows each file by its name.
 
-    ``referenced`` are the files, by their names, that kubeconfigs refer to.
+    ``referenced`` are the files, by their names, that kubeconfigs refer to. ``der`` are the paths
+    of those that are DER, not PEM.
     """
 
     certificates: list[CertificateEntry] = field(default_factory=list)
@@ -89,6 +90,7 @@ class Tree:
     problems: list[Problem] = field(default_factory=list)
     files: Files = field(default_factory=Walk)
     referenced: set[str] = field(default_factory=set)
+    der: set[str] = field(default_factory=set)
 
     def name_of(self, path: str) -> str:
         """Return the name by which a file is shown, which may be another link to it."""
@@ -193,6 +195,8 @@ def _take_content(
     taken = Content()
     if looks_like_pem(content) or content.startswith(_LONG_DER):
         taken = read_content(content)
+        if taken.is_der:
+            tree.der.add(found.path)
         _add(found.path, "", owner, taken, tree)
     # A comment in a kubeconfig may look like PEM.
     is_kubeconfig = looks_like_kubeconfig(content) and _take_kubeconfig(

@@ -12,6 +12,7 @@ from kbuild.release.api import (
     Checked,
     Demands,
     ReleaseBroken,
+    RequirementsNotMet,
     Statement,
     check_folder,
 )
@@ -47,12 +48,15 @@ def check(ctx: typer.Context, folder: ReleaseFolder) -> None:
 
 
 def demand_whole(release: Checked) -> None:
-    """Raise ReleaseBroken with all problems of a release, if it has any."""
+    """Raise ReleaseBroken or RequirementsNotMet with all problems of a release, if it has any."""
     if problems := release.problems:
         # A file name may contain a line break, which would start a new line of details.
         lines = [visible(str(problem))[:_WIDE] for problem in problems[:_SHOWN]]
         more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         details = "\n".join(lines + more)
+        if set(problems) == set(release.unmet):
+            count = counted(len(problems), "requirement")
+            raise RequirementsNotMet(folder=release.folder, count=count, details=details)
         raise ReleaseBroken(
             folder=release.folder, count=counted(len(problems), "problem"), details=details
         )

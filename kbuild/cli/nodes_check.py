@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from rich.table import Table
 
+from kbuild.base.errors import BadSetting
 from kbuild.base.values import day
 from kbuild.base.words import counted, shortened
 from kbuild.certs.model import Certificate, Finding
@@ -36,9 +37,14 @@ def show_check(
     known: Mapping[str, Issues],
     paths: tuple[str, ...],
 ) -> None:
-    """Check hosts and show the result; raises an error as --fail-before asks, or HostsUnchecked."""
+    """Check hosts and show the result; raises BadSetting, HostsUnchecked or as demand_longer."""
     from kbuild.certs.api import Reports, demand_longer, write_reports
 
+    for path in paths:
+        if not path.startswith("/"):
+            reason = "it is not absolute, and the current directory here is none of a node"
+            hint = "give the whole path that it has on the nodes, such as /etc/etcd/pki"
+            raise BadSetting(name="PATH", value=path, reason=reason, hint=hint)
     wanted = Wanted(
         now=datetime.now(UTC),
         paths=paths,

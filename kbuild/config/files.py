@@ -39,7 +39,9 @@ def make_configuration(request: Request) -> Configuration:
         files = [_readme("new.md", facts), _kubeadm_yaml(request, era, facts)]
     else:
         stored = _stored(request, era)
-        notes += [note for each in stored.values() if each for note in _left_out(each)]
+        notes += [
+            note for each in stored.values() if each for note in (*_left_out(each), *_dropped(each))
+        ]
         files = _living(request, era, stored, {**facts, "first": " ".join(notes)})
     return Configuration(
         needs_build=not era.validity,
@@ -126,6 +128,17 @@ def _left_out(stored: Stored) -> list[str]:
         f" They are left out, because {stored.key} of the ConfigMap does not hold them. If the file"
         " comes from kubeadm config migrate, the comparison with what is stored shows this"
         " conversion, and the way back is the backup."
+    )
+    return [note]
+
+
+def _dropped(stored: Stored) -> list[str]:
+    """Return a note if an editor added something to the file that no cluster stores."""
+    if not stored.dropped:
+        return []
+    note = (
+        f"The file with the {stored.name} has {' and '.join(stored.dropped)}, which kubeadm never"
+        " stores: an editor or a shell added this. It is left out of the files here."
     )
     return [note]
 

@@ -17,6 +17,7 @@ from kbuild.config.model import Request
 from kbuild.kubernetes.configuration import Era, configuration_of, eras
 
 _MAX_SIZE = 64 << 10  # bytes; kubeadm's own have 2 KiB, and kubectl takes a patch as one argument
+_BYTE_ORDER_MARK = "\ufeff"
 _KUBELET_API = "kubelet.config.k8s.io/v1beta1"
 _ARGUMENTS = ("controllerManager", "extraArgs")
 _GATE = "RotateKubeletServerCertificate"
@@ -30,6 +31,7 @@ class Stored:
     """A stored configuration before and after; ``key`` is its key in the ConfigMap.
 
     ``left_out`` are the kinds of other documents in the file, which this key does not hold.
+    ``dropped`` is what an editor put into the file and was dropped; see ``_as_stored``.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Stored:
     before: str
     after: str
     left_out: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
 
     @property
     def diff(self) -> str:
@@ -46,6 +49,16 @@ class Stored:
     def patch(self, text: str) -> str:
         """Return the merge patch that stores this text; other keys of the ConfigMap stay."""
         return json.dumps({"data": {self.key: text}}) + "\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """The document that a file was given for; the other fields are as in Stored."""
+
+    text: str
+    document: dict[str, Any]
+    left_out: tuple[str, ...]
+    dropped: tuple[str, ...]
 
 
 def hours(years: int) -> str:
@@ -98,49 +111,73 @@ KUBELET_CHANGES: tuple[Change, ...] = (
 
 def change_kubeadm_config(path: Path, request: Request, era: Era) -> Stored:
     """Read a stored ClusterConfiguration and change it; raises BadStoredConfiguration."""
-    before, document, left_out = _read(path, "ClusterConfiguration", "kubeadm-config")
-    _demand_api(path, document, era.kubeadm_api, request.tag)
-    _demand_version(path, document.get("kubernetesVersion"), request)
-    text, loaded = _with_one_name(path, before, document, era)
+    given = _read(path, "ClusterConfiguration", "kubeadm-config")
+    _demand_api(path, given.document, era.kubeadm_api, request.tag)
+    _demand_version(path, given.document.get("kubernetesVersion"), request)
+    text, loaded = _with_one_name(path, given.text, given.document, era)
     after = _changed(path, text, loaded, kubeadm_changes(request, era))
     return Stored(
         name="kubeadm-config",
         key="ClusterConfiguration",
-        before=before,
+        before=given.text,
         after=after,
-        left_out=left_out,
+        left_out=given.left_out,
+        dropped=given.dropped,
     )
 
 
 def change_kubelet_config(path: Path, request: Request) -> Stored:
     """Read a stored KubeletConfiguration and change it; raises BadStoredConfiguration."""
-    before, document, left_out = _read(path, "KubeletConfiguration", "kubelet-config")
-    _demand_api(path, document, _KUBELET_API, request.tag)
-    _demand_serving(path, document)
-    after = _changed(path, before, document, KUBELET_CHANGES)
+    given = _read(path, "KubeletConfiguration", "kubelet-config")
+    _demand_api(path, given.document, _KUBELET_API, request.tag)
+    _demand_serving(path, given.document)
     return Stored(
-        name="kubelet-config", key="kubelet", before=before, after=after, left_out=left_out
+        name="kubelet-config",
+        key="kubelet",
+        before=given.text,
+        after=_changed(path, given.text, given.document, KUBELET_CHANGES),
+        left_out=given.left_out,
+        dropped=given.dropped,
     )
 
 
-def _read(path: Path, kind: str, name: str) -> tuple[str, dict[str, Any], tuple[str, ...]]:
-    """Return the document of a kind, its text, and the kinds of the other documents."""
+def _read(path: Path, kind: str, name: str) -> _Given:
+    """Return the document of a kind."""
     try:
-        text = read_file(path, _MAX_SIZE).decode()
+        text, dropped = _as_stored(read_file(path, _MAX_SIZE).decode())
         parts = [(part, yamltext.load(part)) for part in yamltext.documents(text)]
     except OSError as error:
         raise _bad(path, reason_of(error)) from error
     except (*BROKEN, yaml.YAMLError) as error:
         raise _bad(path, _reason(error)) from error
     if len(parts) == 1:
-        _demand_kind(path, parts[0][1], kind, name)
-        return *parts[0], ()
+        text, document = parts[0]
+        _demand_kind(path, document, kind, name)
+        return _Given(text=text, document=document, left_out=(), dropped=dropped)
     kinds = tuple(str(document.get("kind")) for _, document in parts)
     if kinds.count(kind) != 1:
         reason = f"{kinds.count(kind)} of its {len(parts)} documents have the kind {kind}"
         raise _bad(path, reason, f"give a file with the {kind} of the ConfigMap {name} only")
     at = kinds.index(kind)
-    return *parts[at], kinds[:at] + kinds[at + 1 :]
+    text, document = parts[at]
+    left_out = kinds[:at] + kinds[at + 1 :]
+    return _Given(text=text, document=document, left_out=left_out, dropped=dropped)
+
+
+def _as_stored(text: str) -> tuple[str, tuple[str, ...]]:
+    """Return a text as kubeadm stores it, and what was dropped for that.
+
+    kubeadm writes neither a byte order mark nor CRLF, but editors and shells of Windows do. For
+    YAML both ends of a line are the same (YAML 1.2.2 section 5.4).
+    """
+    dropped = []
+    if text.startswith(_BYTE_ORDER_MARK):
+        text = text.removeprefix(_BYTE_ORDER_MARK)
+        dropped.append("a byte order mark")
+    if "\r\n" in text:
+        text = text.replace("\r\n", "\n")
+        dropped.append("lines that end in CRLF")
+    return text, tuple(dropped)
 
 
 def _demand_kind(path: Path, document: dict[str, Any], kind: str, name: str) -> None:

@@ -30,8 +30,12 @@ look() {
 
 # Print each file below the paths, with what of it may be seen: files PATH...
 #   file=INODE MODE SIZE CHANGED LINK KIND PATH CONTENT USER:GROUP, PATH and CONTENT as base64
+#   absent=PATH for each path that is not there
 files() {
   count=0
+  for place; do
+    [ -e "$root$place" ] || printf 'absent=%s\n' "$(printf %s "$place" | encoded)"
+  done
   for place; do
     [ -e "$root$place" ] && find -L "$root$place" -type f 2>/dev/null
   done | while IFS= read -r path; do

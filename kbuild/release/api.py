@@ -18,6 +18,7 @@ from kbuild.release.errors import (
     NotARelease,
     RebuildDiffers,
     ReleaseBroken,
+    RequirementsNotMet,
 )
 from kbuild.release.export import TOOLS, snippet
 from kbuild.release.files import Problem
@@ -45,6 +46,7 @@ __all__ = [
     "RebuildDiffers",
     "Release",
     "ReleaseBroken",
+    "RequirementsNotMet",
     "Statement",
     "artifacts",
     "binary_name",

@@ -62,6 +62,7 @@ _Pair = tuple[object, object]  # what one document says, and what the other says
 class Checked:
     """A checked release: its files, its problems, and its signer.
 
+    ``unmet`` are those of the problems that only say that it is not for what the user requires.
     ``statement`` is the provenance, or None if it cannot be read. ``documents`` has the checked
     bytes of SHA256SUMS and of the provenance, and the signatures. ``proven`` is the number of
     certificates that each architecture issued in the proof, 0 if it did not run.
@@ -74,6 +75,7 @@ class Checked:
     signer: Signer | None = None
     statement: Statement | None = None
     proven: Mapping[str, int] = field(default_factory=dict)
+    unmet: tuple[Problem, ...] = ()
 
 
 def check_folder(
@@ -167,16 +169,15 @@ def _check(
             return checked
     statement, problems = _read_statement(files)
     proven: Mapping[str, int] = {}
+    unmet: list[Problem] = []
     if statement is not None:
-        problems = list(_check_demands(statement, demands))
-        problems += list(_check_digests(files, statement)) or list(
-            _check_contents(files, statement)
-        )
-        if not problems:
+        unmet = list(_check_demands(statement, demands))
+        problems = list(_check_digests(files, statement)) or list(_check_contents(files, statement))
+        if not problems and not unmet:
             proven = _proven(files, statement)
-            problems += _check_proven(proven, demands)
-    unique = dict.fromkeys((*checked.problems, *problems))
-    return replace(checked, statement=statement, problems=tuple(unique), proven=proven)
+            unmet = list(_check_proven(proven, demands))
+    unique = tuple(dict.fromkeys((*checked.problems, *unmet, *problems)))
+    return replace(checked, statement=statement, problems=unique, proven=proven, unmet=tuple(unmet))
 
 
 def _proven(files: ReleaseFiles, statement: Statement) -> dict[str, int]:

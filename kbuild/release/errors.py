@@ -36,13 +36,23 @@ class PackagerFailed(ReleaseError):
 
 
 class ReleaseBroken(ReleaseError):
-    """A file of a release is missing, extra, different or unsafe, or a requirement is not met."""
+    """A file of a release is missing, extra, different or unsafe, or its signature is not right."""
 
     folder: Path | str
     count: str
 
     what = "{folder} does not pass the check: {count}"
     todo = "do not use it; get it again from a source that you trust, into a directory of your own"
+
+
+class RequirementsNotMet(ReleaseError):
+    """A release is intact, and is not for what the user requires."""
+
+    folder: Path | str
+    count: str
+
+    what = "{folder} is intact, but does not meet {count}"
+    todo = "choose a release that does, or build one with `kbuild kubeadm`; what differs is below"
 
 
 class NotARelease(ReleaseError):

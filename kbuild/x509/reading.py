@@ -38,11 +38,15 @@ class Unreadable(ValueError):
 
 @dataclass(slots=True)
 class Content:
-    """What is in a file, in its order; ``problems`` are the parts that cannot be read."""
+    """What is in a file, in its order; ``problems`` are the parts that cannot be read.
+
+    ``is_der`` tells that it is no PEM.
+    """
 
     certificates: list[CertificateFacts] = field(default_factory=list)
     keys: list[KeyFacts] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    is_der: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.certificates or self.keys or self.problems)
@@ -80,6 +84,7 @@ def read_content(content: bytes) -> Content:
         if not found.problems and (line := damaged_line(content)):
             found.problems.append(f"line {line} begins a certificate, but it is damaged")
     elif content.startswith(_SEQUENCE):
+        found.is_der = True
         _read_der(content, found)
     return found
 

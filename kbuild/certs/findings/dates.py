@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from kbuild.base.values import day
-from kbuild.certs.commands import RENEW_ALL
+from kbuild.certs import commands
 from kbuild.certs.findings.remedy import Remedy, another, remedied
 from kbuild.certs.findings.seen import SAME_TIME, Scene, Seen, finding
 from kbuild.certs.model import Finding, Severity
@@ -73,10 +73,10 @@ def differing(scene: Scene) -> Iterator[Finding]:
                 f"{early} of {len(peers)} certificates that belong together expire on"
                 f" {day(first.shown.not_after)}, {last.path} on {day(last.not_after)}"
             )
-            is_kubeadm = any(one.file and one.file.renew for one in peers)
             has_keys = all(ca is None or ca.shown.private_key for ca in map(scene.ca_of, peers))
-            renewal = Remedy(command=RENEW_ALL)
-            remedy = renewal if is_kubeadm and has_keys else another(first, scene)
+            files = [(one.shown.path, one.file.renew) for one in peers if one.file]
+            renewal = commands.renew_all(file for file in files if file[1]) if has_keys else ""
+            remedy = Remedy(command=renewal) if renewal else another(first, scene)
             yield remedied("warning", "peers-differ", first, reason, remedy)
 
 

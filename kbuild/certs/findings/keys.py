@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kbuild.certs.commands import REQUESTS, cert_dir, quote
+from kbuild.certs.commands import REQUESTS, cert_dir, quote, show_key
 from kbuild.certs.findings.remedy import another, remedied, with_new_key
 from kbuild.certs.findings.seen import Scene, Seen, finding
 from kbuild.certs.model import Finding, Severity
@@ -65,7 +65,7 @@ def unread(scene: Scene) -> Iterator[Finding]:
     for key in scene.tree.keys:
         if key.facts.encrypted:
             reason = "it is encrypted, so whether it fits its certificate is not known"
-            command = f"openssl pkey -in {quote(key.path)} -pubout"
+            command = show_key(key.path, scene.tree.der)
             yield finding("info", "key-encrypted", key, reason, command)
         elif key.facts.problem:
             command = f"ls -l {quote(key.path)}"

@@ -59,7 +59,7 @@ def with_new_key(one: Seen, scene: Scene) -> Remedy:
         if _folder_of_kubeadm(one):
             command = commands.new_cas()
         else:
-            command = commands.new_ca(certificate.path)
+            command = commands.new_ca(certificate.path, scene.tree.der)
         return Remedy(command=command, note="with another key it is another CA: rotate it")
     remedy = another(one, scene)
     if not remedy.command.startswith("openssl"):
@@ -93,16 +93,16 @@ def _later_ca(one: Seen, scene: Scene) -> Remedy:
     if certificate.place:
         return Remedy(command=commands.show_all(certificate.path))
     if key is not None and key.fits is False:
-        return Remedy(command=commands.compare(certificate.path, key.path))
+        return Remedy(command=commands.compare(certificate.path, key.path, scene.tree.der))
     if folder := _folder_of_kubeadm(one):
         return Remedy(command=commands.advise(folder), note="`kbuild advise` tells the steps")
     if certificate.chain != "self-signed" or key is None:
-        return Remedy(command=commands.show(certificate.path))
+        return Remedy(command=commands.show(certificate.path, scene.tree.der))
     note = (
         f"{commands.LONG} days are a choice; then put the new file in place, also in kubeconfigs,"
         " and restart what reads it"
     )
-    return Remedy(command=commands.lengthen(certificate.path, key.path), note=note)
+    return Remedy(command=commands.lengthen(certificate.path, key.path, scene.tree.der), note=note)
 
 
 def _embed_later(one: Seen, scene: Scene) -> Remedy:
@@ -138,21 +138,22 @@ def _request(one: Seen, scene: Scene) -> Remedy:
     if certificate.place:
         return Remedy(command=commands.show_all(certificate.path))
     if key is None:
-        return Remedy(command=commands.show(certificate.path))
+        return Remedy(command=commands.show(certificate.path, scene.tree.der))
     if key.fits is False:
-        return Remedy(command=commands.compare(certificate.path, key.path))
+        return Remedy(command=commands.compare(certificate.path, key.path, scene.tree.der))
     return Remedy(command=_signed_request(one, scene, key.path))
 
 
 def _signed_request(one: Seen, scene: Scene, key: str) -> str:
     """Return what makes a request, and signs it if the key of the CA is here."""
     certificate, ca = one.shown, scene.ca_of(one)
-    request = commands.request(certificate.path, key)
+    request = commands.request(certificate.path, key, scene.tree.der)
     ca_key = ca.shown.private_key if ca and not ca.shown.place else None
     if ca is None or ca_key is None or ca_key.fits is False:
         return request
     days = max(min(one.lifetime, ca.shown.time_left(scene.now)).days, 1)
-    return f"{request} && {commands.sign(certificate.path, ca.shown.path, ca_key.path, days)}"
+    paths = certificate.path, ca.shown.path, ca_key.path
+    return f"{request} && {commands.sign(*paths, days, scene.tree.der)}"
 
 
 def _user(one: Seen, scene: Scene) -> Remedy:

@@ -1,5 +1,6 @@
 """Ask all hosts at once, and judge what they answer."""
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +58,8 @@ def check(connections: Mapping[str, Connection], wanted: Wanted, progress: Progr
             progress.advance("hosts read", len(answers), len(facts))
 
     at_once(facts, ask, wanted.parallel)
-    hosts = tuple(_judged(*answers[name], wanted, progress) for name in sorted(answers))
+    nowhere = set(wanted.paths).intersection(*(seen.absent for seen, _ in answers.values()))
+    hosts = tuple(_judged(*answers[name], wanted, nowhere, progress) for name in sorted(answers))
     return Checked(
         at=wanted.now,
         hosts=hosts,
@@ -75,18 +77,39 @@ def _ask(
 
 
 def _judged(
-    seen: NodeSeen, served: tuple[Served, ...], wanted: Wanted, progress: Progress
+    seen: NodeSeen,
+    served: tuple[Served, ...],
+    wanted: Wanted,
+    nowhere: set[str],
+    progress: Progress,
 ) -> HostChecked:
     paths = [Path(each) for each in (*PLACES, *wanted.paths)]
     issues = lifetimes_of(seen, wanted.known)
     inventory = inventory_of(seen.copies, paths, wanted.now, progress)
-    own = list(of_node(seen, inventory, served, issues))
+    own = [*of_node(seen, inventory, served, issues), *_absent(seen, wanted.paths, nowhere)]
     told = {each.path for each in own if each.kind == NOT_RENEWED}
     others = (f for f in inventory.findings if f.kind != SELF_SIGNED or f.path not in told)
     findings = tuple(sorted((*others, *own), key=worst_first))
     return HostChecked(
         seen=seen, inventory=replace(inventory, findings=findings), served=served, issues=issues
     )
+
+
+def _absent(seen: NodeSeen, paths: tuple[str, ...], nowhere: set[str]) -> Iterator[Finding]:
+    """Yield what was named and is not on a node; if other nodes have it, that may be right."""
+    for path in dict.fromkeys(paths):
+        if path in seen.absent:
+            reason = "there is no such file or directory on this host"
+            if seen.facts.uid != 0:
+                reason += ", or this user may not look into a directory above it"
+            yield Finding(
+                severity="warning" if path in nowhere else "info",
+                kind="unreadable" if path in nowhere else "not-on-host",
+                path=path,
+                place="",
+                reason=reason,
+                command=f"ls -ld {shlex.quote(path)}",
+            )
 
 
 def lifetimes_of(seen: NodeSeen, known: Mapping[str, Issues]) -> Issues | None:

@@ -55,7 +55,8 @@ class NodeSeen:
 
     ``components`` are those with a manifest. ``started`` tells when programs began, and ``changed``
     when files were changed. ``kubelet`` are fields of its configuration. ``stored`` is None if the
-    node has no admin.conf. ``is_cut`` tells that there were more files than are read.
+    node has no admin.conf. ``is_cut`` tells that there were more files than are read. ``absent``
+    are the paths that were to be read and are not there.
     """
 
     facts: HostFacts
@@ -66,6 +67,7 @@ class NodeSeen:
     kubelet: Mapping[str, str]
     stored: Stored | None
     is_cut: bool
+    absent: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -84,6 +86,7 @@ def node_seen(facts: HostFacts, values: Mapping[str, list[str]]) -> NodeSeen:
         kubelet=dict(_pair(line) for line in values.get("kubelet_setting", ())),
         stored=_stored(values),
         is_cut="cut" in values,
+        absent=tuple(map(_path, values.get("absent", ()))),
     )
 
 
@@ -94,7 +97,7 @@ def _copy(line: str) -> Copy:
     if shown.endswith(_UNUSUAL):
         kind = "unusual"
     return Copy(
-        path=base64.b64decode(path, validate=True).decode("utf-8", "surrogateescape"),
+        path=_path(path),
         inode=inode,
         is_link=link == "l",
         owner=Owner(user=user, group=group, mode=int(mode, 8)),
@@ -102,6 +105,10 @@ def _copy(line: str) -> Copy:
         content=shown or b"left on the node",
         problem=_PROBLEMS.get(kind, ""),
     )
+
+
+def _path(encoded: str) -> str:
+    return base64.b64decode(encoded, validate=True).decode("utf-8", "surrogateescape")
 
 
 def _components(values: Mapping[str, list[str]]) -> dict[str, Component]:

@@ -12,6 +12,7 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from kbuild.certs import commands
+from kbuild.certs.api import take_inventory
 from kbuild.certs.model import Certificate, Finding, Inventory
 from tests.support.authority import (
     CLIENT,
@@ -26,8 +27,10 @@ from tests.support.authority import (
     kubeconfig,
     write_kubeconfig,
 )
+from tests.support.recorder import Recorder
 from tests.unit.certs.conftest import Read
 
+ADVISE = 'kbuild advise --version "$(kubeadm version -o short)"'
 SHA1 = Path(__file__).parents[2] / "support/sha1.pem"
 
 
@@ -117,7 +120,63 @@ def test_a_control_plane_that_was_renewed_in_part(etc: Path, read: Read) -> None
     issue("kube-apiserver", ca, years=5).write(etc / "pki/apiserver.crt")
     found = only(read(etc), "peers-differ")
     assert "5 of 6 certificates" in found.reason
-    assert found.command == "kubeadm certs renew all"
+    assert "etcd-server" in found.command
+    assert found.command.startswith("for each in ")
+    assert found.command.endswith(
+        f'; do kubeadm certs renew "$each" --cert-dir {etc / "pki"}; done'
+    )
+
+
+def test_all_is_renewed_at_once_only_where_kubeadm_looks_for_it() -> None:
+    """With --cert-dir, ``renew all`` signs the kubeconfigs of /etc/kubernetes by another CA."""
+    names = ("apiserver", "front-proxy-client")
+    pki = [(f"{commands.PKI}/{name}.crt", name) for name in names]
+    admin = ("/etc/kubernetes/admin.conf", "admin.conf")
+    assert commands.renew_all([*pki, admin]) == "kubeadm certs renew all"
+    assert commands.renew_all([admin]) == "kubeadm certs renew all"
+    other = [("/k/pki/apiserver.crt", "apiserver"), ("/k/admin.conf", "admin.conf")]
+    assert commands.renew_all(other) == (
+        'for each in apiserver; do kubeadm certs renew "$each" --cert-dir /k/pki; done'
+    )
+    assert commands.renew_all(other[1:]) == ""
+
+
+@pytest.mark.parametrize("typed", ["pki", "./pki", "../kubernetes/pki", "link/../pki"])
+def test_a_folder_gets_the_same_advice_however_it_is_typed(
+    typed: str, etc: Path, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control_plane(etc, ca_years=0.1, leaf_years=0.1)
+    (etc / "link").symlink_to(etc / "pki/etcd")
+    expected = read(etc / "pki")
+    assert any(found.command == f"{ADVISE} {etc}" for found in expected.findings)
+    monkeypatch.chdir(etc)
+    # "link/.." is the folder that the link leads into, as for every program that opens it.
+    folder = Path("link/..") if typed.startswith("link") else Path(typed)
+    assert read(folder).findings == expected.findings
+    monkeypatch.chdir(etc / "pki")
+    assert read(Path()).findings == expected.findings
+    assert (
+        read(*map(Path, ("ca.crt", "ca.key"))).findings
+        == read(etc / "pki/ca.crt", etc / "pki/ca.key").findings
+    )
+
+
+def test_a_kubeconfig_is_compared_with_the_ca_beside_it_in_the_current_directory(
+    etc: Path, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control_plane(etc)
+    other = issue("kubernetes", ca=True)
+    write_kubeconfig(etc / "admin.conf", kubeconfig("kubernetes-admin", admin(other), other))
+    monkeypatch.chdir(etc)
+    assert only(read(Path()), "kubeconfig-other-ca").path == str(etc / "admin.conf")
+
+
+def test_a_pattern_for_a_path_may_be_relative(etc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    control_plane(etc)
+    monkeypatch.chdir(etc)
+    for pattern in ("pki/etcd", "./pki/etcd", f"{etc}/pki/etcd", "*/pki/etcd", "etcd"):
+        inventory = take_inventory((Path("pki"),), NOW, Recorder(), (pattern,))
+        assert not [c for c in inventory.certificates if "/etcd/" in c.path], pattern
 
 
 def test_a_key_that_does_not_fit(etc: Path, read: Read) -> None:
@@ -462,6 +521,46 @@ def run(command: str, folder: Path) -> None:
     bash = shutil.which("bash")
     assert bash is not None
     subprocess.run([bash, "-c", command], check=True, cwd=folder, capture_output=True)
+
+
+def as_der(path: Path) -> None:
+    """Convert a file of PEM, whose block is a certificate or a key, to DER."""
+    body = "".join(line for line in path.read_text().splitlines() if "-----" not in line)
+    path.write_bytes(base64.b64decode(body))
+
+
+@pytest.mark.parametrize("keys", ["PEM", "DER"])
+def test_of_der_the_new_certificate_is_der_too(keys: str, tmp_path: Path, read: Read) -> None:
+    ca = issue("a", ca=True, years=0.1)
+    ca.write(tmp_path / "ca.der", tmp_path / "ca.key")
+    issue("x", ca, years=0.09).write(tmp_path / "x.der", tmp_path / "x.key")
+    for name in ("ca.der", "x.der", *(("ca.key", "x.key") if keys == "DER" else ())):
+        as_der(tmp_path / name)
+    found = {Path(each.path).name: each.command for each in of(read(tmp_path), "expires-soon")}
+    assert ("-CAkeyform DER" in found["x.der"]) == (keys == "DER")
+    for name, command in found.items():
+        assert f"-in {tmp_path / name} -inform DER" in command  # OpenSSL 1.1.1 must be told
+        run(command, tmp_path)
+        assert (tmp_path / name).with_stem(f"{name[:-4]}-new").read_bytes()[:1] == b"0"
+    assert len(found) == 2
+    assert at(read(tmp_path), tmp_path / "x-new.der").issued_by == str(tmp_path / "ca-new.der")
+
+
+@pytest.mark.parametrize("form", ["PEM", "DER"])
+def test_the_commands_that_show_and_compare_read_der(form: str, tmp_path: Path, read: Read) -> None:
+    old = issue("x", issue("ca", ca=True), years=0.1)
+    old.write(tmp_path / "x.crt", tmp_path / "x.key")
+    (tmp_path / "x.key").write_bytes(issue("other").key_pem)
+    issue("y", issue("ca", ca=True), years=0.1).write(tmp_path / "y.crt", tmp_path / "y.pem")
+    (tmp_path / "y.pem").unlink()
+    if form == "DER":
+        for name in ("x.crt", "x.key", "y.crt"):
+            as_der(tmp_path / name)
+    found = of(read(tmp_path), "expires-soon")
+    assert len(found) == 2
+    for each in found:
+        assert ("-inform DER" in each.command) == (form == "DER")
+        run(each.command, tmp_path)
 
 
 def test_the_request_keeps_the_names_and_is_signed(etc: Path, read: Read) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kbuild.certs import inventory
-from tests.support.authority import DAY, control_plane, issue
+from tests.support.authority import DAY, control_plane, issue, kubeconfig, write_kubeconfig
 from tests.support.command import run_here
 from tests.support.failures import outcome
 
@@ -99,6 +99,20 @@ def test_fail_before_tells_what_has_expired(days: float, age: str, words: str, e
     assert words in done.stderr
     assert bool(done.stderr) == bool(words)
     assert "above" not in done.stderr  # there are findings of what ends within 90 days only
+
+
+def test_fail_before_counts_what_the_findings_list(etc: Path) -> None:
+    """A CA is in kubeconfigs and perhaps in a backup, too, and is one certificate."""
+    born = datetime.now(UTC) - 30 * DAY
+    ca = issue("kubernetes", born=born, years=20 / 365, ca=True)
+    ca.write(etc / "pki/ca.crt")
+    ca.write(etc / "backup/ca.crt")
+    for name in ("admin", "scheduler"):
+        leaf = issue(name, ca, born=born, years=20 / 365)
+        write_kubeconfig(etc / f"{name}.conf", kubeconfig(name, leaf, ca))
+    done = run_here("certs", etc, "--fail-before", "1d")
+    assert done.stdout.count("[expired]") == 3
+    assert "error[certificates-expire]: 3 certificates have expired; the first" in done.stderr
 
 
 def test_what_is_excluded_is_not_read(etc: Path) -> None:

@@ -59,7 +59,7 @@ def test_the_certificates_of_a_bundle_are_told_apart(
     monkeypatch.chdir(pki)
     shown = on_terminal("certs", "both", width=80)
     shutil.rmtree(pki / "both")
-    assert "Below both/:" in shown
+    assert f"Below {pki}/both/:" in shown
     assert "both.pem certificate 2" in shown
 
 

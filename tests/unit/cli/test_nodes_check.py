@@ -167,6 +167,17 @@ def test_no_empty_table_is_shown_if_there_are_no_certificates(shown: Show) -> No
     assert "NotAfter" not in done.stdout
 
 
+@pytest.mark.parametrize("path", ["pki", "./pki", "~/pki"])
+def test_a_relative_path_is_refused_for_a_node_has_no_current_directory(
+    path: str, shown: Show
+) -> None:
+    done = shown(host("n1"), more=("/etc/etcd", path))
+    assert done.returncode == 2, done.stderr
+    assert "error[bad-setting]" in done.stderr
+    assert "it is not absolute" in done.stderr
+    assert shown(host("n1"), more=("/etc/etcd",)).returncode == 0
+
+
 def test_backups_are_not_counted_for_a_user_who_cannot_see_them(shown: Show) -> None:
     one = host("n1", is_known=True)
     other = replace(one, seen=replace(one.seen, facts=replace(one.seen.facts, uid=1000)))

@@ -222,12 +222,25 @@ def test_the_way_back_stores_what_there_was(tmp_path: Path) -> None:
         assert f"cat {name}.undo.json" in made["README.md"]
 
 
-def test_the_way_back_has_the_byte_order_mark_that_is_stored(tmp_path: Path) -> None:
-    made = living(tmp_path, "v1.20.2", f"\ufeff{STORED}")
-    undo = json.loads(made["kubeadm-config.undo.json"])
-    assert undo == {"data": {"ClusterConfiguration": f"\ufeff{STORED}"}}
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        (f"\ufeff{STORED}", "has a byte order mark, which kubeadm never stores"),
+        (STORED.replace("\n", "\r\n"), "has lines that end in CRLF, which kubeadm never stores"),
+        (f"\ufeff{STORED}".replace("\n", "\r\n"), "mark and lines that end in CRLF, which"),
+    ],
+    ids=["bom", "crlf", "both"],
+)
+def test_what_an_editor_added_is_neither_stored_nor_in_the_way_back(
+    tmp_path: Path, given: str, what: str
+) -> None:
     plain = living(tmp_path, "v1.20.2", STORED)
-    assert made["kubeadm-config.yaml"] == f"\ufeff{plain['kubeadm-config.yaml']}"
+    made = living(tmp_path, "v1.20.2", given)
+    assert what in " ".join(made["README.md"].split())
+    assert what not in " ".join(plain["README.md"].split())
+    assert {**made, "README.md": ""} == {**plain, "README.md": ""}
+    undo = json.loads(made["kubeadm-config.undo.json"])
+    assert undo == {"data": {"ClusterConfiguration": STORED}}
 
 
 @pytest.mark.parametrize(("tag", "name"), [("v1.23.0", "-1.23"), ("v1.24.0", "")])

@@ -29,6 +29,7 @@ from tests.support.releases import forge, forge_sums, make_release
 pytestmark = pytest.mark.slow
 
 BROKEN = (90, "release-broken")
+UNMET = (90, "requirements-not-met")
 KBUILD = Path(sys.executable).with_name("kbuild")
 AMD64 = "kubeadm-linux-amd64"
 WHO = ("--identity", "somebody@example.invalid", "--issuer", "https://example.invalid")
@@ -212,8 +213,17 @@ def test_a_signed_release_of_something_else_does_not_meet_a_demand(
     words: tuple[str, str], signed: Path, public: Path
 ) -> None:
     done = kbuild("check", signed, "--key", public, *words)
-    assert outcome(done) == BROKEN, done.stdout + done.stderr
+    assert outcome(done) == UNMET, done.stdout + done.stderr
+    assert "is intact, but does not meet 1 requirement\n" in done.stderr
+    assert "trust" not in done.stderr
     assert "different: provenance.json: its" in done.stderr
+
+
+def test_a_damaged_release_is_not_called_intact_whatever_is_required(signed: Path) -> None:
+    (signed / "kubeadm-linux-amd64").write_bytes(b"other")
+    done = kbuild("check", signed, "--ca-years", "10")
+    assert outcome(done) == BROKEN, done.stdout + done.stderr
+    assert "its CA lifetime is 100, you require 10" in done.stderr
 
 
 def test_every_release_of_a_folder_must_meet_the_demands(plain: Path) -> None:
@@ -222,7 +232,7 @@ def test_every_release_of_a_folder_must_meet_the_demands(plain: Path) -> None:
     rename_version(shutil.copytree(plain, plain.with_name("v1.20.3")))
     assert kbuild("check", plain.parent).returncode == 0
     done = kbuild("check", plain.parent, *words)
-    assert outcome(done) == BROKEN, done.stdout
+    assert outcome(done) == UNMET, done.stdout
     assert "its version is v1.20.3, you require v1.20.2" in done.stderr
 
 
