@@ -94,7 +94,14 @@ _years = whole_number(
 _seconds = whole_number("seconds", MAX_STALL, "60 is the default")
 _arch = one_of(ARCHES, {names.machine: arch for arch, names in ARCHES.items()})
 _stored_defaults = one_of(STORED_DEFAULTS)
-_sha256 = hexadecimal(least=64, most=64)
+_digits_of_sha256 = hexadecimal(least=64, most=64)
+
+
+def _sha256(name: str, value: object) -> str:
+    """Parse a SHA-256; the prefix ``sha256:``, as images and releases have it, is removed."""
+    digits = value.strip().removeprefix("sha256:") if isinstance(value, str) else value
+    found: str = _digits_of_sha256(name, digits)
+    return found
 
 
 def _without(origin: str, name: str, other: str) -> str:

@@ -46,6 +46,6 @@ def bundle(ctx: typer.Context) -> None:
                 for image in made.document.images
             ),
             *([f"kbuild: {len(made.wheels)} wheels"] if made.wheels else []),
-            f"{made.path} sha256:{made.sha256}",
+            f"{made.sha256}  {made.path}",  # what `sha256sum --check` reads
         ]
         screen.result(document, lines)

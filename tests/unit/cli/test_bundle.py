@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import shutil
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -503,3 +504,26 @@ def test_a_full_disk_is_not_told_as_a_damaged_bundle(
 
     monkeypatch.setattr("kbuild.kubeadm.bundle.read.unpack_root", full)
     assert error_of(build(tmp_path, "--bundle", made)) == "disk-full"
+
+
+def test_the_printed_sum_is_one_that_sha256sum_and_the_build_take(
+    upstream: tuple[Path, dict[str, str]], go_root: Path, tmp_path: Path
+) -> None:
+    done = bundle(tmp_path, upstream[0], go_root)
+    line = done.stdout.splitlines()[-1]
+    words = ("sha256sum", "--check", "--strict")
+    checked = subprocess.run(
+        words, input=line, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert checked.stdout == "b.tar: OK\n", checked.stderr
+    digest = hashlib.sha256((tmp_path / "b.tar").read_bytes()).hexdigest()
+    for given, code in ((f"sha256:{digest}", 0), (f"sha512:{digest}", 2)):
+        built = build(tmp_path, "--bundle", "b.tar", "--bundle-sha256", given, "--dry-run")
+        assert built.returncode == code, built.stderr
+
+
+def test_the_sum_of_a_source_may_begin_with_its_algorithm(tmp_path: Path) -> None:
+    digest = hashlib.sha256(b"").hexdigest()
+    (tmp_path / "kubernetes.tar.gz").touch()
+    words = ("--source", "kubernetes.tar.gz", "--source-sha256", f"sha256:{digest}")
+    assert error_of(build(tmp_path, *words)) != "bad-setting"
