@@ -20,7 +20,8 @@ from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.bundle import container
 from kbuild.kubeadm.bundle.container import Listed
 from kbuild.kubeadm.bundle.document import SOURCE, BundledGo, BundledImage, Document, text_of
-from kbuild.kubeadm.bundle.wheels import REQUIREMENTS, WHEELS, collect_wheels
+from kbuild.kubeadm.bundle.errors import OutputNotABundle
+from kbuild.kubeadm.bundle.wheels import REQUIREMENTS, WHEELS, collect_wheels, made_for
 from kbuild.kubeadm.model import BundleRequest, SourceRequest, SourceTree, Tag
 from kbuild.kubeadm.source import archive
 from kbuild.kubeadm.source.fetch import fetch, is_archive, resolve
@@ -52,6 +53,11 @@ class Made:
             for name in self.document.members
             if name.startswith(WHEELS) and name != REQUIREMENTS
         )
+
+    @property
+    def wheels_for(self) -> str:
+        """Return the Python and the machine that the wheels are for."""
+        return made_for(self.wheels)
 
 
 def make_bundle(request: BundleRequest, workspace: Workspace, progress: Progress) -> Made:
@@ -206,14 +212,15 @@ def _demand_free(output: Path, *, force: bool) -> None:
     with disk_errors(output):
         if not os.path.lexists(output):
             return
-        if not force:
-            raise OutputExists(path=output)
+        other = OutputNotReplaceable if force else OutputNotABundle
         try:
             is_ours = not output.is_symlink() and container.looks_like_one(output)
         except OSError as error:
-            raise OutputNotReplaceable(path=output, reason=reason_of(error)) from error
+            raise other(path=output, reason=reason_of(error)) from error
         if not is_ours:
-            raise OutputNotReplaceable(path=output, reason="it is not a bundle")
+            raise other(path=output, reason="it is not what kbuild bundle writes")
+        if not force:
+            raise OutputExists(path=output)
 
 
 @contextlib.contextmanager
