@@ -129,7 +129,7 @@ def demand() -> None:
         if isinstance(error.__cause__, OSError | MemoryError):  # the system could not start git
             raise error.__cause__ from error
         # The words of GitPython are about its own settings.
-        raise GitMissing from error
+        raise GitMissing() from error
 
 
 def stop() -> None:
@@ -275,7 +275,7 @@ def _start(
                 start_new_session=True,
             )
     except GitCommandNotFound as error:
-        raise GitMissing from error
+        raise GitMissing() from error
 
 
 def _failure(code: int, errors: "RemoteProgress", source: str, what: str) -> KbuildError:

@@ -212,13 +212,16 @@ def _demand_free(output: Path, *, force: bool) -> None:
     with disk_errors(output):
         if not os.path.lexists(output):
             return
-        other = OutputNotReplaceable if force else OutputNotABundle
+        reason = ""
         try:
-            is_ours = not output.is_symlink() and container.looks_like_one(output)
+            if output.is_symlink() or not container.looks_like_one(output):
+                reason = "it is not what kbuild bundle writes"
         except OSError as error:
-            raise other(path=output, reason=reason_of(error)) from error
-        if not is_ours:
-            raise other(path=output, reason="it is not what kbuild bundle writes")
+            reason = reason_of(error)
+        if reason and force:
+            raise OutputNotReplaceable(path=output, reason=reason)
+        if reason:
+            raise OutputNotABundle(path=output, reason=reason)
         if not force:
             raise OutputExists(path=output)
 
