@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from kbuild.base import sandbox
+from kbuild.base.errors import KbuildError
 from kbuild.kubeadm.bundle.container import Container, Listed
 from kbuild.kubeadm.bundle.errors import UnsafeBundle
 from kbuild.kubeadm.bundle.wheels import made_for
+from kbuild.nodes.errors import NodesExtraMissing
+from kbuild.pki.errors import Pkcs11ExtraMissing
 from tests.support.command import Done, run_here
 from tests.support.fake_go import write_go_root
 from tests.support.repositories import make_repository
@@ -211,3 +214,13 @@ def test_a_long_name_that_no_wheel_has_is_refused(name: str, tmp_path: Path) -> 
 )  # fmt: skip
 def test_the_python_of_wheels_is_told(tags: tuple[str, ...], expected: str) -> None:
     assert made_for(f"a-1.0-{each}.whl" for each in tags) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "extra"),
+    [(NodesExtraMissing(library="x"), "nodes"), (Pkcs11ExtraMissing(library="x"), "pkcs11")],
+)
+def test_a_missing_extra_is_told_with_the_way_without_a_network(
+    error: KbuildError, extra: str
+) -> None:
+    assert f"a bundle with the wheels of '.[{extra}]' (docs/mirrors.md)" in error.hint
