@@ -102,6 +102,8 @@ def _check(requests: Sequence[BuildRequest], progress: Progress) -> Builder:
     for request in requests:
         check_request(request)
         demand_tools(request.output.packages)
+        if not request.stock:  # git applies the patches
+            git.demand()
     return choose_builder(requests[0].go, progress)
 
 

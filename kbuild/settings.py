@@ -79,6 +79,7 @@ STORED_VALUES: tuple[StoredValues, ...] = get_args(StoredValues)
 # The bundle has them, or they need a network.
 _NOT_WITH_BUNDLE = ("source", "verify_against", "go_root", "go_site", "stock")
 _LIFETIMES = ("ca_years", "leaf_years")
+_REQUIRED = "Required."
 _WISHED_YEARS = 100  # in the plans of `kbuild advise`, where nothing is asked for
 # The headings of --help, in this order below.
 COMMON = "Common options"
@@ -94,7 +95,14 @@ _years = whole_number(
 _seconds = whole_number("seconds", MAX_STALL, "60 is the default")
 _arch = one_of(ARCHES, {names.machine: arch for arch, names in ARCHES.items()})
 _stored_defaults = one_of(STORED_DEFAULTS)
-_sha256 = hexadecimal(least=64, most=64)
+_digits_of_sha256 = hexadecimal(least=64, most=64)
+
+
+def _sha256(name: str, value: object) -> str:
+    """Parse a SHA-256; the prefix ``sha256:``, as images and releases have it, is removed."""
+    digits = value.strip().removeprefix("sha256:") if isinstance(value, str) else value
+    found: str = _digits_of_sha256(name, digits)
+    return found
 
 
 def _without(origin: str, name: str, other: str) -> str:
@@ -331,6 +339,10 @@ class Settings(Target, Demanding, RebuildSettings):
     """Settings of ``kbuild kubeadm``."""
 
     command: ClassVar[str] = "kubeadm"
+    needed: ClassVar[Mapping[str, str]] = {
+        "version": _REQUIRED,
+        **dict.fromkeys(_LIFETIMES, "Required without --stock."),
+    }
 
     arch: tuple[str, ...] = option(
         _arch,
@@ -537,6 +549,7 @@ class BundleSettings(Demanding, Images, Limited):
     """Settings of ``kbuild bundle``."""
 
     command: ClassVar[str] = "bundle"
+    needed: ClassVar[Mapping[str, str]] = {"version": _REQUIRED, "output": _REQUIRED}
 
     version: tuple[str, ...] | None = option(
         text,
@@ -599,18 +612,15 @@ class BundleSettings(Demanding, Images, Limited):
         Raises MissingSetting or BadSetting.
         """
         versions, output = self.required("version", "output")
-        one_version = ("commit", "source_sha256") if len(versions) > 1 else ()
-        wrong = [name for name in one_version if getattr(self, name) is not None]
-        has_root = self.go_root is not None and "local" in self.builder
-        if has_root and self.arch not in ((), (host_arch(),)):
-            wrong.append("go_root")
-        for name in wrong:
-            raise BadSetting(
-                name=self.origin(name),
-                value=getattr(self, name),
-                reason=f"it is for one {'machine' if name == 'go_root' else 'version'} only",
-                hint="make a bundle for each",
-            )
+        self._check_go_root()
+        for name in ("commit", "source_sha256"):
+            if len(versions) > 1 and getattr(self, name) is not None:
+                raise BadSetting(
+                    name=self.origin(name),
+                    value=getattr(self, name),
+                    reason="it is for one version only",
+                    hint="make a bundle for each",
+                )
         source = SourceRequest(
             address=self.source, commit=self.commit, sha256=self.source_sha256, verify_against=None
         )
@@ -632,6 +642,22 @@ class BundleSettings(Demanding, Images, Limited):
             force=self.force,
             created=_clock(environment),
         )
+
+    def _check_go_root(self) -> None:
+        """Raise BadSetting for a GOROOT that cannot be in the bundle, or is of no use there."""
+        if self.go_root is None:
+            return
+        mine, origin = host_arch(), self.origin("go_root")
+        others = ", ".join(arch for arch in self.arch if arch != mine)
+        if "local" not in self.builder:
+            reason = "the docker builder takes Go from the golang image"
+            hint = f"{_without(origin, 'go_root', '--builder docker')}, or give --builder local too"
+        elif others:
+            reason = f"a GOROOT is for machines like this one, {mine}, and not for {others}"
+            hint = f"leave out --go-root, or make a bundle for {others} on such a machine"
+        else:
+            return
+        raise BadSetting(name=origin, value=self.go_root, reason=reason, hint=hint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -676,6 +702,7 @@ class ConfigSettings(OneRelease):
     """Settings of ``kbuild config``."""
 
     command: ClassVar[str] = "config"
+    needed: ClassVar[Mapping[str, str]] = dict.fromkeys(("version", *_LIFETIMES), _REQUIRED)
 
     for_: Purpose = option(
         one_of(PURPOSES),
@@ -1050,10 +1077,11 @@ class ExportSettings(Common):
     """Settings of ``kbuild export``."""
 
     command: ClassVar[str] = "export"
+    needed: ClassVar[Mapping[str, str]] = {"base_url": _REQUIRED}
 
     base_url: str | None = option(
         address,
-        "URL of the release directory, or with the layout tree of its parent. Required.",
+        "URL of the release directory, or with the layout tree of its parent.",
         metavar="URL",
         example="https://mirror.example.org/kubeadm/v1.23.0",
     )
@@ -1136,6 +1164,7 @@ class AdviseSettings(OneRelease):
     """Settings of ``kbuild advise``."""
 
     command: ClassVar[str] = "advise"
+    needed: ClassVar[Mapping[str, str]] = {"version": _REQUIRED}
 
     ca_years: int | None = option(
         _years,
@@ -1473,6 +1502,7 @@ class PkiComponentsSettings(Planned):
     """Settings of ``kbuild pki components``."""
 
     command: ClassVar[str] = "pki components"
+    needed: ClassVar[Mapping[str, str]] = {"version": _REQUIRED}
 
     version: tuple[str, ...] | None = option(
         text,

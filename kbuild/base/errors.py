@@ -14,6 +14,7 @@ from typing import ClassVar, Self, dataclass_transform
 from kbuild.base.addresses import shown
 
 _LONGEST, _LONGEST_VALUE = 8000, 200  # characters of a sentence, and of a value in it
+_OR_LOCAL = ", or use --builder local"
 _WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
@@ -65,7 +66,9 @@ class KbuildError(_Fields):
 
 
 def _quoted(value: object) -> str:
-    """Return a value for a message, shortened if it is long."""
+    """Return a value for a message, as users write it, and shortened if it is long."""
+    if isinstance(value, bool):
+        return str(value).lower()
     try:
         text = repr(value) if isinstance(value, str) else str(value)
     except (ValueError, RecursionError):  # more digits than Python converts, or lists in lists
@@ -106,6 +109,11 @@ class EngineError(KbuildError):
     """Engine: there is no usable container engine, or its registry cannot be reached."""
 
     exit_code = 50
+
+    def without_builder(self) -> Self:
+        """Remove what only commands with --builder can do from the hint."""
+        self.hint = self.hint.removesuffix(_OR_LOCAL)
+        return self
 
 
 class CompileError(KbuildError):
@@ -153,7 +161,7 @@ class Interrupted(KbuildError):
     """Interrupt: the user or the system stopped kbuild."""
 
     exit_code = 130
-    what = "interrupted"
+    what = "kbuild was stopped before it was done"
     todo = "no partial output was left; run the same command again"
 
 
@@ -182,7 +190,9 @@ class BadSetting(UsageError):
     todo = "{hint}"
 
     def __init__(self, *, name: str, value: object, reason: str, hint: str) -> None:
-        fields = {"name": name, "value": _quoted(value), "reason": reason, "hint": hint}
+        is_switch = value is True and name.startswith("--")  # such a flag has no value
+        text = "given" if is_switch else _quoted(value)
+        fields = {"name": name, "value": text, "reason": reason, "hint": hint}
         self._fill("", fields)
 
 
@@ -245,7 +255,7 @@ class EngineMissing(EngineError):
     address: str
 
     what = "no container engine was found at {address}"
-    todo = "install Docker or set DOCKER_HOST, or use --builder local"
+    todo = f"install Docker or set DOCKER_HOST{_OR_LOCAL}"
 
 
 class EngineForbidden(EngineError):
@@ -254,7 +264,7 @@ class EngineForbidden(EngineError):
     address: str
 
     what = "you may not use the container engine at {address}"
-    todo = "add yourself to its group (often `docker`), or use --builder local"
+    todo = f"add yourself to its group (often `docker`){_OR_LOCAL}"
 
 
 class EngineDown(EngineError):
@@ -263,7 +273,7 @@ class EngineDown(EngineError):
     address: str
 
     what = "the container engine at {address} does not answer"
-    todo = "start it (often `systemctl start docker`), or use --builder local"
+    todo = f"start it (often `systemctl start docker`){_OR_LOCAL}"
 
 
 class EngineTooOld(EngineError):
@@ -273,7 +283,7 @@ class EngineTooOld(EngineError):
     needed: str
 
     what = "the container engine speaks API {actual}, kbuild needs {needed}"
-    todo = "update it to Docker 20.10 or newer, or use --builder local"
+    todo = f"update it to Docker 20.10 or newer{_OR_LOCAL}"
 
 
 class EngineFailed(EngineError):

@@ -120,6 +120,18 @@ _INHERITED = (
 _running: "set[subprocess.Popen[bytes]]" = set()
 
 
+def demand() -> None:
+    """Raise GitMissing if git cannot be run."""
+    # Imported here: the import runs git, and most commands do not need it.
+    try:
+        import git  # noqa: F401
+    except ImportError as error:
+        if isinstance(error.__cause__, OSError | MemoryError):  # the system could not start git
+            raise error.__cause__ from error
+        # The words of GitPython are about its own settings.
+        raise GitMissing() from error
+
+
 def stop() -> None:
     """Kill every running git; the threads that wait for them fail."""
     for child in list(_running):
@@ -247,13 +259,9 @@ def _start(
     environment: Mapping[str, str] | None,
 ) -> "Git.AutoInterrupt":
     """Start git in its own session; ``text`` is its input."""
-    # Imported here: the import runs git, and most commands do not need it.
-    try:
-        from git import Git, GitCommandNotFound
-    except ImportError as error:
-        if isinstance(error.__cause__, OSError | MemoryError):  # the system could not start git
-            raise error.__cause__ from error
-        raise GitMissing(details=str(error)) from error
+    demand()
+    from git import Git, GitCommandNotFound
+
     for name in _INHERITED:
         os.environ.pop(name, None)
     settings = [word for setting in _SETTINGS for word in ("-c", setting)]
@@ -267,7 +275,7 @@ def _start(
                 start_new_session=True,
             )
     except GitCommandNotFound as error:
-        raise GitMissing(details=str(error)) from error
+        raise GitMissing() from error
 
 
 def _failure(code: int, errors: "RemoteProgress", source: str, what: str) -> KbuildError:

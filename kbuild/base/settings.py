@@ -95,10 +95,12 @@ def option(parse: Parse, about: str, *, default: Any = None, **more: Any) -> Any
 class CommandSettings:
     """The parsed settings of a command; None for a setting without value and default.
 
-    ``given`` is the origin of each setting that the user gave, for error messages.
+    ``given`` is the origin of each setting that the user gave, for error messages. ``needed`` is
+    what the help says of each setting that the command requires, if only by a variable or a file.
     """
 
     command: ClassVar[str]
+    needed: ClassVar[Mapping[str, str]] = {}
     given: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def required(self, *names: str) -> list[Any]:
@@ -199,7 +201,7 @@ def _known(kinds: Kinds) -> dict[Level, dict[str, Option]]:
 def _from_file(file: Path | None, known: Mapping[Level, Mapping[str, Option]]) -> list[_Entry]:
     path = file or FILE
     try:
-        table = tomllib.loads(read_file(path, _MAX_FILE).decode())
+        table = tomllib.loads(read_file(path, _MAX_FILE).decode("utf-8-sig"))
     except FileNotFoundError:
         if file is None:
             return []

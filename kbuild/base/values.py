@@ -25,7 +25,10 @@ _SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no
 
 def text(name: str, value: object) -> str:
     """Parse text, which must not be empty."""
-    if not isinstance(value, str) or not value.strip():
+    if isinstance(value, str) and not value.strip():
+        reason, hint = "it is empty", "give a value, or leave it out"
+        raise BadSetting(name=name, value=value, reason=reason, hint=hint)
+    if not isinstance(value, str):
         hint = "put it in quotes" if isinstance(value, int | float) else "see --help"
         raise BadSetting(name=name, value=value, reason="it must be text", hint=hint)
     if "\0" in value:
@@ -200,6 +203,10 @@ def several(parse: Parse) -> Parse:
         items = value if isinstance(value, list | tuple) else [value]
         if not items:
             raise BadSetting(name=name, value=value, reason="it must be a list", hint="see --help")
+        for item in items:
+            if isinstance(item, str) and "," in item and not all(map(str.strip, item.split(","))):
+                reason, hint = "one of its commas has nothing before or after it", "remove a comma"
+                raise BadSetting(name=name, value=item, reason=reason, hint=hint)
         single = [
             i for item in items for i in (item.split(",") if isinstance(item, str) else [item])
         ]

@@ -45,7 +45,7 @@ def bundle(ctx: typer.Context) -> None:
                 f"Go {image.go_version} for {image.arch} in {image.image}"
                 for image in made.document.images
             ),
-            *([f"kbuild: {len(made.wheels)} wheels"] if made.wheels else []),
-            f"{made.path} sha256:{made.sha256}",
+            *([f"kbuild: {len(made.wheels)} wheels for {made.wheels_for}"] if made.wheels else []),
+            f"{made.sha256}  {made.path}",  # what `sha256sum --check` reads
         ]
         screen.result(document, lines)

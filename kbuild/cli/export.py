@@ -51,10 +51,10 @@ def export(
 ) -> None:
     """Print what a tool needs to install this kubeadm on nodes."""
     settings, screen = begin(ctx, ExportSettings)
-    [base_url] = settings.required("base_url")
     if tool not in TOOLS:
         reason = f"it must be one of {', '.join(TOOLS)}"
         raise BadSetting(name="TOOL", value=tool, reason=reason, hint="see --help")
+    [base_url] = settings.required("base_url")
     if not re.fullmatch(r"https?://[\w.~:/%@+\[\]-]+", base_url, re.ASCII):
         reason = "it must be an http or https URL without special characters"
         hint = "write other characters as % escapes"

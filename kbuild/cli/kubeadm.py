@@ -208,7 +208,10 @@ def _plan_lines(planned: Plan) -> Iterator[str]:
         text = ", ".join(value) if isinstance(value, list | tuple) else value
         if name == "series" and planned.request.stock:
             text = "none: a stock build is not patched"
-        yield f"{name.replace('_', ' '):15} {text}"
+        elif name == "series":
+            text = ", ".join(f"{each.name} ({each.about})" for each in planned.series)
+        label = "patch series" if name == "series" else name.replace("_", " ")
+        yield f"{label:15} {text}"
     if planned.examined.patches:
         yield "The patches fit."
     yield from (f"Note: {note}" for note in _plan_notes(planned))

@@ -36,7 +36,8 @@ def takes(kind: type[CommandSettings]) -> Callable[[Callable[..., None]], Callab
             function(*args, **{name: word for name, word in words.items() if name in own})
 
         declared = sorted(options(kind).items(), key=lambda item: PANELS.index(item[1].panel))
-        shown = [*(_parameter(*item) for item in declared), _keyword("config", str, _CONFIG)]
+        flags = [_parameter(name, each, kind.needed.get(name, "")) for name, each in declared]
+        shown = [*flags, _keyword("config", str, _CONFIG)]
         signature = inspect.Signature([*own.values(), *shown])
         command.__signature__ = signature  # type: ignore[attr-defined]
         command.__annotations__ = {n: p.annotation for n, p in signature.parameters.items()}
@@ -45,14 +46,14 @@ def takes(kind: type[CommandSettings]) -> Callable[[Callable[..., None]], Callab
     return decorate
 
 
-def _parameter(name: str, declared: Option) -> inspect.Parameter:
+def _parameter(name: str, declared: Option, needed: str) -> inspect.Parameter:
     words = [flag(name), declared.short] if declared.short else [flag(name)]
     kind: Any = bool if declared.is_switch else list[str] if declared.repeatable else str
     shown = typer.Option(
         *words,
         metavar=declared.metavar,
         rich_help_panel=declared.panel,
-        help=declared.full_help,
+        help=f"{declared.full_help} {needed}".strip(),
         autocompletion=completion(declared.choices) if declared.choices else None,
     )
     return _keyword(name, kind, shown)
@@ -78,6 +79,9 @@ class _Help:
 
     def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401  # as Typer's
         """Print the help; raises BrokenPipeError where rich would exit with 1."""
+        for each in self.get_params(ctx):  # type: ignore[attr-defined]
+            if each.param_type_name == "argument":  # Typer would show the type in Python
+                each.display_type_rich = lambda ctx: None  # noqa: ARG005  # as Typer calls it
         try:
             super().format_help(ctx, formatter)  # type: ignore[misc]
         except SystemExit:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kbuild.base.errors import ImageNotFound
+from kbuild.base.errors import EngineError, ImageNotFound
 from kbuild.cli.boundary import begin
 from kbuild.cli.console import plain_table
 from kbuild.cli.options import command_app, takes
@@ -84,7 +84,7 @@ def update(
     new = []
     for done, version in enumerate(versions):
         screen.advance("ask the registry", done, len(versions))
-        new.append(images.resolve(version, settings.golang_repository))
+        new.append(_pin(version, settings.golang_repository))
     with images.locked(settings.lock):
         old = list(images.load_lock(settings.lock))
         before, after = images.lock_text(old) if old else "", images.lock_text([*old, *new])
@@ -100,9 +100,16 @@ def update(
             screen.say(f"written to {settings.lock}")
 
 
+def _pin(version: str, repository: str) -> Pin:
+    try:
+        return images.resolve(version, repository)
+    except EngineError as error:
+        raise error.without_builder() from error.__cause__
+
+
 def _registry(version: str, repository: str) -> str | None:
     try:
-        return images.resolve(version, repository).digest
+        return _pin(version, repository).digest
     except ImageNotFound:
         return None
 

@@ -12,5 +12,5 @@ def whole_tag(versions: tuple[str, ...], reason: str) -> str:
     tag = full_tag(versions[0]) if len(versions) == 1 else None
     if tag is None:
         hint = "write it like v1.23.0"
-        raise BadSetting(name="version", value=",".join(versions), reason=reason, hint=hint)
+        raise BadSetting(name="--version", value=",".join(versions), reason=reason, hint=hint)
     return tag

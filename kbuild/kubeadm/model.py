@@ -83,10 +83,11 @@ class Tag:
 class Bundled:
     """The source in an unpacked bundle: a git store with the objects of the tags, or an archive.
 
-    ``sha256`` is that of the bundle.
+    ``sha256`` is that of the bundle, ``demanded`` tells whether the user required it.
     """
 
     sha256: str
+    demanded: bool
     tags: tuple[Tag, ...]
     store: Path | None
     archive: Path | None
@@ -251,7 +252,8 @@ class SourceTree:
     ``path`` holds the files that kbuild reads and patches. ``files`` holds all files that the
     compiler reads; a file in ``path`` replaces the one in ``files``. ``sha256`` is the checksum of
     an archive, and ``sha256_demanded`` is True if the user required it. ``bundle`` is the sha256 of
-    the bundle that it was read from.
+    the bundle that it was read from; ``bundle_demanded`` and ``commit_demanded`` are True if the
+    user required this bundle and this commit.
     """
 
     path: Path
@@ -262,6 +264,8 @@ class SourceTree:
     sha256: str | None = None
     sha256_demanded: bool = False
     bundle: str | None = None
+    bundle_demanded: bool = False
+    commit_demanded: bool = False
     files: Mapping[str, SourceFile] = field(default_factory=dict, repr=False)
 
     @property

@@ -9,7 +9,10 @@ class NodesExtraMissing(UsageError):
     library: str
 
     what = "commands for nodes need {library}, which is not installed"
-    todo = "run `pip install '.[nodes]'` in a clone of kbuild, see docs/nodes.md"
+    todo = (
+        "run `pip install '.[nodes]'` in a clone of kbuild (docs/nodes.md); without a network,"
+        " install from a bundle with the wheels of '.[nodes]' (docs/mirrors.md)"
+    )
 
 
 class NoHosts(UsageError):

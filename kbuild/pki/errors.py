@@ -549,7 +549,10 @@ class Pkcs11ExtraMissing(UsageError):
     library: str
 
     what = "a key on a PKCS#11 token needs {library}, which is not installed"
-    todo = "run `pip install '.[pkcs11]'` in a clone of kbuild, see docs/pki.md"
+    todo = (
+        "run `pip install '.[pkcs11]'` in a clone of kbuild (docs/pki.md); without a network,"
+        " install from a bundle with the wheels of '.[pkcs11]' (docs/mirrors.md)"
+    )
 
 
 class ModuleNotNamed(UsageError):

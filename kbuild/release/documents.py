@@ -114,16 +114,28 @@ def claim_note(source: SourceTree) -> str:
 def commit_notes(source: SourceTree) -> Iterator[str]:
     """Yield notes for users about what only an archive or a bundle claims."""
     if source.bundle is not None:
-        origin = recorded(source.origin)
-        yield (
-            f"that the source is from {origin} is what the bundle claims; nobody was asked."
-            " To demand a commit of git, give --commit"
-        )
-    if not source.commit_verified:
-        compare = f" To compare each file with git, give --verify-against {UPSTREAM}"
-        yield f"{claim_note(source)}{'' if source.bundle else compare}"
-        if source.sha256_demanded:
-            yield f"the archive has the required sha256, {source.sha256}"
+        yield from _bundle_notes(source)
+    elif not source.commit_verified:
+        compare = f"To compare each file with git, give --verify-against {UPSTREAM}"
+        yield f"{claim_note(source)} {compare}"
+    if not source.commit_verified and source.sha256_demanded:
+        yield f"the archive has the required sha256, {source.sha256}"
+
+
+def _bundle_notes(source: SourceTree) -> Iterator[str]:
+    origin = recorded(source.origin)
+    claim = f"that the source is from {origin} is what the bundle claims; nobody was asked."
+    todo = " To require the bundle that you know, give --bundle-sha256"
+    if source.commit_verified:
+        todo += "; to require a commit of git, give --commit"
+        demanded = source.bundle_demanded or source.commit_demanded
+    else:
+        yield claim_note(source)
+        todo += "; for a commit that is verified, make the bundle from git"
+        demanded = source.bundle_demanded or source.sha256_demanded
+    yield claim if demanded else claim + todo
+    if source.bundle_demanded:
+        yield f"the bundle has the required sha256, {source.bundle}"
 
 
 def go_document(tree: PatchedTree) -> dict[str, object]:

@@ -149,7 +149,7 @@ def _demand_apart(folder: Path, place: Path, workspace: Workspace) -> None:
     else:
         return
     hint = "give another --output or another --cache-dir"
-    raise BadSetting(name="output", value=str(folder), reason=reason, hint=hint)
+    raise BadSetting(name="--output", value=str(folder), reason=reason, hint=hint)
 
 
 def _identities(path: Path) -> list[tuple[int, int] | None]:

@@ -247,7 +247,7 @@ def test_an_unknown_key_is_an_error_that_helps(text: str, what: str, hint: str) 
 
 def test_a_command_is_no_setting() -> None:
     Path("kbuild.toml").write_text("check = true")
-    with pytest.raises(BadSetting, match=r"kbuild\.toml: check cannot be True: it is a command"):
+    with pytest.raises(BadSetting, match=r"kbuild\.toml: check cannot be true: it is a command"):
         read_settings(Settings, {}, {}, None)
 
 
@@ -444,3 +444,9 @@ def test_the_settings_of_the_page_on_mirrors_are_settings(tmp_path: Path) -> Non
 def test_an_address_that_is_none_is_refused_before_it_is_used(address: str) -> None:
     with pytest.raises(BadSetting, match="not a valid address"):
         read_settings(VersionsSettings, {"source": address}, {}, None)
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "kbuild.toml"
+    file.write_bytes(b'\xef\xbb\xbfversion = ["v1.23.0"]\n')
+    assert read_settings(Settings, {}, {}, file).version == ("v1.23.0",)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kbuild.base.errors import SourceError
+from kbuild.base.errors import HostError, SourceError
 
 _AGAIN = "copy the bundle again, or make it again with kbuild bundle"
 
@@ -119,3 +119,13 @@ class WheelsUnusable(SourceError):
 
     what = "the wheels in {folder} cannot be put into a bundle: {reason}"
     todo = "make a new directory in a checkout of kbuild: pip wheel --wheel-dir DIR ."
+
+
+class OutputNotABundle(HostError):
+    """The output of kbuild bundle is there, and is something else than a bundle."""
+
+    path: Path | str
+    reason: str
+
+    what = "{path} already exists and is not a bundle: {reason}"
+    todo = "choose another --output: the name of a file; --force replaces only a bundle"

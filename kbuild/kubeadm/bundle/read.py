@@ -60,7 +60,7 @@ def from_bundle(
     for request in requests:
         _demand_version(unpacked, request.go.version)
     progress.advance("unpack the source and Go", 0, None)
-    bundled = _source(unpacked, workspace.work)
+    bundled = _source(unpacked, workspace.work, demanded=demanded is not None)
     go = _go_request(requests[0].go, unpacked, workspace.work)
     return tuple(
         replace(
@@ -105,7 +105,7 @@ def _unpack(path: Path, demanded: str | None, work: Path, progress: Progress) ->
     return _Unpacked(path=path, document=document, members=members, sha256=actual)
 
 
-def _source(unpacked: _Unpacked, work: Path) -> Bundled:
+def _source(unpacked: _Unpacked, work: Path, *, demanded: bool) -> Bundled:
     document, store, archive = unpacked.document, None, None
     if document.source_kind == "archive":
         archive = unpacked.members[SOURCE]
@@ -116,7 +116,13 @@ def _source(unpacked: _Unpacked, work: Path) -> Bundled:
         except BrokenSource as error:
             reason = "its source is no git pack"
             raise BrokenBundle(path=unpacked.path, reason=reason, details=error.details) from error
-    return Bundled(sha256=unpacked.sha256, tags=document.tags, store=store, archive=archive)
+    return Bundled(
+        sha256=unpacked.sha256,
+        demanded=demanded,
+        tags=document.tags,
+        store=store,
+        archive=archive,
+    )
 
 
 def _is_for_docker(go: GoRequest, unpacked: _Unpacked) -> bool:

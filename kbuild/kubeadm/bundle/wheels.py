@@ -1,9 +1,10 @@
 """The wheels of kbuild and of what it needs, for a machine that cannot download them."""
 
 import os
+import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,9 @@ REQUIREMENTS = f"{WHEELS}requirements.txt"
 _OURS = canonicalize_name("kbuild")
 _MOST = 500  # wheels; kbuild needs about a hundred
 _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # each Python can unpack these
+_CP = re.compile(r"cp(\d)(\d+)", re.ASCII)
+# https://packaging.python.org/en/latest/specifications/platform-compatibility-tags/
+_LINUX = re.compile(r"linux(?:\d+|_\d+_\d+)?_([a-z]\w*)$", re.ASCII)
 _MAX_METADATA = 4 << 20  # bytes
 # What zipfile raises for a damaged or an encrypted file; NotImplementedError is a RuntimeError.
 _DAMAGED = (RuntimeError, EOFError, zlib.error, zipfile.BadZipFile, zipfile.LargeZipFile)
@@ -58,6 +62,23 @@ def collect_wheels(folder: Path, requirements: Path) -> dict[str, Path]:
     lines = [_line(project, same) for project, same in sorted(wheels.items())]
     requirements.write_text(_HEAD + "".join(lines))
     return {REQUIREMENTS: requirements, **{WHEELS + path.name: path for path in paths}}
+
+
+def made_for(names: Iterable[str]) -> str:
+    """Return for which Python and machine wheels are: ``Python 3.11 on x86_64``.
+
+    Wheels for every machine, and those with Python's stable ABI, tell no version.
+    """
+    pythons, machines = set(), set()
+    for tags in (parse_wheel_filename(name)[3] for name in names):
+        if not any(tag.platform == "any" for tag in tags):
+            pythons |= {tag.interpreter for tag in tags if tag.abi != "abi3"}
+            machines |= {found[1] for tag in tags if (found := _LINUX.search(tag.platform))}
+    versions = sorted(
+        f"{found[1]}.{found[2]}" for each in pythons if (found := _CP.fullmatch(each))
+    )
+    where = f" on {', '.join(sorted(machines))}" if machines else ""
+    return f"Python {', '.join(versions) or '3'}{where}"
 
 
 def _read(path: Path, folder: Path) -> _Wheel:

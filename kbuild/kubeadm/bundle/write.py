@@ -27,8 +27,8 @@ from kbuild.kubeadm.bundle.document import (
     parse,
     text_of,
 )
-from kbuild.kubeadm.bundle.errors import BundleNotReadable
-from kbuild.kubeadm.bundle.wheels import REQUIREMENTS, WHEELS, collect_wheels
+from kbuild.kubeadm.bundle.errors import BundleNotReadable, OutputNotABundle
+from kbuild.kubeadm.bundle.wheels import REQUIREMENTS, WHEELS, collect_wheels, made_for
 from kbuild.kubeadm.model import BundleRequest, SourceRequest, SourceTree, Tag
 from kbuild.kubeadm.source import archive
 from kbuild.kubeadm.source.fetch import fetch, is_archive, resolve
@@ -60,6 +60,11 @@ class Made:
             for name in self.document.members
             if name.startswith(WHEELS) and name != REQUIREMENTS
         )
+
+    @property
+    def wheels_for(self) -> str:
+        """Return the Python and the machine that the wheels are for."""
+        return made_for(self.wheels)
 
 
 def make_bundle(request: BundleRequest, workspace: Workspace, progress: Progress) -> Made:
@@ -229,14 +234,18 @@ def _demand_free(output: Path, *, force: bool) -> None:
     with disk_errors(output):
         if not os.path.lexists(output):
             return
+        reason = ""
+        try:
+            if output.is_symlink() or not container.looks_like_one(output):
+                reason = "it is not what kbuild bundle writes"
+        except OSError as error:
+            reason = reason_of(error)
+        if reason and force:
+            raise OutputNotReplaceable(path=output, reason=reason)
+        if reason:
+            raise OutputNotABundle(path=output, reason=reason)
         if not force:
             raise OutputExists(path=output)
-        try:
-            is_ours = not output.is_symlink() and container.looks_like_one(output)
-        except OSError as error:
-            raise OutputNotReplaceable(path=output, reason=reason_of(error)) from error
-        if not is_ours:
-            raise OutputNotReplaceable(path=output, reason="it is not a bundle")
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ def demand_git(source: str) -> None:
     """Raise BadSetting if the source in --verify-against is an archive."""
     if archive.is_archive(source):
         raise BadSetting(
-            name="verify-against",
+            name="--verify-against",
             value=shown(source),
             reason="an archive proves no commit",
             hint="give a git URL or a local repository",

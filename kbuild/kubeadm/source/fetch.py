@@ -1,5 +1,6 @@
 """From a version and a source to a Kubernetes tree with tag and commit."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from kbuild.base.addresses import shown
@@ -17,6 +18,9 @@ from kbuild.kubeadm.source.errors import (
 )
 from kbuild.kubeadm.source.store import fetch_tag
 from kbuild.kubeadm.source.versions import full_tag, missing, newest_of, stands_for
+
+_TO_VERIFY = "give --source-sha256, or --verify-against to the build"
+_TO_VERIFY_BUNDLED = "give --bundle-sha256, or make the bundle from git"
 
 
 def list_tags(source: str, workspace: Workspace, progress: Progress) -> tuple[Tag, ...]:
@@ -41,18 +45,20 @@ def resolve(request: Wanted, workspace: Workspace, progress: Progress) -> Tag:
         demand_git(source.verify_against)
     if is_archive(source):
         tag = archive.identify(_archive(source, workspace, progress))
+        if source.bundled is not None and not stands_for(request.version, tag):
+            raise _not_in_bundle(request, [tag])
         if not stands_for(request.version, tag):
             raise WrongArchiveVersion(
                 source=shown(source.address), actual=tag.name, version=request.version
             )
         if source.commit is not None and source.verify_against is None:
             progress.say(
-                "--commit is compared with what the archive claims, which verifies nothing;"
-                " use --verify-against or --source-sha256"
+                "--commit is compared with what the archive claims, which verifies nothing; "
+                + (_TO_VERIFY if source.bundled is None else _TO_VERIFY_BUNDLED)
             )
     elif source.sha256 is not None:
         raise BadSetting(
-            name="source-sha256",
+            name="--source-sha256",
             value=source.sha256,
             reason="the source is not an archive",
             hint="require the commit of a git tag with --commit",
@@ -92,13 +98,17 @@ def _git_tag(request: Wanted, progress: Progress) -> Tag:
 def _bundled_tag(request: Wanted, bundled: Bundled) -> Tag:
     found = [tag for tag in bundled.tags if stands_for(request.version, tag)]
     if not found:
-        raise NotInBundle(
-            source=shown(request.source.address),
-            version=request.version,
-            tags=", ".join(tag.name for tag in bundled.tags),
-        )
+        raise _not_in_bundle(request, bundled.tags)
     is_full = full_tag(request.version) is not None
     return found[0] if is_full else newest_of(request.version, found, request.source.address)
+
+
+def _not_in_bundle(request: Wanted, tags: Iterable[Tag]) -> NotInBundle:
+    return NotInBundle(
+        source=shown(request.source.address),
+        version=request.version,
+        tags=", ".join(tag.name for tag in tags),
+    )
 
 
 def fetch(request: Wanted, tag: Tag, workspace: Workspace, progress: Progress) -> SourceTree:
@@ -119,7 +129,12 @@ def fetch(request: Wanted, tag: Tag, workspace: Workspace, progress: Progress) -
         whole = source.bundled.store if source.bundled is not None else None
         tree = fetch_tag(source.address, tag, target, workspace, progress, whole)
     if source.bundled is not None:
-        tree = replace(tree, bundle=source.bundled.sha256)
+        tree = replace(
+            tree,
+            bundle=source.bundled.sha256,
+            bundle_demanded=source.bundled.demanded,
+            commit_demanded=source.commit is not None,
+        )
     if source.verify_against is not None:
         return compare(tree, source.verify_against, workspace, progress)
     return tree

@@ -76,7 +76,7 @@ def parse_go_version(text: str) -> str:
     """Return a version that a user gave, in Go's own spelling; raises BadSetting."""
     if not is_go_version(text):
         raise BadSetting(
-            name="go-version",
+            name="--go-version",
             value=text,
             reason="it must be a version of Go",
             hint="write it like 1.15.5 or 1.21.0",

@@ -1,11 +1,14 @@
 """`kbuild kubeadm` from a tag to a release: the Go is a script, and the kubeadm is in Python."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from kbuild.base import sandbox
+from kbuild.base.errors import GitMissing
 from tests.support.command import Done, run_here
 from tests.support.fake_go import DATE, GO, prove_with_fake, write_go_root
 from tests.support.fake_kubeadm import FakeKubeadm
@@ -115,3 +118,17 @@ def test_what_becomes_of_stored_defaults_is_told_recorded_and_proven(
     names = {each["name"] for each in definition["resolvedDependencies"]}
     assert ("patches/kubeadm-stored-defaults.patch" in names) == (chosen == "override")
     assert run_here("check", tmp_path / "out").returncode == 0
+
+
+def test_a_machine_without_git_is_told_before_anything_is_fetched(tmp_path: Path) -> None:
+    source = ("--source", "http://127.0.0.1:9/kubernetes.tar.gz", "--builder", "local")
+    years = ("--version", "v1.20.2", "--ca-years", "100", "--leaf-years", "10")
+    done = subprocess.run(
+        (sys.executable, "-m", "kbuild", "kubeadm", *years, *source),
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={"PATH": "/nonexistent", "HOME": str(tmp_path),
+             "PYTHONPATH": str(Path(__file__).parents[3])},
+    )  # fmt: skip
+    what, todo = GitMissing().happened, GitMissing().hint
+    assert done.returncode == GitMissing.exit_code
+    assert done.stderr == f"error[git-missing]: {what}\nhint: {todo}\n"

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import shutil
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from kbuild.base import sandbox
+from kbuild.base.files import sha256
 from kbuild.base.sandbox import host_arch
 from kbuild.kubeadm.bundle import container, read
 from kbuild.kubeadm.bundle.errors import BrokenBundle
@@ -162,10 +164,33 @@ def test_a_bundle_of_a_source_archive(
     made = bundle(tmp_path, archive, go_root)
     assert (made.returncode, f"Note: the {claim}\n" in made.stdout) == (0, True)
     archive.unlink()
-    assert f"Note: the {claim}\n" in build(tmp_path, "--bundle", "b.tar", "--dry-run").stdout
+    _notes_of_an_archive(tmp_path, f"the {claim}", upstream[1]["v1.20.2"])
     done = build(tmp_path, "--bundle", "b.tar", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["source"]["origin"] == "local:kubernetes.tar.gz"
+
+
+def _notes_of_an_archive(home: Path, claim: str, commit: str) -> None:
+    words, digest = ("--bundle", "b.tar", "--dry-run", "--json"), sha256(home / "b.tar")
+    done = build(home, *words, "--commit", commit)
+    [claimed, origin] = json.loads(done.stdout)["notes"]
+    assert (claimed, "--commit" in origin, "--bundle-sha256" in origin) == (claim, False, True)
+    assert "verifies nothing; give --bundle-sha256, or make the bundle from git" in done.stderr
+    done = build(home, *words, "--bundle-sha256", digest)
+    [_, origin, required] = json.loads(done.stdout)["notes"]
+    assert origin.endswith("nobody was asked.")
+    assert required == f"the bundle has the required sha256, {digest}"
+    done = build(home, "--bundle", "b.tar", version="v1.28.3")
+    assert error_of(done) == "not-in-bundle"
+
+
+def test_a_note_names_no_option_that_was_given(made: Path, tmp_path: Path) -> None:
+    words = ("--bundle", made, "--dry-run", "--json")
+    commit = json.loads(build(tmp_path, *words).stdout)["commit"]
+    given = {(): 1, ("--commit", commit): 0, ("--bundle-sha256", sha256(made)): 0}
+    for more, count in given.items():
+        notes = json.loads(build(tmp_path, *words, *more).stdout)["notes"]
+        assert sum("give --commit" in note for note in notes) == count
 
 
 @pytest.mark.parametrize(
@@ -434,10 +459,26 @@ def test_only_a_bundle_is_replaced(
     assert sorted(each.name for each in tmp_path.iterdir()) == [".cache", "b.tar"]
 
 
+@pytest.mark.parametrize("output", [".", "/dev/null", "mine"])
+def test_force_is_not_proposed_for_what_it_does_not_replace(
+    output: str, upstream: tuple[Path, dict[str, str]], go_root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").write_text("mine")
+    done = bundle(tmp_path, upstream[0], go_root, output=output)
+    assert error_of(done) == "output-not-a-bundle"
+    assert "replace what is there" not in done.stderr
+
+
 def test_a_go_root_is_for_this_machine(
     upstream: tuple[Path, dict[str, str]], go_root: Path, tmp_path: Path
 ) -> None:
-    assert error_of(bundle(tmp_path, upstream[0], go_root, "--arch", "s390x")) == "bad-setting"
+    done = bundle(tmp_path, upstream[0], go_root, "--arch", "s390x")
+    assert error_of(done) == "bad-setting"
+    assert f"for machines like this one, {host_arch()}, and not for s390x" in done.stderr
+    done = bundle(tmp_path, upstream[0], go_root, "--builder", "docker")
+    assert error_of(done) == "bad-setting"
+    assert "leave out --builder docker or --go-root, or give --builder local too" in done.stderr
+    assert "==>" not in done.stderr
 
 
 def test_the_bytes_that_are_used_are_those_with_the_demanded_sum(
@@ -503,3 +544,26 @@ def test_a_full_disk_is_not_told_as_a_damaged_bundle(
 
     monkeypatch.setattr("kbuild.kubeadm.bundle.read.unpack_root", full)
     assert error_of(build(tmp_path, "--bundle", made)) == "disk-full"
+
+
+def test_the_printed_sum_is_one_that_sha256sum_and_the_build_take(
+    upstream: tuple[Path, dict[str, str]], go_root: Path, tmp_path: Path
+) -> None:
+    done = bundle(tmp_path, upstream[0], go_root)
+    line = done.stdout.splitlines()[-1]
+    words = ("sha256sum", "--check", "--strict")
+    checked = subprocess.run(
+        words, input=line, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert checked.stdout == "b.tar: OK\n", checked.stderr
+    digest = sha256(tmp_path / "b.tar")
+    for given, code in ((f"sha256:{digest}", 0), (f"sha512:{digest}", 2)):
+        built = build(tmp_path, "--bundle", "b.tar", "--bundle-sha256", given, "--dry-run")
+        assert built.returncode == code, built.stderr
+
+
+def test_the_sum_of_a_source_may_begin_with_its_algorithm(tmp_path: Path) -> None:
+    digest = hashlib.sha256(b"").hexdigest()
+    (tmp_path / "kubernetes.tar.gz").touch()
+    words = ("--source", "kubernetes.tar.gz", "--source-sha256", f"sha256:{digest}")
+    assert error_of(build(tmp_path, *words)) != "bad-setting"

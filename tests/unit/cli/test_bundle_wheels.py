@@ -14,9 +14,13 @@ from types import ModuleType
 import pytest
 
 from kbuild.base import sandbox
+from kbuild.base.errors import KbuildError
 from kbuild.kubeadm.bundle import container, document, wheels
 from kbuild.kubeadm.bundle.container import Container, Listed
 from kbuild.kubeadm.bundle.errors import UnsafeBundle
+from kbuild.kubeadm.bundle.wheels import made_for
+from kbuild.nodes.errors import NodesExtraMissing
+from kbuild.pki.errors import Pkcs11ExtraMissing
 from tests.support.command import Done, run_here
 from tests.support.fake_go import write_go_root
 from tests.support.repositories import make_repository
@@ -129,7 +133,7 @@ def test_a_bundle_with_wheels_is_one_to_build_from(
 
 def test_the_terminal_counts_the_wheels(inputs: tuple[str | Path, ...], tmp_path: Path) -> None:
     write_wheels(tmp_path / "w")
-    assert "kbuild: 3 wheels\n" in bundle(tmp_path, inputs).stdout
+    assert "kbuild: 3 wheels for Python 3\n" in bundle(tmp_path, inputs).stdout
 
 
 def _empty(folder: Path) -> None:
@@ -292,3 +296,27 @@ def test_a_long_name_is_read_as_tar_writes_it(tmp_path: Path) -> None:
 def test_a_long_name_that_no_wheel_has_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UnsafeBundle):
         members(tmp_path / "b.tar", name)
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        (("py3-none-any", "py2.py3-none-any"), "Python 3"),
+        (("cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64",), "Python 3.11 on x86_64"),
+        (("cp39-abi3-manylinux_2_34_aarch64", "py3-none-any"), "Python 3 on aarch64"),
+        (("cp311-cp311-linux_x86_64", "cp312-cp312-musllinux_1_2_x86_64"),
+         "Python 3.11, 3.12 on x86_64"),
+    ],
+)  # fmt: skip
+def test_the_python_of_wheels_is_told(tags: tuple[str, ...], expected: str) -> None:
+    assert made_for(f"a-1.0-{each}.whl" for each in tags) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "extra"),
+    [(NodesExtraMissing(library="x"), "nodes"), (Pkcs11ExtraMissing(library="x"), "pkcs11")],
+)
+def test_a_missing_extra_is_told_with_the_way_without_a_network(
+    error: KbuildError, extra: str
+) -> None:
+    assert f"a bundle with the wheels of '.[{extra}]' (docs/mirrors.md)" in error.hint

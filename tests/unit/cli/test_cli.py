@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -278,7 +279,7 @@ def test_a_dry_run_of_a_stock_build_names_no_patch(
     done = run(*words, "--builder", "local", "--dry-run", "--json")
     assert json.loads(done.stdout)["series"] == []
     shown = run(*words, "--builder", "local", "--dry-run").stdout
-    assert "series          none: a stock build is not patched" in shown
+    assert "patch series    none: a stock build is not patched" in shown
 
 
 def test_the_settings_file_of_the_folder_is_read(
@@ -682,3 +683,53 @@ def test_a_long_secret_is_hidden_before_the_address_is_cut(tmp_path: Path) -> No
     done = run_here("versions", cwd=tmp_path)
     assert done.returncode == 2
     assert "S3CRET" not in done.stderr
+
+
+def test_pins_do_not_propose_a_builder(run: Run, tmp_path: Path) -> None:
+    engine = {"DOCKER_HOST": f"unix://{tmp_path}/absent.sock"}
+    for words in (("check",), ("update", "1.21.6")):
+        done = run("pins", *words, **engine)
+        assert outcome(done) == (50, "engine-missing"), done.stderr
+        assert "set DOCKER_HOST" in done.stderr
+        assert "--builder" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("kubeadm", "--stock", "--version", "v1.20.2", "--bundle", "b"),
+         "--stock cannot be given: a build from a bundle"),
+        (("advise", "--version", "1.33"), "--version cannot be '1.33'"),
+        (("nodes", "check", "--hosts", ",,"),
+         "--hosts cannot be ',,': one of its commas has nothing before or after it"),
+        (("nodes", "check", "--hosts", " "), "--hosts cannot be ' ': it is empty"),
+        (("export", "foo", "."), "TOOL cannot be 'foo': it must be one of"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_told_as_it_was_typed(
+    words: tuple[str, ...], said: str, run: Run
+) -> None:
+    assert f": {said}" in run(*words).stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "required"),
+    [
+        ("kubeadm", {"--version": "", "--ca-years": "without --stock", "--leaf-years": "without"}),
+        ("bundle", {"--version": "", "--output": ""}),
+        ("config", {"--version": "", "--ca-years": "", "--leaf-years": ""}),
+        ("advise", {"--version": ""}),
+        ("verify", {}),
+        ("export", {"--base-url": ""}),
+        ("pki components", {"--version": ""}),
+        ("certs", {}),
+    ],
+)
+def test_the_help_marks_required_options_and_shows_no_types_of_python(
+    command: str, required: dict[str, str], run: Run
+) -> None:
+    shown = run(*command.split(), "--help", COLUMNS="300").stdout
+    marked = {line.split()[1]: line for line in shown.splitlines() if "Required" in line}
+    assert marked.keys() == required.keys()
+    assert all(condition in marked[name] for name, condition in required.items())
+    assert not re.search(r"<(list|path|str)", shown)
