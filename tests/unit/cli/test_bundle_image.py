@@ -342,11 +342,12 @@ def test_a_blob_that_was_changed_in_place_is_damaged(
 
 
 def test_a_document_that_is_too_large_is_not_read(
-    made: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Path, name: str, engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layout, "MAX_DOCUMENT", 100)
     done = build(tmp_path, "--bundle", made, "--image", name)
     assert error_of(done) == "broken-bundle"
+    assert set(engine.asked) == {"GET /version"}
     assert "larger than 100 bytes" in done.stderr
 
 
