@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from kbuild.base import tarblocks
 from kbuild.base.errors import SourceError
 from kbuild.base.files import open_file, reason_of
 from kbuild.base.progress import Progress
@@ -32,7 +33,6 @@ DOCUMENT = "bundle.json"
 MAX_DOCUMENT = 1 << 20  # bytes
 MAX_MEMBER = 2 << 30  # bytes; a Go archive has 150 MB, the largest layer of an image 250 MB
 _LONGEST = 256  # characters of a name
-_BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 1 << 20
 # The folders are for those who unpack a bundle with tar. The version of a wheel may have an epoch,
 # as in "foo-1!2.0-py3-none-any.whl".
@@ -59,17 +59,12 @@ def write(
 
     ``told`` is called with the number of bytes that are written.
     """
-    _write_head(file, DOCUMENT, len(document))
-    file.write(document + _padding(len(document)))
+    file.writelines(tarblocks.of_text(DOCUMENT, document))
     for name, path in sorted(members.items()):
-        size = path.stat().st_size
-        _write_head(file, name, size)
-        with path.open("rb") as member:
-            while block := member.read(_CHUNK):
-                file.write(block)
-                told(file.tell())
-        file.write(_padding(size))
-    file.write(bytes(2 * _BLOCK))
+        for block in tarblocks.of_file(name, path):
+            file.write(block)
+            told(file.tell())
+    file.write(tarblocks.END)
 
 
 def looks_like_one(path: Path) -> bool:
@@ -155,8 +150,8 @@ class Container:
         return name, member.size
 
     def _head(self) -> tarfile.TarInfo | None:
-        block = self._some(_BLOCK)
-        if block == bytes(_BLOCK):
+        block = self._some(tarblocks.BLOCK)
+        if block == bytes(tarblocks.BLOCK):
             return None
         try:
             member = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
@@ -172,7 +167,7 @@ class Container:
             block = self._read(min(left, _CHUNK))
             left -= len(block)
             yield block
-        self._read(len(_padding(size)))
+        self._read(len(tarblocks.padding(size)))
 
     def _read(self, size: int) -> bytes:
         block = self._some(size)
@@ -217,14 +212,3 @@ def opened(path: Path, demanded: str | None, progress: Progress) -> Iterator[Con
 def _demand_sum(path: Path, container: Container, demanded: str | None) -> None:
     if demanded is not None and (actual := container.sha256()) != demanded:
         raise BundleChecksumMismatch(path=path, actual=actual, expected=demanded)
-
-
-def _write_head(file: BinaryIO, name: str, size: int) -> None:
-    member = tarfile.TarInfo(name)
-    member.size, member.mode = size, 0o644
-    is_long = len(name) > tarfile.LENGTH_NAME
-    file.write(member.tobuf(tarfile.GNU_FORMAT if is_long else tarfile.USTAR_FORMAT))
-
-
-def _padding(size: int) -> bytes:
-    return bytes(-size % _BLOCK)

@@ -17,7 +17,7 @@ from kbuild.base.values import rfc3339
 from kbuild.kubeadm.bundle.container import Listed, is_name
 from kbuild.kubeadm.model import Tag
 from kbuild.kubeadm.source.versions import is_tag
-from kbuild.kubeadm.toolchain.layout import BLOBS, is_digest
+from kbuild.kubeadm.toolchain.layout import BLOBS, blob_name, is_digest
 from kbuild.kubeadm.toolchain.pin import is_go_version
 
 KIND = "kbuild-bundle-v1"
@@ -130,8 +130,7 @@ def _go(found: Mapping[str, Any], members: Mapping[str, Listed]) -> BundledGo:
     _demand("kind of Go", kind, kind in ("archive", "root"))
     _demand("file of Go", found["file"], found["file"] in members)
     origin = _text("origin of Go", found["origin"])
-    is_digest = isinstance(digest, str) and _SHA256.fullmatch(digest) is not None
-    _demand("digest of Go", digest, is_digest if kind == "root" else digest is None)
+    _demand("digest of Go", digest, _is_sha256(digest) if kind == "root" else digest is None)
     return BundledGo(
         version=version,
         arch=found["arch"],
@@ -163,10 +162,14 @@ def _listed(name: object, found: Mapping[str, Any]) -> Listed:
     _demand("member", name, is_name(name))
     size, digest = found["size"], found["sha256"]
     _demand("size", size, type(size) is int and size >= 0)
-    _demand("sha256", digest, isinstance(digest, str) and _SHA256.fullmatch(digest) is not None)
+    _demand("sha256", digest, _is_sha256(digest))
     is_blob = str(name).startswith(BLOBS)
-    _demand("sha256 of a blob", digest, not is_blob or name == BLOBS + digest)
+    _demand("sha256 of a blob", digest, not is_blob or name == blob_name(digest))
     return Listed(size=size, sha256=digest)
+
+
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
 
 
 def _version(value: object) -> str:

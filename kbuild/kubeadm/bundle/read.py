@@ -26,7 +26,7 @@ from kbuild.kubeadm.model import BuildRequest, Bundled, GoRequest, ImageLayout, 
 from kbuild.kubeadm.source.store import unpack_tags
 from kbuild.kubeadm.toolchain.archives import unpack_root
 from kbuild.kubeadm.toolchain.errors import WrongGo
-from kbuild.kubeadm.toolchain.layout import BLOBS, Blob, read_layout
+from kbuild.kubeadm.toolchain.layout import Blob, blob_name, read_layout
 from kbuild.kubeadm.toolchain.pin import parse_go_version
 
 
@@ -147,7 +147,7 @@ def _layout(unpacked: _Unpacked, image: BundledImage) -> ImageLayout:
     """Read an image; each blob has the digest by which the one before names it."""
 
     def get(blob: Blob) -> Path:
-        name = BLOBS + blob.digest.removeprefix("sha256:")
+        name = blob_name(blob.digest)
         if name not in unpacked.members:
             message = f"it lacks {blob.digest}"
             raise ValueError(message)

@@ -36,7 +36,7 @@ from kbuild.kubeadm.source.store import pack_tags
 from kbuild.kubeadm.toolchain.archives import archive_for, pack_root
 from kbuild.kubeadm.toolchain.choose import wanted_go
 from kbuild.kubeadm.toolchain.images import image_for
-from kbuild.kubeadm.toolchain.layout import BLOBS, fetch_layout
+from kbuild.kubeadm.toolchain.layout import blob_name, fetch_layout
 from kbuild.kubeadm.toolchain.pin import parse_go_version
 
 _FIRST = "0"  # the part of the work directory with the source of the first version
@@ -105,10 +105,10 @@ def make_bundle(request: BundleRequest, workspace: Workspace, progress: Progress
 
 def _demand_readable(path: Path, text: bytes, document: Document) -> None:
     """Raise BundleNotReadable for a bundle that would be refused when it is read."""
-    sizes = {name: listed.size for name, listed in document.members.items()}
-    limits = {DOCUMENT: container.MAX_DOCUMENT}
-    for name, size in {DOCUMENT: len(text), **sizes}.items():
-        if size > (limit := limits.get(name, container.MAX_MEMBER)):
+    sizes = [(DOCUMENT, len(text), container.MAX_DOCUMENT)]
+    sizes += [(name, one.size, container.MAX_MEMBER) for name, one in document.members.items()]
+    for name, size, limit in sizes:
+        if size > limit:
             reason = f"{name} has {size} bytes, and at most {limit} are read"
             raise BundleNotReadable(path=path, reason=reason)
     try:
@@ -188,9 +188,9 @@ def _images(
     """Yield the image of each Go version, and add its blobs to the members."""
     for version in versions:
         image = image_for(version, request.go, progress)
-        for arch in dict.fromkeys(request.arches):
+        for arch in request.arches:
             layout = fetch_layout(image, arch, workspace.work / "blobs", progress)
-            members |= {BLOBS + path.name: path for path in layout.blobs.values()}
+            members |= {blob_name(digest): path for digest, path in layout.blobs.items()}
             yield BundledImage(go_version=version, arch=arch, image=image)
 
 

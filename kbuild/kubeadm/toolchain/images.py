@@ -7,7 +7,6 @@ separated by tabs; lines that begin with ``#`` are comments.
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -27,10 +26,10 @@ from kbuild.kubeadm.toolchain.errors import (
     ImageNotPinned,
     ImageWithoutDigest,
 )
+from kbuild.kubeadm.toolchain.layout import is_digest
 from kbuild.kubeadm.toolchain.pin import go_name, is_go_version
 
 OFFICIAL = "golang"
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _MAX_LOCK = 1 << 20  # bytes
 _HEADER = "# Image digests that kbuild demands: repository, Go version, digest.\n"
 
@@ -95,7 +94,7 @@ def layout_for(go_version: str, request: GoRequest, images: Sequence[StoredImage
 def demand_digest(image: str) -> str:
     """Return an image that has a digest; raises ImageWithoutDigest for any other."""
     name, _, digest = image.rpartition("@")
-    if not name or not _DIGEST.fullmatch(digest):
+    if not name or not is_digest(digest):
         raise ImageWithoutDigest(image=image)
     return image
 
@@ -152,7 +151,7 @@ def load_lock(path: Path) -> tuple[Pin, ...]:
 def _parse(line: str) -> Pin | None:
     match line.split("\t"):
         case [repository, version, digest] if (
-            repository and is_go_version(version) and _DIGEST.fullmatch(digest)
+            repository and is_go_version(version) and is_digest(digest)
         ):
             # Go's 1.20 has the image tag 1.20.0; the lock file may contain either.
             name = go_name(version)

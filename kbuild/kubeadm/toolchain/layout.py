@@ -7,12 +7,12 @@ Docker's registry v2 specification (manifest v2, schema 2), whose documents have
 
 import json
 import re
-import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kbuild.base import tarblocks
 from kbuild.base.files import BROKEN, read_file, reason_of
 from kbuild.base.progress import Progress
 from kbuild.base.registry import Repository
@@ -37,8 +37,6 @@ _LAYER = (
 _VARIANTS = {"arm": "v7", "arm64": "v8"}
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _MOST_LAYERS = 127  # as in an engine
-_CHUNK = 1 << 20
-_BLOCK = tarfile.BLOCKSIZE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,21 +133,30 @@ def archive_of(layout: ImageLayout) -> Iterator[bytes]:
     }
     index = {"schemaVersion": 2, "mediaType": _INDEX[0], "manifests": [manifest]}
     listed = {
-        "Config": _member(layout.config),
+        "Config": blob_name(layout.config),
         "RepoTags": None,
-        "Layers": [_member(layer) for layer in layout.layers],
+        "Layers": [blob_name(layer) for layer in layout.layers],
+    }
+    texts = {
+        "oci-layout": {"imageLayoutVersion": "1.0.0"},
+        "index.json": index,
+        "manifest.json": [listed],
     }
     for digest in dict.fromkeys((layout.manifest, layout.config, *layout.layers)):
-        yield from _file(_member(digest), layout.blobs[digest])
-    yield from _text("oci-layout", {"imageLayoutVersion": "1.0.0"})
-    yield from _text("index.json", index)
-    yield from _text("manifest.json", [listed])
-    yield bytes(2 * _BLOCK)
+        yield from tarblocks.of_file(blob_name(digest), layout.blobs[digest])
+    for name, content in texts.items():
+        yield from tarblocks.of_text(name, json.dumps(content).encode())
+    yield tarblocks.END
 
 
 def is_digest(text: object) -> bool:
     """Return whether this is the digest of a blob."""
     return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
+
+
+def blob_name(digest: str) -> str:
+    """Return the name of a blob in an OCI layout, and in a bundle."""
+    return BLOBS + digest.removeprefix("sha256:")
 
 
 def _of_arch(manifests: Any, arch: str) -> Blob:  # noqa: ANN401  # of a document
@@ -193,28 +200,3 @@ def _demand_small(blob: Blob, size: int) -> None:
 def _demand(right: bool, reason: str) -> None:  # noqa: FBT001
     if not right:
         raise ValueError(reason)
-
-
-def _member(digest: str) -> str:
-    return BLOBS + digest.removeprefix("sha256:")
-
-
-def _text(name: str, content: object) -> Iterator[bytes]:
-    text = json.dumps(content).encode()
-    yield _head(name, len(text))
-    yield text + bytes(-len(text) % _BLOCK)
-
-
-def _file(name: str, path: Path) -> Iterator[bytes]:
-    size = path.stat().st_size
-    yield _head(name, size)
-    with path.open("rb") as file:
-        while block := file.read(_CHUNK):
-            yield block
-    yield bytes(-size % _BLOCK)
-
-
-def _head(name: str, size: int) -> bytes:
-    member = tarfile.TarInfo(name)
-    member.size, member.mode = size, 0o644
-    return member.tobuf(tarfile.USTAR_FORMAT)
