@@ -5,7 +5,7 @@ becomes a flag, a key of kbuild.toml and a variable of the environment, and whic
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
@@ -333,6 +333,12 @@ class Demanding(Sourced):
         example="1.21.6",
     )
 
+    def _demand_one(self, versions: Sequence[str], reason: str, hint: str) -> None:
+        """Raise BadSetting for what only one version can be, if there are several."""
+        for name in ("commit", "source_sha256"):
+            if len(versions) > 1 and (value := getattr(self, name)) is not None:
+                raise BadSetting(name=self.origin(name), value=value, reason=reason, hint=hint)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Target, Demanding, RebuildSettings):
@@ -462,14 +468,11 @@ class Settings(Target, Demanding, RebuildSettings):
                 hint="give --against-stock too",
             )
         self._check_bundle()
-        for name in ("commit", "source_sha256"):
-            if len(versions) > 1 and getattr(self, name) is not None:
-                raise BadSetting(
-                    name=self.origin(name),
-                    value=getattr(self, name),
-                    reason="it applies to one version, but several are asked for",
-                    hint="build each version separately",
-                )
+        self._demand_one(
+            versions,
+            "it applies to one version, but several are asked for",
+            "build each version separately",
+        )
         return tuple(self._request(version, environment) for version in versions)
 
     def _check_bundle(self) -> None:
@@ -613,20 +616,13 @@ class BundleSettings(Demanding, Images, Limited):
         """
         versions, output = self.required("version", "output")
         self._check_go_root()
-        for name in ("commit", "source_sha256"):
-            if len(versions) > 1 and getattr(self, name) is not None:
-                raise BadSetting(
-                    name=self.origin(name),
-                    value=getattr(self, name),
-                    reason="it is for one version only",
-                    hint="make a bundle for each",
-                )
+        self._demand_one(versions, "it is for one version only", "make a bundle for each")
         source = SourceRequest(
             address=self.source, commit=self.commit, sha256=self.source_sha256, verify_against=None
         )
         return BundleRequest(
             wanted=tuple(Wanted(version=version, source=source) for version in versions),
-            arches=self.arch or (host_arch(),),
+            arches=tuple(dict.fromkeys(self.arch)) or (host_arch(),),
             builders=self.builder,
             go=GoRequest(
                 builder="auto",
