@@ -193,14 +193,15 @@ busy() {
 # Print who has locked a file. unattended-upgrades, say, always runs, but seldom has the lock.
 has_lock() {
   inode=$(stat -c %i -- "$1")
-  while read -r _ _ _ kind holder file _; do
+  # If other locks come or go while the list is read, a line is passed over or comes twice.
+  for _ in 1 2; do cat /proc/locks; done | sort -u -k 2 | while read -r _ _ _ kind holder file _; do
     case $kind:$file in "WRITE:"*":$inode") ;; *) continue ;; esac
     for open in /proc/"$holder"/fd/*; do
       [ "$(readlink "$open" 2>/dev/null)" = "$1" ] || continue
       one busy "$(cat "/proc/$holder/comm" 2>/dev/null)"
       break
     done
-  done </proc/locks
+  done
 }
 
 # --- certificates --------------------------------------------------------------------------------
