@@ -63,8 +63,17 @@ def show(path: str, der: Collection[str]) -> str:
     return f"openssl x509 -in {quote(path)}{_form('in', path, der)} -noout -text"
 
 
+def show_pkcs7(path: str, der: Collection[str]) -> str:
+    """Return the command that prints the certificates of a PKCS#7 file, whose label may be CMS."""
+    form = "DER" if path in der else "PEM"
+    return (
+        f"openssl cms -cmsout -in {quote(path)} -inform {form} -outform DER"
+        " | openssl pkcs7 -inform DER -print_certs -text -noout"
+    )
+
+
 def show_all(path: str) -> str:
-    """Return the command that prints the certificates of a bundle."""
+    """Return the command that prints the certificates of a PEM file with several."""
     return f"openssl crl2pkcs7 -nocrl -certfile {quote(path)} | openssl pkcs7 -print_certs -text"
 
 

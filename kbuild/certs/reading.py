@@ -81,7 +81,7 @@ class Tree:
     """All that was found below the paths; ``files`` knows each file by its name.
 
     ``referenced`` are the files, by their names, that kubeconfigs refer to. ``der`` are the paths
-    of those that are DER, not PEM.
+    of those that are DER, not PEM, and ``pkcs7`` of those whose certificates are in PKCS#7.
     """
 
     certificates: list[CertificateEntry] = field(default_factory=list)
@@ -91,6 +91,7 @@ class Tree:
     files: Files = field(default_factory=Walk)
     referenced: set[str] = field(default_factory=set)
     der: set[str] = field(default_factory=set)
+    pkcs7: set[str] = field(default_factory=set)
 
     def name_of(self, path: str) -> str:
         """Return the name by which a file is shown, which may be another link to it."""
@@ -197,6 +198,8 @@ def _take_content(
         taken = read_content(content)
         if taken.is_der:
             tree.der.add(found.path)
+        if taken.is_pkcs7:
+            tree.pkcs7.add(found.path)
         _add(found.path, "", owner, taken, tree)
     # A comment in a kubeconfig may look like PEM.
     is_kubeconfig = looks_like_kubeconfig(content) and _take_kubeconfig(

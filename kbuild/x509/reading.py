@@ -40,13 +40,14 @@ class Unreadable(ValueError):
 class Content:
     """What is in a file, in its order; ``problems`` are the parts that cannot be read.
 
-    ``is_der`` tells that it is no PEM.
+    ``is_der`` tells that it is no PEM, and ``is_pkcs7`` that certificates of it are in PKCS#7.
     """
 
     certificates: list[CertificateFacts] = field(default_factory=list)
     keys: list[KeyFacts] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     is_der: bool = False
+    is_pkcs7: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.certificates or self.keys or self.problems)
@@ -96,6 +97,7 @@ def _read_block(block: Block, found: Content) -> None:
         found.certificates.append(_certificate(block))
     elif block.label in _BUNDLES:
         found.certificates += _bundle(pkcs7.load_pem_pkcs7_certificates, _pkcs7_text(block))
+        found.is_pkcs7 = True
     elif block.label == "TRUSTED CERTIFICATE":
         message = "it is in OpenSSL's own format; convert it with `openssl x509`"
         raise Unreadable(message)
@@ -147,6 +149,7 @@ def _read_der(content: bytes, found: Content) -> None:
         return
     with contextlib.suppress(Unreadable):
         found.certificates += _bundle(pkcs7.load_der_pkcs7_certificates, content)
+        found.is_pkcs7 = True
         return
     key = read_der_key(content)
     if key.public_key or key.encrypted:

@@ -53,7 +53,7 @@ def _of_kubelet(one: Seen) -> str:
 def with_new_key(one: Seen, scene: Scene) -> Remedy:
     """Return how to replace a certificate and its key; kubeadm and kubelet make new keys anyway."""
     certificate = one.shown
-    if certificate.place:
+    if _is_in_bundle(one, scene):
         return another(one, scene)
     if certificate.is_ca:
         if _folder_of_kubeadm(one):
@@ -90,8 +90,8 @@ def _later_ca(one: Seen, scene: Scene) -> Remedy:
     certificate, key = one.shown, one.shown.private_key
     if certificate.place.startswith(("clusters[", "users[")):
         return _embed_later(one, scene)
-    if certificate.place:
-        return Remedy(command=commands.show_all(certificate.path))
+    if _is_in_bundle(one, scene):
+        return _show_all(one, scene)
     if key is not None and key.fits is False:
         return Remedy(command=commands.compare(certificate.path, key.path, scene.tree.der))
     if folder := _folder_of_kubeadm(one):
@@ -116,6 +116,17 @@ def _embed_later(one: Seen, scene: Scene) -> Remedy:
     return Remedy(command=commands.trust(certificate.path, cluster, later.shown.path))
 
 
+def _is_in_bundle(one: Seen, scene: Scene) -> bool:
+    return bool(one.shown.place) or one.shown.path in scene.tree.pkcs7
+
+
+def _show_all(one: Seen, scene: Scene) -> Remedy:
+    path, tree = one.shown.path, scene.tree
+    if path in tree.pkcs7:
+        return Remedy(command=commands.show_pkcs7(path, tree.der))
+    return Remedy(command=commands.show_all(path))
+
+
 def _folder_of_kubeadm(ca: Seen) -> str:
     """Return the folder with the kubeconfigs of kubeadm, if this is one of its CAs."""
     path = ca.shown.path
@@ -135,8 +146,8 @@ def _request(one: Seen, scene: Scene) -> Remedy:
         is_kubeadms = one.file is not None and one.file.renew
         inside = commands.look_into(certificate.path)
         return Remedy(command=commands.REQUESTS if is_kubeadms else inside)
-    if certificate.place:
-        return Remedy(command=commands.show_all(certificate.path))
+    if _is_in_bundle(one, scene):
+        return _show_all(one, scene)
     if key is None:
         return Remedy(command=commands.show(certificate.path, scene.tree.der))
     if key.fits is False:

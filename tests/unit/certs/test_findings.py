@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from kbuild.certs import commands
 from kbuild.certs.api import take_inventory
@@ -517,10 +518,11 @@ def test_a_ca_file_that_did_not_sign_the_certificates_beside_it(etc: Path, read:
     assert "set-cluster" not in found.command
 
 
-def run(command: str, folder: Path) -> None:
+def run(command: str, folder: Path) -> str:
     bash = shutil.which("bash")
     assert bash is not None
-    subprocess.run([bash, "-c", command], check=True, cwd=folder, capture_output=True)
+    ran = [bash, "-c", f"set -o pipefail; {command}"]
+    return subprocess.run(ran, check=True, cwd=folder, capture_output=True, text=True).stdout
 
 
 def as_der(path: Path) -> None:
@@ -561,6 +563,25 @@ def test_the_commands_that_show_and_compare_read_der(form: str, tmp_path: Path, 
     for each in found:
         assert ("-inform DER" in each.command) == (form == "DER")
         run(each.command, tmp_path)
+
+
+@pytest.mark.parametrize("encoding", [Encoding.PEM, Encoding.DER])
+@pytest.mark.parametrize("label", [b" PKCS7-", b" CMS-"])
+@pytest.mark.parametrize("key", [True, False])
+def test_the_command_for_pkcs7_prints_its_certificates(
+    encoding: Encoding, label: bytes, tmp_path: Path, read: Read, *, key: bool
+) -> None:
+    ca = issue("a", ca=True, years=0.1)
+    leaf = issue("x", ca, years=0.09)
+    for name, made in (("ca", [ca]), ("x", [leaf]), ("two", [leaf, issue("y", ca)])):
+        content = pkcs7.serialize_certificates([each.certificate for each in made], encoding)
+        (tmp_path / f"{name}.p7b").write_bytes(content.replace(b" PKCS7-", label))
+        if key:
+            (tmp_path / f"{name}.key").write_bytes(made[0].key_pem)
+    found = {Path(each.path).stem: each for each in of(read(tmp_path), "expires-soon")}
+    assert found.keys() == {"ca", "x", "two"}
+    for name, each in found.items():
+        assert "Issuer: CN=a" in run(each.command, tmp_path).replace(" = ", "="), (name, each)
 
 
 def test_the_request_keeps_the_names_and_is_signed(etc: Path, read: Read) -> None:
