@@ -22,6 +22,8 @@ class _Export(Command):
         if ctx.resilient_parsing or not {"--help"}.isdisjoint(args):
             return super().parse_args(ctx, args)
         given, _, _ = self.make_parser(ctx).parse_args(args=[*args])
+        if given.get("tool") is not None:
+            _demand_tool(given["tool"])
         missing = [
             param.metavar
             for param in self.get_params(ctx)
@@ -33,6 +35,12 @@ class _Export(Command):
         if len(missing) > 1:
             ctx.fail(f"Missing: {', '.join(map(str, missing))}")
         return super().parse_args(ctx, args)
+
+
+def _demand_tool(name: str) -> None:
+    if name not in TOOLS:
+        reason = f"it must be one of {', '.join(TOOLS)}"
+        raise BadSetting(name="TOOL", value=name, reason=reason, hint="see --help")
 
 
 @app.command(cls=_Export)
@@ -51,9 +59,6 @@ def export(
 ) -> None:
     """Print what a tool needs to install this kubeadm on nodes."""
     settings, screen = begin(ctx, ExportSettings)
-    if tool not in TOOLS:
-        reason = f"it must be one of {', '.join(TOOLS)}"
-        raise BadSetting(name="TOOL", value=tool, reason=reason, hint="see --help")
     [base_url] = settings.required("base_url")
     if not re.fullmatch(r"https?://[\w.~:/%@+\[\]-]+", base_url, re.ASCII):
         reason = "it must be an http or https URL without special characters"

@@ -129,7 +129,7 @@ def with_hosts(path: Path, changed: Callable[[list[str]], list[str]]) -> bytes:
 
 
 def _in_cluster(path: Path, name: str, addresses: tuple[str, ...], roles: tuple[str, ...]) -> bytes:
-    text = read_file(path, MAX_FILE).decode()
+    text = read_file(path, MAX_FILE).decode("utf-8-sig")
     table: dict[str, Any] = tomllib.loads(text)
     if VIP in roles:
         if len(roles) > 1:

@@ -118,7 +118,7 @@ def cluster_content(path: Path) -> bytes:
 def read_cluster(path: Path, content: bytes | None = None) -> Cluster:
     """Read a pki.toml, or the content that it shall have; raises an error of kbuild.pki.errors."""
     try:
-        text = (cluster_content(path) if content is None else content).decode()
+        text = (cluster_content(path) if content is None else content).decode("utf-8-sig")
     except ValueError as error:
         raise _unreadable(path, error) from error
     return _cluster_of(path, text)

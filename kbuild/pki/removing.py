@@ -133,7 +133,7 @@ def _unknown(path: Path, name: str, known: list[str]) -> UnknownHost:
 
 
 def _from_cluster(path: Path, name: str, addresses: tuple[str, ...]) -> bytes:
-    text = read_file(path, MAX_FILE).decode()
+    text = read_file(path, MAX_FILE).decode("utf-8-sig")
     table: dict[str, Any] = tomllib.loads(text)
     nodes, vips = table.get("nodes", {}), table.get("vips", [])
     start = header_of(text, name)

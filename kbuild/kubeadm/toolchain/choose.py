@@ -40,11 +40,21 @@ def choose_go(
             else None
         ),
     )
+    _say_unused(request, builder, progress)
     if toolchain.overridden:
         progress.say(f"Go {go_version} as requested; the tag pins {pin.version}")
     else:
         progress.say(f"Go {go_version}, pinned in {', '.join(pin.files)}")
     return toolchain
+
+
+def _say_unused(request: GoRequest, builder: Builder, progress: Progress) -> None:
+    if builder == "docker" and request.root is not None:
+        progress.say(
+            "the docker builder takes Go from the golang image, not from the Go root given"
+        )
+    if builder == "local" and request.image is not None:
+        progress.say("the local builder does not use the golang image given")
 
 
 def wanted_go(tree: SourceTree, version: str | None) -> tuple[GoPin, str]:

@@ -351,6 +351,16 @@ def test_a_node_enters_just_what_must_hold_it(cluster: Path) -> None:
     assert document("issue", cluster)["written"] == []
 
 
+def test_a_byte_order_mark_is_no_mistake_and_edits_drop_it(cluster: Path) -> None:
+    path = cluster / "pki.toml"
+    for words in (("add-host", "m2", "192.0.2.12"), ("remove-host", "m2")):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+        document("plan", cluster, "--cap")
+        command, *rest = words
+        document(command, cluster, *rest, "--cap")
+        assert path.read_bytes().startswith(NODES[:9].encode())
+
+
 def test_an_address_enters_a_node_that_is_there(cluster: Path) -> None:
     found = document("add-host", cluster, "m1", "2001:db8::1", "--cap")
     assert written(found) == {"kubernetes", "etcd", "kubelet-m1"}

@@ -236,13 +236,16 @@ def test_the_command_prints_the_snippet_and_nothing_else(
     ("words", "code", "kind"),
     [
         (["export", "ansible", ".", "--base-url", MIRROR], 2, "bad-setting"),
+        (["export", "ansible"], 2, "bad-setting"),
+        (["export", ""], 2, "bad-setting"),
+        (["export", "kubespray"], 2, "usage"),
         (["export", "kubespray", ".", "--base-url", "ftp://x"], 2, "bad-setting"),
         (["export", "kubespray", ".", "--base-url", "https://x/$(reboot)"], 2, "bad-setting"),
         (["export", "kubespray", ".", "--base-url", "https://x/'"], 2, "bad-setting"),
         (["export", "kubespray", ".", "--base-url", MIRROR], 90, "not-a-release"),
         (["export", "kubespray", "."], 2, "missing-setting"),
     ],
-    ids=lambda words: "-".join(words[3:]) if isinstance(words, list) else None,
+    ids=lambda words: "-".join(words[1:]) if isinstance(words, list) else None,
 )
 def test_what_cannot_be_exported_is_told(
     words: list[str], code: int, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -43,6 +43,21 @@ def test_locally_it_is_a_goroot(
     assert chosen.pin == GoPin(version="1.15.5", files=(".go-version",))
 
 
+def test_a_go_that_the_builder_does_not_use_is_named(
+    tree: SourceTree,
+    request_for: RequestFor,
+    workspace: Workspace,
+    recorder: Recorder,
+    make_go: MakeGo,
+) -> None:
+    both = request_for(image=IMAGE, go_root=make_go("1.15.5"))
+    choose_go(tree, both, "docker", workspace, recorder)
+    choose_go(tree, both, "local", workspace, recorder)
+    in_docker, _, locally, _ = recorder.said
+    assert in_docker.endswith("not from the Go root given")
+    assert locally == "the local builder does not use the golang image given"
+
+
 @pytest.mark.slow
 def test_another_go_must_be_asked_for(
     tree: SourceTree,
