@@ -551,25 +551,15 @@ end_joining() {
   finish
 }
 
+# No here-document: bash before 5.1 writes it to a file in /tmp, which may be full, and this one has a token.
 make_bootstrap() {
-  cat >"$bootstrap.part" <<KUBECONFIG && mv -f -- "$bootstrap.part" "$bootstrap" || { rm -f -- "$bootstrap.part"; fail "$bootstrap cannot be written: no space?"; }
-# kbuild
-apiVersion: v1
-kind: Config
-clusters:
-- name: kubernetes
-  cluster:
-    server: "$(value_of server "$kubernetes/kubelet.conf")"
-    $(authority_words)
-users:
-- name: bootstrap
-  user:
-    token: "$secret"
-contexts:
-- name: bootstrap
-  context: {cluster: kubernetes, user: bootstrap}
-current-context: bootstrap
-KUBECONFIG
+  printf '%s\n' '# kbuild' 'apiVersion: v1' 'kind: Config' \
+    'clusters:' '- name: kubernetes' '  cluster:' \
+    "    server: \"$(value_of server "$kubernetes/kubelet.conf")\"" "    $(authority_words)" \
+    'users:' '- name: bootstrap' '  user:' "    token: \"$secret\"" \
+    'contexts:' '- name: bootstrap' '  context: {cluster: kubernetes, user: bootstrap}' \
+    'current-context: bootstrap' >"$bootstrap.part" && mv -f -- "$bootstrap.part" "$bootstrap" ||
+    { rm -f -- "$bootstrap.part"; fail "$bootstrap cannot be written: no space?"; }
 }
 
 # Restart kubelet, which static pods survive.
@@ -780,14 +770,9 @@ drain() {
       command -v ip6tables >/dev/null 2>&1 && ip6tables -w -I INPUT $(drain_rule "$1") 2>/dev/null
       ;;
     nft)
-      nft -f - <<RULES || fail "nft cannot reject connections to port $1"
-table inet kbuild_drain {
-  chain input {
-    type filter hook input priority -10;
-    iifname != "lo" tcp dport $1 tcp flags & (syn|ack) == syn reject with tcp reset
-  }
-}
-RULES
+      printf '%s\n' 'table inet kbuild_drain {' '  chain input {' '    type filter hook input priority -10;' \
+        "    iifname != \"lo\" tcp dport $1 tcp flags & (syn|ack) == syn reject with tcp reset" '  }' '}' |
+        nft -f - || fail "nft cannot reject connections to port $1"
       ;;
     *) fail "neither iptables nor nft works here" ;;
   esac

@@ -367,3 +367,27 @@ esac""",
             break
         time.sleep(0.1)
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_without_iptables_nft_gets_the_rule(shell: Shell) -> None:
+    rules = shell.root / "rules"
+    shell.program("iptables", "exit 1")
+    shell.program(
+        "nft", f'case "$*" in "-f -") cat >{rules} ;; "list tables") ;; *) exit 1 ;; esac'
+    )
+    shell("drain", 6443, 60, 0)
+    shell("undrain", 6443)
+    assert rules.read_text().splitlines() == [
+        "table inet kbuild_drain {",
+        "  chain input {",
+        "    type filter hook input priority -10;",
+        '    iifname != "lo" tcp dport 6443 tcp flags & (syn|ack) == syn reject with tcp reset',
+        "  }",
+        "}",
+    ]
+
+
+def test_scripts_for_nodes_have_no_here_documents() -> None:
+    """Before 5.1, bash writes here-documents to files in /tmp, which may be full or read-only."""
+    assert "<<" not in LIBRARY
+    assert "<<" not in resources.files("kbuild.nodes").joinpath("check.sh").read_text()
