@@ -21,6 +21,8 @@ from kbuild.certs.roles import known_file
 MAX_SIZE = 1 << 20  # bytes; a bundle of 150 public CAs has 250 KiB
 MAX_FILES = 100_000
 EARLIER = ".kbuild-pki"  # where `kbuild pki` keeps what it has replaced; nobody uses it
+# The kernel makes what is in them, and links in /proc lead to every file that a process has open.
+OF_KERNEL = ("/dev", "/proc", "/sys")
 
 Inode = tuple[int, int]
 
@@ -159,7 +161,8 @@ class Walk:
             yield _too_many(folder)
         linked: list[tuple[str, os.stat_result]] = []
         for entry in sorted(entries, key=_links_first):
-            if entry.name == EARLIER or self._is_excluded(entry):
+            is_passed_over = entry.name == EARLIER or entry.path in OF_KERNEL
+            if is_passed_over or self._is_excluded(entry):
                 continue
             try:
                 status = entry.stat()

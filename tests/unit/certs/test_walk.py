@@ -148,3 +148,15 @@ def test_a_file_that_has_nothing_to_read_yet(
         read_file(tmp_path / "x.crt", 10)
     [found] = read(tmp_path).findings
     assert (found.kind, found.reason) == ("unreadable", "it has no content to read now")
+
+
+def test_what_the_kernel_makes_is_read_only_if_it_is_named(
+    pki: Path, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_kernel = pki / "proc"
+    of_kernel.mkdir()
+    put(of_kernel / "x.crt", GOOD)
+    monkeypatch.setattr(walk, "OF_KERNEL", (str(of_kernel),))
+    shown = {each.path for each in read(pki).certificates}
+    assert shown == {str(pki / DATED), str(pki / "good.crt")}
+    assert read(of_kernel).certificates[0].path == str(of_kernel / "x.crt")
