@@ -102,6 +102,17 @@ def renew_all(files: Iterable[tuple[str, str]]) -> str:
     return f'for each in {names}; do kubeadm certs renew "$each" --cert-dir {quote(folder)}; done'
 
 
+def make_again(path: str) -> str:
+    """Return the command after which kubelet makes its serving certificate again.
+
+    It makes one only if both files are absent, and does not start with one of the two. They leave
+    the directory, where the old certificate would be a finding. Source: CanReadCertAndKey in
+    staging/src/k8s.io/client-go/util/cert/io.go (v1.20.2).
+    """
+    key = f"{split_extension(path)[0]}.key"
+    return f"mv --backup=numbered {quote(path)} {quote(key)} /root/ && systemctl restart kubelet"
+
+
 def lengthen(path: str, key: str, der: Collection[str]) -> str:
     """Return the command that signs a CA anew with the key that it has, into a file beside it."""
     return (

@@ -7,6 +7,7 @@ from kbuild.certs.findings.seen import SAME_TIME, Scene, Seen, finding
 from kbuild.certs.model import Finding, Severity
 from kbuild.certs.naming import embedded
 from kbuild.certs.paths import folder_of, name_of
+from kbuild.certs.roles import known_file
 
 _OF_USERS = "`kubeadm kubeconfig user` needs kubeadm v1.22 or later"
 
@@ -28,6 +29,8 @@ def remedied(severity: Severity, kind: str, one: Seen, reason: str, remedy: Reme
 def another(one: Seen, scene: Scene) -> Remedy:
     """Return how to get a certificate like this one that ends later."""
     certificate = one.shown
+    if _is_made_by_kubelet(one):
+        return Remedy(command=commands.make_again(certificate.path))
     if certificate.is_ca:
         return _later_ca(one, scene)
     if one.file and one.file.renew:
@@ -36,18 +39,16 @@ def another(one: Seen, scene: Scene) -> Remedy:
         if renewal := commands.renew(certificate.path, one.file.renew):
             return Remedy(command=renewal)
     if certificate.role.startswith("kubelet, "):
-        return Remedy(command=_of_kubelet(one))
+        return Remedy(command="journalctl -u kubelet -n 50")
     if certificate.place.startswith("users["):
         return _user(one, scene)
     return _request(one, scene)
 
 
-def _of_kubelet(one: Seen) -> str:
-    certificate = one.shown
-    if one.file and one.file.path == "kubelet.crt":  # kubelet made it, and makes it if it is absent
-        old = f"{commands.quote(certificate.path)} {commands.quote(f'{certificate.path}.old')}"
-        return f"mv {old} && systemctl restart kubelet"
-    return "journalctl -u kubelet -n 50"
+def _is_made_by_kubelet(one: Seen) -> bool:
+    """Tell whether it is the serving certificate that kubelet made itself, or the CA of it."""
+    known = known_file(one.shown.path)
+    return known is not None and known.path == "kubelet.crt"
 
 
 def with_new_key(one: Seen, scene: Scene) -> Remedy:

@@ -356,6 +356,22 @@ def test_kubelet_keeps_what_it_has_replaced(etc: Path, tmp_path: Path, read: Rea
     assert {found.kind for found in inventory.findings} == {"kubelet-serving-self-signed"}
 
 
+def test_the_serving_certificate_of_a_kubelet_is_moved_away_with_its_key(
+    tmp_path: Path, read: Read
+) -> None:
+    folder = kubelet(tmp_path / "kubelet/pki", issue("kubernetes", ca=True))
+    inventory = read(folder, now=NOW + 350 * DAY)
+    found = [f for f in inventory.findings if f.path == str(folder / "kubelet.crt")]
+    command, other = (each.command for each in found if each.kind == "expires-soon")
+    assert command == other  # the one for the CA that kubelet made for it
+    (tmp_path / "root").mkdir()
+    script = f"systemctl() {{ echo $*; }}\n{command}".replace("/root/", f"{tmp_path}/root/")
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "restart kubelet\n"
+    assert not {"kubelet.crt", "kubelet.key"} & {each.name for each in folder.iterdir()}
+    assert {each.name for each in (tmp_path / "root").iterdir()} == {"kubelet.crt", "kubelet.key"}
+
+
 def test_a_kubelet_of_a_year_beside_leaves_of_a_hundred(
     etc: Path, tmp_path: Path, read: Read
 ) -> None:
