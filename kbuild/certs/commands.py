@@ -178,13 +178,16 @@ def new_ca(path: str, der: Collection[str]) -> str:
     )
 
 
-def take_over(old: str, new: str, *, is_whole: bool) -> str:
+def take_over(old: str, new: str, *, is_whole: bool, owner: str = "") -> str:
     """Return the command that puts the user of a kubeconfig into an older one.
 
     ``is_whole`` tells that nothing else is in the older one, so that a copy loses nothing.
+    ``owner`` is whom the copy must be given, ``user:group``: cp makes a file of who runs it, with
+    mode 0600, as the older one has become the backup.
     """
     if is_whole:
-        return f"cp --backup=numbered {quote(new)} {quote(old)}"
+        copy = f"cp --backup=numbered {quote(new)} {quote(old)}"
+        return f"{copy} && chown {quote(owner)} {quote(old)}" if owner else copy
     return (
         f"(umask 077 && KUBECONFIG={quote(new)}:{quote(old)} kubectl config view --flatten"
         f" > {quote(f'{old}.new')})"

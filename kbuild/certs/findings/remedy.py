@@ -29,20 +29,24 @@ def remedied(severity: Severity, kind: str, one: Seen, reason: str, remedy: Reme
 def another(one: Seen, scene: Scene) -> Remedy:
     """Return how to get a certificate like this one that ends later."""
     certificate = one.shown
-    if _is_made_by_kubelet(one):
-        return Remedy(command=commands.make_again(certificate.path))
-    if certificate.is_ca:
+    if certificate.is_ca and not _is_made_by_kubelet(one):
         return _later_ca(one, scene)
     if one.file and one.file.renew:
         if _is_of_external_ca(one, scene):
             return _request(one, scene)
         if renewal := commands.renew(certificate.path, one.file.renew):
             return Remedy(command=renewal)
-    if certificate.role.startswith("kubelet, "):
-        return Remedy(command="journalctl -u kubelet -n 50")
+    if certificate.role.startswith("kubelet, ") or certificate.is_ca:
+        return Remedy(command=_of_kubelet(one))
     if certificate.place.startswith("users["):
         return _user(one, scene)
     return _request(one, scene)
+
+
+def _of_kubelet(one: Seen) -> str:
+    if _is_made_by_kubelet(one):
+        return commands.make_again(one.shown.path)
+    return "journalctl -u kubelet -n 50"
 
 
 def _is_made_by_kubelet(one: Seen) -> bool:
@@ -186,4 +190,6 @@ def _copy(old: Seen, new: Seen, scene: Scene) -> str:
     entry = scene.kubeconfigs.get(old.shown.path)
     parts = (entry.kubeconfig.users, entry.kubeconfig.clusters) if entry else ()
     is_whole = all(len(part) == 1 for part in parts)
-    return commands.take_over(old.shown.path, new.shown.path, is_whole=is_whole)
+    whose, admins = (f"{each.shown.owner.user}:{each.shown.owner.group}" for each in (old, new))
+    owner = whose if whose != admins else ""
+    return commands.take_over(old.shown.path, new.shown.path, is_whole=is_whole, owner=owner)

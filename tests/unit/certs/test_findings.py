@@ -1,6 +1,7 @@
 """Each finding is found where it should be, and nowhere else; its command is a real one."""
 
 import base64
+import os
 import shlex
 import shutil
 import subprocess
@@ -321,6 +322,27 @@ def test_a_copied_kubeconfig_that_was_not_renewed(etc: Path, tmp_path: Path, rea
     found = only(read(etc, config), "kubeconfig-old-certificate")
     assert found.path == str(config)
     assert found.command == f"cp --backup=numbered {etc / 'admin.conf'} {config}"
+
+
+def test_a_copy_of_admin_conf_stays_that_of_its_user() -> None:
+    command = commands.take_over("/home/me/.kube/config", "a.conf", is_whole=True, owner="me:us")
+    assert command == (
+        "cp --backup=numbered a.conf /home/me/.kube/config && chown me:us /home/me/.kube/config"
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_the_owner_of_a_copy_of_admin_conf_is_kept(etc: Path, tmp_path: Path, read: Read) -> None:
+    ca = control_plane(etc)
+    old = issue("kubernetes-admin", ca, years=0.5, organization="system:masters", usages=(CLIENT,))
+    config = tmp_path / "home/.kube/config"
+    write_kubeconfig(config, kubeconfig("kubernetes-admin", old, ca))
+    os.chown(config, 12345, 54321)
+    subprocess.run(
+        ["sh", "-c", only(read(etc, config), "kubeconfig-old-certificate").command], check=True
+    )
+    assert config.read_bytes() == (etc / "admin.conf").read_bytes()
+    assert (config.stat().st_uid, config.stat().st_gid) == (12345, 54321)
 
 
 def kubelet(folder: Path, ca: Issued, years: float = 1) -> Path:
