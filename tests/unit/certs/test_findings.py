@@ -324,6 +324,17 @@ def test_a_copied_kubeconfig_that_was_not_renewed(etc: Path, tmp_path: Path, rea
     assert found.command == f"cp --backup=numbered {etc / 'admin.conf'} {config}"
 
 
+def test_of_the_copies_of_a_ca_the_one_in_use_is_judged(etc: Path, read: Read) -> None:
+    ca = control_plane(etc, ca_years=0.1)
+    ca.write(etc / "backup/pki/ca.crt")
+    (etc / "pki/a-bundle.crt").write_bytes(ca.pem)
+    found = read(etc).findings
+    assert [
+        f.path for f in found if f.kind == "expires-soon" and f.path.endswith("pki/ca.crt")
+    ] == [str(etc / "pki/ca.crt")]
+    assert not [f for f in found if "bundle" in f.path]
+
+
 def test_a_copy_of_admin_conf_stays_that_of_its_user() -> None:
     command = commands.take_over("/home/me/.kube/config", "a.conf", is_whole=True, owner="me:us")
     assert command == (
