@@ -437,7 +437,7 @@ def test_a_host_is_added_to_what_a_killed_run_has_written(cluster: Path) -> None
     staged.write_bytes(content)
     changes = [[0, "../pki.toml", staged.name, hashlib.sha256(content).hexdigest()]]
     (state / "journal.json").write_text(json.dumps(changes))
-    found = document("add-host", cluster, "m3", "192.0.2.13", "--role", "worker", "--cap")
+    found = document("add-host", cluster, "m3", "192.0.2.13", "--cap")
     assert written(found) == {"kubernetes", "kubelet-m3"}
     assert "[nodes.m2]" in (cluster / "pki.toml").read_text()
 
