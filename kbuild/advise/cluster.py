@@ -58,6 +58,6 @@ def _is_without_use(certificate: Certificate) -> bool:
 def _each_once(certificates: Iterable[Certificate]) -> list[Certificate]:
     """Return each certificate once: kubeconfigs repeat the CA, and its own file is preferred."""
     first: dict[str, Certificate] = {}
-    for each in sorted(certificates, key=lambda c: (c.not_after, bool(c.place), c.path)):
+    for each in sorted(certificates, key=lambda c: (c.not_after, c.rank)):
         first.setdefault(each.fingerprint, each)
     return list(first.values())

@@ -102,6 +102,17 @@ def renew_all(files: Iterable[tuple[str, str]]) -> str:
     return f'for each in {names}; do kubeadm certs renew "$each" --cert-dir {quote(folder)}; done'
 
 
+def make_again(path: str) -> str:
+    """Return the command after which kubelet makes its serving certificate again.
+
+    It makes one only if both files are absent, and does not start with one of the two. They leave
+    the directory, where the old certificate would be a finding. Source: CanReadCertAndKey in
+    staging/src/k8s.io/client-go/util/cert/io.go (v1.20.2).
+    """
+    key = f"{split_extension(path)[0]}.key"
+    return f"mv --backup=numbered {quote(path)} {quote(key)} /root/ && systemctl restart kubelet"
+
+
 def lengthen(path: str, key: str, der: Collection[str]) -> str:
     """Return the command that signs a CA anew with the key that it has, into a file beside it."""
     return (
@@ -167,13 +178,16 @@ def new_ca(path: str, der: Collection[str]) -> str:
     )
 
 
-def take_over(old: str, new: str, *, is_whole: bool) -> str:
+def take_over(old: str, new: str, *, is_whole: bool, owner: str = "") -> str:
     """Return the command that puts the user of a kubeconfig into an older one.
 
     ``is_whole`` tells that nothing else is in the older one, so that a copy loses nothing.
+    ``owner`` is whom the copy must be given, ``user:group``: cp makes a file of who runs it, with
+    mode 0600, as the older one has become the backup.
     """
     if is_whole:
-        return f"cp --backup=numbered {quote(new)} {quote(old)}"
+        copy = f"cp --backup=numbered {quote(new)} {quote(old)}"
+        return f"{copy} && chown {quote(owner)} {quote(old)}" if owner else copy
     return (
         f"(umask 077 && KUBECONFIG={quote(new)}:{quote(old)} kubectl config view --flatten"
         f" > {quote(f'{old}.new')})"

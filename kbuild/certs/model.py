@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, get_args
 
+from kbuild.certs.paths import split_extension
+
 Severity = Literal["critical", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the worst first
 # How far the issuer of a certificate could be followed among the CAs that were found. verified: up
@@ -66,6 +68,18 @@ class Certificate:
     def lifetime(self) -> timedelta:
         """Return the time from NotBefore to NotAfter."""
         return self.not_after - self.not_before
+
+    @property
+    def rank(self) -> tuple[bool, bool, int, list[str]]:
+        """Return what sorts copies of a certificate: a backup comes after the file in use.
+
+        A file of its own comes first, then one with a key of its name beside it, as ``ca.key`` and
+        ``ca-key.pem`` are, then the least deep.
+        """
+        folders = self.path.split("/")
+        key = self.private_key.path if self.private_key else ""
+        is_alone = not key.startswith(split_extension(self.path)[0])
+        return bool(self.place), is_alone, len(folders), folders
 
     def time_left(self, now: datetime) -> timedelta:
         """Return the time until NotAfter, negative if it has passed."""

@@ -24,6 +24,7 @@ _WIDTH = 80
 # What a page shows of a cluster: of each kind those that expire first, and the worst findings.
 _FIRST, _SHOWN = 3, 8
 _INDENT, _DEEP = "  ", "     "
+_LISTED = "`kbuild certs PATH…` lists them"
 _ONE_RELEASE = "the advice is for one patch release, not a minor version or several versions"
 
 app = command_app()
@@ -102,12 +103,12 @@ def _cluster_lines(cluster: Cluster, lifetimes: Lifetimes) -> Iterator[str]:
         for certificate in kind[:shown]:
             yield from _certificate_lines(certificate, cluster.read_at)
         if (rest := len(kind) - shown) > 0:
-            yield f"{_INDENT}{rest} more, none of which expires earlier: `kbuild certs` lists them"
+            yield f"{_INDENT}{rest} more, none of which expires earlier: {_LISTED}"
     yield from _wrapped(_forecast(cluster, lifetimes), _INDENT)
     for finding in cluster.findings[:_SHOWN]:
         yield from _finding_lines(finding)
     if (rest := len(cluster.findings) - _SHOWN) > 0:
-        yield f"{_INDENT}{rest} more findings: `kbuild certs` lists them"
+        yield f"{_INDENT}{rest} more findings: {_LISTED}"
 
 
 def _forecast(cluster: Cluster, lifetimes: Lifetimes) -> str:
@@ -136,7 +137,10 @@ def _certificate_lines(certificate: Certificate, now: datetime) -> Iterator[str]
     yield from _wrapped(f"{end}: {certificate.role}, {certificate.path}", _INDENT)
     if time > timedelta() and (moments := next_request(certificate)):
         first, last = map(day, moments)
-        yield f"{_DEEP}The kubelet asks for its next one between {first} and {last}."
+        asks = f"asks for its next one between {first} and {last}"
+        if now > moments[1]:
+            asks = f"should have asked for its next one by {last}"
+        yield f"{_DEEP}The kubelet {asks}."
 
 
 def _finding_lines(finding: Finding) -> Iterator[str]:

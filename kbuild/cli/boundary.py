@@ -135,10 +135,15 @@ def _flags(ctx: Any) -> dict[str, Any]:  # noqa: ANN401  # Typer's own
     return {**_flags(ctx.parent), **given}
 
 
+def _raise() -> bool:
+    raise KeyboardInterrupt
+
+
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     """End the command, but never interrupt its cleanup, even after many signals."""
-    from kbuild.base.workspace import interrupt  # loaded before the handler is installed
-
+    # Many commands never load it, and a signal may come while one does; then there is no cleanup.
+    workspace = sys.modules.get("kbuild.base.workspace")
+    interrupt = getattr(workspace, "interrupt", _raise)
     error = sys.exception()
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__

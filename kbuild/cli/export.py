@@ -19,7 +19,7 @@ class _Export(Command):
     """A command that reports all missing parameters at once."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401  # Typer's own
-        if ctx.resilient_parsing or not {"--help"}.isdisjoint(args):
+        if ctx.resilient_parsing or not {"-h", "--help"}.isdisjoint(args):
             return super().parse_args(ctx, args)
         given, _, _ = self.make_parser(ctx).parse_args(args=[*args])
         if given.get("tool") is not None:

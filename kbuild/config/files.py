@@ -18,6 +18,7 @@ from kbuild.config.stored import (
 )
 from kbuild.config.yamltext import put
 from kbuild.kubernetes.configuration import Era, configuration_of
+from kbuild.kubernetes.renewal import Renewal, renewal_of
 
 _KUBELET = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
 _KUBEADM_CONFIG, _KUBELET_CONFIG = "kubeadm-config", "kubelet-config"
@@ -50,7 +51,14 @@ def make_configuration(request: Request) -> Configuration:
     )
 
 
+def _expiration(renewal: Renewal) -> str:
+    if not renewal.kubeconfigs:  # v1.13 and v1.14 have no check-expiration
+        return "kbuild certs /etc/kubernetes    # kubeconfigs are not renewed: see kbuild advise"
+    return f"kubeadm {' '.join(renewal.renew[:-2])} check-expiration"
+
+
 def _facts(request: Request, era: Era, notes: list[str]) -> dict[str, str]:
+    renewal = renewal_of(request.version)
     facts = {
         "tag": request.tag,
         "ca_years": str(request.lifetimes.ca_years),
@@ -63,6 +71,8 @@ def _facts(request: Request, era: Era, notes: list[str]) -> dict[str, str]:
         "first": " ".join(notes),
         "short": _read("short.md").rstrip(),
         "renew_fallback": _read("renew-fallback.md") if era.validity else "",
+        "renew": " ".join(renewal.renew),
+        "expiration": _expiration(renewal),
         "renew_note": "" if era.validity else "    # with the kubeadm that kbuild built",
     }
     return {**facts, "approval": _text("approval.md", facts).rstrip()}

@@ -38,9 +38,11 @@ def with_host(
     Raises an error of kbuild.pki.errors.
     """
     plan = planned()
+    told: tuple[str, ...] = ()
     if plan.inputs[0].name == FILE:
         _refuse(certificates, plan.inputs[0], "--certificate is for the files of cfssl", "--role")
         changed = {plan.inputs[0]: _in_cluster(plan.inputs[0], name, addresses, roles)}
+        told = tuple(_role_of_new(plan.inputs[0], name, addresses, roles))
     else:
         _refuse(roles, plan.inputs[0], f"--role is for {FILE}", "--certificate")
         folder = plan.inputs[0].parent
@@ -53,8 +55,29 @@ def with_host(
     )
     new = planned(contents=changed)
     hosts = host_names(new.inputs[0], name, [name, *addresses])
-    new = replace(new, notes=(*new.notes, *_not_held(new, hosts, changed)))
+    new = replace(new, notes=(*new.notes, *told, *_not_held(new, hosts, changed)))
     return HostChange(before=plan, plan=new, files=files, added=hosts)
+
+
+def _role_of_new(
+    path: Path, name: str, addresses: tuple[str, ...], roles: tuple[str, ...]
+) -> Iterator[str]:
+    """Yield the role of a new node if none was given: the API server gets the name of that node.
+
+    Raises HostNotAdded if the address of a new node is its name, and its name the address.
+    """
+    if VIP in roles or name in {node.name for node in read_cluster(path).nodes}:
+        return
+    kinds = [each.startswith("IP:") for each in host_names(path, name, [name, *addresses])]
+    if kinds[0] and not any(kinds[1:]):
+        reason = f"{name} is an address, and {', '.join(addresses)} is none"
+        hint = "give the name of the node first, then its addresses"
+        raise HostNotAdded(path=path, reason=reason, hint=hint)
+    if not roles:
+        yield (
+            f"{name} is a new {ROLES[0]} node, because no --role was given. If it is none, correct"
+            f" its roles in {path}, and run `kbuild pki issue`."
+        )
 
 
 def _not_held(plan: Plan, hosts: tuple[str, ...], contents: Mapping[Path, bytes]) -> Iterator[str]:

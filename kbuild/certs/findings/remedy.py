@@ -7,6 +7,7 @@ from kbuild.certs.findings.seen import SAME_TIME, Scene, Seen, finding
 from kbuild.certs.model import Finding, Severity
 from kbuild.certs.naming import embedded
 from kbuild.certs.paths import folder_of, name_of
+from kbuild.certs.roles import known_file
 
 _OF_USERS = "`kubeadm kubeconfig user` needs kubeadm v1.22 or later"
 
@@ -28,14 +29,14 @@ def remedied(severity: Severity, kind: str, one: Seen, reason: str, remedy: Reme
 def another(one: Seen, scene: Scene) -> Remedy:
     """Return how to get a certificate like this one that ends later."""
     certificate = one.shown
-    if certificate.is_ca:
+    if certificate.is_ca and not _is_made_by_kubelet(one):
         return _later_ca(one, scene)
     if one.file and one.file.renew:
         if _is_of_external_ca(one, scene):
             return _request(one, scene)
         if renewal := commands.renew(certificate.path, one.file.renew):
             return Remedy(command=renewal)
-    if certificate.role.startswith("kubelet, "):
+    if certificate.role.startswith("kubelet, ") or certificate.is_ca:
         return Remedy(command=_of_kubelet(one))
     if certificate.place.startswith("users["):
         return _user(one, scene)
@@ -43,11 +44,15 @@ def another(one: Seen, scene: Scene) -> Remedy:
 
 
 def _of_kubelet(one: Seen) -> str:
-    certificate = one.shown
-    if one.file and one.file.path == "kubelet.crt":  # kubelet made it, and makes it if it is absent
-        old = f"{commands.quote(certificate.path)} {commands.quote(f'{certificate.path}.old')}"
-        return f"mv {old} && systemctl restart kubelet"
+    if _is_made_by_kubelet(one):
+        return commands.make_again(one.shown.path)
     return "journalctl -u kubelet -n 50"
+
+
+def _is_made_by_kubelet(one: Seen) -> bool:
+    """Tell whether it is the serving certificate that kubelet made itself, or the CA of it."""
+    known = known_file(one.shown.path)
+    return known is not None and known.path == "kubelet.crt"
 
 
 def with_new_key(one: Seen, scene: Scene) -> Remedy:
@@ -185,4 +190,6 @@ def _copy(old: Seen, new: Seen, scene: Scene) -> str:
     entry = scene.kubeconfigs.get(old.shown.path)
     parts = (entry.kubeconfig.users, entry.kubeconfig.clusters) if entry else ()
     is_whole = all(len(part) == 1 for part in parts)
-    return commands.take_over(old.shown.path, new.shown.path, is_whole=is_whole)
+    whose, admins = (f"{each.shown.owner.user}:{each.shown.owner.group}" for each in (old, new))
+    owner = whose if whose != admins else ""
+    return commands.take_over(old.shown.path, new.shown.path, is_whole=is_whole, owner=owner)

@@ -53,7 +53,7 @@ class Seen:
 class Scene:
     """All that was ``seen``, and the moment by which it is judged.
 
-    ``judged`` are the certificates in use; of the copies of a CA only one, in a file if it can be.
+    ``judged`` are the certificates in use; of the copies of a CA only the first by rank.
     ``latest_cas`` are the CAs in files of their own, by public key; of each the last to expire.
     """
 
@@ -107,7 +107,7 @@ def _admins(judged: Iterable[Seen]) -> Iterator[tuple[tuple[bytes, str], Seen]]:
 
 def _judged(seen: tuple[Seen, ...]) -> Iterator[Seen]:
     known = set[str]()
-    for one in sorted(seen, key=lambda one: bool(one.shown.place)):
+    for one in sorted(seen, key=lambda one: one.shown.rank):
         is_copy = one.shown.is_ca and one.shown.fingerprint in known
         if one.is_in_use and not is_copy:
             known.add(one.shown.fingerprint)

@@ -1,6 +1,7 @@
 """Each finding is found where it should be, and nowhere else; its command is a real one."""
 
 import base64
+import os
 import shlex
 import shutil
 import subprocess
@@ -323,6 +324,38 @@ def test_a_copied_kubeconfig_that_was_not_renewed(etc: Path, tmp_path: Path, rea
     assert found.command == f"cp --backup=numbered {etc / 'admin.conf'} {config}"
 
 
+def test_of_the_copies_of_a_ca_the_one_in_use_is_judged(etc: Path, read: Read) -> None:
+    ca = control_plane(etc, ca_years=0.1)
+    ca.write(etc / "backup/pki/ca.crt")
+    (etc / "pki/a-bundle.crt").write_bytes(ca.pem)
+    found = read(etc).findings
+    assert [
+        f.path for f in found if f.kind == "expires-soon" and f.path.endswith("pki/ca.crt")
+    ] == [str(etc / "pki/ca.crt")]
+    assert not [f for f in found if "bundle" in f.path]
+
+
+def test_a_copy_of_admin_conf_stays_that_of_its_user() -> None:
+    command = commands.take_over("/home/me/.kube/config", "a.conf", is_whole=True, owner="me:us")
+    assert command == (
+        "cp --backup=numbered a.conf /home/me/.kube/config && chown me:us /home/me/.kube/config"
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_the_owner_of_a_copy_of_admin_conf_is_kept(etc: Path, tmp_path: Path, read: Read) -> None:
+    ca = control_plane(etc)
+    old = issue("kubernetes-admin", ca, years=0.5, organization="system:masters", usages=(CLIENT,))
+    config = tmp_path / "home/.kube/config"
+    write_kubeconfig(config, kubeconfig("kubernetes-admin", old, ca))
+    os.chown(config, 12345, 54321)
+    subprocess.run(
+        ["sh", "-c", only(read(etc, config), "kubeconfig-old-certificate").command], check=True
+    )
+    assert config.read_bytes() == (etc / "admin.conf").read_bytes()
+    assert (config.stat().st_uid, config.stat().st_gid) == (12345, 54321)
+
+
 def kubelet(folder: Path, ca: Issued, years: float = 1) -> Path:
     """Write what kubelet keeps after it rotated its certificate once; return the folder."""
     earlier, now = (
@@ -354,6 +387,22 @@ def test_kubelet_keeps_what_it_has_replaced(etc: Path, tmp_path: Path, read: Rea
     )
     assert len([c for c in inventory.certificates if c.path.startswith(str(folder))]) == 4
     assert {found.kind for found in inventory.findings} == {"kubelet-serving-self-signed"}
+
+
+def test_the_serving_certificate_of_a_kubelet_is_moved_away_with_its_key(
+    tmp_path: Path, read: Read
+) -> None:
+    folder = kubelet(tmp_path / "kubelet/pki", issue("kubernetes", ca=True))
+    inventory = read(folder, now=NOW + 350 * DAY)
+    found = [f for f in inventory.findings if f.path == str(folder / "kubelet.crt")]
+    command, other = (each.command for each in found if each.kind == "expires-soon")
+    assert command == other  # the one for the CA that kubelet made for it
+    (tmp_path / "root").mkdir()
+    script = f"systemctl() {{ echo $*; }}\n{command}".replace("/root/", f"{tmp_path}/root/")
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "restart kubelet\n"
+    assert not {"kubelet.crt", "kubelet.key"} & {each.name for each in folder.iterdir()}
+    assert {each.name for each in (tmp_path / "root").iterdir()} == {"kubelet.crt", "kubelet.key"}
 
 
 def test_a_kubelet_of_a_year_beside_leaves_of_a_hundred(

@@ -232,6 +232,24 @@ def make_expired(folder: Path, path: str, name: str) -> None:
     (folder / path).write_bytes(made.public_bytes(serialization.Encoding.PEM))
 
 
+@pytest.mark.parametrize("tag", ["v1.20.2", "v1.33.3"])
+def test_both_configurations_of_one_plan_can_be_written(
+    tag: str, run: Run, etc_kubernetes: Path, tmp_path: Path
+) -> None:
+    make_expired(etc_kubernetes, "apiserver.crt", "/CN=kube-apiserver")
+    document = json.loads(run("--version", tag, "--json", etc_kubernetes).stdout)
+    typed = [
+        shlex.split(c.replace("\\\n", "")) for step in document["steps"] for c in step["commands"]
+    ]
+    ours = [words[2:] for words in typed if words[:2] == ["kbuild", "config"]]
+    for words in ours:
+        assert run_here("config", *words, cwd=tmp_path).returncode == 0
+    assert [each.name for each in sorted((tmp_path / "dist").iterdir())] == [
+        f"config-{tag}",
+        f"recover-{tag}",
+    ]
+
+
 def test_a_ca_that_lasts_is_left_alone(run: Run, etc_kubernetes: Path) -> None:
     done = run("--version", "v1.23.0", "--leaf-years", "2", "--ca-years", "20", etc_kubernetes)
     assert "so none needs to be signed again" in " ".join(done.stdout.split())
@@ -268,7 +286,7 @@ def test_a_page_about_many_certificates_stays_a_page(run: Run, etc_kubernetes: P
     for number in range(12):
         make_certificate(etc_kubernetes, f"pki/ca-{number}.crt", 3650, "/CN=kubernetes", is_ca=True)
     told = run("--version", "v1.23.0", etc_kubernetes).stdout
-    assert "5 more, none of which expires earlier: `kbuild certs` lists them" in told
+    assert "5 more, none of which expires earlier: `kbuild certs PATH…` lists them" in told
     assert len(told.splitlines()) < 180
 
 

@@ -3,10 +3,12 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import typer
@@ -243,3 +245,14 @@ def test_no_file_gets_the_number_of_a_stream_that_is_closed(tmp_path: Path) -> N
     command = f'"{sys.executable}" program.py <&- >&- 2>&-'
     assert shell(command, tmp_path, REPORT=str(tmp_path / "report")).returncode == 0
     assert (tmp_path / "report").read_text() == " ".join(["/dev/null"] * 3)
+
+
+@pytest.mark.parametrize("modules", [{}, {"kbuild.base.workspace": ModuleType("half loaded")}])
+def test_a_signal_while_modules_are_loaded_interrupts(
+    modules: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "kbuild.base.workspace", raising=False)
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    code, told = end_of(lambda: signal.raise_signal(signal.SIGTERM))
+    assert (code, "error[interrupted]" in told) == (130, True), told

@@ -339,12 +339,14 @@ def test_who_reads_the_certificates_of_cfssl_is_not_guessed(recipe: Recipe) -> N
 def test_a_node_enters_just_what_must_hold_it(cluster: Path) -> None:
     found = document("add-host", cluster, "m2", "192.0.2.12", "--cap")
     assert written(found) == {"kubernetes", "kubelet-m2"}
+    assert any("m2 is a new control-plane node, because no --role" in n for n in found["notes"])
     names = facts(cluster / "pki/kubernetes.pem").names
     assert {"DNS:m2", "IP:192.0.2.12"} < set(names)
     text = (cluster / "pki.toml").read_text()
     assert text.startswith(NODES)
     assert '[nodes.m2]\naddresses = ["192.0.2.12"]\nroles = ["control-plane"]\n' in text
     found = document("add-host", cluster, "e2", "192.0.2.13", "--role", "etcd", "--cap")
+    assert not any("--role" in note for note in found["notes"])
     assert written(found) == {"etcd", "kubelet-e2"}
     found = document("add-host", cluster, "w.example", "192.0.2.14", "--role", "worker", "--cap")
     assert written(found) == {"kubelet-w.example"}
@@ -414,6 +416,7 @@ def test_a_host_that_cannot_be_added_changes_nothing(
     [
         ("m1", "192.0.2.2", "--role", "etcd"),
         ("x", "192.0.2.2", "--role", "vip", "--role", "etcd"),
+        ("192.0.2.2", "x"),  # the other way round
         ("x", "192.0.2.2", "--certificate", "etcd"),
     ],
 )
@@ -518,14 +521,14 @@ def test_who_does_not_get_a_host_is_told(cluster: Path) -> None:
     own = '[certificates.kubernetes]\nwithout-hosts = ["192.0.2.12", "localhost"]\n'
     (cluster / "pki.toml").write_text(f"{text}\n{own}")
     pki("issue", cluster, "--cap")
-    found = document("add-host", cluster, "m2", "192.0.2.12", "--cap")
+    found = document("add-host", cluster, "m2", "192.0.2.12", "--role", "control-plane", "--cap")
     assert "IP:192.0.2.12" not in facts(cluster / "pki/kubernetes.pem").names
     assert found["notes"] == [
         "kubernetes does not get 192.0.2.12: its without-hosts leaves that out."
     ]
     text = (cluster / "pki.toml").read_text().replace('"apiserver", "kubelet", ', "")
     (cluster / "pki.toml").write_text(text.replace(own, ""))
-    found = document("add-host", cluster, "m3", "192.0.2.13", "--cap")
+    found = document("add-host", cluster, "m3", "192.0.2.13", "--role", "worker", "--cap")
     assert found["written"] == []
     assert found["notes"] == ["No certificate of the plan gets m3, 192.0.2.13."]
 

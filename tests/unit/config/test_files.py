@@ -444,3 +444,21 @@ def test_a_backup_can_be_made_on_every_node(tmp_path: Path, control_plane: bool)
     assert saved == {"kubelet.conf", "config.yaml", "pki"} | (
         {"manifests"} if control_plane else set()
     )
+
+
+@pytest.mark.parametrize(
+    ("tag", "renew", "expiration"),
+    [
+        ("v1.14.10", "alpha certs renew all", "kbuild certs /etc/kubernetes  "),
+        ("v1.16.15", "alpha certs renew all", "kubeadm alpha certs check-expiration\n"),
+        ("v1.20.2", "certs renew all", "kubeadm certs check-expiration\n"),
+    ],
+)
+def test_the_commands_that_renew_are_those_of_the_version(
+    tag: str, renew: str, expiration: str
+) -> None:
+    steps = contents(make_configuration(request(tag, purpose="living")))["README.md"]
+    assert f"\nkubeadm {renew}    # with" in steps
+    assert f"\n{expiration}" in steps
+    new = unwrapped(make_configuration(request(tag, purpose="new")))
+    assert f"`kubeadm {renew} --config kubeadm.yaml`" in new

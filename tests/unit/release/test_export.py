@@ -232,6 +232,12 @@ def test_the_command_prints_the_snippet_and_nothing_else(
     assert json.loads(done.stdout)["tool"] == tool
 
 
+@pytest.mark.parametrize("words", [["-h"], ["--help"], ["kubespray", "-h"]])
+def test_help_needs_nothing_else(words: list[str]) -> None:
+    done = CliRunner().invoke(app, ["export", *words])
+    assert (done.exit_code, "--base-url" in done.stdout) == (0, True)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "kind"),
     [
