@@ -24,6 +24,13 @@ def write_report(path: Path, content: bytes, *, mark: bytes, mode: int | None = 
     to this user. Raises NotWritable or DiskFull; then ``path`` is unchanged.
     """
     try:
+        path.parent.stat()
+    except FileNotFoundError as error:
+        reason = f"{path.parent} is not there: make that directory first"
+        raise NotWritable(path=path, reason=reason) from error
+    except OSError:  # what is written tells
+        pass
+    try:
         with disk_errors(path):
             mode_before = _demand_ours(path, mark)
             _remove_abandoned(path)
@@ -42,7 +49,10 @@ def _demand_ours(path: Path, mark: bytes) -> int | None:
         reason = "it exists and is not a regular file"
         raise NotWritable(path=path, reason=reason)
     if status.st_size and mark not in read_head(path, _HEAD):
-        raise NotWritable(path=path, reason="it exists, and this option did not write it")
+        raise NotWritable(
+            path=path,
+            reason="it exists, and this option did not write it: remove it if nobody needs it",
+        )
     return status.st_mode & _READ_AND_WRITE if status.st_uid == os.geteuid() else None
 
 

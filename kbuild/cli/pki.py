@@ -127,7 +127,15 @@ def issue(ctx: typer.Context) -> None:
 
     def made(now: datetime) -> _Run:
         planned = _plan(settings, cap=settings.cap, encrypts_ca_keys=encrypts)
-        return planned, decide(planned, now), ()
+        decisions = decide(planned, now)
+        if encrypts:  # which does nothing for the keys that are there
+            told = (
+                f"{e.spec.name}: {'; '.join(e.reasons)}"
+                for e in decisions
+                if e.is_kept and e.reasons
+            )
+            planned = replace(planned, notes=(*planned.notes, *told))
+        return planned, decisions, ()
 
     _carry_out(screen, settings, made)
 

@@ -199,10 +199,12 @@ def _demand_api(path: Path, document: dict[str, Any], api: str, tag: str) -> Non
     if found == api:
         return
     reason = f"its apiVersion is {found!r}, and kubeadm {tag} writes {api}"
-    hint = (
-        f"give the --version of the cluster, or convert the file with a kubeadm {tag}, and"
-        " give NEW: kubeadm config migrate --old-config FILE --new-config NEW"
-    )
+    hint = "give the --version of the cluster"
+    if str(found) < api:  # kubeadm reads what is older than what it writes
+        hint += (
+            f", or convert the file with a kubeadm {tag}, and give NEW:"
+            " kubeadm config migrate --old-config FILE --new-config NEW"
+        )
     raise _bad(path, reason, hint)
 
 

@@ -205,6 +205,9 @@ def _key_notes(plan: Plan, spec: Spec, found: Held) -> Iterator[str]:
             yield f"{spec.key.name} is there too; destroy it if it is the same key"
     elif plan.encrypts_ca_keys and found.key and not read_content(found.key).keys[0].encrypted:
         yield "its key is not encrypted; `openssl pkcs8 -topk8` does that"
+    if not found.on_token and found.facts and found.facts.key != spec.key_kind.shown:
+        kinds = f"its key is {found.facts.key}, planned is {spec.key_kind.shown}"
+        yield f"{kinds}; `kbuild pki rotate-ca` changes that"
 
 
 def _demand_unused(plan: Plan, spec: Spec, held: dict[str, Held]) -> None:

@@ -98,7 +98,8 @@ def test_links_devices_and_folders_are_not_replaced(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
-    assert "No such file" in refused(tmp_path / "missing" / "certs.prom")
+    wanted = f"{tmp_path}/missing is not there: make that directory first"
+    assert wanted in refused(tmp_path / "missing" / "certs.prom")
     (tmp_path / "file").touch()
     assert "Not a directory" in refused(tmp_path / "file" / "certs.prom")
     assert "name too long" in refused(tmp_path / ("x" * 250))

@@ -327,6 +327,15 @@ def test_a_first_run_says_who_reads_the_cas(tmp_path: Path) -> None:
     assert f"{tmp_path}/pki/ca-key.pem" not in todo["kube-controller-manager"]["trusted"]
 
 
+def test_a_ca_with_another_kind_of_key_is_kept_and_told(cluster: Path) -> None:
+    (cluster / "pki.toml").write_text(NODES.replace("ecdsa-p256", "ecdsa-p384"))
+    planned = {each["name"]: each for each in document("plan", cluster)["certificates"]}
+    assert planned["ca"]["state"] == "kept"
+    assert planned["ca"]["reasons"] == [
+        "its key is ECDSA P-256, planned is ECDSA P-384; `kbuild pki rotate-ca` changes that"
+    ]
+
+
 def test_who_reads_the_certificates_of_cfssl_is_not_guessed(recipe: Recipe) -> None:
     pki("issue", recipe.folder)
     shown = pki("renew", recipe.folder, "--cap").stdout

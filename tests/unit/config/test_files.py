@@ -350,6 +350,9 @@ def test_a_file_of_an_old_api_can_be_converted_as_the_hint_says(tmp_path: Path) 
     with pytest.raises(BadStoredConfiguration) as caught:
         living(tmp_path, "v1.20.2", STORED.replace("v1beta2", "v1beta1"))
     assert "kubeadm config migrate --old-config FILE --new-config NEW" in caught.value.hint
+    with pytest.raises(BadStoredConfiguration) as caught:
+        living(tmp_path, "v1.20.2", STORED.replace("v1beta2", "v1beta3"))
+    assert caught.value.hint == "give the --version of the cluster"
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,18 @@ def test_a_key_that_is_not_encrypted_is_told(tmp_path: Path) -> None:
     assert reasons["etcd"] == ()
 
 
+def test_who_wants_to_encrypt_keys_that_are_there_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PASSWORD, SECRET)
+    text = TOML.format(key="ecdsa-p256")
+    (tmp_path / "pki.toml").write_text(text.replace("encrypt-ca-keys = true\n", ""))
+    issue(tmp_path)
+    done = run_here("pki", "issue", "--encrypt-ca-keys", "--dir", tmp_path, "-q")
+    assert "ca: its key is not encrypted; `openssl pkcs8 -topk8` does that\n" in done.stdout
+    assert "not encrypted" not in run_here("pki", "issue", "--dir", tmp_path, "-q").stdout
+
+
 def test_the_encrypted_key_of_another_ca_signs_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
