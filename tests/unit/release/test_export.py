@@ -242,6 +242,11 @@ def test_the_command_prints_the_snippet_and_nothing_else(
         (["export", "kubespray", ".", "--base-url", "ftp://x"], 2, "bad-setting"),
         (["export", "kubespray", ".", "--base-url", "https://x/$(reboot)"], 2, "bad-setting"),
         (["export", "kubespray", ".", "--base-url", "https://x/'"], 2, "bad-setting"),
+        (["export", "kubespray", ".", "--base-url", "https:////x"], 2, "bad-setting"),
+        # The terminal shows no credential, so the snippet would be silently another one.
+        (["export", "kubespray", ".", "--base-url", "https://u:p@x/y"], 2, "bad-setting"),
+        (["export", "kubespray", ".", "--base-url", "https://token@x/y"], 2, "bad-setting"),
+        (["export", "kubespray", ".", "--base-url", "https://x:8443/@v/y"], 2, "bad-setting"),
         (["export", "kubespray", ".", "--base-url", MIRROR], 90, "not-a-release"),
         (["export", "kubespray", "."], 2, "missing-setting"),
     ],
