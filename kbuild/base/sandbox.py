@@ -64,7 +64,7 @@ _ROOT_SIZE = 2 << 30  # bytes; for programs that are copied into the root, and t
 _MIB = 1 << 20
 _CHUNK = 1 << 16
 _TICK = 0.25  # seconds between two checks of the limits
-_CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
+CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 # Debian's packages spread a GOROOT over these directories.
 LINKED = re.compile(r"/usr/(share|lib)/go(-[\w.]+)?(/|$)", re.ASCII)
 _MEMORY = re.compile(r"^(?:VmRSS|VmPTE):\s+(\d+) kB$", re.MULTILINE | re.ASCII)
@@ -513,7 +513,7 @@ def _core_limit() -> int:
     that some administrators allow.
     """
     try:
-        is_sent = _CORE_PATTERN.read_text(errors="replace").startswith(("|", "@"))
+        is_sent = CORE_PATTERN.read_text(errors="replace").startswith(("|", "@"))
     except OSError:
         is_sent = True
     return 1 if is_sent else 0

@@ -397,6 +397,6 @@ def test_no_core_dump_is_written_nor_sent_to_a_program_of_the_host(
 ) -> None:
     if pattern is not None:
         (tmp_path / "core_pattern").write_text(pattern)
-    monkeypatch.setattr(sandbox, "_CORE_PATTERN", tmp_path / "core_pattern")
+    monkeypatch.setattr(sandbox, "CORE_PATTERN", tmp_path / "core_pattern")
     ended = run(tmp_path, "ulimit -S -c; grep core /proc/self/limits")
     assert ended.out.split()[-3:-1] == [str(limit).encode()] * 2
