@@ -12,7 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from kbuild.base.files import reason_of, sha256
 from kbuild.base.progress import Progress
+from kbuild.base.words import counted
 from kbuild.base.workspace import open_workspace
 from kbuild.kubeadm.model import (
     BuildRequest,
@@ -25,11 +27,14 @@ from kbuild.kubeadm.model import (
 from kbuild.pipeline import build
 from kbuild.release.api import (
     BUILD,
+    MAX_BINARY,
     PROOF,
     PROVENANCE,
     AddressNotAllowed,
     BadProvenance,
+    Problem,
     RebuildDiffers,
+    ReleaseBroken,
     Statement,
     artifacts,
     read_provenance,
@@ -62,12 +67,13 @@ def rebuild(path: Path, settings: RebuildSettings, progress: Progress) -> Rebuil
     """Build what a provenance describes, without results of an earlier run, and compare.
 
     The user's ``settings`` say where the same inputs are available, for example on a mirror. Raises
-    BadProvenance or AddressNotAllowed before anything is fetched or run, RebuildDiffers with the
-    inputs that differ, or the errors of a build.
+    BadProvenance, ReleaseBroken or AddressNotAllowed before anything is fetched or run,
+    RebuildDiffers with the inputs that differ, or the errors of a build.
     """
     path = path / PROVENANCE if os.path.isdir(path) else path  # noqa: PTH112  # any name
     before = read_provenance(path)
     _demand_subjects(path, before)
+    _demand_files(path, before)
     request = _request(before, settings)
     foreign = _foreign_addresses(request, settings)
     needs_go_root = request.go.builder == "local" and request.go.root is None
@@ -107,6 +113,37 @@ def _demand_subjects(path: Path, statement: Statement) -> None:
     for name, digests in subjects.items():
         if not _SHA256.fullmatch(digests.get("sha256", "")):
             raise BadProvenance(path=path, reason=f"its subject {name} has no sha256")
+
+
+def _demand_files(path: Path, statement: Statement) -> None:
+    """Raise ReleaseBroken if a file beside a provenance is not the one that it names.
+
+    The result of a rebuild names these files, and would be taken for a statement about them.
+    """
+    problems = []
+    for name, digests in sorted(statement.subjects.items()):
+        if os.path.lexists(path.parent / name) and (
+            what := _difference(path.parent / name, digests)
+        ):
+            problems.append(str(Problem(file=name, kind="different", what=what)))
+    if problems:
+        raise ReleaseBroken(
+            folder=path.parent,
+            count=counted(len(problems), "problem"),
+            details="\n".join(problems),
+        )
+
+
+def _difference(file: Path, digests: Mapping[str, str]) -> str | None:
+    try:
+        if file.stat().st_size > MAX_BINARY:
+            return f"it is larger than {MAX_BINARY} bytes"
+        actual = sha256(file)
+    except OSError as error:
+        return f"it cannot be read: {reason_of(error)}"
+    if actual == digests["sha256"]:
+        return None
+    return f"its sha256 is {actual}, but {PROVENANCE} says {digests['sha256']}"
 
 
 def _foreign_addresses(request: BuildRequest, settings: RebuildSettings) -> dict[str, str]:

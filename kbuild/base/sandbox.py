@@ -23,6 +23,7 @@ import io
 import os
 import platform
 import re
+import resource
 import selectors
 import shlex
 import shutil
@@ -63,9 +64,7 @@ _ROOT_SIZE = 2 << 30  # bytes; for programs that are copied into the root, and t
 _MIB = 1 << 20
 _CHUNK = 1 << 16
 _TICK = 0.25  # seconds between two checks of the limits
-# The core_pattern of the host may send a core dump to a program of the host. With a limit of one
-# byte the kernel writes none, not even to a pipe (fs/coredump.c).
-_NO_CORE = 1
+CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 # Debian's packages spread a GOROOT over these directories.
 LINKED = re.compile(r"/usr/(share|lib)/go(-[\w.]+)?(/|$)", re.ASCII)
 _MEMORY = re.compile(r"^(?:VmRSS|VmPTE):\s+(\d+) kB$", re.MULTILINE | re.ASCII)
@@ -492,15 +491,32 @@ def _drop(limits: Limits) -> Iterator[str]:
     if os.geteuid() == 0:
         yield from ("setpriv", f"--reuid={SANDBOX_ID}", f"--regid={SANDBOX_ID}", "--clear-groups")
         yield from ("--inh-caps=-all", "--bounding-set=-all")
-    yield from (
-        "prlimit",
-        f"--nproc={_tasks_of_user() + limits.processes}",
-        f"--data={limits.memory}",
-        f"--fsize={limits.disk}",
-        f"--core={_NO_CORE}",
-        f"--nofile={_MAX_OPEN}",
-        "--",
-    )
+    wanted = {
+        "nproc": _tasks_of_user() + limits.processes,
+        "data": limits.memory,
+        "fsize": limits.disk,
+        "nofile": _MAX_OPEN,
+    }
+    yield from ("prlimit", f"--core={_core_limit()}")
+    for name, most in wanted.items():
+        # Nobody but root may raise a hard limit, and a lower one is as safe.
+        _, hard = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))
+        yield f"--{name}={most if hard == resource.RLIM_INFINITY else min(most, hard)}"
+    yield "--"
+
+
+def _core_limit() -> int:
+    """Return the limit with which the kernel writes no core dump, in bytes.
+
+    The pattern may send a dump to a program or a socket of the host, whatever the limit is, but
+    not with a limit of one byte (fs/coredump.c). Elsewhere none does, which is also the highest one
+    that some administrators allow.
+    """
+    try:
+        is_sent = CORE_PATTERN.read_text(errors="replace").startswith(("|", "@"))
+    except OSError:
+        is_sent = True
+    return 1 if is_sent else 0
 
 
 def _unshare() -> tuple[str, ...]:

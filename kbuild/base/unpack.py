@@ -8,10 +8,43 @@ import posixpath
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Self
+
+# A member has a few headers before it: long names, and the records of pax. A path has at most 4096
+# bytes on Linux. The headers of git archive and of GNU tar are smaller than 4 KiB.
+_LARGEST_HEADER = 16 << 10
+_EXTENDED = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
 
 
 class UnsafeMember(Exception):
     """A member that leads out of the directory; the text of the error is its name."""
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose extended headers are small.
+
+    tarfile reads such a header as a whole before it yields the member, and until Python 3.11.9 it
+    takes quadratic time for some of them (CVE-2024-6232).
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in _EXTENDED and not 0 <= member.size <= _LARGEST_HEADER:
+            message = f"it has an extended header of more than {_LARGEST_HEADER} bytes"
+            raise tarfile.ReadError(message)  # not a HeaderError, which would end it silently
+        return member
+
+
+def open_tar(path: Path) -> tarfile.TarFile:
+    """Open a tar that is not compressed; raises OSError or tarfile.TarError, also when it is read.
+
+    The caller still has to check the members: see ``checked``.
+    """
+    return tarfile.open(path, "r:", tarinfo=_Member)
 
 
 def unpack_all(tar: tarfile.TarFile, folder: Path) -> None:
@@ -32,8 +65,11 @@ def checked(
     links: set[str] = set()
     for member in members:
         name = posixpath.normpath(member.name)
-        # A sparse member of a few bytes can expand to exabytes.
+        # A sparse member of a few bytes can expand to exabytes, and after one of a negative size
+        # tarfile reads the same members again, without end.
         if not _is_plain(member.name) or _passes_through(name, links) or member.issparse():
+            raise UnsafeMember(member.name)
+        if member.size < 0:
             raise UnsafeMember(member.name)
         if member.issym():
             # Relative to the directory of the link. No later member may go through the link.

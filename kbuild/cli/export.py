@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kbuild.base.addresses import shown
 from kbuild.base.errors import BadSetting
 from kbuild.cli.boundary import begin
 from kbuild.cli.check import demand_whole
@@ -43,6 +44,17 @@ def _demand_tool(name: str) -> None:
         raise BadSetting(name="TOOL", value=name, reason=reason, hint="see --help")
 
 
+def _demand_address(name: str, base_url: str) -> None:
+    if not re.fullmatch(r"https?://[\w.~:%@+\[\]-]+(/[\w.~:/%@+\[\]-]*)?", base_url, re.ASCII):
+        reason = "it must be an http or https URL without special characters"
+        hint = "write other characters as % escapes"
+        raise BadSetting(name=name, value=base_url, reason=reason, hint=hint)
+    if shown(base_url) != base_url:  # the snippet would have another address
+        reason = "it has, or seems to have, a user or a password, which no snippet contains"
+        hint = "leave out what is before the @, and write another @ as %40"
+        raise BadSetting(name=name, value=base_url, reason=reason, hint=hint)
+
+
 @app.command(cls=_Export)
 @takes(ExportSettings)
 def export(
@@ -60,10 +72,7 @@ def export(
     """Print what a tool needs to install this kubeadm on nodes."""
     settings, screen = begin(ctx, ExportSettings)
     [base_url] = settings.required("base_url")
-    if not re.fullmatch(r"https?://[\w.~:/%@+\[\]-]+", base_url, re.ASCII):
-        reason = "it must be an http or https URL without special characters"
-        hint = "write other characters as % escapes"
-        raise BadSetting(name=settings.origin("base_url"), value=base_url, reason=reason, hint=hint)
+    _demand_address(settings.origin("base_url"), base_url)
     releases = check_folder(folder)
     for release in releases:
         demand_whole(release)  # a snippet must not contain the checksum of a damaged file

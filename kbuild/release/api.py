@@ -21,7 +21,7 @@ from kbuild.release.errors import (
     RequirementsNotMet,
 )
 from kbuild.release.export import TOOLS, snippet
-from kbuild.release.files import Problem
+from kbuild.release.files import MAX_BINARY, Problem
 from kbuild.release.names import BUILD, PROOF, PROVENANCE, SUM_SUFFIX, binary_name
 from kbuild.release.packages import NAME as PACKAGE
 from kbuild.release.packages import demand_tools
@@ -32,6 +32,7 @@ from kbuild.release.writer import Release, demand_free, publish, reserve
 
 __all__ = [
     "BUILD",
+    "MAX_BINARY",
     "PACKAGE",
     "PROOF",
     "PROVENANCE",

@@ -11,7 +11,7 @@ from kbuild import rebuild
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import BuildRequest
 from kbuild.release.api import Release
-from kbuild.release.errors import AddressNotAllowed, BadProvenance, RebuildDiffers
+from kbuild.release.errors import AddressNotAllowed, BadProvenance, RebuildDiffers, ReleaseBroken
 from kbuild.release.provenance import BUILD_TYPE
 from kbuild.settings import UPSTREAM, Settings
 from tests.support.recorder import Recorder
@@ -115,6 +115,37 @@ def test_the_same_bytes_are_equal(made: Path, monkeypatch: pytest.MonkeyPatch) -
         "kubeadm-linux-arm64",
         "kubeadm.patch",
     }
+
+
+@pytest.mark.parametrize("name", ["kubeadm-linux-amd64", "kubeadm.patch", "proof.json"])
+@pytest.mark.parametrize("way", ["other bytes", "a directory", "a loop", "too large"])
+def test_no_other_file_than_that_of_the_provenance_is_called_equal(
+    name: str, way: str, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (made / name).unlink()
+    match way:
+        case "other bytes":
+            (made / name).write_bytes(b"something else")
+        case "a directory":
+            (made / name).mkdir()
+        case "a loop":
+            (made / name).symlink_to(name)
+        case _:
+            (made / name).touch()
+            os.truncate(made / name, 1 << 40)
+    builder = Builder(made.parent / "work")
+    for path in (made, made / "provenance.json"):
+        with pytest.raises(ReleaseBroken, match="1 problem") as caught:
+            run(path, builder, monkeypatch)
+        assert caught.value.details.startswith(f"different: {name}: it")
+    assert builder.requests == []
+
+
+def test_a_provenance_alone_can_be_rebuilt(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = made.parent / "alone"
+    alone.mkdir()
+    shutil.copy(made / "provenance.json", alone)
+    assert len(run(alone, Builder(made.parent / "work"), monkeypatch).files) == 5
 
 
 def test_where_it_is_had_may_be_said(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,6 +285,7 @@ def forget_binary(made: Path) -> None:
         if subject["name"] == "kubeadm-linux-amd64":
             subject["digest"]["sha256"] = "0" * 64
     path.write_text(json.dumps(document, indent=2))
+    (made / "kubeadm-linux-amd64").unlink()
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ from kbuild.base.addresses import shown
 from kbuild.base.errors import NotKubernetes, SourceUnreachable
 from kbuild.base.files import open_file
 from kbuild.base.progress import Progress
-from kbuild.base.unpack import UnsafeMember, checked
+from kbuild.base.unpack import UnsafeMember, checked, open_tar
 from kbuild.base.workspace import Workspace
 from kbuild.kubeadm.model import SourceFile, SourceTree, Tag
 from kbuild.kubeadm.source import closure
@@ -110,7 +110,7 @@ def identify(archive: Archive) -> Tag:
 
     Raises BrokenArchive or NotKubernetes.
     """
-    with _reading(archive.source), tarfile.open(archive.tar, "r:") as tar:
+    with _reading(archive.source), open_tar(archive.tar) as tar:
         for member in _members(tar):
             name = PurePosixPath(member.name)
             if name.match(str(_VERSION_FILE)) and len(name.parts) <= len(_VERSION_FILE.parts) + 1:
@@ -124,7 +124,7 @@ def unpack(archive: Archive, target: Path, *, demanded: bool, progress: Progress
     What kbuild itself reads is written into ``target``. ``demanded`` tells whether the user
     demanded its sha256. Raises BrokenArchive, UnsafeArchive or NotKubernetes.
     """
-    with _reading(archive.source), tarfile.open(archive.tar, "r:") as tar:
+    with _reading(archive.source), open_tar(archive.tar) as tar:
         tag, files = _closure(tar, archive.source, progress)
         tree = write_tree(files, tag, target, shown(archive.source), "archive-claim")
     return replace(tree, sha256=archive.sha256, sha256_demanded=demanded)

@@ -16,7 +16,7 @@ from kbuild.base.disk import make_then_move, remove
 from kbuild.base.files import sha256
 from kbuild.base.progress import Progress
 from kbuild.base.sandbox import Limits, Sandbox, host_arch
-from kbuild.base.unpack import checked, unpack_all
+from kbuild.base.unpack import checked, open_tar, unpack_all
 from kbuild.base.workspace import Workspace, shared
 from kbuild.kubeadm.model import GoRequest
 from kbuild.kubeadm.toolchain.errors import (
@@ -207,7 +207,7 @@ def unpack_root(archive: Path, target: Path) -> str:
 
     Raises UnsafeMember, OSError or the errors of tarfile.
     """
-    with tarfile.open(archive, "r:") as tar:
+    with open_tar(archive) as tar:
         unpack_all(tar, target)
     return digest_of(target)
 

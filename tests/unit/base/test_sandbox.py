@@ -33,6 +33,7 @@ pytestmark = pytest.mark.slow
 MIB = 1 << 20
 LIMITS = Limits(processes=100, memory=128 * MIB, disk=4 * MIB, printed=MIB, seconds=30)
 FOLDER = PurePosixPath("/etc/kubernetes")
+DUMPS_ARE_SENT = Path("/proc/sys/kernel/core_pattern").read_text().startswith(("|", "@"))
 
 
 def start(
@@ -368,3 +369,34 @@ def gone(words: str) -> bool:
 def test_a_writable_folder_is_closed_to_others(tmp_path: Path) -> None:
     folder = sandbox.own_writable(tmp_path / "new")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        *("-n 1024", "-f 10000", "-d 200000"),
+        pytest.param("-c 0", marks=pytest.mark.skipif(DUMPS_ARE_SENT, reason="it takes a 1")),
+    ],
+)
+def test_lower_limits_of_the_user_are_no_obstacle(limit: str) -> None:
+    ask = "from kbuild.base import sandbox; print(sandbox.why_unavailable())"
+    done = subprocess.run(
+        ["bash", "-c", f'ulimit {limit}; exec "$0" -c "$1"', sys.executable, ask],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "None\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("pattern", "limit"), [("core", 0), ("|/usr/bin/dump %p", 1), ("@/run/dump", 1), (None, 1)]
+)
+def test_no_core_dump_is_written_nor_sent_to_a_program_of_the_host(
+    pattern: str | None, limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if pattern is not None:
+        (tmp_path / "core_pattern").write_text(pattern)
+    monkeypatch.setattr(sandbox, "CORE_PATTERN", tmp_path / "core_pattern")
+    ended = run(tmp_path, "ulimit -S -c; grep core /proc/self/limits")
+    assert ended.out.split()[-3:-1] == [str(limit).encode()] * 2

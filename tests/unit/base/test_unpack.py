@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kbuild.base.unpack import UnsafeMember, unpack_all
+from kbuild.base.unpack import UnsafeMember, open_tar, unpack_all
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
@@ -70,3 +70,38 @@ def test_links_inside_are_kept_and_modes_are_tame(tmp_path: Path) -> None:
     assert (tmp_path / "top/vendor/link").readlink() == Path("../bin")
     assert (tmp_path / "top/bin/x").stat().st_mode & 0o7777 == 0o755
     assert (tmp_path / "top/hard").samefile(tmp_path / "top/bin/x")
+
+
+def extended(kind: bytes, content: bytes) -> bytes:
+    header = tarfile.TarInfo("header")
+    header.type, header.size = kind, len(content)
+    return header.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % 512)
+
+
+@pytest.mark.parametrize("kind", [b"x", b"g", b"X", b"L", b"K"])
+def test_an_extended_header_that_no_member_needs_is_not_read(kind: bytes, tmp_path: Path) -> None:
+    after = member("file").tobuf()
+    (tmp_path / "good.tar").write_bytes(extended(kind, b"12 path=abc\n") + after + bytes(1024))
+    with open_tar(tmp_path / "good.tar") as tar:
+        assert len([*tar]) == 1
+    # A regular expression of Python 3.11.9 takes minutes for a megabyte of digits.
+    (tmp_path / "bad.tar").write_bytes(extended(kind, b"1" * 20_000) + after + bytes(1024))
+    with pytest.raises(tarfile.ReadError, match="more than 16384 bytes"):
+        open_tar(tmp_path / "bad.tar")
+
+
+def test_a_header_later_in_the_tar_is_bounded_too(tmp_path: Path) -> None:
+    content = member("first").tobuf() + extended(b"x", b"1" * 20_000) + member("file").tobuf()
+    (tmp_path / "k.tar").write_bytes(content + bytes(1024))
+    with open_tar(tmp_path / "k.tar") as tar, pytest.raises(tarfile.ReadError):
+        assert [*tar]
+
+
+def test_a_member_of_a_negative_size_is_refused(tmp_path: Path) -> None:
+    # Its content would end where its own pax header begins, so tarfile would read it for ever.
+    again = member("again")
+    again.pax_headers = {"size": "-1536"}
+    content = member("first").tobuf() + again.tobuf(tarfile.PAX_FORMAT) + bytes(1024)
+    (tmp_path / "k.tar").write_bytes(content)
+    with open_tar(tmp_path / "k.tar") as tar, pytest.raises(UnsafeMember, match="again"):
+        unpack_all(tar, tmp_path)

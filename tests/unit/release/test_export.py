@@ -248,6 +248,11 @@ def test_help_needs_nothing_else(words: list[str]) -> None:
         (["export", "kubespray", ".", "--base-url", "ftp://x"], 2, "bad-setting"),
         (["export", "kubespray", ".", "--base-url", "https://x/$(reboot)"], 2, "bad-setting"),
         (["export", "kubespray", ".", "--base-url", "https://x/'"], 2, "bad-setting"),
+        (["export", "kubespray", ".", "--base-url", "https:////x"], 2, "bad-setting"),
+        # The terminal shows no credential, so the snippet would be silently another one.
+        (["export", "kubespray", ".", "--base-url", "https://u:p@x/y"], 2, "bad-setting"),
+        (["export", "kubespray", ".", "--base-url", "https://token@x/y"], 2, "bad-setting"),
+        (["export", "kubespray", ".", "--base-url", "https://x:8443/@v/y"], 2, "bad-setting"),
         (["export", "kubespray", ".", "--base-url", MIRROR], 90, "not-a-release"),
         (["export", "kubespray", "."], 2, "missing-setting"),
     ],
