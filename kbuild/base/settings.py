@@ -201,6 +201,8 @@ def _known(kinds: Kinds) -> dict[Level, dict[str, Option]]:
 def _from_file(file: Path | None, known: Mapping[Level, Mapping[str, Option]]) -> list[_Entry]:
     path = file or FILE
     try:
+        if file is None:
+            _demand_trusted_owner(path)
         table = tomllib.loads(read_file(path, _MAX_FILE).decode("utf-8-sig"))
     except FileNotFoundError:
         if file is None:
@@ -210,6 +212,18 @@ def _from_file(file: Path | None, known: Mapping[Level, Mapping[str, Option]]) -
         raise BadSettingsFile(path=path, reason=reason_of(error)) from error
     # The setting of one command overrides the others, wherever it is in the file.
     return sorted(_in_table(table, (), path, known), key=lambda entry: len(entry.level))
+
+
+def _demand_trusted_owner(path: Path) -> None:
+    """Raise BadSettingsFile for a file that somebody left in a directory of others, such as /tmp.
+
+    Whoever owns the directory may decide what is in it: a container runs as root in a checkout of
+    another user.
+    """
+    trusted = {os.geteuid(), 0, path.absolute().parent.stat().st_uid}
+    if not {path.lstat().st_uid, path.stat().st_uid} <= trusted:
+        reason = "it belongs to another user; if you trust it, name it with --config"
+        raise BadSettingsFile(path=path, reason=reason)
 
 
 def _in_table(

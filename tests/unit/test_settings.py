@@ -1,4 +1,5 @@
 import json
+import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -450,3 +451,23 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     file = tmp_path / "kbuild.toml"
     file.write_bytes(b'\xef\xbb\xbfversion = ["v1.23.0"]\n')
     assert read_settings(Settings, {}, {}, file).version == ("v1.23.0",)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_a_file_that_another_user_left_in_a_shared_directory_must_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path("kbuild.toml")
+    (tmp_path / "theirs").write_text('source = "https://elsewhere.example/k.git"\n')
+    os.chown(tmp_path / "theirs", 12345, -1)
+    for make in (file.hardlink_to, file.symlink_to):
+        make("theirs")
+        with pytest.raises(BadSettingsFile, match="it belongs to another user"):
+            read_settings(Settings, {}, {}, None)
+        assert read_settings(Settings, {}, {}, file).source.startswith("https://elsewhere")
+        file.unlink()
+    os.chown(tmp_path, 12345, -1)  # a checkout of theirs
+    file.hardlink_to("theirs")
+    assert read_settings(Settings, {}, {}, None).source.startswith("https://elsewhere")
