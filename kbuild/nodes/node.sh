@@ -593,7 +593,8 @@ swap() {
     chown 0:0 -- "$1" && chmod 755 -- "$1" || fail "$1 cannot belong to root"
   fi
   has_sha "$1" "$4"
-  rm -f -- "$state/kubeadm/restored"
+  # What a rollback brought back, it brought back also after this is undone.
+  [ "$(cat "$state/kubeadm/restored" 2>/dev/null)" != "$4 $2" ] || rm -f -- "$state/kubeadm/restored"
   put "$1" "$2" "$3"
   [ -n "$3" ] || ! command -v restorecon >/dev/null 2>&1 || restorecon -- "$2" 2>/dev/null
   return 0
