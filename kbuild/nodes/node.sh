@@ -98,6 +98,9 @@ facts() {
   one uid "$(id -u)"
   one time "$(date +%s)"
   one machine "$(uname -m)"
+  # Two names may lead to one machine. That of the host counts, too: copies of a virtual machine may share the rest.
+  boot=$(cat "$root/proc/sys/kernel/random/boot_id" 2>/dev/null) &&
+    one identity "$boot $(readlink /proc/self/ns/mnt) $(uname -n)"
   command -v gzip >/dev/null 2>&1 && printf 'gzip=yes\n'
   kubeadm=${1:-$(command -v kubeadm || true)}
   [ -z "$kubeadm" ] || facts_of_kubeadm "$kubeadm"
