@@ -9,6 +9,8 @@ set -u
 umask 077
 LC_ALL=C
 export LC_ALL
+# What changes the output or the options of programs; grep had GREP_OPTIONS until 2.21.
+unset POSIXLY_CORRECT QUOTING_STYLE GREP_OPTIONS CDPATH
 PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 # Tests put a directory here.
 root=
@@ -466,7 +468,7 @@ unpack() {
     rm -f -- "$1" "$3"
     fail "what arrived does not have the sha256 $4: it was damaged, or the release was changed meanwhile"
   fi
-  chmod 755 -- "$3" && flush "$3" && rm -f -- "$1"
+  chmod -- 755 "$3" && flush "$3" && rm -f -- "$1"
 }
 
 # Whether a program is the one with this sha256 and says that it is this version.
@@ -580,7 +582,7 @@ copy_all() {
 
 # Give a file the owner, mode, SELinux context and extended attributes of another: like FILE OTHER
 like() {
-  chown "$(stat -c %u:%g -- "$2")" -- "$1" && chmod "$(stat -c %a -- "$2")" -- "$1" ||
+  chown -- "$(stat -c %u:%g -- "$2")" "$1" && chmod -- "$(stat -c %a -- "$2")" "$1" ||
     fail "$1 cannot have the owner and the mode of $2"
   chcon --reference="$2" -- "$1" 2>/dev/null
   cp --attributes-only --preserve=xattr -- "$2" "$1" 2>/dev/null
@@ -593,7 +595,7 @@ swap() {
   if [ -n "$3" ]; then
     like "$1" "$2"
   else
-    chown 0:0 -- "$1" && chmod 755 -- "$1" || fail "$1 cannot belong to root"
+    chown -- 0:0 "$1" && chmod -- 755 "$1" || fail "$1 cannot belong to root"
   fi
   has_sha "$1" "$4"
   # What a rollback brought back, it brought back also after this is undone.

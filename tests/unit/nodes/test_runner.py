@@ -114,6 +114,18 @@ def test_an_installation(one: Fleet) -> None:
     assert one.install() == ["unchanged"]
 
 
+def test_what_the_environment_says_to_programs_changes_nothing(
+    one: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"POSIXLY_CORRECT": "1", "QUOTING_STYLE": "shell-always"}.items():
+        monkeypatch.setenv(name, value)
+    assert one.install() == ["changed"]
+    (node,) = one.nodes
+    (node.state / "runs/3 cut off").write_text("copy begin\n")
+    (facts,), _ = survey({"n1": node}, 1)  # type: ignore[dict-item]
+    assert facts.unfinished == "3 cut off copy begin"
+
+
 def test_a_rollback_of_the_first_installation_leaves_no_kubeadm(one: Fleet) -> None:
     (node,) = one.nodes
     node.kubeadm.unlink()
