@@ -144,9 +144,18 @@ facts_of_kubeadm() {
     [ -x "$target" ] || one problem "$target is not executable"
     one version "$(version_of "$target" version -o short)"
     owner_of "$target"
+    others_than "$target"
   elif [ -e "$target" ]; then
     one problem "$target is not a file"
   fi
+}
+
+# Print other kubeadms on the PATH: others_than FILE
+others_than() {
+  printf '%s\n' "$PATH" | tr ':' '\n' | while IFS= read -r place; do
+    [ -f "$place/kubeadm" ] && [ -x "$place/kubeadm" ] || continue
+    [ "$(readlink -f -- "$place/kubeadm")" = "$1" ] || one other "$place/kubeadm"
+  done
 }
 
 free_kib() {

@@ -200,6 +200,7 @@ def _facts(host: Host, asked: tuple[float, float], values: Mapping[str, list[str
         issues=issues,
         is_ours=issues is not None and path == one("target"),
         identity=one("identity"),
+        others=tuple(dict.fromkeys(values.get("other", ()))),
     )
 
 

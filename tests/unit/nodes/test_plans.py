@@ -190,6 +190,11 @@ def test_packages_are_held(changes: dict[str, Any], hold: bool, holds: bool, not
     assert bool(note) == bool(plan.notes)
 
 
+def test_another_kubeadm_is_told() -> None:
+    (note,) = planned(others=("/usr/local/bin/kubeadm",)).notes
+    assert note.startswith("also on the PATH, and left as it is: /usr/local/bin/kubeadm; ")
+
+
 def test_a_link_is_told() -> None:
     plan = planned(kubeadm="/usr/bin/link")
     assert "/usr/bin/link is a link to /usr/bin/kubeadm" in plan.notes[0]
