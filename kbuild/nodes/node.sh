@@ -610,6 +610,7 @@ swap() {
   # What a rollback brought back, it brought back also after this is undone.
   [ "$(cat "$state/kubeadm/restored" 2>/dev/null)" != "$4 $2" ] || rm -f -- "$state/kubeadm/restored"
   put "$1" "$2" "$3"
+  rm -f -- "$1.part" # which an earlier run has unpacked, and did not live to remove
   [ -n "$3" ] || ! command -v restorecon >/dev/null 2>&1 || restorecon -- "$2" 2>/dev/null
   return 0
 }

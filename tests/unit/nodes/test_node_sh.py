@@ -409,6 +409,7 @@ def test_a_kubeadm_is_backed_up_replaced_and_brought_back(node: LocalNode) -> No
     target.chmod(0o4755)
     old = backed_up(node)
     new.write_text(KUBEADM + "# new\n")
+    new.with_name(f"{new.name}.part").write_text("of a run that was killed")
     other = digest(new)
     node.call(call("swap", str(new), str(target), old, other))
     assert digest(target) == other
