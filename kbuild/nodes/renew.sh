@@ -30,8 +30,8 @@ control_plane() {
   drained_port
   endpoint
   [ -f "$base" ] && [ -n "$(find_base)" ] && printf 'base=%s\n' "$(find_base)"
-  for each in "$backups"/*/meta; do
-    [ -f "$each" ] && printf 'backup=%s\n' "$(basename -- "${each%/meta}")"
+  each_backup | while IFS= read -r each; do
+    printf 'backup=%s\n' "$each"
   done
   return 0
 }
@@ -237,14 +237,22 @@ is_whole() {
   (cd "$backups/$1" && sha256sum --status -c sha256) || fail "the backup $1 is damaged"
 }
 
+# Print the names of all backups.
+each_backup() {
+  for each in "$backups"/*/meta; do
+    each=${each%/meta}
+    case $each in *.part) continue ;; esac # not moved to its place yet
+    [ -f "$each/meta" ] && printf '%s\n' "${each##*/}"
+  done
+}
+
 # Print all backups: when each was made, by which run, its KiB, whether it is whole, what is in it,
 # what is missing, and the certificate of the API server.
 list_backups() {
-  for each in "$backups"/*/meta; do
-    [ -f "$each" ] || continue
-    folder=${each%/meta}
+  each_backup | while IFS= read -r each; do
+    folder=$backups/$each
     made= run_of=
-    read -r made run_of <"$each"
+    read -r made run_of <"$folder/meta"
     whole=damaged
     (is_whole "${folder##*/}") 2>/dev/null && whole=whole
     parts=-
@@ -268,7 +276,8 @@ has_base() {
 # DATA is the directory of etcd, which is kept if etcd does not run
 keep() {
   part=$backups/$1.part
-  rm -rf "$part" && mkdir -p "$part/kubelet" || fail "$part cannot be made: no space?"
+  # Also what is left of others, if the power failed: nobody would find these keys.
+  rm -rf "$backups"/*.part && mkdir -p "$part/kubelet" || fail "$part cannot be made: no space?"
   chmod 700 "$backups" "$part"
   copy_tree "$kubernetes" "$part/kubernetes"
   for each in config.yaml kubeadm-flags.env pki; do

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import os
 import shlex
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -219,6 +220,15 @@ def test_files_of_a_backup_come_back_with_a_new_time(shell: Shell) -> None:
     assert certificate.stat().st_mtime >= before - 1
     assert untouched.stat().st_mtime_ns == untouched_at
     assert kubelet.read_text() == "rotated"
+
+
+def test_what_is_left_of_a_backup_is_none_and_does_not_stay(shell: Shell) -> None:
+    shell("keep", "g1", "kubelet-config", "", "")
+    backups = shell.state / "backups"
+    shutil.copytree(backups / "g1", backups / "20261101T000000Z-renew.part")
+    assert "renew.part" not in shell("list_backups") + shell("control_plane")
+    shell("keep", "g2", "kubelet-config", "", "")
+    assert sorted(each.name for each in backups.iterdir()) == ["g1", "g2"]
 
 
 LINKED = ("etc/kubernetes", "etc/kubernetes/pki", "etc/kubernetes/pki/apiserver.crt")
