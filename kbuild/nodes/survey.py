@@ -19,6 +19,10 @@ _SUDO = (
     "let the user run sudo without a password (NOPASSWD in sudoers), give it with"
     " --ask-sudo-password, or connect as root with --user root"
 )
+_TTY = (
+    "let the user run sudo without a terminal (`Defaults:USER !requiretty` in sudoers), or connect"
+    " as root with --user root"
+)
 _WRONG_KEY = (
     "somebody else may be answering: compare its key with that on the host's console; if the host"
     " was installed anew, remove its old key with the command that `{ssh}` prints"
@@ -90,6 +94,8 @@ def _advice(reason: str) -> str:
             return _WRONG_KEY
         case text if "no host key" in text or "host key is known" in text:
             return _NEW_KEY
+        case text if "sudo" in text and "a tty" in text:
+            return _TTY
         case text if "sudo" in text:
             return _SUDO
         case _:
