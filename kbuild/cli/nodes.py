@@ -51,6 +51,7 @@ from kbuild.nodes.api import (
     connections,
     demand_idle,
     demand_readable,
+    each_once,
     expired_workers,
     list_backups,
     not_root,
@@ -281,7 +282,9 @@ def _change(
     now = compact(datetime.now(UTC))
     with connections(hosts) as connected:
         facts, unreachable = _survey(settings, screen, connected)
-        plans, refused = planner(facts, now)
+        machines, others = each_once(facts)
+        plans, refused = planner(machines, now)
+        refused += others
         left_out = [*_left_out("unreachable", unreachable), *_left_out("refused", refused)]
         if len(left_out) > settings.max_fail:
             options = "--limit or --max-fail N"
@@ -308,8 +311,9 @@ def _change_control_planes(
         everyone, by_force = connected.values(), settings.take_over
         demand_idle(everyone, settings.parallel, screen.say, by_force=by_force)
         facts, unreachable = _survey(settings, screen, connected)
-        if unreachable:
-            raise _too_many(len(hosts), unreachable, [])
+        facts, others = each_once(facts)
+        if unreachable or others:
+            raise _too_many(len(hosts), unreachable, others)
         planes = control_planes(facts, connected, settings.parallel, screen)
         expired: list[Worker] = []
         if isinstance(settings, NodesRenewSettings):

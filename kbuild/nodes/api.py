@@ -49,7 +49,7 @@ from kbuild.nodes.renew.workers import (
 )
 from kbuild.nodes.rollback import plan_rollback
 from kbuild.nodes.runner import Run, Watcher, carry_out, run_name
-from kbuild.nodes.survey import survey
+from kbuild.nodes.survey import each_once, survey
 
 __all__ = [
     "Access",
@@ -90,6 +90,7 @@ __all__ = [
     "connections",
     "demand_idle",
     "demand_readable",
+    "each_once",
     "expired_workers",
     "for_reports",
     "is_changed",

@@ -37,6 +37,10 @@ CONNECT, STEP = 20, 300
 _PIECE = 1 << 16  # bytes that are given to ssh at once
 _MOST = 16 << 20  # bytes that a function may print
 _PROHIBITED = 1  # SSH_OPEN_ADMINISTRATIVELY_PROHIBITED, RFC 4254 section 5.1
+_NOT_RUN = (
+    "what kbuild sent did not run as a whole: does ~/.bashrc, or another file of the login shell,"
+    " end it or read standard input?"
+)
 _PAUSES = (1, 2, 4)  # seconds before a lost connection is made again
 
 
@@ -211,7 +215,8 @@ class Connection:
         _, is_answer, answer = output.partition(f"{mark}\n")
         if code == 0 and is_answer:
             return answer
-        raise CallFailed(_reason(reason, output, mark), answer)
+        why = _NOT_RUN if code == 0 else _reason(reason, output, mark)
+        raise CallFailed(why, answer)
 
     def _execute(self, command: str, text: bytes, timeout: float) -> tuple[int, str, str]:
         if self._is_here:

@@ -192,6 +192,11 @@ def general_notes(facts: HostFacts) -> Iterable[str]:
     """Yield what people should know before kubeadm is replaced by whatever."""
     if facts.kubeadm != facts.target:
         yield f"{facts.kubeadm} is a link to {facts.target}, which is the file that is replaced"
+    if facts.others:
+        yield (
+            f"also on the PATH, and left as it is: {', '.join(facts.others)}; `kubeadm` runs the"
+            " first on the PATH, which sudo may set (secure_path)"
+        )
     if facts.unfinished:
         yield f"an earlier run did not end; its last entry is: {facts.unfinished}"
 

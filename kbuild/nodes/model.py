@@ -172,6 +172,8 @@ class HostFacts:
     ``problem`` is why the file cannot be used at all, ``leftovers`` are files beside it that runs
     have left, ``can_lock_versions`` tells whether yum or dnf has its plugin versionlock, and
     ``is_excluded`` whether their configuration has exclude= for the package.
+    ``identity`` is the same if two names lead to one machine, and empty if that is not known.
+    ``others`` are kubeadms elsewhere on the PATH.
     ``is_restored`` tells whether a rollback brought back the kubeadm that is there. ``issues`` is
     what an installation has recorded of exactly that kubeadm, and ``is_ours`` tells whether it put
     it at that place.
@@ -204,6 +206,8 @@ class HostFacts:
     is_restored: bool = False
     issues: Issues | None = None
     is_ours: bool = False
+    identity: str = ""
+    others: tuple[str, ...] = ()
 
     def refusal(self, reason: str, todo: str) -> Refusal:
         """Return why this host cannot take part."""

@@ -9,6 +9,8 @@ set -u
 umask 077
 LC_ALL=C
 export LC_ALL
+# What changes the output or the options of programs; grep had GREP_OPTIONS until 2.21.
+unset POSIXLY_CORRECT QUOTING_STYLE GREP_OPTIONS CDPATH
 PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 # Tests put a directory here.
 root=
@@ -98,6 +100,9 @@ facts() {
   one uid "$(id -u)"
   one time "$(date +%s)"
   one machine "$(uname -m)"
+  # Two names may lead to one machine. That of the host counts, too: copies of a virtual machine may share the rest.
+  boot=$(cat "$root/proc/sys/kernel/random/boot_id" 2>/dev/null) &&
+    one identity "$boot $(readlink /proc/self/ns/mnt) $(uname -n)"
   command -v gzip >/dev/null 2>&1 && printf 'gzip=yes\n'
   kubeadm=${1:-$(command -v kubeadm || true)}
   [ -z "$kubeadm" ] || facts_of_kubeadm "$kubeadm"
@@ -139,9 +144,18 @@ facts_of_kubeadm() {
     [ -x "$target" ] || one problem "$target is not executable"
     one version "$(version_of "$target" version -o short)"
     owner_of "$target"
+    others_than "$target"
   elif [ -e "$target" ]; then
     one problem "$target is not a file"
   fi
+}
+
+# Print other kubeadms on the PATH: others_than FILE
+others_than() {
+  printf '%s\n' "$PATH" | tr ':' '\n' | while IFS= read -r place; do
+    [ -f "$place/kubeadm" ] && [ -x "$place/kubeadm" ] || continue
+    [ "$(readlink -f -- "$place/kubeadm")" = "$1" ] || one other "$place/kubeadm"
+  done
 }
 
 free_kib() {
@@ -463,7 +477,7 @@ unpack() {
     rm -f -- "$1" "$3"
     fail "what arrived does not have the sha256 $4: it was damaged, or the release was changed meanwhile"
   fi
-  chmod 755 -- "$3" && flush "$3" && rm -f -- "$1"
+  chmod -- 755 "$3" && flush "$3" && rm -f -- "$1"
 }
 
 # Whether a program is the one with this sha256 and says that it is this version.
@@ -577,7 +591,7 @@ copy_all() {
 
 # Give a file the owner, mode, SELinux context and extended attributes of another: like FILE OTHER
 like() {
-  chown "$(stat -c %u:%g -- "$2")" -- "$1" && chmod "$(stat -c %a -- "$2")" -- "$1" ||
+  chown -- "$(stat -c %u:%g -- "$2")" "$1" && chmod -- "$(stat -c %a -- "$2")" "$1" ||
     fail "$1 cannot have the owner and the mode of $2"
   chcon --reference="$2" -- "$1" 2>/dev/null
   cp --attributes-only --preserve=xattr -- "$2" "$1" 2>/dev/null
@@ -590,11 +604,13 @@ swap() {
   if [ -n "$3" ]; then
     like "$1" "$2"
   else
-    chown 0:0 -- "$1" && chmod 755 -- "$1" || fail "$1 cannot belong to root"
+    chown -- 0:0 "$1" && chmod -- 755 "$1" || fail "$1 cannot belong to root"
   fi
   has_sha "$1" "$4"
-  rm -f -- "$state/kubeadm/restored"
+  # What a rollback brought back, it brought back also after this is undone.
+  [ "$(cat "$state/kubeadm/restored" 2>/dev/null)" != "$4 $2" ] || rm -f -- "$state/kubeadm/restored"
   put "$1" "$2" "$3"
+  rm -f -- "$1.part" # which an earlier run has unpacked, and did not live to remove
   [ -n "$3" ] || ! command -v restorecon >/dev/null 2>&1 || restorecon -- "$2" 2>/dev/null
   return 0
 }

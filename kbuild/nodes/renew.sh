@@ -12,7 +12,7 @@ control_plane() {
   clock_ticks=$(getconf CLK_TCK 2>/dev/null || echo 100)
   for each in etcd kube-apiserver kube-controller-manager kube-scheduler; do
     manifest=$manifests/$each.yaml
-    [ -f "$manifest" ] && printf 'manifest=%s %s %s\n' "$each" "$(stat -c %Y "$manifest")" "$(base64 -w 0 <"$manifest")"
+    [ -f "$manifest" ] && printf 'manifest=%s %s %s\n' "$each" "$(stat -L -c %Y "$manifest")" "$(base64 -w 0 <"$manifest")"
     process "$each"
     twins_of "$each"
   done
@@ -30,8 +30,8 @@ control_plane() {
   drained_port
   endpoint
   [ -f "$base" ] && [ -n "$(find_base)" ] && printf 'base=%s\n' "$(find_base)"
-  for each in "$backups"/*/meta; do
-    [ -f "$each" ] && printf 'backup=%s\n' "$(basename -- "${each%/meta}")"
+  each_backup | while IFS= read -r each; do
+    printf 'backup=%s\n' "$each"
   done
   return 0
 }
@@ -54,7 +54,7 @@ size_of() {
   total=0
   for each in "$@"; do
     [ -d "$each" ] || continue
-    kib=$(du -sk -- "$each" 2>/dev/null | cut -f 1)
+    kib=$(du -skL -- "$each" 2>/dev/null | cut -f 1)
     total=$((total + ${kib:-0}))
   done
   printf '%s' "$total"
@@ -93,11 +93,11 @@ processes_of() {
 certificates() {
   for each in "$kubernetes"/pki/*.crt "$kubernetes"/pki/etcd/*.crt; do
     [ -f "$each" ] || continue
-    printf 'certificate=%s %s %s\n' "${each#"$kubernetes"/}" "$(stat -c %Y "$each")" "$(certificates_in "$each")"
+    printf 'certificate=%s %s %s\n' "${each#"$kubernetes"/}" "$(stat -L -c %Y "$each")" "$(certificates_in "$each")"
   done
   for each in "$kubernetes"/*.conf; do
     has_client "$each" || continue
-    printf 'certificate=%s %s %s\n' "${each#"$kubernetes"/}" "$(stat -c %Y "$each")" "$(client_in "$each")"
+    printf 'certificate=%s %s %s\n' "${each#"$kubernetes"/}" "$(stat -L -c %Y "$each")" "$(client_in "$each")"
   done
 }
 
@@ -128,7 +128,7 @@ kubelet_clients() {
     [ -n "$each" ] && [ -f "$each" ] || continue
     printf 'kubelet_client=%s %s\n' "$(stat -L -c %Y "$each")" "$(certificates_in "$each")"
   done
-  has_client "$conf" && printf 'kubelet_client=%s %s\n' "$(stat -c %Y "$conf")" "$(client_in "$conf")"
+  has_client "$conf" && printf 'kubelet_client=%s %s\n' "$(stat -L -c %Y "$conf")" "$(client_in "$conf")"
   return 0
 }
 
@@ -215,12 +215,15 @@ find_base() {
   fi
 }
 
+# sums_in DIRECTORY
+sums_in() {
+  (cd "$1" 2>/dev/null && sums .)
+}
+
 # Print the sha256 of each file below the current directory.
 sums() {
   for each in "$1"/* "$1"/.[!.]*; do
-    if [ -L "$each" ]; then
-      continue
-    elif [ -d "$each" ]; then
+    if [ -d "$each" ]; then
       (sums "$each")
     elif [ -f "$each" ]; then
       sha256sum -- "$each"
@@ -234,14 +237,22 @@ is_whole() {
   (cd "$backups/$1" && sha256sum --status -c sha256) || fail "the backup $1 is damaged"
 }
 
+# Print the names of all backups.
+each_backup() {
+  for each in "$backups"/*/meta; do
+    each=${each%/meta}
+    case $each in *.part) continue ;; esac # not moved to its place yet
+    [ -f "$each/meta" ] && printf '%s\n' "${each##*/}"
+  done
+}
+
 # Print all backups: when each was made, by which run, its KiB, whether it is whole, what is in it,
 # what is missing, and the certificate of the API server.
 list_backups() {
-  for each in "$backups"/*/meta; do
-    [ -f "$each" ] || continue
-    folder=${each%/meta}
+  each_backup | while IFS= read -r each; do
+    folder=$backups/$each
     made= run_of=
-    read -r made run_of <"$each"
+    read -r made run_of <"$folder/meta"
     whole=damaged
     (is_whole "${folder##*/}") 2>/dev/null && whole=whole
     parts=-
@@ -265,7 +276,8 @@ has_base() {
 # DATA is the directory of etcd, which is kept if etcd does not run
 keep() {
   part=$backups/$1.part
-  rm -rf "$part" && mkdir -p "$part/kubelet" || fail "$part cannot be made: no space?"
+  # Also what is left of others, if the power failed: nobody would find these keys.
+  rm -rf "$backups"/*.part && mkdir -p "$part/kubelet" || fail "$part cannot be made: no space?"
   chmod 700 "$backups" "$part"
   copy_tree "$kubernetes" "$part/kubernetes"
   for each in config.yaml kubeadm-flags.env pki; do
@@ -289,14 +301,17 @@ no_backup() {
   fail "the backup ${1%.part} could not be made: $2"
 }
 
+# What links lead to is kept, and not the links: kubeadm writes through them, so that a link in a backup
+# would lead to the new file. One that leads nowhere is left out.
 copy_tree() {
-  cp -a -- "$1" "$2" 2>/dev/null || no_backup "$part" "$1 cannot be copied: no space?"
+  why=$(cp -aL -- "$1" "$2" 2>&1) || { [ -d "$1" ] && [ "$(sums_in "$1")" = "$(sums_in "$2")" ]; } ||
+    no_backup "$part" "$1 cannot be copied: ${why:-no space?}"
 }
 
 # Whether two trees have the same files: same_tree ORIGINAL COPY
 same_tree() {
   [ -d "$1" ] || return 0
-  [ "$(cd "$1" && sums .)" = "$(cd "$2" && sums .)" ] || no_backup "$part" "$1 was changed meanwhile, or the copy differs"
+  [ "$(sums_in "$1")" = "$(sums_in "$2")" ] || no_backup "$part" "$1 was changed meanwhile, or the copy differs"
 }
 
 keep_config_maps() {
@@ -605,7 +620,7 @@ has_read() {
   started=$(process "$name")
   [ -n "$started" ] && [ "$(printf '%s\n' "$started" | wc -l)" -eq 1 ] || fail "$name does not run"
   for each in "$@"; do
-    [ ! -f "$kubernetes/$each" ] || [ "${started##* }" -gt "$(stat -c %Y "$kubernetes/$each")" ] ||
+    [ ! -f "$kubernetes/$each" ] || [ "${started##* }" -gt "$(stat -L -c %Y "$kubernetes/$each")" ] ||
       fail "$name has not read $each"
   done
   [ "$(($(date +%s) - ${started##* }))" -ge "$age" ] || fail "$name may end again"
@@ -667,7 +682,7 @@ is_new() {
   fi
   clock_ticks=$(getconf CLK_TCK 2>/dev/null || echo 100)
   line=$(process "$1")
-  [ "${line##* }" -ge "$(stat -c %Y "$manifests/$1.yaml")" ]
+  [ "${line##* }" -ge "$(stat -L -c %Y "$manifests/$1.yaml")" ]
 }
 
 # --- the way back --------------------------------------------------------------------------------
@@ -688,10 +703,10 @@ restore_below() {
     if [ -d "$file" ] && [ ! -L "$file" ]; then
       mkdir -p "$kubernetes/$file" && (restore_below "$file") || return 1
     elif [ "$(sha_of "$file")" != "$(sha_of "$kubernetes/$file")" ]; then
-      beside=$(dirname -- "$kubernetes/$file")/.kbuild-restore
+      place=$(readlink -f -- "$kubernetes/$file") && beside=$(dirname -- "$place")/.kbuild-restore || return 1
       rm -f -- "$beside"
       # A new time: what was started before has not read it.
-      copy_all "$file" "$beside" && touch -- "$beside" && mv -f -- "$beside" "$kubernetes/$file" || return 1
+      copy_all "$file" "$beside" && touch -- "$beside" && mv -f -- "$beside" "$place" || return 1
     fi
   done
 }

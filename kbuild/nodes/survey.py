@@ -19,6 +19,10 @@ _SUDO = (
     "let the user run sudo without a password (NOPASSWD in sudoers), give it with"
     " --ask-sudo-password, or connect as root with --user root"
 )
+_TTY = (
+    "let the user run sudo without a terminal (`Defaults:USER !requiretty` in sudoers), or connect"
+    " as root with --user root"
+)
 _WRONG_KEY = (
     "somebody else may be answering: compare its key with that on the host's console; if the host"
     " was installed anew, remove its old key with the command that `{ssh}` prints"
@@ -67,12 +71,31 @@ def survey(
     return sorted(facts, key=lambda each: each.host.name), sorted(refused, key=lambda r: r.host)
 
 
+def each_once(facts: Iterable[HostFacts]) -> tuple[list[HostFacts], list[Refusal]]:
+    """Return each machine once, and a refusal for each other name of it.
+
+    A lock is no obstacle for the run that has it, so that this run would hinder itself, and a
+    control plane with two names would be counted as two.
+    """
+    first: dict[str, HostFacts] = {}
+    refused = []
+    for each in facts:
+        known = first.setdefault(each.identity or each.host.name, each)
+        if known is not each:
+            reason = f"it is the same machine as {known.host.name}"
+            todo = "leave one of them out with --limit, or name it once"
+            refused.append(each.refusal(reason, todo))
+    return list(first.values()), refused
+
+
 def _advice(reason: str) -> str:
     match reason.lower():
         case text if "does not match" in text or "has changed" in text:
             return _WRONG_KEY
         case text if "no host key" in text or "host key is known" in text:
             return _NEW_KEY
+        case text if "sudo" in text and "a tty" in text:
+            return _TTY
         case text if "sudo" in text:
             return _SUDO
         case _:
@@ -182,6 +205,8 @@ def _facts(host: Host, asked: tuple[float, float], values: Mapping[str, list[str
         is_restored=_is_restored(values),
         issues=issues,
         is_ours=issues is not None and path == one("target"),
+        identity=one("identity"),
+        others=tuple(dict.fromkeys(values.get("other", ()))),
     )
 
 

@@ -523,6 +523,20 @@ def test_jumps_ports_users_and_ipv6_of_the_ssh_configuration(
     assert "all 2 hosts answered" in done.stderr
 
 
+def test_a_machine_with_two_names_is_read_but_not_changed(
+    shared: Node, releases: Releases, kbuild: Callable[..., Done], tmp_path: Path
+) -> None:
+    text = (shared.folder / "config").read_text()
+    six = text.replace("n1", "six").replace("127.0.0.1", "::1")
+    (tmp_path / "config").write_text(text + six)
+    names = ("--hosts", "n1,six", "--ssh-config", tmp_path / "config")
+    assert ask(kbuild, shared, *names).returncode == 0
+    done = kbuild("install", releases.new, *shared.options, *names, "--yes")
+    assert done.returncode == 100
+    assert "six: it is the same machine as n1; leave one of them out" in done.stderr
+    assert has(shared, releases.old)
+
+
 def test_a_jump_host_that_is_unknown_is_not_asked_about(
     shared: Node, kbuild: Callable[..., Done], tmp_path: Path
 ) -> None:

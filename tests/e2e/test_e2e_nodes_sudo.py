@@ -164,6 +164,17 @@ def test_a_user_whom_sudo_does_not_know(
     assert has(strict, releases[0])
 
 
+def test_a_sudo_that_requires_a_terminal(
+    releases: tuple[Path, Path], kbuild: Kbuild, tmp_path: Path
+) -> None:
+    with node_with_sudo(tmp_path / "node", releases[0], "requiretty") as node:
+        done = kbuild("install", releases[1], *with_sudo(node), "--yes")
+        assert has(node, releases[0])
+    assert done.returncode == 100
+    assert "sorry, you must have a tty" in done.stderr
+    assert "`Defaults:USER !requiretty` in sudoers" in done.stderr
+
+
 def test_the_password_is_nowhere(releases: tuple[Path, Path], tmp_path: Path) -> None:
     folder, seen = tmp_path / "node", list[str]()
     with node_with_sudo(folder, releases[0], ASKS_AGAIN, PLAIN) as node:

@@ -32,7 +32,7 @@ class LocalNode:
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         if os.geteuid() != 0:  # play root
             self.stub("id", '[ "$*" != -u ] || exec echo 0; exec /usr/bin/id "$@"')
-            self.stub("chown", '[ "$1" != 0:0 ] || exit 0; exec /bin/chown "$@"')
+            self.stub("chown", '[ "$2" != 0:0 ] || exit 0; exec /bin/chown "$@"')
 
     @property
     def host(self) -> Host:

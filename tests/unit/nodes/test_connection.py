@@ -2,6 +2,7 @@
 
 import random
 import socket
+import subprocess
 import threading
 import time
 from dataclasses import replace
@@ -29,6 +30,20 @@ def test_functions_run_and_ports_are_opened_on_this_machine() -> None:
         connection.open_port("127.0.0.1", port).close()
     with connections([HERE]) as connected, pytest.raises(PortClosed, match="refused"):
         connected[HERE.name].open_port("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("before", ["read line", "exit 0"])
+def test_a_login_shell_that_takes_what_is_sent_is_told(
+    monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    run = subprocess.run
+
+    def login_shell(command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+        return run(["/bin/sh", "-c", f"{before}; {command[-1]}"], **options)
+
+    monkeypatch.setattr(subprocess, "run", login_shell)
+    with connections([HERE]) as connected, pytest.raises(CallFailed, match=r"~/\.bashrc"):
+        connected[HERE.name].call(call("one", "name", "value"))
 
 
 class Peer:

@@ -120,6 +120,17 @@ def test_facts_of_a_link_lead_to_its_file(one: LocalNode) -> None:
     assert "sha256" not in values
 
 
+def test_other_kubeadms_on_the_path_are_told(one: LocalNode) -> None:
+    one.put_kubeadm()
+    (one.root / "stubs/kubeadm").symlink_to(one.kubeadm)  # is no other one
+    (one.root / "stubs 2").mkdir()
+    path = f'PATH=$PATH:{one.root}/bin:"{one.root}/stubs 2"'
+    facts = f"facts {one.kubeadm}"
+    assert "other=" not in one.run(f"{path}; {facts}").stdout
+    shutil.copy(one.kubeadm, one.root / "stubs 2/kubeadm")
+    assert f"\nother={one.root}/stubs 2/kubeadm\n" in one.run(f"{path}; {facts}").stdout
+
+
 def test_facts_of_what_cannot_be_used(one: LocalNode) -> None:
     assert facts(one, one.root / "bin")["problem"] == [f"{one.root}/bin is not a file"]
     away = one.root / "none/such/kubeadm"
@@ -398,6 +409,7 @@ def test_a_kubeadm_is_backed_up_replaced_and_brought_back(node: LocalNode) -> No
     target.chmod(0o4755)
     old = backed_up(node)
     new.write_text(KUBEADM + "# new\n")
+    new.with_name(f"{new.name}.part").write_text("of a run that was killed")
     other = digest(new)
     node.call(call("swap", str(new), str(target), old, other))
     assert digest(target) == other

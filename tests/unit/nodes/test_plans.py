@@ -10,7 +10,7 @@ import pytest
 from kbuild.nodes.install import Kubeadm, Wishes, plan_install
 from kbuild.nodes.model import Generation, Host, HostFacts, HostPlan, Issues
 from kbuild.nodes.rollback import plan_rollback
-from kbuild.nodes.survey import survey
+from kbuild.nodes.survey import each_once, survey
 from tests.support.host_facts import HEALTHY
 from tests.support.local_node import LocalNode
 
@@ -85,6 +85,20 @@ def test_a_host_without_kubeadm_gets_one_where_the_last_was() -> None:
     none: dict[str, Any] = {"kubeadm": "", "target": "", "sha256": "", "generations": (backup,)}
     _, refused = plan_install([replace(NODE, **none)], wishes())
     assert refused[0].todo.endswith("--path /opt/bin/kubeadm")
+
+
+def test_a_machine_with_two_names_takes_part_once(tmp_path: Path) -> None:
+    boot = tmp_path / "proc/sys/kernel/random/boot_id"
+    boot.parent.mkdir(parents=True)
+    boot.write_text("0e2f9c1e-3c55-4a0f-8c60-0d9d3f3f5a11\n")
+    nodes: Any = {name: LocalNode(root=tmp_path, name=name) for name in ("cp1", "vip")}
+    other = replace(HEALTHY, host=Host(name="n1"))
+    unknown = replace(HEALTHY, host=Host(name="n2"))
+    facts, refused = each_once([*survey(nodes, 2)[0], other, unknown])
+    assert [each.host.name for each in facts] == ["cp1", "n1", "n2"]
+    assert [str(each) for each in refused] == [
+        "vip: it is the same machine as cp1; leave one of them out with --limit, or name it once"
+    ]
 
 
 def test_the_steps_of_an_installation() -> None:
@@ -174,6 +188,11 @@ def test_packages_are_held(changes: dict[str, Any], hold: bool, holds: bool, not
     assert ("hold" in names(plan)) == holds
     assert note in " ".join(plan.notes)
     assert bool(note) == bool(plan.notes)
+
+
+def test_another_kubeadm_is_told() -> None:
+    (note,) = planned(others=("/usr/local/bin/kubeadm",)).notes
+    assert note.startswith("also on the PATH, and left as it is: /usr/local/bin/kubeadm; ")
 
 
 def test_a_link_is_told() -> None:

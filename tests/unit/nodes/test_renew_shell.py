@@ -4,6 +4,7 @@ import base64
 import hashlib
 import os
 import shlex
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -219,6 +220,41 @@ def test_files_of_a_backup_come_back_with_a_new_time(shell: Shell) -> None:
     assert certificate.stat().st_mtime >= before - 1
     assert untouched.stat().st_mtime_ns == untouched_at
     assert kubelet.read_text() == "rotated"
+
+
+def test_what_is_left_of_a_backup_is_none_and_does_not_stay(shell: Shell) -> None:
+    shell("keep", "g1", "kubelet-config", "", "")
+    backups = shell.state / "backups"
+    shutil.copytree(backups / "g1", backups / "20261101T000000Z-renew.part")
+    assert "renew.part" not in shell("list_backups") + shell("control_plane")
+    shell("keep", "g2", "kubelet-config", "", "")
+    assert sorted(each.name for each in backups.iterdir()) == ["g1", "g2"]
+
+
+LINKED = ("etc/kubernetes", "etc/kubernetes/pki", "etc/kubernetes/pki/apiserver.crt")
+
+
+@pytest.mark.parametrize("linked", LINKED)
+def test_what_links_lead_to_is_kept_and_comes_back(shell: Shell, linked: str) -> None:
+    place, elsewhere = shell.root / linked, shell.root / "elsewhere"
+    place.rename(elsewhere)
+    place.symlink_to(elsewhere)
+    (shell.kubernetes / "nowhere").symlink_to(shell.root / "nothing")
+    shell("keep", "g1", "kubelet-config", "", "")
+    certificate = shell.kubernetes / "pki/apiserver.crt"
+    old = certificate.read_bytes()
+    assert (shell.state / "backups/g1/kubernetes/pki/apiserver.crt").read_bytes() == old
+    size = int(shell("size_of", shell.kubernetes))
+    assert size > int(shell("size_of", shell.kubernetes / "pki/etcd")) > 0
+    certificate.write_bytes(b"renewed")
+    os.utime(certificate, (1000, 1000))
+    assert "certificate=pki/apiserver.crt 1000 " in shell("certificates")
+    shell("is_whole", "g1")  # it does not change with the files
+    assert "not those" in shell("has_files", "g1", good=False)
+    shell("restore_files", "g1")
+    shell("has_files", "g1")
+    assert certificate.read_bytes() == old
+    assert place.is_symlink()
 
 
 def test_going_back_puts_the_old_manifest_back(shell: Shell) -> None:

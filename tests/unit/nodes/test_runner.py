@@ -55,19 +55,19 @@ class Fleet:
 
     def __init__(self, root: Path, count: int) -> None:
         self.file = root / "release"
-        self.file.write_text(NEW)
         self.nodes = [LocalNode(root=root / f"n{i}", name=f"n{i}") for i in range(1, count + 1)]
         for node in self.nodes:
             node.put_kubeadm()
         self.connections: Any = {node.name: node for node in self.nodes}
         self.watcher = Watcher()
 
-    def plans(self) -> list[HostPlan]:
-        sha256 = hashlib.sha256(NEW.encode()).hexdigest()
+    def plans(self, text: str = NEW) -> list[HostPlan]:
+        self.file.write_text(text)
+        sha256 = hashlib.sha256(text.encode()).hexdigest()
         kubeadm = Kubeadm(
             file=self.file,
             sha256=sha256,
-            size=len(NEW),
+            size=len(text),
             version="v1.20.2",
             issues=Issues(ca_years=100, leaf_years=50),
         )
@@ -114,6 +114,18 @@ def test_an_installation(one: Fleet) -> None:
     assert one.install() == ["unchanged"]
 
 
+def test_what_the_environment_says_to_programs_changes_nothing(
+    one: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"POSIXLY_CORRECT": "1", "QUOTING_STYLE": "shell-always"}.items():
+        monkeypatch.setenv(name, value)
+    assert one.install() == ["changed"]
+    (node,) = one.nodes
+    (node.state / "runs/3 cut off").write_text("copy begin\n")
+    (facts,), _ = survey({"n1": node}, 1)  # type: ignore[dict-item]
+    assert facts.unfinished == "3 cut off copy begin"
+
+
 def test_a_rollback_of_the_first_installation_leaves_no_kubeadm(one: Fleet) -> None:
     (node,) = one.nodes
     node.kubeadm.unlink()
@@ -132,6 +144,26 @@ def test_a_rollback_of_the_first_installation_leaves_no_kubeadm(one: Fleet) -> N
     assert node.kubeadm.read_text() == NEW
     assert rolled_back("none") == ["changed"]
     assert not node.kubeadm.exists()
+
+
+def test_a_rollback_stays_one_after_an_installation_that_was_undone(one: Fleet) -> None:
+    (node,) = one.nodes
+
+    def rolled_back() -> list[str]:
+        facts, _ = survey({"n1": node}, 1, str(node.kubeadm))  # type: ignore[dict-item]
+        return one.install(plan_rollback(facts, "", f"2026112{time.monotonic_ns()}")[0])
+
+    assert [*one.install(), *rolled_back()] == ["changed", "changed"]
+    node.stub("mv", 'case "$*" in *"/bin/kubeadm") exit 1;; esac; exec /bin/mv "$@"')
+    assert one.install() == ["undone"]
+    node.stub("mv", 'exec /bin/mv "$@"')
+    assert rolled_back() == ["unchanged"]
+    assert node.kubeadm.read_text() == KUBEADM
+    # An installation of what a rollback brought back is none.
+    one.install()
+    assert one.install(one.plans(KUBEADM)) == ["changed"]
+    assert rolled_back() == ["changed"]
+    assert node.kubeadm.read_text() == NEW
 
 
 def test_a_kubeadm_that_was_changed_since_the_plan_is_not_removed(one: Fleet) -> None:
