@@ -283,6 +283,7 @@ keep() {
   for each in config.yaml kubeadm-flags.env pki; do
     [ -e "$kubelet_files/$each" ] && copy_tree "$kubelet_files/$each" "$part/kubelet/$each"
   done
+  keep_links "$kubelet_files/pki" "$part/kubelet/pki"
   keep_config_maps "$part" "$2" "$3"
   if [ -n "${5-}" ] && has_room_for "$5"; then keep_data "$part" "$5"; else keep_etcd "$part" "$4"; fi
   (cd "$part" && list=$(sums .) && printf '%s\n' "$list" >sha256) || no_backup "$part" "it cannot be written: no space?"
@@ -306,6 +307,16 @@ no_backup() {
 copy_tree() {
   why=$(cp -aL -- "$1" "$2" 2>&1) || { [ -d "$1" ] && [ "$(sums_in "$1")" = "$(sums_in "$2")" ]; } ||
     no_backup "$part" "$1 cannot be copied: ${why:-no space?}"
+}
+
+# kubelet wants links for the certificates in use, and an administrator may copy these back. Source:
+# updateSymlink in staging/src/k8s.io/client-go/util/certificate/certificate_store.go (v1.20.2).
+# keep_links DIRECTORY COPY
+keep_links() {
+  for each in kubelet-client-current.pem kubelet-server-current.pem; do
+    [ -L "$1/$each" ] && to=$(readlink -f -- "$1/$each") && [ -f "$2/${to##*/}" ] || continue
+    [ "${to%/*}" != "$(readlink -f -- "$1")" ] || ln -sfn -- "${to##*/}" "$2/$each"
+  done
 }
 
 # Whether two trees have the same files: same_tree ORIGINAL COPY

@@ -257,6 +257,25 @@ def test_what_links_lead_to_is_kept_and_comes_back(shell: Shell, linked: str) ->
     assert place.is_symlink()
 
 
+def test_links_of_kubelet_stay_links_in_a_backup(shell: Shell) -> None:
+    pki = shell.root / "kubelet/pki"
+    pki.mkdir(exist_ok=True)
+    dated = pki / "kubelet-client-2026-01-31-12-00-00.pem"
+    dated.write_bytes(b"its certificate and key")
+    current = pki / "kubelet-client-current.pem"
+    current.unlink(missing_ok=True)
+    current.symlink_to(dated)
+    server = pki / "kubelet-server-current.pem"
+    server.symlink_to("/etc/hostname")
+    shell("keep", "g1", "kubelet-config", "", "")
+    kept = shell.state / "backups/g1/kubelet/pki"
+    assert (kept / current.name).readlink() == Path(dated.name)
+    assert not (kept / server.name).is_symlink()
+    dated.unlink()
+    shell("is_whole", "g1")
+    assert (kept / current.name).read_bytes() == b"its certificate and key"
+
+
 def test_going_back_puts_the_old_manifest_back(shell: Shell) -> None:
     shell("keep", "g1", "kubelet-config", "", "")
     shell.rewrite(NAME, "now")
