@@ -180,6 +180,7 @@ def living(cluster: Cluster | None = None) -> Advice:
     return advise("v1.20.2", "living", Lifetimes(ca_years=YEARS, leaf_years=YEARS), cluster)
 
 
+@pytest.mark.slow
 def test_all_steps_run_one_after_the_other_in_one_shell(machine: Path) -> None:
     told, errors = run_plan(machine, living())
     assert "Error" not in errors

@@ -87,6 +87,7 @@ def test_another_go_than_the_pinned_one_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", ["override", "keep"])
 def test_what_becomes_of_stored_defaults_is_told_recorded_and_proven(
     chosen: str, go_root: Path, tmp_path: Path, kubeadm: FakeKubeadm
@@ -120,6 +121,7 @@ def test_what_becomes_of_stored_defaults_is_told_recorded_and_proven(
     assert run_here("check", tmp_path / "out").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_machine_without_git_is_told_before_anything_is_fetched(tmp_path: Path) -> None:
     source = ("--source", "http://127.0.0.1:9/kubernetes.tar.gz", "--builder", "local")
     years = ("--version", "v1.20.2", "--ca-years", "100", "--leaf-years", "10")

@@ -82,6 +82,7 @@ def error_of(done: Done) -> str:
     return done.stderr.rpartition("error[")[2].partition("]")[0]
 
 
+@pytest.mark.slow
 def test_a_build_from_a_bundle_is_the_build_without_it(
     upstream: tuple[Path, dict[str, str]],
     go_root: Path,
@@ -125,6 +126,7 @@ def test_a_build_from_a_bundle_is_the_build_without_it(
     assert list((tmp_path / "apart/.cache/kbuild/v1/git").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_same_inputs_make_the_same_bundle(
     upstream: tuple[Path, dict[str, str]], go_root: Path, made: Path, tmp_path: Path
 ) -> None:
@@ -142,6 +144,7 @@ def test_the_same_inputs_make_the_same_bundle(
     }
 
 
+@pytest.mark.slow
 def test_a_bundle_of_a_source_archive(
     upstream: tuple[Path, dict[str, str]],
     go_root: Path,
@@ -184,6 +187,7 @@ def _notes_of_an_archive(home: Path, claim: str, commit: str) -> None:
     assert error_of(done) == "not-in-bundle"
 
 
+@pytest.mark.slow
 def test_a_note_names_no_option_that_was_given(made: Path, tmp_path: Path) -> None:
     words = ("--bundle", made, "--dry-run", "--json")
     commit = json.loads(build(tmp_path, *words).stdout)["commit"]
@@ -363,6 +367,7 @@ def test_what_cannot_go_together_is_told(
     assert error_of(build(tmp_path, *more)) == kind
 
 
+@pytest.mark.slow
 def test_a_bundle_for_a_go_version_builds_with_it(
     upstream: tuple[Path, dict[str, str]], go_root: Path, tmp_path: Path
 ) -> None:

@@ -100,6 +100,7 @@ def unpacked(inputs: tuple[str | Path, ...], tmp_path: Path) -> Path:
     return tmp_path / "unpacked/wheels"
 
 
+@pytest.mark.slow
 def test_pip_installs_kbuild_from_a_bundle(unpacked: Path, tmp_path: Path) -> None:
     assert len(list(unpacked.iterdir())) == 4
     done = install(tmp_path)
@@ -108,6 +109,7 @@ def test_pip_installs_kbuild_from_a_bundle(unpacked: Path, tmp_path: Path) -> No
     assert there == {"kbuild.py", "typer.py", "rich.py"}
 
 
+@pytest.mark.slow
 def test_pip_refuses_a_wheel_that_was_changed(unpacked: Path, tmp_path: Path) -> None:
     write_wheel(unpacked, "typer", "rich", "evil")
     done = install(tmp_path)
@@ -115,6 +117,7 @@ def test_pip_refuses_a_wheel_that_was_changed(unpacked: Path, tmp_path: Path) ->
     assert "DO NOT MATCH THE HASHES" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_bundle_with_wheels_is_one_to_build_from(
     unpacked: Path, inputs: tuple[str | Path, ...], tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ def test_the_files_are_written_and_explained(tmp_path: Path) -> None:
         assert path.name in done.stdout
 
 
+@pytest.mark.slow
 def test_names_are_folded_on_a_narrow_terminal(tmp_path: Path) -> None:
     words = ("config", "--version", "v1.33.3", *YEARS, "--output", tmp_path / "out")
     shown = on_terminal(*words, width=80)

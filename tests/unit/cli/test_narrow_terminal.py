@@ -50,6 +50,7 @@ def test_the_certificates_of_a_proof_are_shown_with_their_dates() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_pins_are_shown_whole() -> None:
     pin = images.shipped_pins()[0]
     shown = on_terminal("pins", "list", pin.go_version, width=80)

@@ -27,6 +27,7 @@ def from_afar(root: Path) -> Inventory:
     return inventory_of(look(root).copies, PLACES, NOW, Recorder())
 
 
+@pytest.mark.slow
 def test_an_inventory_from_afar_is_that_of_the_node(tmp_path: Path) -> None:
     write_node(tmp_path)
     here, afar = there(tmp_path), from_afar(tmp_path)
@@ -74,6 +75,7 @@ def test_whether_keys_fit_is_not_known_without_an_openssl_that_works(tmp_path: P
     assert {key.fits for key in keys} == {None}
 
 
+@pytest.mark.slow
 def test_a_key_that_does_not_fit_is_a_finding_from_afar(tmp_path: Path) -> None:
     ca = write_node(tmp_path)
     other = issue("kube-apiserver", ca)
@@ -127,6 +129,7 @@ def test_what_is_no_certificate_is_a_finding(tmp_path: Path) -> None:
     assert found["large.crt"].kind == "too-large"
 
 
+@pytest.mark.slow
 def test_flags_are_seen_but_not_those_that_may_be_secret(tmp_path: Path) -> None:
     write_node(tmp_path)
     write_manifests(tmp_path, apiserver="--oidc-client-secret=5ec7e7 --token-auth-file=/etc/t.csv")
@@ -155,6 +158,7 @@ def test_ports_are_those_of_the_manifests(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_processes_are_those_of_this_control_plane(tmp_path: Path) -> None:
     write_node(tmp_path)
     write_process(tmp_path, 7, "kube-controller-manager", 60, "--kubeconfig=/etc/kubernetes/x.conf")
@@ -167,6 +171,7 @@ def test_processes_are_those_of_this_control_plane(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_stored_lifetimes_are_read_with_kubectl(tmp_path: Path) -> None:
     root, tools = tmp_path / "root", tmp_path / "bin"
     write_node(root)
@@ -184,6 +189,7 @@ def test_stored_lifetimes_are_read_with_kubectl(tmp_path: Path) -> None:
     assert broken == Stored(problem="the API server does not give it")
 
 
+@pytest.mark.slow
 def test_a_worker_has_no_stored_lifetimes(tmp_path: Path) -> None:
     write_node(tmp_path)
     (tmp_path / "etc/kubernetes/admin.conf").unlink()

@@ -72,6 +72,7 @@ def test_what_is_not_r_and_s_is_refused(raw: bytes) -> None:
         ecdsa_der(raw)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [

@@ -75,6 +75,7 @@ def test_a_binary_of_ours_is_proven_in_both_cases(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("does", ["override", "keep"])
 @pytest.mark.parametrize("wanted", ["override", "keep", None])
 def test_what_a_kubeadm_does_with_stored_defaults_is_seen_and_may_be_demanded(
@@ -96,6 +97,7 @@ def test_what_a_kubeadm_does_with_stored_defaults_is_seen_and_may_be_demanded(
     assert {each.case for each in proof.certificates} == {*CASES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tag", ["v1.20.2", "v1.33.3"])
 @pytest.mark.parametrize("wanted", ["override", "keep", None])
 def test_with_stocks_own_lifetimes_nobody_can_tell_an_override(
@@ -116,6 +118,7 @@ def test_with_stocks_own_lifetimes_nobody_can_tell_an_override(
     assert prove_file(*words).stored_defaults == ("keep" if tag == "v1.33.3" else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", ["override", "keep", None])
 def test_a_binary_of_ours_must_do_with_stored_defaults_what_its_tree_says(
     chosen: StoredDefaults | None,
