@@ -8,7 +8,6 @@ import posixpath
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Self
 
 # A member has a few headers before it: long names, and the records of pax. A path has at most 4096
 # bytes on Linux. The headers of git archive and of GNU tar are smaller than 4 KiB.
@@ -30,12 +29,15 @@ class _Member(tarfile.TarInfo):
     takes quadratic time for some of them (CVE-2024-6232).
     """
 
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        member = super().frombuf(buf, encoding, errors)
-        if member.type in _EXTENDED and not 0 <= member.size <= _LARGEST_HEADER:
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        """Read what follows a header; tarfile itself says that subclasses may override this."""
+        if self.type in _EXTENDED and not 0 <= self.size <= _LARGEST_HEADER:
             message = f"it has an extended header of more than {_LARGEST_HEADER} bytes"
-            raise tarfile.ReadError(message)  # not a HeaderError, which would end it silently
+            raise tarfile.ReadError(message)
+        try:
+            member: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
+        except tarfile.HeaderError as error:  # which would be taken for the end of the archive
+            raise tarfile.ReadError(str(error)) from error
         return member
 
 

@@ -103,5 +103,7 @@ def test_a_member_of_a_negative_size_is_refused(tmp_path: Path) -> None:
     again.pax_headers = {"size": "-1536"}
     content = member("first").tobuf() + again.tobuf(tarfile.PAX_FORMAT) + bytes(1024)
     (tmp_path / "k.tar").write_bytes(content)
-    with open_tar(tmp_path / "k.tar") as tar, pytest.raises(UnsafeMember, match="again"):
+    # Newer versions of Python refuse it themselves.
+    refused = pytest.raises((UnsafeMember, tarfile.ReadError), match=r"again|invalid offset")
+    with open_tar(tmp_path / "k.tar") as tar, refused:
         unpack_all(tar, tmp_path)
