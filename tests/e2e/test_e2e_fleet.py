@@ -136,9 +136,11 @@ def dies_during_its_upload(host: Host) -> Iterator[None]:
 def test_fifty_hosts_take_not_ten_times_as_long_as_five_and_about_as_long_as_with_ansible(
     kbuild: Kbuild, release: Path, new: Path, old: Path, tmp_path: Path
 ) -> None:
-    with running_fleet(tmp_path, [*FIFTY, *(f"few{n}" for n in range(5))], old) as fleet:
-        five, _ = timed(lambda: install(kbuild, release, fleet, only="few*"))
+    few = [f"{when}{number}" for when in ("before", "after") for number in range(5)]
+    with running_fleet(tmp_path, [*FIFTY, *few], old) as fleet:
+        before, _ = timed(lambda: install(kbuild, release, fleet, only="before*"))
         fifty, done = timed(lambda: install(kbuild, release, fleet, only="n*"))
+        after, _ = timed(lambda: install(kbuild, release, fleet, only="after*"))
         ansible, _ = timed(lambda: copied_with_ansible(new, fleet, FIFTY, tmp_path))
         installs = {installed(fleet.hosts[name]) for name in FIFTY}
     assert installs == {sha256(new.read_bytes()).hexdigest()}
@@ -147,7 +149,8 @@ def test_fifty_hosts_take_not_ten_times_as_long_as_five_and_about_as_long_as_wit
         lines = [line for line in said if re.match(rf"{name}: \d of 4: [a-z-]+$", line)]
         assert lines == [f"{name}: {n} of 4: {step}" for n, step in enumerate(STEPS, 1)]
         assert said.count(f"{name}: changed") == 1
-    figures = f"five {five:.1f} s, fifty {fifty:.1f} s, Ansible {ansible:.1f} s"
+    five = max(before, after)  # other work on this machine may begin or end meanwhile
+    figures = f"five {before:.1f} s and {after:.1f} s, fifty {fifty:.1f} s, Ansible {ansible:.1f} s"
     # All hosts share the processors of this machine with kbuild, which hosts elsewhere do not: with
     # those it is 3.5 times (tests/unit/nodes/test_fleet_rounds.py).
     assert fifty < 6 * five, figures
