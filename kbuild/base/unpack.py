@@ -69,9 +69,8 @@ def checked(
         name = posixpath.normpath(member.name)
         # A sparse member of a few bytes can expand to exabytes, and after one of a negative size
         # tarfile reads the same members again, without end.
-        if not _is_plain(member.name) or _passes_through(name, links) or member.issparse():
-            raise UnsafeMember(member.name)
-        if member.size < 0:
+        has_no_size = member.issparse() or member.size < 0
+        if not _is_plain(member.name) or _passes_through(name, links) or has_no_size:
             raise UnsafeMember(member.name)
         if member.issym():
             # Relative to the directory of the link. No later member may go through the link.

@@ -30,9 +30,7 @@ control_plane() {
   drained_port
   endpoint
   [ -f "$base" ] && [ -n "$(find_base)" ] && printf 'base=%s\n' "$(find_base)"
-  each_backup | while IFS= read -r each; do
-    printf 'backup=%s\n' "$each"
-  done
+  each_backup | sed 's/^/backup=/'
   return 0
 }
 
@@ -254,13 +252,13 @@ list_backups() {
     made= run_of=
     read -r made run_of <"$folder/meta"
     whole=damaged
-    (is_whole "${folder##*/}") 2>/dev/null && whole=whole
+    (is_whole "$each") 2>/dev/null && whole=whole
     parts=-
     for part in kubernetes kubelet kubeadm-config.yaml "$folder"/kubelet-config*.yaml etcd.db ClusterConfiguration; do
       [ -e "$folder/${part##*/}" ] && parts=$parts,${part##*/}
     done
     missing=$(tr ' \n' '_,' 2>/dev/null <"$folder/missing")
-    one kept "${folder##*/} ${made:--} ${run_of:--} $(size_of "$folder") $whole $parts -,$missing \
+    one kept "$each ${made:--} ${run_of:--} $(size_of "$folder") $whole $parts -,$missing \
 -$(certificates_in "$folder/kubernetes/pki/apiserver.crt" 2>/dev/null)"
   done
 }

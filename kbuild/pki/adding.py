@@ -10,7 +10,7 @@ from typing import Any
 
 from kbuild.base.files import read_file
 from kbuild.pki.cfssl import host_names
-from kbuild.pki.cluster import FILE, ROLES, read_cluster
+from kbuild.pki.cluster import FILE, ROLES, cluster_text, read_cluster
 from kbuild.pki.errors import HostNotAdded, UnknownCertificate
 from kbuild.pki.hosting import HostChange, Planner
 from kbuild.pki.model import Plan, Spec
@@ -18,7 +18,7 @@ from kbuild.pki.store import PUBLIC, File
 from kbuild.pki.uses import node_of
 
 VIP = "vip"
-MAX_FILE = 16 << 20  # bytes
+_MAX_FILE = 16 << 20  # bytes
 _LIST = r"[ \t]*=[ \t]*\[(?P<items>[^\]]*)\]"
 TABLE = re.compile(r"^[ \t]*\[", re.MULTILINE)
 
@@ -51,7 +51,7 @@ def with_host(
     files = tuple(
         File(path=path, content=content, mode=PUBLIC)
         for path, content in changed.items()
-        if content != read_file(path, MAX_FILE)
+        if content != read_file(path, _MAX_FILE)
     )
     new = planned(contents=changed)
     hosts = host_names(new.inputs[0], name, [name, *addresses])
@@ -138,7 +138,7 @@ def _in_request(path: Path, hosts: list[str]) -> bytes:
 
 def with_hosts(path: Path, changed: Callable[[list[str]], list[str]]) -> bytes:
     """Return the content of a request with other hosts; the same bytes if they are the same."""
-    text = read_file(path, MAX_FILE).decode()
+    text = read_file(path, _MAX_FILE).decode()
     document = json.loads(text)
     key = next((each for each in document if each.lower() == "hosts"), "hosts")
     present = document.get(key) or []
@@ -152,7 +152,7 @@ def with_hosts(path: Path, changed: Callable[[list[str]], list[str]]) -> bytes:
 
 
 def _in_cluster(path: Path, name: str, addresses: tuple[str, ...], roles: tuple[str, ...]) -> bytes:
-    text = read_file(path, MAX_FILE).decode("utf-8-sig")
+    text = cluster_text(path)
     table: dict[str, Any] = tomllib.loads(text)
     if VIP in roles:
         if len(roles) > 1:

@@ -115,13 +115,17 @@ def cluster_content(path: Path) -> bytes:
         raise _unreadable(path, error) from error
 
 
-def read_cluster(path: Path, content: bytes | None = None) -> Cluster:
-    """Read a pki.toml, or the content that it shall have; raises an error of kbuild.pki.errors."""
+def cluster_text(path: Path, content: bytes | None = None) -> str:
+    """Return the text of a pki.toml, or of the content that it shall have; raises BadPkiFile."""
     try:
-        text = (cluster_content(path) if content is None else content).decode("utf-8-sig")
+        return (cluster_content(path) if content is None else content).decode("utf-8-sig")
     except ValueError as error:
         raise _unreadable(path, error) from error
-    return _cluster_of(path, text)
+
+
+def read_cluster(path: Path, content: bytes | None = None) -> Cluster:
+    """Read a pki.toml, or the content that it shall have; raises an error of kbuild.pki.errors."""
+    return _cluster_of(path, cluster_text(path, content))
 
 
 def _unreadable(path: Path, error: Exception) -> BadPkiFile:

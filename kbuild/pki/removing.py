@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kbuild.base.files import read_file
 from kbuild.base.values import day, did_you_mean
-from kbuild.pki.adding import MAX_FILE, TABLE, header_of, leaves_of, list_of, parsed, with_hosts
+from kbuild.pki.adding import TABLE, header_of, leaves_of, list_of, parsed, with_hosts
 from kbuild.pki.cfssl import SUFFIX, host_names
-from kbuild.pki.cluster import FILE, read_cluster
+from kbuild.pki.cluster import FILE, cluster_text, read_cluster
 from kbuild.pki.errors import HostNotRemoved, UnknownHost
 from kbuild.pki.hosting import HostChange, Planner
 from kbuild.pki.hosts import alternative_name
@@ -133,7 +132,7 @@ def _unknown(path: Path, name: str, known: list[str]) -> UnknownHost:
 
 
 def _from_cluster(path: Path, name: str, addresses: tuple[str, ...]) -> bytes:
-    text = read_file(path, MAX_FILE).decode("utf-8-sig")
+    text = cluster_text(path)
     table: dict[str, Any] = tomllib.loads(text)
     nodes, vips = table.get("nodes", {}), table.get("vips", [])
     start = header_of(text, name)
