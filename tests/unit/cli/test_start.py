@@ -55,7 +55,7 @@ def test_help_imports_what_it_shows_and_nothing_else(words: tuple[str, ...]) -> 
     [
         ("kubeadm", "--version", "v1.20.2"),  # the lifetimes are missing
         ("pins", "list", "--json"),
-        ("versions", "--source", "/nonexistent"),
+        ("versions", "--source", "/dev/null/kubernetes"),  # which nobody can make
         ("kubeadm", "--help"),
         ("advise", "--version", "v1.23.0"),
     ],
